@@ -1,0 +1,59 @@
+"""Names shared by every module: axis names of arrays, the user's error, and what a scorer and an embedder are.
+
+Axis order is always batch, steps, channel, height, width. Step index 0 is the noisiest.
+"""
+
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from jaxtyping import Float
+
+if TYPE_CHECKING:
+    from torch import Tensor
+else:
+    # The command line prints help and reports mistakes without loading torch, so the aliases below check the shape
+    # and dtype of whatever array they meet.
+    Tensor = Any
+
+Images = Float[Tensor, "batch channel height width"]
+"""Images, or the model's own space, (batch, channel, height, width); clean images are in [-1, 1]."""
+
+HBatch = Float[Tensor, "batch h_channel h_height h_width"]
+"""Bottleneck features of one step, (batch, channel, height, width)."""
+
+HTrajectory = Float[Tensor, "batch steps h_channel h_height h_width"]
+"""Bottleneck features of all steps, (batch, steps, channel, height, width)."""
+
+Scores = Float[Tensor, "batch attributes"]
+"""One row of scores per image: a probability for a binary attribute, a value in its unit for a continuous one."""
+
+Features = Float[Tensor, "batch dim"]
+"""One feature vector per image."""
+
+
+class InputError(ValueError):
+    """A user's mistake. The message is one line: the value that was given, and what would be right."""
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Reads attributes off images; always in evaluation mode."""
+
+    id: str
+    attributes: tuple[str, ...]
+    binary: tuple[bool, ...]
+
+    def __call__(self, images: Images) -> Scores:
+        """Scores of images in [-1, 1], (batch, attributes)."""
+        ...
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Maps images to feature vectors; an identity embedder's have unit norm."""
+
+    id: str
+    dim: int
+
+    def __call__(self, images: Images) -> Features:
+        """Features of images in [-1, 1], (batch, dim)."""
+        ...

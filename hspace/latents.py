@@ -1,0 +1,104 @@
+"""The noise a sample is made of, from its seed alone.
+
+x_T and z of a seed come from private generators keyed by (seed, role), so a sample depends on no other sample, on no
+device and on no number of processes.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hspace.types import Images, InputError
+
+FIRST_SEED = {"discovery": 0, "calibration": 1_000_000, "evaluation": 2_000_000}
+"""Where the sample seeds of each use begin; what made a direction is never used to judge it."""
+
+SEEDS_PER_ROLE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Latents:
+    """What generates a batch of samples: x_T and the variance noise of every step.
+
+    Attributes:
+        seeds: One seed per sample.
+        x_T: Terminal noise, (batch, channel, height, width), standard normal.
+        z: Variance noise, (batch, steps, channel, height, width), standard normal; step 0 is the noisiest.
+    """
+
+    seeds: tuple[int, ...]
+    x_T: Images
+    z: Tensor
+
+    @classmethod
+    def from_seeds(cls, seeds: Sequence[int], shape: tuple[int, ...], num_steps: int) -> Self:
+        """Draw the noise of each seed on the CPU, in float32.
+
+        Args:
+            seeds: Integers >= 0, one per sample.
+            shape: (channel, height, width) of the model's samples.
+            num_steps: Number of steps; the noise of the first steps does not depend on it.
+
+        Raises:
+            InputError: If there is no seed, or one is no integer >= 0.
+        """
+        if not seeds:
+            raise InputError("seeds must name at least one sample, got none")
+        for seed in seeds:
+            if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+                raise InputError(f"seeds must be integers >= 0, got {seed!r}")
+        x_T = np.stack([_normal(seed, "x_T", shape) for seed in seeds])
+        z = np.stack([_normal(seed, "z", (num_steps, *shape)) for seed in seeds])
+        return cls(tuple(seeds), torch.from_numpy(x_T), torch.from_numpy(z))
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same noise on another device."""
+        return type(self)(self.seeds, self.x_T.to(device), self.z.to(device))
+
+    def select(self, rows: Sequence[int]) -> Self:
+        """The given samples, in the given order; a sample may be named more than once."""
+        rows = list(rows)
+        return type(self)(tuple(self.seeds[row] for row in rows), self.x_T[rows], self.z[rows])
+
+
+def _normal(seed: int, role: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Standard normal float32 values of one stream, keyed by a 128-bit hash of (seed, role).
+
+    numpy's generator because torch's, on the CPU, keeps only the low 32 bits of its seed: hashed keys would collide.
+    """
+    digest = hashlib.blake2b(f"{role}/{seed}".encode(), digest_size=16).digest()
+    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+    return generator.standard_normal(shape, dtype=np.float32)
+
+
+def seed_range(role: Literal["discovery", "calibration", "evaluation"], n: int, start: int = 0) -> tuple[int, ...]:
+    """The sample seeds start, ..., start + n - 1 of one role.
+
+    Raises:
+        InputError: If the role is unknown, or the seeds are not among its 1,000,000.
+    """
+    if role not in FIRST_SEED:
+        raise InputError(f"the role of seeds must be one of {', '.join(FIRST_SEED)}, got {role}")
+    if n < 1 or start < 0 or start + n > SEEDS_PER_ROLE:
+        raise InputError(f"{role} has seeds 0 to {SEEDS_PER_ROLE - 1}, got start {start} and {n} samples")
+    first = FIRST_SEED[role] + start
+    return tuple(range(first, first + n))
+
+
+def check_disjoint(**seeds: Sequence[int]) -> None:
+    """Check that no seed is in two of the named lists.
+
+    Raises:
+        InputError: If one is; both lists and the smallest common seed are named.
+    """
+    names = list(seeds)
+    for position, name in enumerate(names):
+        for other in names[position + 1 :]:
+            common = set(seeds[name]) & set(seeds[other])
+            if common:
+                raise InputError(f"{name} and {other} must not share samples, both have seed {min(common)}")

@@ -1,0 +1,1 @@
+"""Data sets: the procedural portraits, whose every image has exact labels."""

@@ -1,0 +1,64 @@
+"""Rendered data sets, painted once and kept on disk: training reads them many times."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from hspace.data.portraits import labels, render, sample_factors, visibility
+from hspace.files import write_atomic
+
+log = logging.getLogger(__name__)
+
+CHUNK = 256
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Portraits in memory.
+
+    Attributes:
+        images: (n, 3, size, size) uint8.
+        labels: (n, judged attributes) float32, exact.
+        visible: (n, judged attributes) bool.
+    """
+
+    images: Tensor
+    labels: Tensor
+    visible: Tensor
+
+    def batch(self, index: Tensor) -> Tensor:
+        """Images of the given rows, (batch, 3, size, size) float32 in [-1, 1]."""
+        return self.images[index].float() / 127.5 - 1
+
+
+def rendered(n: int, size: int, seed: int, cache_dir: Path, *, correlated: bool = True) -> Rendered:
+    """Portraits of one private stream of factors; painted on first use, read from `cache_dir` later.
+
+    Args:
+        n: Number of portraits.
+        size: Height and width in pixels.
+        seed: Seed of the stream.
+        cache_dir: Folder of the cached images.
+        correlated: As in `sample_factors`.
+    """
+    factors = sample_factors(torch.Generator().manual_seed(seed), n, correlated=correlated)
+    path = cache_dir / f"portraits_v{VERSION}_{size}px_{n}_seed{seed}{'' if correlated else '_independent'}.npy"
+    if not path.exists():
+        log.info("painting %d portraits at %d pixels into %s", n, size, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        images = np.concatenate([_paint(factors, start, size) for start in tqdm(range(0, n, CHUNK), disable=None)])
+        with write_atomic(path) as temporary, open(temporary, "wb") as stream:
+            np.save(stream, images)
+    images = torch.from_numpy(np.load(path, allow_pickle=False))
+    return Rendered(images, labels(factors), visibility(factors))
+
+
+def _paint(factors: dict[str, Tensor], start: int, size: int) -> np.ndarray:
+    chunk = {name: value[start : start + CHUNK] for name, value in factors.items()}
+    return ((render(chunk, size) + 1) * 127.5).round().to(torch.uint8).numpy()

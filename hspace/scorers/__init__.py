@@ -1,0 +1,1 @@
+"""Scorers read attributes off images; embedders map images to features."""

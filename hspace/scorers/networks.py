@@ -1,0 +1,96 @@
+"""The networks of the embedded scorers: small, for 32 x 32 portraits, and of two unlike architectures.
+
+None normalises over the batch, so a score never depends on the images beside it.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PlainNet(nn.Module):
+    """Plain strided convolutions: the annotator and the identity encoder.
+
+    Args:
+        outputs: Length of the output vector.
+        width: Channels of the first stage.
+    """
+
+    def __init__(self, outputs: int, width: int = 32) -> None:
+        super().__init__()
+        stages = [(3, width), (width, 2 * width), (2 * width, 3 * width)]
+        self.trunk = nn.Sequential(*(self._stage(inner, outer) for inner, outer in stages), nn.Flatten())
+        self.hidden = nn.Sequential(nn.Linear(3 * width * 16, 256), nn.SiLU())
+        self.head = nn.Linear(256, outputs)
+
+    @staticmethod
+    def _stage(inner: int, outer: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(inner, outer, 3, padding=1), nn.GroupNorm(8, outer), nn.SiLU(),
+            nn.Conv2d(outer, outer, 3, stride=2, padding=1), nn.GroupNorm(8, outer), nn.SiLU(),
+        )  # fmt: skip
+
+    def features(self, images: Tensor) -> Tensor:
+        """(batch, 3, 32, 32) to (batch, 256)."""
+        return self.hidden(self.trunk(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, 3, 32, 32) to (batch, outputs)."""
+        return self.head(self.features(images))
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions with the activations before them, added to the input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.GroupNorm(4, width), nn.GELU(), nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(4, width), nn.GELU(), nn.Conv2d(width, width, 3, padding=1),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, width, height, width) to the same shape."""
+        return x + self.body(x)
+
+
+class ResidualNet(nn.Module):
+    """Residual blocks between poolings: the judge.
+
+    Args:
+        outputs: Length of the output vector.
+        width: Channels of the first stage.
+    """
+
+    def __init__(self, outputs: int, width: int = 24) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1)]
+        for stage in (1, 2, 3):
+            layers += [ResidualBlock(stage * width), nn.AvgPool2d(2), nn.Conv2d(stage * width, (stage + 1) * width, 1)]
+        layers += [ResidualBlock(4 * width), nn.GroupNorm(4, 4 * width), nn.Conv2d(4 * width, 24, 1), nn.Flatten()]
+        self.trunk = nn.Sequential(*layers)
+        self.hidden = nn.Sequential(nn.Linear(24 * 16, 192), nn.GELU())
+        self.head = nn.Linear(192, outputs)
+
+    def features(self, images: Tensor) -> Tensor:
+        """(batch, 3, 32, 32) to (batch, 192)."""
+        return self.hidden(self.trunk(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, 3, 32, 32) to (batch, outputs)."""
+        return self.head(self.features(images))
+
+
+ARCHITECTURES = {"plain": PlainNet, "residual": ResidualNet}
+
+
+def to_input_size(images: Tensor, size: int) -> Tensor:
+    """Images resized to what a network reads; unchanged where they already fit."""
+    if images.shape[-2:] == (size, size):
+        return images
+    return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+
+
+def unit_norm(vectors: Tensor) -> Tensor:
+    """Rows scaled to length 1."""
+    return vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp(min=1e-12)

@@ -1,0 +1,125 @@
+"""The scorers of the embedded portraits: annotator, judge and identity encoder, trained by scripts/train_scorers.py.
+
+The annotator labels examples and names directions; the judge, trained apart on other images with another
+architecture, grades edits. Weights lie in `weights/portraits/<name>/`, one safetensors and one JSON file each.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from hspace.files import package_path, write_atomic, write_json
+from hspace.scorers.networks import ARCHITECTURES, to_input_size, unit_norm
+from hspace.types import Images, InputError, Scores
+
+NAMES = ("annotator", "judge", "identity")
+
+
+@dataclass(frozen=True)
+class ScorerConfig:
+    """What a folder's config.json holds.
+
+    Attributes:
+        name: `annotator`, `judge` or `identity`.
+        architecture: Key of `ARCHITECTURES`.
+        size: Height and width that the network reads; other images are resized.
+        attributes: Attribute ids of the outputs; empty for the identity encoder.
+        binary: Which outputs are probabilities.
+        dim: Length of the output vector.
+        temperature: Divisor of each logit, fitted on held-out renders; 1 for continuous outputs.
+        held_out: Figures measured on renders that no training saw.
+    """
+
+    name: str
+    architecture: str
+    size: int
+    attributes: tuple[str, ...]
+    binary: tuple[bool, ...]
+    dim: int
+    temperature: tuple[float, ...]
+    held_out: dict[str, float]
+
+
+class PortraitScorer(nn.Module):
+    """Attribute classifier of portraits: a probability per binary attribute, a value per continuous one."""
+
+    def __init__(self, config: ScorerConfig, network: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.id = f"portraits/{config.name}"
+        self.attributes, self.binary = config.attributes, config.binary
+        self.network = network
+        self.register_buffer("temperature", torch.tensor(config.temperature))
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Images) -> Scores:
+        """Scores of images in [-1, 1], (batch, attributes)."""
+        logits = self.network(to_input_size(images, self.config.size)) / self.temperature
+        return torch.where(torch.tensor(self.binary, device=logits.device), logits.sigmoid(), logits)
+
+
+class PortraitFeatures(nn.Module):
+    """The hidden layer of a scorer as a feature extractor, for FID and perceptual distances."""
+
+    def __init__(self, scorer: PortraitScorer) -> None:
+        super().__init__()
+        self.scorer = scorer
+        self.id = f"{scorer.id}/features"
+        self.dim = scorer.network.head.in_features
+
+    def forward(self, images: Images) -> Tensor:
+        """Features of images in [-1, 1], (batch, dim)."""
+        return self.scorer.network.features(to_input_size(images, self.scorer.config.size))
+
+
+class PortraitIdentity(nn.Module):
+    """Identity encoder of portraits: unit vectors whose cosine says whether two images show one person."""
+
+    def __init__(self, config: ScorerConfig, network: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.id = f"portraits/{config.name}"
+        self.dim = config.dim
+        self.network = network
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Images) -> Tensor:
+        """Unit-norm embeddings of images in [-1, 1], (batch, dim)."""
+        return unit_norm(self.network(to_input_size(images, self.config.size)))
+
+
+def load_scorer(name: str) -> PortraitScorer:
+    """The embedded `annotator` or `judge`, ready to score.
+
+    Raises:
+        InputError: If there is no such scorer.
+    """
+    if name not in ("annotator", "judge"):
+        raise InputError(f"unknown scorer {name!r}; the portraits have 'annotator' and 'judge'")
+    return PortraitScorer(*_load(name))
+
+
+def load_identity() -> PortraitIdentity:
+    """The embedded identity encoder."""
+    return PortraitIdentity(*_load("identity"))
+
+
+def save_scorer(folder: Path, config: ScorerConfig, network: nn.Module) -> None:
+    """Writes a trained network as model.safetensors and config.json."""
+    with write_atomic(folder / "model.safetensors") as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, temporary)
+    write_json(folder / "config.json", vars(config))
+
+
+def _load(name: str) -> tuple[ScorerConfig, nn.Module]:
+    folder = package_path("weights") / "portraits" / name
+    fields = json.loads((folder / "config.json").read_text())
+    tuples = {key: tuple(fields[key]) for key in ("attributes", "binary", "temperature")}
+    config = ScorerConfig(**(fields | tuples))
+    network = ARCHITECTURES[config.architecture](config.dim)
+    network.load_state_dict(load_file(folder / "model.safetensors"))
+    return config, network

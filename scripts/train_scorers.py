@@ -1,0 +1,181 @@
+"""Trains the scorers of the portraits and measures them on renders that no training saw.
+
+python scripts/train_scorers.py [key=value ...]     # keys: conf/train/scorers.yaml
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+from tqdm import trange
+
+from hspace.data.artefacts import diffusion_artefacts
+from hspace.data.portraits import JUDGED, render, resample_scene, sample_factors
+from hspace.data.rendered import CHUNK, Rendered, rendered
+from hspace.scorers.networks import ARCHITECTURES, unit_norm
+from hspace.scorers.portraits import ScorerConfig, save_scorer
+
+log = logging.getLogger("train_scorers")
+
+BINARY = torch.tensor([attribute.kind == "binary" for attribute in JUDGED])
+SPREAD = torch.tensor([(attribute.high - attribute.low) / 3.5 for attribute in JUDGED])
+MAX_FALSE_ACCEPTS = 0.01
+
+
+def attribute_loss(output: Tensor, labels: Tensor, visible: Tensor) -> Tensor:
+    """Cross-entropy of the binary attributes plus squared error, in units of the spread, of the visible others."""
+    output = output.float()
+    binary = F.binary_cross_entropy_with_logits(output[:, BINARY], labels[:, BINARY])
+    error = ((output - labels) / SPREAD).square() * visible
+    return binary + error[:, ~BINARY].sum() / visible[:, ~BINARY].sum()
+
+
+def margin_loss(first: Tensor, second: Tensor, scale: float, margin: float) -> Tensor:
+    """Additive-margin softmax over a batch of pairs: row i of `first` belongs to row i of `second` alone.
+
+    Source: Wang et al. 2018 (arXiv 1801.05599), eq. 5, with the batch's other people in place of class centres.
+    """
+    cosine = unit_norm(first.float()) @ unit_norm(second.float()).T
+    logits = scale * (cosine - margin * torch.eye(len(cosine)))
+    target = torch.arange(len(cosine))
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def train(network: nn.Module, loss_of_step: Callable[[torch.Generator], Tensor], seed: int, cfg: DictConfig) -> None:
+    """AdamW with a one-cycle learning rate; the batch of a step depends on (seed, step) alone."""
+    optimizer = torch.optim.AdamW(network.parameters(), cfg.learning_rate, weight_decay=cfg.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, cfg.learning_rate, cfg.steps, pct_start=0.1)
+    network.train()
+    for step in trange(cfg.steps, disable=None):
+        with torch.autocast("cpu", torch.bfloat16, enabled=cfg.bf16):
+            loss = loss_of_step(torch.Generator().manual_seed((seed << 32) + step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % 500 == 0:
+            log.info("step %d loss %.4f", step, loss.item())
+    network.eval()
+
+
+@torch.no_grad()
+def outputs(network: nn.Module, images: Tensor) -> Tensor:
+    """Network outputs of many images in [-1, 1], in chunks."""
+    return torch.cat([network(chunk) for chunk in images.split(512)])
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> Tensor:
+    """Divisor of each binary logit that minimises the cross-entropy, by a fine grid; 1 for continuous attributes.
+
+    Source: Guo et al. 2017 (arXiv 1706.04599), temperature scaling.
+    """
+    grid = torch.logspace(-1, 1, 201)
+    losses = torch.stack(
+        [F.binary_cross_entropy_with_logits(logits / t, labels, reduction="none").mean(0) for t in grid]
+    )
+    return torch.where(BINARY, grid[losses.argmin(0)], 1.0)
+
+
+def held_out_figures(output: Tensor, data: Rendered) -> dict[str, float]:
+    """Accuracy of each binary attribute and R² of each continuous one where it is visible."""
+    figures = {}
+    for j, attribute in enumerate(JUDGED):
+        seen = data.visible[:, j]
+        predicted, true = output[seen, j], data.labels[seen, j]
+        if attribute.kind == "binary":
+            figures[f"accuracy/{attribute.id}"] = ((predicted > 0) == (true > 0.5)).float().mean().item()
+        else:
+            figures[f"r2/{attribute.id}"] = (1 - (predicted - true).square().mean() / true.var()).item()
+    return figures
+
+
+def train_attributes(name: str, cfg: DictConfig) -> None:
+    """Trains and saves the annotator or the judge."""
+    data = rendered(cfg.train_images, cfg.size, cfg[name].seed, Path(cfg.data), correlated=False)
+    torch.manual_seed(cfg[name].seed)
+    network = ARCHITECTURES[cfg[name].architecture](len(JUDGED))
+
+    def loss_of_step(generator: torch.Generator) -> Tensor:
+        index = torch.randint(len(data.images), (cfg.batch_size,), generator=generator)
+        images = diffusion_artefacts(data.batch(index), generator)
+        return attribute_loss(network(images), data.labels[index], data.visible[index])
+
+    train(network, loss_of_step, cfg[name].seed, cfg)
+    held_out = rendered(cfg.held_out.images, cfg.size, cfg.held_out.seed, Path(cfg.data))
+    clean = held_out.batch(torch.arange(len(held_out.images)))
+    figures = held_out_figures(outputs(network, clean), held_out)
+    degraded = outputs(network, diffusion_artefacts(clean, torch.Generator().manual_seed(cfg.held_out.seed)))
+    temperature = fit_temperature(degraded, held_out.labels)
+    ids = tuple(attribute.id for attribute in JUDGED)
+    config = ScorerConfig(
+        name,
+        cfg[name].architecture,
+        cfg.size,
+        ids,
+        tuple(BINARY.tolist()),
+        len(ids),
+        tuple(temperature.tolist()),
+        figures,
+    )
+    save_scorer(Path(cfg.output) / name, config, network)
+    log.info("%s on held-out renders: %s", name, {key: round(value, 4) for key, value in figures.items()})
+
+
+def paired_people(n: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Two images each of n people, in different scenes: two (n, 3, size, size) uint8."""
+    generator = torch.Generator().manual_seed(seed)
+    people = sample_factors(generator, n)
+    views = []
+    for scene in (resample_scene(people, generator), resample_scene(people, generator)):
+        chunks = ({key: value[i : i + CHUNK] for key, value in scene.items()} for i in range(0, n, CHUNK))
+        views.append(torch.cat([((render(chunk, size) + 1) * 127.5).round().to(torch.uint8) for chunk in chunks]))
+    return views[0], views[1]
+
+
+def true_accept_rate(first: Tensor, second: Tensor) -> float:
+    """Share of same-person pairs accepted where 1% of different-person pairs are; rows i belong together."""
+    cosine = unit_norm(first) @ unit_norm(second).T
+    different = cosine[~torch.eye(len(cosine), dtype=torch.bool)]
+    # kthvalue rather than quantile, which refuses more than 2^24 values.
+    threshold = different.kthvalue(int((1 - MAX_FALSE_ACCEPTS) * len(different))).values
+    return (cosine.diagonal() > threshold).float().mean().item()
+
+
+def train_identity(cfg: DictConfig) -> None:
+    """Trains and saves the identity encoder on pairs of images of one person in two scenes."""
+    first, second = paired_people(cfg.train_images // 2, cfg.size, cfg.identity.seed)
+    torch.manual_seed(cfg.identity.seed)
+    network = ARCHITECTURES[cfg.identity.architecture](cfg.identity.dim)
+
+    def embed(images: Tensor, generator: torch.Generator) -> Tensor:
+        return network(diffusion_artefacts(images.float() / 127.5 - 1, generator))
+
+    def loss_of_step(generator: torch.Generator) -> Tensor:
+        index = torch.randint(len(first), (cfg.batch_size,), generator=generator)
+        pair = embed(first[index], generator), embed(second[index], generator)
+        return margin_loss(*pair, scale=cfg.identity.scale, margin=cfg.identity.margin)
+
+    train(network, loss_of_step, cfg.identity.seed, cfg)
+    views = [outputs(network, view.float() / 127.5 - 1) for view in paired_people(2048, cfg.size, cfg.held_out.seed)]
+    figures = {"true_accept_rate": true_accept_rate(*views)}
+    config = ScorerConfig("identity", cfg.identity.architecture, cfg.size, (), (), cfg.identity.dim, (), figures)
+    save_scorer(Path(cfg.output) / "identity", config, network)
+    log.info("identity on unseen people: %s", figures)
+
+
+def main(arguments: list[str]) -> None:
+    """Trains the scorers named in the configuration."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    conf = Path(__file__).parents[1] / "conf" / "train" / "scorers.yaml"
+    cfg = OmegaConf.merge(OmegaConf.load(conf), OmegaConf.from_dotlist(arguments))
+    for name in cfg.scorers:
+        train_identity(cfg) if name == "identity" else train_attributes(name, cfg)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,45 @@
+# `make` alone lists the targets. An environment is made in .venv at first need, and again after its inputs change.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# More threads than a worker's share of the cores wait for each other: tests run in workers of one thread each.
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED) ## discover and draw directions of the embedded model: outputs/demo
+	@$(BIN)/hspace experiment=demo
+
+test: $(INSTALLED) ## the fast tests
+	@$(PYTEST) -q -m "not gpu and not slow and not network"
+
+test-all: $(INSTALLED) ## every test that this machine can run
+	@$(PYTEST) -q
+
+lint: $(INSTALLED) ## ruff, ruff format and pyright, without changing anything
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
+
+format: $(INSTALLED) ## repair what ruff can
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+clean: ## remove the environment, caches and builds; results in outputs/ stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch comes first: under the constraint pip then takes a local CPU wheel where one is offered.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "hspace needs Python 3.11 or newer; name one with: make $(or $(MAKECMDGOALS),test) PYTHON=python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || \
+		{ echo "$(PYTHON) has no working venv module (Debian and Ubuntu: apt install python3-venv)" >&2; \
+		rm -rf $(VENV); exit 1; }
+	@echo "installing hspace and what it needs into $(VENV) (once, a few minutes)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

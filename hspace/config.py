@@ -1,0 +1,381 @@
+"""The validated configuration: `parse` turns Hydra's dictionary into frozen records, or says what is wrong with it.
+
+The defaults stand in `conf/`, one commented file per choice. Here stands what a value may be: each field's annotation
+holds its rule. A rule takes the key, for its message, and the value, and returns the value to keep.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import re
+import secrets
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+
+from hspace.types import InputError
+
+Rule = Callable[[str, Any], Any]
+
+METHOD_KEYS = {"pca": ("k", "num_samples"), "random": ("k", "num_samples")}
+"""The settings that each method reads; `parse` refuses the others, which would be ignored."""
+
+MAX_SAMPLES = 1_000_000
+"""Seeds of discovery, calibration and evaluation lie this far apart."""
+
+
+def whole(low: int, high: float = math.inf) -> Rule:
+    """A whole number in [low, high]."""
+    bounds = f"from {low} to {high}" if high < math.inf else f"of at least {low}"
+
+    def rule(key: str, value: Any) -> int:
+        _require(_is(value, int) and low <= value <= high, key, f"a whole number {bounds}", value)
+        return value
+
+    return rule
+
+
+def number(low: float = -math.inf, high: float = math.inf) -> Rule:
+    """A finite number in [low, high]."""
+    meaning = f"a number in [{low:g}, {high:g}]" if math.isfinite(low) else "a finite number"
+
+    def rule(key: str, value: Any) -> float:
+        _require(_is(value, int, float) and math.isfinite(value) and low <= value <= high, key, meaning, value)
+        return float(value)
+
+    return rule
+
+
+def choice(*names: str) -> Rule:
+    """One of the names."""
+
+    def rule(key: str, value: Any) -> str:
+        if value not in names:
+            raise InputError(unknown(key, value, names))
+        return value
+
+    return rule
+
+
+def flag(key: str, value: Any) -> bool:
+    """True or false."""
+    _require(isinstance(value, bool), key, "true or false", value)
+    return value
+
+
+def text(key: str, value: Any) -> str:
+    """Text that is not empty."""
+    _require(isinstance(value, str) and value.strip() != "", key, "text that is not empty", value)
+    return value
+
+
+def word(key: str, value: Any) -> str:
+    """Text that can be a file's name on any system."""
+    right = isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", value)
+    _require(bool(right), key, "a word of letters, digits, '_', '-' and '.'", value)
+    return value
+
+
+def path(key: str, value: Any) -> Path:
+    """A path; `~` is the home folder."""
+    return Path(text(key, value)).expanduser()
+
+
+def several(rule: Rule, at_least: int = 0) -> Rule:
+    """A list of values that keep the rule, as a tuple."""
+
+    def checked(key: str, value: Any) -> tuple[Any, ...]:
+        _require(isinstance(value, list) and len(value) >= at_least, key, "a list such as [0,1]", value)
+        return tuple(rule(f"{key}[{i}]", item) for i, item in enumerate(value))
+
+    return checked
+
+
+def one_or_several(rule: Rule) -> Rule:
+    """One value that keeps the rule, or a list of them."""
+    return lambda key, value: several(rule, at_least=1)(key, value) if isinstance(value, list) else rule(key, value)
+
+
+def optional(rule: Rule) -> Rule:
+    """Null, or a value that keeps the rule."""
+    return lambda key, value: None if value is None else rule(key, value)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network, and where h is tapped.
+
+    Attributes:
+        name: The file in conf/model.
+        path: What `load_model` takes: an embedded model's name, a folder or a hub id.
+        h_space: The tap, about the mid block.
+    """
+
+    name: Annotated[str, word]
+    path: Annotated[str, text]
+    h_space: Annotated[str, choice("before", "middle", "after")]
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """Which images are the real ones."""
+
+    name: Annotated[str, choice("portraits")]
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """The reverse process.
+
+    Attributes:
+        num_steps: Number of sampling steps.
+        eta: 0 is DDIM, 1 is DDPM; one value or one per step.
+        spacing: How steps lie in model time; None takes the checkpoint's.
+        injection: Whether the edit enters both terms of the step (symmetric) or only the predicted image (asyrp).
+    """
+
+    num_steps: Annotated[int, whole(1, 1000)]
+    eta: Annotated[float | tuple[float, ...], one_or_several(number(0, 1))]
+    spacing: Annotated[str | None, optional(choice("leading", "trailing", "linspace"))]
+    injection: Annotated[str, choice("symmetric", "asyrp")]
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """How directions are found; what a method does not read (`METHOD_KEYS`) is None.
+
+    Attributes:
+        name: The method.
+        k: Number of directions.
+        num_samples: Generated samples to discover with.
+        attribute: Attribute that the direction is to change.
+        conditions: Attributes that it is not to change.
+        mask: Region of interest: an image file or a named region.
+        outside: Whether the region is what lies outside the mask.
+        block_size: Directions sought at a time, which bounds memory.
+        steps: Step indices at which directions are sought.
+    """
+
+    name: Annotated[str, choice(*METHOD_KEYS)]
+    k: Annotated[int | None, optional(whole(1))] = None
+    num_samples: Annotated[int | None, optional(whole(2, MAX_SAMPLES))] = None
+    attribute: Annotated[str | None, optional(word)] = None
+    conditions: Annotated[tuple[str, ...] | None, optional(several(word))] = None
+    mask: Annotated[str | None, optional(text)] = None
+    outside: Annotated[bool | None, optional(flag)] = None
+    block_size: Annotated[int | None, optional(whole(1))] = None
+    steps: Annotated[tuple[int, ...] | None, optional(several(whole(0), at_least=1))] = None
+
+
+@dataclass(frozen=True)
+class EditConfig:
+    """How directions are applied.
+
+    Attributes:
+        strengths: Factors of the directions, in the directions' unit.
+        components: Indices of the directions to apply; None is all.
+        start: First step of the edit; 0 is the noisiest.
+        stop: Step before which the edit ends; None is the end.
+    """
+
+    strengths: Annotated[tuple[float, ...], several(number(), at_least=1)]
+    components: Annotated[tuple[int, ...] | None, optional(several(whole(0), at_least=1))]
+    start: Annotated[int, whole(0)]
+    stop: Annotated[int | None, optional(whole(1))]
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How edits are measured.
+
+    Attributes:
+        annotator: Scorer that names directions and chooses.
+        judge: Scorer that grades.
+        allow_same_scorer: Whether one scorer may do both.
+        num_samples: Images that each direction is judged on.
+        bootstrap: Resamples behind each interval.
+    """
+
+    annotator: Annotated[str, choice("annotator", "judge")]
+    judge: Annotated[str, choice("annotator", "judge")]
+    allow_same_scorer: Annotated[bool, flag]
+    num_samples: Annotated[int, whole(1, MAX_SAMPLES)]
+    bootstrap: Annotated[int, whole(1)]
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """Where the run is logged; group None is the run's name."""
+
+    mode: Annotated[str, choice("offline", "online", "disabled")]
+    project: Annotated[str, word]
+    entity: Annotated[str | None, optional(word)]
+    group: Annotated[str | None, optional(text)]
+    tags: Annotated[tuple[str, ...], several(text)]
+
+
+@dataclass(frozen=True)
+class Config:
+    """All that a run depends on.
+
+    Attributes:
+        name: Of the run: the experiment's, or the method's.
+        seed: Of random directions and the bootstrap; samples have seeds of their own.
+        device: Where the network runs; auto takes the best there is.
+        dtype: The network's.
+        batch_size: Images per pass of the network.
+        output_dir: Where results go.
+        cache_dir: Where recorded h and directions are kept for other runs.
+    """
+
+    name: Annotated[str, word]
+    seed: Annotated[int, whole(0, 2**63 - 1)]
+    device: Annotated[str, choice("auto", "cpu", "cuda", "mps")]
+    dtype: Annotated[str, choice("float32", "float64", "float16", "bfloat16")]
+    batch_size: Annotated[int, whole(1)]
+    output_dir: Annotated[Path, path]
+    cache_dir: Annotated[Path, path]
+    model: ModelConfig
+    dataset: DatasetConfig
+    diffusion: DiffusionConfig
+    method: MethodConfig
+    edit: EditConfig
+    evaluation: EvaluationConfig
+    tracking: TrackingConfig
+
+
+def parse(cfg: DictConfig) -> Config:
+    """Validates a composed configuration.
+
+    A null `output_dir` becomes `outputs/<name>/<time>-<random digits>`, so that no two runs share a folder.
+
+    Raises:
+        InputError: If a key is unknown or missing, or a value, alone or beside the others, makes no sense.
+    """
+    values: Any = OmegaConf.to_container(cfg, resolve=True)
+    if values.get("output_dir") is None:
+        stamp = f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(3)}"
+        values["output_dir"] = f"outputs/{values.get('name')}/{stamp}"
+    config = _build(Config, values, "")
+    _check_method(config)
+    _check_edit(config)
+    if config.evaluation.annotator == config.evaluation.judge and not config.evaluation.allow_same_scorer:
+        raise InputError(
+            f"evaluation.judge is {config.evaluation.judge!r}, which is the annotator too and would grade its own "
+            "choices: name another, or set evaluation.allow_same_scorer=true"
+        )
+    return config
+
+
+def check_attributes(config: Config, known: Collection[str]) -> None:
+    """Sees that the attributes the method names are among those that the scorers know.
+
+    Raises:
+        InputError: If one is not.
+    """
+    for key, name in [("method.attribute", config.method.attribute)] + [
+        ("method.conditions", condition) for condition in config.method.conditions or ()
+    ]:
+        if name is not None and name not in known:
+            raise InputError(unknown(key, name, known))
+
+
+def unknown(what: str, name: object, known: Collection[str]) -> str:
+    """The message for a name that is not among those known: the nearest one, or all."""
+    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"there is {', '.join(known)}"
+    return f"unknown {what} {name!r}: {hint}"
+
+
+def known_keys(record: type = Config, prefix: str = "") -> list[str]:
+    """Every key, those of sections dotted, each section before its own."""
+    keys = []
+    for name, kind in get_type_hints(record).items():
+        keys.append(prefix + name)
+        if dataclasses.is_dataclass(kind):
+            keys += known_keys(kind, f"{prefix}{name}.")
+    return keys
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The configuration as JSON values."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+def config_sha256(config: Config) -> str:
+    """Identifies what determines the results: everything but folders, device, batch size and tracking."""
+    values = to_dict(config)
+    for key in ("output_dir", "cache_dir", "device", "batch_size", "tracking"):
+        del values[key]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _build(record: type, values: Any, prefix: str) -> Any:
+    if not isinstance(values, dict):
+        raise InputError(f"{prefix.rstrip('.')} must be a section of keys, got {values!r}")
+    hints = get_type_hints(record, include_extras=True)
+    for key in values:
+        if key not in hints:
+            raise InputError(unknown("key", f"{prefix}{key}", known_keys()))
+    for field in dataclasses.fields(record):
+        if field.default is dataclasses.MISSING and values.get(field.name, "???") == "???":
+            raise InputError(f"{prefix}{field.name} is missing: give it as {prefix}{field.name}=VALUE")
+    return record(**{key: _value(hints[key], prefix + key, value) for key, value in values.items()})
+
+
+def _value(hint: Any, key: str, value: Any) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, f"{key}.")  # pyright: ignore[reportArgumentType]
+    return hint.__metadata__[0](key, value)
+
+
+def _check_method(config: Config) -> None:
+    method, read = config.method, METHOD_KEYS[config.method.name]
+    for key, value in vars(method).items():
+        if key != "name" and value is not None and key not in read:
+            raise InputError(f"method.{key} is not read by method {method.name!r}, which reads {', '.join(read)}")
+        if key in read and value is None:
+            raise InputError(f"method.{key} is missing: method {method.name!r} needs it")
+    if method.k is not None and method.num_samples is not None and method.k >= method.num_samples:
+        raise InputError(
+            f"method.k must be below method.num_samples={method.num_samples} (n samples span n - 1 components), "
+            f"got {method.k}"
+        )
+
+
+def _check_edit(config: Config) -> None:
+    steps, edit = config.diffusion.num_steps, config.edit
+    eta = config.diffusion.eta
+    if isinstance(eta, tuple) and len(eta) != steps:
+        raise InputError(f"diffusion.eta must be one number or {steps} (one per step), got {len(eta)}")
+    if not edit.start < (steps if edit.stop is None else edit.stop) <= steps:
+        raise InputError(
+            f"edit.start and edit.stop must choose steps of the {steps} there are, got {edit.start} to {edit.stop}"
+        )
+    _check_distinct("edit.strengths", edit.strengths)
+    _check_distinct("edit.components", edit.components or ())
+    if edit.components and config.method.k is not None and max(edit.components) >= config.method.k:
+        raise InputError(
+            f"edit.components must be indices below method.k={config.method.k}, got {max(edit.components)}"
+        )
+
+
+def _check_distinct(key: str, values: Sequence[float]) -> None:
+    if len(set(values)) < len(values):
+        raise InputError(f"{key} must not repeat a value, got {list(values)}")
+
+
+def _is(value: Any, *kinds: type) -> bool:
+    """Whether the value is of a kind; true and false are no numbers."""
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def _require(right: bool, key: str, rule: str, value: Any) -> None:
+    if not right:
+        raise InputError(f"{key} must be {rule}, got {value!r}")

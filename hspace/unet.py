@@ -4,10 +4,11 @@
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from diffusers import UNet2DModel
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor, nn
 
 from hspace.types import HBatch, Images, InputError
@@ -58,10 +59,14 @@ class SemanticUNet(nn.Module):
         _check_supported(unet, h_space)
         self.unet = unet
         self.h_space = h_space
-        size = unet.config.sample_size
+        size = unet.config["sample_size"]
         height, width = (size, size) if isinstance(size, int) else size
-        self.sample_shape = (unet.config.in_channels, height, width)
+        self.sample_shape = (unet.config["in_channels"], height, width)
         self.h_shape = self._find_h_shape()
+
+    @property
+    def _mid(self) -> Any:
+        return self.unet.mid_block
 
     @torch.no_grad()
     def _find_h_shape(self) -> tuple[int, int, int]:
@@ -84,13 +89,13 @@ class SemanticUNet(nn.Module):
         x_t = x_t.to(unet.dtype)
         times = torch.full((len(x_t),), t, dtype=torch.long, device=x_t.device)
         temb = unet.time_embedding(unet.time_proj(times).to(unet.dtype))
-        image = 2 * x_t - 1.0 if unet.config.center_input_sample else x_t
+        image = 2 * x_t - 1.0 if unet.config["center_input_sample"] else x_t
         h, skips = _down(unet, image, temb)
         residual = None
         if self.h_space == "middle":
-            h, residual = _mid_until_tap(unet.mid_block, h, temb)
+            h, residual = _mid_until_tap(self._mid, h, temb)
         elif self.h_space == "after":
-            h = unet.mid_block(h, temb)
+            h = self._mid(h, temb)
         return Encoded(h, skips, temb, times, residual)
 
     def decode(self, h: HBatch, encoded: Encoded) -> Images:
@@ -104,13 +109,13 @@ class SemanticUNet(nn.Module):
             The network's raw output, shaped like x_t; `Schedule.to_eps` reads it.
         """
         if self.h_space == "middle":
-            h = _mid_from_tap(self.unet.mid_block.resnets[-1], h, encoded)
+            h = _mid_from_tap(self._mid.resnets[-1], h, encoded)
         elif self.h_space == "before":
-            h = self.unet.mid_block(h, encoded.temb)
+            h = self._mid(h, encoded.temb)
         return _up(self.unet, h, encoded)
 
 
-def _check_supported(unet: nn.Module, h_space: str) -> None:
+def _check_supported(unet: Any, h_space: str) -> None:
     if h_space not in H_SPACES:
         raise InputError(f"h_space must be one of {', '.join(H_SPACES)}, got {h_space}")
     if not isinstance(unet, UNet2DModel):
@@ -119,16 +124,16 @@ def _check_supported(unet: nn.Module, h_space: str) -> None:
         raise InputError("the U-Net has no mid block, so h cannot be tapped")
     if unet.class_embedding is not None:
         raise InputError("the U-Net is conditioned on classes; give an unconditional one")
-    if unet.config.sample_size is None:
+    if unet.config["sample_size"] is None:
         raise InputError("the U-Net's config has no sample_size, so the shape of h is unknown")
-    if unet.config.out_channels != unet.config.in_channels:
-        channels = f"{unet.config.in_channels} to {unet.config.out_channels}"
-        raise InputError(f"the U-Net maps {channels} channels; give one that predicts one value per input value")
+    channels, out_channels = unet.config["in_channels"], unet.config["out_channels"]
+    if out_channels != channels:
+        raise InputError(f"the U-Net must return as many channels as it takes, got {channels} to {out_channels}")
     if h_space == "middle" and not isinstance(unet.mid_block.resnets[-1], ResnetBlock2D):
         raise InputError("the mid block's last residual block is no ResnetBlock2D; tap h before or after it")
 
 
-def _down(unet: UNet2DModel, image: Tensor, temb: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _down(unet: Any, image: Tensor, temb: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Stages 2 and 3 of `UNet2DModel.forward`: the deepest features and the skips."""
     hidden = unet.conv_in(image)
     skips = (hidden,)
@@ -141,7 +146,7 @@ def _down(unet: UNet2DModel, image: Tensor, temb: Tensor) -> tuple[Tensor, tuple
     return hidden, skips
 
 
-def _mid_until_tap(mid: nn.Module, hidden: Tensor, temb: Tensor) -> tuple[Tensor, Tensor]:
+def _mid_until_tap(mid: Any, hidden: Tensor, temb: Tensor) -> tuple[Tensor, Tensor]:
     """The mid block up to its last `norm2`, and the input of that residual block."""
     *resnets, last = mid.resnets
     for resnet, attention in zip(resnets, mid.attentions, strict=True):
@@ -154,16 +159,17 @@ def _mid_until_tap(mid: nn.Module, hidden: Tensor, temb: Tensor) -> tuple[Tensor
     return last.norm2(h), hidden
 
 
-def _mid_from_tap(last: ResnetBlock2D, h: Tensor, encoded: Encoded) -> Tensor:
+def _mid_from_tap(last: Any, h: Tensor, encoded: Encoded) -> Tensor:
     """The rest of the mid block's last residual block."""
     if last.time_embedding_norm == "scale_shift":
         scale, shift = last.time_emb_proj(last.nonlinearity(encoded.temb))[:, :, None, None].chunk(2, dim=1)
         h = h * (1 + scale) + shift
+    assert encoded.residual is not None
     h = last.conv2(last.dropout(last.nonlinearity(h)))
     return (encoded.residual + h) / last.output_scale_factor
 
 
-def _up(unet: UNet2DModel, hidden: Tensor, encoded: Encoded) -> Tensor:
+def _up(unet: Any, hidden: Tensor, encoded: Encoded) -> Tensor:
     """Stages 5 and 6 of `UNet2DModel.forward`."""
     skips, image = encoded.skips, None
     for block in unet.up_blocks:
@@ -176,6 +182,6 @@ def _up(unet: UNet2DModel, hidden: Tensor, encoded: Encoded) -> Tensor:
     output = unet.conv_out(unet.conv_act(unet.conv_norm_out(hidden)))
     if image is not None:
         output = output + image
-    if unet.config.time_embedding_type == "fourier":
+    if unet.config["time_embedding_type"] == "fourier":
         output = output / encoded.t[:, None, None, None]
     return output

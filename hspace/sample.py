@@ -1,0 +1,228 @@
+"""The reverse process, with an optional edit of h at every step, and a stream of recorded h to disk."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from hspace.checkpoints import DiffusionModel
+from hspace.files import write_atomic, write_json
+from hspace.latents import Latents
+from hspace.types import HTrajectory, Images, InputError
+from hspace.unet import H_SPACES
+
+INJECTIONS = ("symmetric", "asyrp")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What the reverse process gave.
+
+    Attributes:
+        x_0: Images, (batch, channel, height, width), about [-1, 1], not clipped.
+        h: The h of every step without any offset, (batch, steps, channel, height, width); None if not recorded.
+    """
+
+    x_0: Images
+    h: HTrajectory | None
+
+
+@torch.no_grad()
+def sample(
+    model: DiffusionModel,
+    latents: Latents,
+    *,
+    eta: float | Sequence[float] = 1.0,
+    delta_h: HTrajectory | None = None,
+    injection: str = "symmetric",
+    record_h: bool = False,
+) -> Samples:
+    """Run the reverse process, adding `delta_h` to the h that the edited trajectory itself has just computed.
+
+    The network computes in the model's dtype, the process around it in float32 or better.
+
+    Args:
+        model: The model; its schedule says which steps are taken.
+        latents: x_T and z of the batch. Where sigma is 0 (eta 0, or the last step) z is not read.
+        eta: 0 is DDIM, 1 is DDPM; one value or one per step.
+        delta_h: Offsets of h, (1 or batch, steps, channel, height, width), or None.
+        injection: `symmetric` puts the edited eps into P_t and D_t; `asyrp` into P_t only.
+        record_h: Whether to return h.
+
+    Raises:
+        InputError: If a shape or choice is wrong, or the images become NaN or infinite; the step is named.
+
+    Source: Haas et al. 2024 (arXiv 2303.11073), eqs. 2-5; Kwon et al. 2023 (arXiv 2210.10960), eq. 5, for Asyrp.
+    """
+    schedule, unet = model.schedule, model.unet
+    etas = schedule.etas(eta)
+    _check_inputs(model, latents, delta_h, injection)
+    dtype = torch.promote_types(model.dtype, torch.float32)
+    x_t, z = latents.x_T.to(model.device, dtype), latents.z.to(model.device)
+    if delta_h is not None:
+        delta_h = delta_h.to(model.device, model.dtype)
+    trajectory, finite = [], []
+    for i, (t, t_prev) in enumerate(schedule.pairs()):
+        encoded = unet.encode(x_t, t)
+        h = encoded.h if delta_h is None else encoded.h + delta_h[:, i]
+        eps = eps_edit = schedule.to_eps(unet.decode(h, encoded).to(dtype), x_t, t)
+        if injection == "asyrp" and delta_h is not None:
+            eps = schedule.to_eps(unet.decode(encoded.h, encoded).to(dtype), x_t, t)
+        x0_hat = schedule.predict_x0(x_t, eps_edit, t)
+        mean, sigma = schedule.posterior(x0_hat, eps, t, t_prev, etas[i])
+        x_t = mean + sigma * z[:, i] if sigma > 0 else mean
+        # Read once after the loop, so that a GPU need not wait at every step.
+        finite.append(x_t.isfinite().all())
+        if record_h:
+            trajectory.append(encoded.h)
+    _check_finite(torch.stack(finite).tolist(), schedule.timesteps)
+    return Samples(model.codec.decode(x_t), torch.stack(trajectory, dim=1) if record_h else None)
+
+
+def _check_inputs(model: DiffusionModel, latents: Latents, delta_h: Tensor | None, injection: str) -> None:
+    batch, steps = len(latents.x_T), len(model.schedule.timesteps)
+    if injection not in INJECTIONS:
+        raise InputError(f"injection must be one of {', '.join(INJECTIONS)}, got {injection}")
+    if tuple(latents.x_T.shape[1:]) != model.sample_shape:
+        raise InputError(f"x_T must be samples of shape {model.sample_shape}, got {tuple(latents.x_T.shape[1:])}")
+    if tuple(latents.z.shape) != (batch, steps, *model.sample_shape):
+        raise InputError(f"z must have shape {(batch, steps, *model.sample_shape)}, got {tuple(latents.z.shape)}")
+    if delta_h is None:
+        return
+    if len(delta_h) not in (1, batch) or tuple(delta_h.shape[1:]) != (steps, *model.h_shape):
+        expected = (batch, steps, *model.h_shape)
+        raise InputError(f"delta_h must have shape {expected}, or 1 in place of {batch}, got {tuple(delta_h.shape)}")
+
+
+def _check_finite(finite: list[bool], timesteps: Sequence[int]) -> None:
+    if not all(finite):
+        step = finite.index(False)
+        hint = "use smaller strengths, or dtype=float32"
+        raise InputError(f"the images became NaN or infinite at step {step} (t={timesteps[step]}); {hint}")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Recorded h on disk: `path` is a `.npy` of float32 (steps, samples, d), and these facts lie beside it as JSON.
+
+    Attributes:
+        path: The `.npy` file.
+        seeds: Seed of each sample.
+        h_shape: (channel, height, width); d is their product.
+        timesteps: Model time of each step, descending.
+        eta: Of each step, in [0, 1].
+        model_sha256: Hash of the model's weights.
+        h_space: Where h was tapped.
+    """
+
+    path: Path
+    seeds: tuple[int, ...]
+    h_shape: tuple[int, int, int]
+    timesteps: tuple[int, ...]
+    eta: tuple[float, ...]
+    model_sha256: str
+    h_space: str
+
+    def save(self) -> None:
+        """Write the facts beside the array, as JSON."""
+        write_json(self.path.with_suffix(".json"), {k: v for k, v in asdict(self).items() if k != "path"})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Find a recording again.
+
+        Raises:
+            InputError: If the array or the facts beside it are missing, broken, or do not fit together.
+        """
+        path = Path(path)
+        try:
+            recorded = cls(path, **_parse_facts(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path.with_suffix('.json')} does not describe a recording of h: {error}") from error
+        recorded.open()
+        return recorded
+
+    def open(self) -> np.memmap:
+        """The array, (steps, samples, d), read from disk as it is used.
+
+        Raises:
+            InputError: If the file is missing, no plain float32 array, or of another shape.
+        """
+        try:
+            array = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.path} is no readable .npy file: {error}") from error
+        expected = (len(self.timesteps), len(self.seeds), int(np.prod(self.h_shape)))
+        if array.shape != expected or array.dtype != np.float32:
+            raise InputError(f"{self.path} must hold float32 {expected}, got {array.dtype} {array.shape}")
+        return array
+
+
+def _parse_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    h_space, sha256 = facts["h_space"], facts["model_sha256"]
+    if h_space not in H_SPACES or not isinstance(sha256, str):
+        raise ValueError(f"h_space {h_space!r}, model_sha256 {sha256!r}")
+    parsed = {key: tuple(int(value) for value in facts[key]) for key in ("seeds", "h_shape", "timesteps")}
+    eta = tuple(float(value) for value in facts["eta"])
+    return parsed | {"eta": eta, "h_space": h_space, "model_sha256": sha256}
+
+
+def collect(
+    model: DiffusionModel,
+    seeds: Sequence[int],
+    path: str | Path,
+    *,
+    eta: float | Sequence[float] = 1.0,
+    batch_size: int = 16,
+) -> Recorded:
+    """Sample without an edit and stream h to disk; memory holds one batch.
+
+    Args:
+        model: The model to sample.
+        seeds: One seed per sample.
+        path: The `.npy` to write, complete or not at all; 4 · steps · samples · d bytes.
+        eta: 0 is DDIM, 1 is DDPM; one value or one per step.
+        batch_size: Samples per batch; noise does not depend on it.
+
+    Raises:
+        InputError: If the seeds, eta or batch size are wrong.
+        OSError: If the file cannot be written.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size must be >= 1, got {batch_size}")
+    path, seeds, timesteps, etas = Path(path), tuple(seeds), model.schedule.timesteps, model.schedule.etas(eta)
+    recorded = Recorded(path, seeds, model.h_shape, timesteps, etas, model.model_sha256, model.unet.h_space)
+    with write_atomic(path) as temporary, temporary.open("wb") as file:
+        writer = _RowWriter(file, (len(timesteps), len(seeds), int(np.prod(model.h_shape))))
+        for first in tqdm(range(0, len(seeds), batch_size), desc="collect h", disable=None, leave=False):
+            latents = Latents.from_seeds(seeds[first : first + batch_size], model.sample_shape, len(timesteps))
+            h = sample(model, latents, eta=etas, record_h=True).h
+            assert h is not None
+            writer.write(first, h.flatten(start_dim=2).float().cpu().numpy())
+    recorded.save()
+    return recorded
+
+
+class _RowWriter:
+    """Writes samples into a `.npy` of (steps, samples, d) at their place in every step.
+
+    Plain writes, because a full disk is then an OSError; in a memory map it would kill the process.
+    """
+
+    def __init__(self, file: BinaryIO, shape: tuple[int, int, int]) -> None:
+        self.file, self.shape = file, shape
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        self.start = file.tell()
+
+    def write(self, first: int, h: np.ndarray) -> None:
+        """Write h of consecutive samples, float32 (batch, steps, d), from sample `first` on."""
+        _, samples, dim = self.shape
+        for step in range(h.shape[1]):
+            self.file.seek(self.start + 4 * dim * (step * samples + first))
+            self.file.write(np.ascontiguousarray(h[:, step]).data)

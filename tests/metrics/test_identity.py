@@ -1,0 +1,51 @@
+import pytest
+import torch
+from torch.nn.functional import normalize
+from torchmetrics.functional import pairwise_cosine_similarity
+
+from hspace.metrics.identity import IdentityPreservation, identity_preservation
+from hspace.types import InputError
+
+
+def _embeddings(n: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    original = torch.randn(n, 16, generator=generator)
+    edited = original + torch.randn(n, 16, generator=generator)
+    return normalize(original, dim=1), normalize(edited, dim=1)
+
+
+def test_mean_cosine_equals_torchmetrics_and_interval_the_textbook() -> None:
+    original, edited = _embeddings()
+    cosines = pairwise_cosine_similarity(original.double(), edited.double()).diagonal()
+    interval = identity_preservation(original, edited)
+    assert abs(interval.value - float(cosines.mean())) < 1e-6
+    half = 1.959964 * float(cosines.std()) / 40**0.5
+    assert abs(interval.high - interval.value - half) < 1e-6
+    assert abs(interval.value - interval.low - half) < 1e-6
+
+
+def test_the_same_person_is_1_and_the_opposite_is_minus_1() -> None:
+    original, _ = _embeddings()
+    assert identity_preservation(original, original).value == pytest.approx(1, abs=1e-6)
+    assert identity_preservation(original, -original).value == pytest.approx(-1, abs=1e-6)
+
+
+def test_batches_add_up() -> None:
+    original, edited = _embeddings()
+    parts = IdentityPreservation()
+    for a, b in zip(original.split(7), edited.split(7), strict=True):
+        parts.update(a, b)
+    difference = torch.tensor(parts.compute()) - torch.tensor(identity_preservation(original, edited))
+    assert difference.abs().max() < 1e-12
+
+
+def test_bad_input_is_named() -> None:
+    original, edited = _embeddings()
+    with pytest.raises(InputError, match=r"unit norm, got a norm of 2"):
+        identity_preservation(original, 2 * edited)
+    with pytest.raises(InputError, match="unit norm, got a norm of nan"):
+        identity_preservation(original, edited * torch.nan)
+    with pytest.raises(InputError, match=r"\(40, 16\) and \(39, 16\)"):
+        identity_preservation(original, edited[:39])
+    with pytest.raises(InputError, match="at least two pairs"):
+        identity_preservation(original[:1], edited[:1])

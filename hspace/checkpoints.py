@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import hf_hub_download, model_info
 
 from hspace.files import package_path
+from hspace.latents import Latents
 from hspace.schedule import Schedule
 from hspace.types import Images, InputError
 from hspace.unet import SemanticUNet
@@ -84,6 +85,10 @@ class DiffusionModel:
     def sample_shape(self) -> tuple[int, int, int]:
         """(channel, height, width) of x_t."""
         return self.unet.sample_shape
+
+    def latents(self, seeds: Sequence[int]) -> Latents:
+        """x_T and z of the given samples for this model's shape and steps, on its device."""
+        return Latents.from_seeds(seeds, self.sample_shape, len(self.schedule.timesteps)).to(self.device)
 
 
 def load_model(

@@ -5,7 +5,7 @@ Axis order is always batch, steps, channel, height, width. Step index 0 is the n
 
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +44,10 @@ class Scorer(Protocol):
 
     def __call__(self, images: Images) -> Scores:
         """Scores of images in [-1, 1], (batch, attributes)."""
+        ...
+
+    def visible(self, scores: Scores) -> Bool[Tensor, "batch attributes"]:
+        """Which attributes an image with these scores shows; scores of the others are left out of every figure."""
         ...
 
 

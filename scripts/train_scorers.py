@@ -6,6 +6,7 @@ python scripts/train_scorers.py [key=value ...]     # keys: conf/train/scorers.y
 import logging
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 from tqdm import trange
 
 from hspace.data.artefacts import diffusion_artefacts
-from hspace.data.portraits import JUDGED, render, resample_scene, sample_factors
-from hspace.data.rendered import CHUNK, Rendered, rendered
+from hspace.data.portraits import JUDGED, REGIONS, region_masks, render, resample_scene, sample_factors
+from hspace.data.rendered import CHUNK, Rendered, rendered, step_generator
 from hspace.scorers.networks import ARCHITECTURES, unit_norm
 from hspace.scorers.portraits import ScorerConfig, save_scorer
 
@@ -53,7 +54,7 @@ def train(network: nn.Module, loss_of_step: Callable[[torch.Generator], Tensor],
     network.train()
     for step in trange(cfg.steps, disable=None):
         with torch.autocast("cpu", torch.bfloat16, enabled=cfg.bf16):
-            loss = loss_of_step(torch.Generator().manual_seed((seed << 32) + step))
+            loss = loss_of_step(step_generator(seed, step))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -168,13 +169,46 @@ def train_identity(cfg: DictConfig) -> None:
     log.info("identity on unseen people: %s", figures)
 
 
+def masks_of_stream(n: int, size: int, seed: int) -> Tensor:
+    """Exact region masks of the n portraits that `rendered` paints for a seed, (n, regions, size, size) bool."""
+    factors = sample_factors(torch.Generator().manual_seed(seed), n)
+    chunks = ({key: value[i : i + CHUNK] for key, value in factors.items()} for i in range(0, n, CHUNK))
+    return torch.cat([torch.stack(list(region_masks(chunk, size).values()), dim=1) for chunk in chunks])
+
+
+def train_regions(cfg: DictConfig) -> None:
+    """Trains and saves the segmentation network, and measures its intersection over union on held-out renders."""
+    n = cfg.regions.train_images
+    data, masks = (
+        rendered(n, cfg.size, cfg.regions.seed, Path(cfg.data)),
+        masks_of_stream(n, cfg.size, cfg.regions.seed),
+    )
+    torch.manual_seed(cfg.regions.seed)
+    network = ARCHITECTURES[cfg.regions.architecture](len(REGIONS))
+
+    def loss_of_step(generator: torch.Generator) -> Tensor:
+        index = torch.randint(n, (cfg.batch_size,), generator=generator)
+        images = diffusion_artefacts(data.batch(index), generator)
+        return F.binary_cross_entropy_with_logits(network(images).float(), masks[index].float())
+
+    train(network, loss_of_step, cfg.regions.seed, OmegaConf.merge(cfg, {"steps": cfg.regions.steps}))
+    held_out = rendered(2048, cfg.size, cfg.held_out.seed, Path(cfg.data))
+    true = masks_of_stream(2048, cfg.size, cfg.held_out.seed)
+    found = outputs(network, held_out.batch(torch.arange(2048))) > 0
+    overlap, union = ((masks & true).sum(dim=(0, 2, 3)) for masks in (found, found | true))
+    figures = {f"iou/{region}": (a / b).item() for region, a, b in zip(REGIONS, overlap, union, strict=True)}
+    config = ScorerConfig("regions", cfg.regions.architecture, cfg.size, REGIONS, (), len(REGIONS), (), figures)
+    save_scorer(Path(cfg.output) / "regions", config, network)
+    log.info("regions on held-out renders: %s", figures)
+
+
 def main(arguments: list[str]) -> None:
     """Trains the scorers named in the configuration."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     conf = Path(__file__).parents[1] / "conf" / "train" / "scorers.yaml"
     cfg = OmegaConf.merge(OmegaConf.load(conf), OmegaConf.from_dotlist(arguments))
     for name in cfg.scorers:
-        train_identity(cfg) if name == "identity" else train_attributes(name, cfg)
+        {"identity": train_identity, "regions": train_regions}.get(name, partial(train_attributes, name))(cfg)
 
 
 if __name__ == "__main__":

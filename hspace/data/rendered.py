@@ -62,3 +62,11 @@ def rendered(n: int, size: int, seed: int, cache_dir: Path, *, correlated: bool 
 def _paint(factors: dict[str, Tensor], start: int, size: int) -> np.ndarray:
     chunk = {name: value[start : start + CHUNK] for name, value in factors.items()}
     return ((render(chunk, size) + 1) * 127.5).round().to(torch.uint8).numpy()
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """Randomness of one training step, so that a resumed training draws the batches that an unbroken one draws.
+
+    Torch's CPU generator keeps the low 32 bits of a seed: seeds under 400 and steps under 10,000,000 do not collide.
+    """
+    return torch.Generator().manual_seed(seed * 10_000_000 + step)

@@ -81,7 +81,40 @@ class ResidualNet(nn.Module):
         return self.head(self.features(images))
 
 
-ARCHITECTURES = {"plain": PlainNet, "residual": ResidualNet}
+class RegionNet(nn.Module):
+    """A two-level U-Net of plain convolutions: the segmentation network.
+
+    Args:
+        outputs: Number of regions.
+        width: Channels at full resolution.
+    """
+
+    def __init__(self, outputs: int, width: int = 24) -> None:
+        super().__init__()
+        self.fine = self._pair(3, width)
+        self.middle = self._pair(width, 2 * width)
+        self.coarse = self._pair(2 * width, 4 * width)
+        self.middle_up = self._pair(6 * width, 2 * width)
+        self.fine_up = self._pair(3 * width, width)
+        self.head = nn.Conv2d(width, outputs, 1)
+
+    @staticmethod
+    def _pair(inner: int, outer: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(inner, outer, 3, padding=1), nn.GroupNorm(8, outer), nn.SiLU(),
+            nn.Conv2d(outer, outer, 3, padding=1), nn.GroupNorm(8, outer), nn.SiLU(),
+        )  # fmt: skip
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, 3, 32, 32) to logits (batch, outputs, 32, 32)."""
+        fine = self.fine(images)
+        middle = self.middle(F.avg_pool2d(fine, 2))
+        coarse = self.coarse(F.avg_pool2d(middle, 2))
+        middle = self.middle_up(torch.cat([middle, F.interpolate(coarse, scale_factor=2.0)], dim=1))
+        return self.head(self.fine_up(torch.cat([fine, F.interpolate(middle, scale_factor=2.0)], dim=1)))
+
+
+ARCHITECTURES = {"plain": PlainNet, "residual": ResidualNet, "regions": RegionNet}
 
 
 def to_input_size(images: Tensor, size: int) -> Tensor:

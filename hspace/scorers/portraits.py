@@ -1,4 +1,4 @@
-"""The scorers of the embedded portraits: annotator, judge and identity encoder, trained by scripts/train_scorers.py.
+"""The scorers of the embedded portraits, trained by scripts/train_scorers.py: annotator, judge, identity and regions.
 
 The annotator labels examples and names directions; the judge, trained apart on other images with another
 architecture, grades edits. Weights lie in `weights/portraits/<name>/`, one safetensors and one JSON file each.
@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from hspace.data.portraits import visibility
 from hspace.files import package_path, write_atomic, write_json
 from hspace.scorers.networks import ARCHITECTURES, to_input_size, unit_norm
 from hspace.types import Images, InputError, Scores
 
-NAMES = ("annotator", "judge", "identity")
+SCORERS = ("portraits-annotator", "portraits-judge")
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,12 @@ class ScorerConfig:
     """What a folder's config.json holds.
 
     Attributes:
-        name: `annotator`, `judge` or `identity`.
+        name: `annotator`, `judge`, `identity` or `regions`.
         architecture: Key of `ARCHITECTURES`.
         size: Height and width that the network reads; other images are resized.
-        attributes: Attribute ids of the outputs; empty for the identity encoder.
+        attributes: Attribute or region ids of the outputs; empty for the identity encoder.
         binary: Which outputs are probabilities.
-        dim: Length of the output vector.
+        dim: Number of outputs.
         temperature: Divisor of each logit, fitted on held-out renders; 1 for continuous outputs.
         held_out: Figures measured on renders that no training saw.
     """
@@ -50,7 +52,7 @@ class PortraitScorer(nn.Module):
     def __init__(self, config: ScorerConfig, network: nn.Module) -> None:
         super().__init__()
         self.config = config
-        self.id = f"portraits/{config.name}"
+        self.id = f"portraits-{config.name}"
         self.attributes, self.binary = config.attributes, config.binary
         self.network = network
         self.register_buffer("temperature", torch.tensor(config.temperature))
@@ -61,6 +63,10 @@ class PortraitScorer(nn.Module):
         logits = self.network(to_input_size(images, self.config.size)) / self.temperature
         return torch.where(torch.tensor(self.binary, device=logits.device), logits.sigmoid(), logits)
 
+    def visible(self, scores: Scores) -> Tensor:
+        """Which attributes the images show, judged by the scores themselves: (batch, attributes) bool."""
+        return visibility(dict(zip(self.attributes, scores.unbind(1), strict=True)))
+
 
 class PortraitFeatures(nn.Module):
     """The hidden layer of a scorer as a feature extractor, for FID and perceptual distances."""
@@ -68,7 +74,7 @@ class PortraitFeatures(nn.Module):
     def __init__(self, scorer: PortraitScorer) -> None:
         super().__init__()
         self.scorer = scorer
-        self.id = f"{scorer.id}/features"
+        self.id = f"{scorer.id}-features"
         self.dim = scorer.network.head.in_features
 
     def forward(self, images: Images) -> Tensor:
@@ -82,7 +88,7 @@ class PortraitIdentity(nn.Module):
     def __init__(self, config: ScorerConfig, network: nn.Module) -> None:
         super().__init__()
         self.config = config
-        self.id = f"portraits/{config.name}"
+        self.id = f"portraits-{config.name}"
         self.dim = config.dim
         self.network = network
         self.eval().requires_grad_(False)
@@ -92,20 +98,46 @@ class PortraitIdentity(nn.Module):
         return unit_norm(self.network(to_input_size(images, self.config.size)))
 
 
+class PortraitRegions(nn.Module):
+    """Segmentation network of portraits: where each named region of a generated image is."""
+
+    def __init__(self, config: ScorerConfig, network: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.id = f"portraits-{config.name}"
+        self.regions = config.attributes
+        self.network = network
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Images) -> dict[str, Tensor]:
+        """By region: (batch, height, width) bool, of images in [-1, 1]."""
+        logits = self.network(to_input_size(images, self.config.size))
+        masks = F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False) > 0
+        return dict(zip(self.regions, masks.unbind(1), strict=True))
+
+
 def load_scorer(name: str) -> PortraitScorer:
-    """The embedded `annotator` or `judge`, ready to score.
+    """An embedded scorer, ready to score.
+
+    Args:
+        name: `portraits-annotator` or `portraits-judge`.
 
     Raises:
         InputError: If there is no such scorer.
     """
-    if name not in ("annotator", "judge"):
-        raise InputError(f"unknown scorer {name!r}; the portraits have 'annotator' and 'judge'")
-    return PortraitScorer(*_load(name))
+    if name not in SCORERS:
+        raise InputError(f"unknown scorer {name!r}; known: {', '.join(SCORERS)}")
+    return PortraitScorer(*_load(name.removeprefix("portraits-")))
 
 
 def load_identity() -> PortraitIdentity:
     """The embedded identity encoder."""
     return PortraitIdentity(*_load("identity"))
+
+
+def load_regions() -> PortraitRegions:
+    """The embedded segmentation network."""
+    return PortraitRegions(*_load("regions"))
 
 
 def save_scorer(folder: Path, config: ScorerConfig, network: nn.Module) -> None:

@@ -1,0 +1,35 @@
+"""Find, apply and measure editing directions in the h-space of diffusion models.
+
+After Haas et al., FG 2024 (arXiv 2303.11073). The names below are the public API; each is loaded on first use, so that
+`import hspace` is quick.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_EXPORTS = {
+    "InputError": "hspace.types",
+    "Latents": "hspace.latents",
+    "load_model": "hspace.checkpoints",
+    "sample": "hspace.sample",
+    "collect": "hspace.sample",
+    "Directions": "hspace.directions.base",
+    "pca": "hspace.directions.pca",
+    "random": "hspace.directions.random",
+    "edit": "hspace.edit",
+    "edit_samples": "hspace.evaluation",
+    "evaluate": "hspace.evaluation",
+    "load_scorer": "hspace.scorers.portraits",
+    "load_identity": "hspace.scorers.portraits",
+    "grid_figure": "hspace.figures",
+    "strip_figure": "hspace.figures",
+}
+
+__all__ = ["__version__", *_EXPORTS]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'hspace' has no attribute {name!r}")
+    return getattr(import_module(_EXPORTS[name]), name)

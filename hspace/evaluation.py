@@ -1,0 +1,198 @@
+"""Edits of samples, read by scorers: what each direction does, how surely, and whether the person stays the same."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from hspace.checkpoints import DiffusionModel
+from hspace.directions.base import Directions
+from hspace.edit import edit
+from hspace.metrics.accuracy import edit_accuracy
+from hspace.metrics.base import Interval
+from hspace.metrics.effect import EffectMatrix, effect_matrix, name_components
+from hspace.metrics.identity import identity_preservation
+from hspace.types import Embedder, Images, InputError, Scorer
+
+
+@dataclass(frozen=True)
+class Edits:
+    """Samples, edited along each direction at each strength.
+
+    Attributes:
+        seeds: Of the samples, n of them.
+        names: Of the directions, k of them.
+        strengths: S of them, without 0.
+        original: Unedited images, (n, C, H, W) in [-1, 1].
+        edited: (k, S, n, C, H, W).
+    """
+
+    seeds: tuple[int, ...]
+    names: tuple[str, ...]
+    strengths: tuple[float, ...]
+    original: Tensor
+    edited: Tensor
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one scorer and one identity encoder read off edits; arrays are (k, S) over directions and strengths.
+
+    Attributes:
+        scorer: Id of the scorer that judged.
+        targets: Attribute and sign of each direction, or None where it has no name.
+        strengths: S of them.
+        effects: One matrix per strength, directions by attributes.
+        accuracy: Share of edits that end on the asked side of the target; None without a target.
+        identity: Mean cosine of the identity embeddings to the unedited sample.
+    """
+
+    scorer: str
+    targets: tuple[tuple[str, int] | None, ...]
+    strengths: tuple[float, ...]
+    effects: tuple[EffectMatrix, ...]
+    accuracy: tuple[tuple[Interval | None, ...], ...]
+    identity: tuple[tuple[Interval, ...], ...]
+
+
+def edit_samples(
+    model: DiffusionModel,
+    directions: Directions,
+    seeds: Sequence[int],
+    *,
+    strengths: Sequence[float],
+    eta: float | Sequence[float] = 1.0,
+    injection: str = "symmetric",
+    start: int = 0,
+    stop: int | None = None,
+    batch_size: int = 16,
+) -> Edits:
+    """Edits every sample along every direction at every strength.
+
+    Args:
+        model: The model that the directions belong to.
+        directions: k directions.
+        seeds: Of the samples.
+        strengths: In the directions' unit; 0 is the unedited sample, which is always made, once.
+        eta: Stochasticity, in [0, 1], one number or one per step.
+        injection: `symmetric` or `asyrp`.
+        start: First edited step, 0 is the noisiest.
+        stop: Step before which the edit ends; None is the last.
+        batch_size: Rows of one U-Net pass.
+    """
+    nonzero = tuple(float(strength) for strength in strengths if strength != 0)
+    latents = model.latents(seeds)
+    settings = {"eta": eta, "injection": injection, "start": start, "stop": stop, "batch_size": batch_size}
+    original = edit(model, latents, directions, component=0, strengths=[0.0], **settings)[:, 0]
+    edited = [
+        edit(model, latents, directions, component=j, strengths=nonzero, **settings).transpose(0, 1)
+        for j in tqdm(range(len(directions.directions)), desc="edit", disable=None)
+    ]
+    return Edits(tuple(seeds), directions.meta.names, nonzero, original.cpu(), torch.stack(edited).cpu())
+
+
+def odd_effects(edits: Edits, scorer: Scorer, *, seed: int, bootstrap: int = 1000) -> EffectMatrix:
+    """Half the difference of the effects at +s and −s, s the largest strength given with both signs.
+
+    What does not depend on the sign, such as damage to the image, drops out of it: a direction is named by this.
+
+    Args:
+        edits: Edits with at least one pair of strengths ±s.
+        scorer: Reads the attributes.
+        seed: Of the bootstrap.
+        bootstrap: Number of resamples.
+
+    Raises:
+        InputError: If no strength was given with both signs.
+    """
+    pairs = [s for s in edits.strengths if s > 0 and -s in edits.strengths]
+    if not pairs:
+        raise InputError(f"naming a direction needs strengths of both signs, such as [-2, 2], got {edits.strengths}")
+    original = score(scorer, edits.original)
+    plus, minus = (
+        torch.stack([score(scorer, images[edits.strengths.index(sign * max(pairs))]) for images in edits.edited])
+        for sign in (1.0, -1.0)
+    )
+    visible = scorer.visible(original) & _visible(scorer, plus) & _visible(scorer, minus)
+    return effect_matrix(
+        original, original + (plus - minus) / 2, attributes=scorer.attributes, edits=edits.names, visible=visible,
+        seed=seed, bootstrap=bootstrap,
+    )  # fmt: skip
+
+
+def evaluate(
+    edits: Edits,
+    scorer: Scorer,
+    identity: Embedder,
+    targets: Sequence[tuple[str, int] | None],
+    *,
+    seed: int,
+    bootstrap: int = 1000,
+) -> Evaluation:
+    """Judges edits.
+
+    Args:
+        edits: From `edit_samples`.
+        scorer: The judge; never the scorer that chose the targets.
+        identity: Identity encoder with unit-norm embeddings.
+        targets: Attribute that each direction moves and the sign of its move at positive strength, or None.
+        seed: Of the bootstrap.
+        bootstrap: Number of resamples.
+    """
+    original, person = score(scorer, edits.original), score(identity, edits.original)
+    effects, accuracy, same = [], [], []
+    for i, strength in enumerate(edits.strengths):
+        edited = torch.stack([score(scorer, images[i]) for images in edits.edited])
+        visible = scorer.visible(original) & _visible(scorer, edited)
+        effects.append(
+            effect_matrix(
+                original, edited, attributes=scorer.attributes, edits=edits.names, visible=visible, seed=seed,
+                bootstrap=bootstrap,
+            )
+        )  # fmt: skip
+        accuracy.append(
+            tuple(
+                target and _accuracy(scorer, original, edited[j], visible[j], target, strength)
+                for j, target in enumerate(targets)
+            )
+        )
+        same.append(tuple(identity_preservation(person, score(identity, images[i])) for images in edits.edited))
+    return Evaluation(
+        scorer=scorer.id,
+        targets=tuple(targets),
+        strengths=edits.strengths,
+        effects=tuple(effects),
+        accuracy=tuple(zip(*accuracy, strict=True)),
+        identity=tuple(zip(*same, strict=True)),
+    )
+
+
+def name_directions(matrix: EffectMatrix) -> list[tuple[str, int] | None]:
+    """Attribute and sign that each direction moves most; None where no interval excludes zero."""
+    return name_components(matrix)
+
+
+@torch.no_grad()
+def score(network: Scorer | Embedder, images: Images, batch_size: int = 256) -> Tensor:
+    """Scores or embeddings of many images, in batches."""
+    return torch.cat([network(batch) for batch in images.split(batch_size)])
+
+
+def _visible(scorer: Scorer, scores: Tensor) -> Tensor:
+    """Visibility for stacked scores, (k, n, attributes)."""
+    return torch.stack([scorer.visible(rows) for rows in scores])
+
+
+def _accuracy(
+    scorer: Scorer, original: Tensor, edited: Tensor, visible: Tensor, target: tuple[str, int], strength: float
+) -> Interval | None:
+    """Share of the visible edits that end on the asked side; None where the target is nowhere visible."""
+    column = scorer.attributes.index(target[0])
+    seen = visible[:, column]
+    if not bool(seen.any()):
+        return None
+    return edit_accuracy(
+        original[seen, column], edited[seen, column], binary=scorer.binary[column], strength=strength * target[1]
+    )

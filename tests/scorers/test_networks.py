@@ -1,0 +1,30 @@
+"""The scorers' networks: every image is read by itself, at the size the network reads."""
+
+import pytest
+import torch
+
+from hspace.scorers.networks import ARCHITECTURES, to_input_size, unit_norm
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_an_output_does_not_depend_on_the_images_beside_it(name: str) -> None:
+    torch.manual_seed(0)
+    network = ARCHITECTURES[name](5)
+    images = torch.rand(4, 3, 32, 32) * 2 - 1
+    together = network(images)
+    assert together.shape == (4, 5)
+    for mode in (True, False):
+        network.train(mode)
+        assert (network(images[2:3]) - together[2:3]).abs().max() < 1e-5
+    assert network.features(images).shape == (4, network.head.in_features)
+
+
+def test_images_of_another_size_are_averaged_down() -> None:
+    images = torch.rand(2, 3, 32, 32)
+    assert to_input_size(images, 32) is images
+    assert (to_input_size(images.repeat_interleave(2, 2).repeat_interleave(2, 3), 32) - images).abs().mean() < 0.1
+
+
+def test_unit_norm() -> None:
+    assert (unit_norm(torch.randn(3, 7)).norm(dim=1) - 1).abs().max() < 1e-6
+    assert torch.isfinite(unit_norm(torch.zeros(1, 7))).all()

@@ -1,17 +1,13 @@
 """The validated configuration: `parse` turns Hydra's dictionary into frozen records, or says what is wrong with it.
 
-The defaults stand in `conf/`, one commented file per choice. Here stands what a value may be: each field's annotation
-holds its rule. A rule takes the key, for its message, and the value, and returns the value to keep.
+The defaults stand in `conf/`, one commented file per choice; each field's annotation here holds its rule (`rules.py`).
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
-import math
-import re
 import secrets
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,92 +15,14 @@ from typing import Annotated, Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
+from hspace.rules import choice, flag, number, one_or_several, optional, path, several, text, unknown, whole, word
 from hspace.types import InputError
-
-Rule = Callable[[str, Any], Any]
 
 METHOD_KEYS = {"pca": ("k", "num_samples"), "random": ("k", "num_samples")}
 """The settings that each method reads; `parse` refuses the others, which would be ignored."""
 
 MAX_SAMPLES = 1_000_000
 """Seeds of discovery, calibration and evaluation lie this far apart."""
-
-
-def whole(low: int, high: float = math.inf) -> Rule:
-    """A whole number in [low, high]."""
-    bounds = f"from {low} to {high}" if high < math.inf else f"of at least {low}"
-
-    def rule(key: str, value: Any) -> int:
-        _require(_is(value, int) and low <= value <= high, key, f"a whole number {bounds}", value)
-        return value
-
-    return rule
-
-
-def number(low: float = -math.inf, high: float = math.inf) -> Rule:
-    """A finite number in [low, high]."""
-    meaning = f"a number in [{low:g}, {high:g}]" if math.isfinite(low) else "a finite number"
-
-    def rule(key: str, value: Any) -> float:
-        _require(_is(value, int, float) and math.isfinite(value) and low <= value <= high, key, meaning, value)
-        return float(value)
-
-    return rule
-
-
-def choice(*names: str) -> Rule:
-    """One of the names."""
-
-    def rule(key: str, value: Any) -> str:
-        if value not in names:
-            raise InputError(unknown(key, value, names))
-        return value
-
-    return rule
-
-
-def flag(key: str, value: Any) -> bool:
-    """True or false."""
-    _require(isinstance(value, bool), key, "true or false", value)
-    return value
-
-
-def text(key: str, value: Any) -> str:
-    """Text that is not empty."""
-    _require(isinstance(value, str) and value.strip() != "", key, "text that is not empty", value)
-    return value
-
-
-def word(key: str, value: Any) -> str:
-    """Text that can be a file's name on any system."""
-    right = isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", value)
-    _require(bool(right), key, "a word of letters, digits, '_', '-' and '.'", value)
-    return value
-
-
-def path(key: str, value: Any) -> Path:
-    """A path; `~` is the home folder."""
-    return Path(text(key, value)).expanduser()
-
-
-def several(rule: Rule, at_least: int = 0) -> Rule:
-    """A list of values that keep the rule, as a tuple."""
-
-    def checked(key: str, value: Any) -> tuple[Any, ...]:
-        _require(isinstance(value, list) and len(value) >= at_least, key, "a list such as [0,1]", value)
-        return tuple(rule(f"{key}[{i}]", item) for i, item in enumerate(value))
-
-    return checked
-
-
-def one_or_several(rule: Rule) -> Rule:
-    """One value that keeps the rule, or a list of them."""
-    return lambda key, value: several(rule, at_least=1)(key, value) if isinstance(value, list) else rule(key, value)
-
-
-def optional(rule: Rule) -> Rule:
-    """Null, or a value that keeps the rule."""
-    return lambda key, value: None if value is None else rule(key, value)
 
 
 @dataclass(frozen=True)
@@ -286,14 +204,7 @@ def check_attributes(config: Config, known: Collection[str]) -> None:
             raise InputError(unknown(key, name, known))
 
 
-def unknown(what: str, name: object, known: Collection[str]) -> str:
-    """The message for a name that is not among those known: the nearest one, or all."""
-    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"there is {', '.join(known)}"
-    return f"unknown {what} {name!r}: {hint}"
-
-
-def known_keys(record: type = Config, prefix: str = "") -> list[str]:
+def known_keys(record: Any = Config, prefix: str = "") -> list[str]:
     """Every key, those of sections dotted, each section before its own."""
     keys = []
     for name, kind in get_type_hints(record).items():
@@ -316,7 +227,7 @@ def config_sha256(config: Config) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _build(record: type, values: Any, prefix: str) -> Any:
+def _build(record: Any, values: Any, prefix: str) -> Any:
     if not isinstance(values, dict):
         raise InputError(f"{prefix.rstrip('.')} must be a section of keys, got {values!r}")
     hints = get_type_hints(record, include_extras=True)
@@ -331,7 +242,7 @@ def _build(record: type, values: Any, prefix: str) -> Any:
 
 def _value(hint: Any, key: str, value: Any) -> Any:
     if dataclasses.is_dataclass(hint):
-        return _build(hint, value, f"{key}.")  # pyright: ignore[reportArgumentType]
+        return _build(hint, value, f"{key}.")
     return hint.__metadata__[0](key, value)
 
 
@@ -358,24 +269,7 @@ def _check_edit(config: Config) -> None:
         raise InputError(
             f"edit.start and edit.stop must choose steps of the {steps} there are, got {edit.start} to {edit.stop}"
         )
-    _check_distinct("edit.strengths", edit.strengths)
-    _check_distinct("edit.components", edit.components or ())
     if edit.components and config.method.k is not None and max(edit.components) >= config.method.k:
         raise InputError(
             f"edit.components must be indices below method.k={config.method.k}, got {max(edit.components)}"
         )
-
-
-def _check_distinct(key: str, values: Sequence[float]) -> None:
-    if len(set(values)) < len(values):
-        raise InputError(f"{key} must not repeat a value, got {list(values)}")
-
-
-def _is(value: Any, *kinds: type) -> bool:
-    """Whether the value is of a kind; true and false are no numbers."""
-    return isinstance(value, kinds) and not isinstance(value, bool)
-
-
-def _require(right: bool, key: str, rule: str, value: Any) -> None:
-    if not right:
-        raise InputError(f"{key} must be {rule}, got {value!r}")

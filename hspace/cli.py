@@ -1,0 +1,252 @@
+"""The installed command `hspace`: runs, sweeps, lists; a mistake becomes one line on stderr and exit code 2.
+
+What is slow to import (torch, Hydra) is imported where it is needed, so that help and errors come at once.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from hspace.files import package_path
+from hspace.types import InputError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from hspace.config import Config
+
+LISTS = {"models": "model", "methods": "method", "experiments": "experiment"}
+"""What `hspace list` shows, and the folder of conf/ where it is."""
+
+EPILOG = """\
+examples:
+  hspace                                            principal components of the embedded model, about a minute
+  hspace experiment=demo                            the same into outputs/demo
+  hspace method=random edit.strengths=[-3,0,3]      choices and single values (in zsh, quote brackets)
+  hspace model.path=FOLDER                          a diffusers pipeline of yours
+  hspace -m method=pca,random seed=0,1              a sweep into outputs/sweeps (or hydra.sweep.dir=FOLDER)
+  hspace --cfg job debug=default                    show a configuration without running it
+  hspace list                                       models, methods, experiments and attributes
+
+HSPACE_DEBUG=1 shows the traceback behind an error. Exit codes: 0 done, 1 a job of a sweep failed, 2 a mistake,
+130 interrupted."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see hspace --help")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        arguments: The words after `hspace`; None takes the process's own.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        return _guarded(lambda: _dispatch(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    options = _parser().parse_intermixed_args(arguments)
+    if options.version:
+        print(f"hspace {_version()}")
+        return 0
+    words = options.words
+    if words and words[0] == "list":
+        return _list(words[1:])
+    if words and "=" not in words[0] and not words[0].startswith("~"):
+        raise InputError(f"unknown command {words[0]!r}: there is list; a setting is written key=value")
+    overrides = _with_local_model(words)
+    if options.cfg:
+        return _show(overrides)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("hspace").setLevel(logging.INFO)
+    return _sweep(overrides) if options.multirun else _run(_compose(overrides))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="hspace",
+        usage="hspace [key=value ...] | hspace list [what] | hspace -m key=a,b ...",
+        description="Find, apply and measure editing directions in the h-space of diffusion models.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("words", nargs="*", metavar="key=value", help="a choice or a value; --cfg job shows all keys")
+    parser.add_argument("-m", "--multirun", action="store_true", help="run every combination of values a,b,c")
+    parser.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
+    parser.add_argument("--version", action="store_true", help="print the version and stop")
+    return parser
+
+
+def _version() -> str:
+    try:
+        return version("hspace")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _with_local_model(overrides: list[str]) -> list[str]:
+    """A `model.path` alone means the model in that folder."""
+    has_path = any(word.startswith("model.path=") for word in overrides)
+    return [*overrides, "model=local"] if has_path and not any(w.startswith("model=") for w in overrides) else overrides
+
+
+def _list(words: list[str]) -> int:
+    from hspace.rules import unknown
+
+    topics = [*LISTS, "attributes"]
+    for word in words:
+        if word not in topics:
+            raise InputError(unknown("list", word, topics))
+    for topic in words or topics:
+        print(f"{topic}:")
+        for name, meaning in _attributes() if topic == "attributes" else _choices(LISTS[topic]):
+            print(f"  {name:<14}{meaning}")
+    return 0
+
+
+def _choices(group: str) -> Iterable[tuple[str, str]]:
+    """The files of a group of choices and the first sentence of the comment that each begins with."""
+    for file in sorted((package_path("conf") / group).glob("*.yaml")):
+        comments = [line[2:] for line in file.read_text().splitlines() if line.startswith("# ")]
+        meaning = next(line for line in comments if not line.startswith("@package"))
+        yield file.stem, meaning.partition(" Launch:")[0]
+
+
+def _attributes() -> Iterable[tuple[str, str]]:
+    from hspace.data.portraits import ATTRIBUTES
+
+    return [(attribute.id, f"{attribute.kind}: {attribute.meaning}") for attribute in ATTRIBUTES]
+
+
+def _compose(overrides: list[str]) -> "DictConfig":
+    """One run's configuration.
+
+    Hydra's compose API, not its `main`: that would write a folder and a log before a value is checked, and print
+    errors its own way.
+    """
+    from hydra import compose
+
+    with _hydra():
+        try:
+            return compose("config", overrides=overrides)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+
+def _hydra() -> Any:
+    from hydra import initialize_config_dir
+
+    return initialize_config_dir(str(package_path("conf")), version_base="1.3", job_name="hspace")
+
+
+def _show(overrides: list[str]) -> int:
+    from omegaconf import OmegaConf
+
+    print(OmegaConf.to_yaml(_compose(overrides)), end="")
+    return 0
+
+
+def _configuration(cfg: "DictConfig") -> "Config":
+    from hspace.config import check_attributes, parse
+
+    config = parse(cfg)
+    if config.method.attribute or config.method.conditions:
+        check_attributes(config, [name for name, _ in _attributes()])
+    return config
+
+
+def _run(cfg: "DictConfig") -> int:
+    config = _configuration(cfg)
+    from hspace.runner import run
+
+    print(run(config))
+    return 0
+
+
+def _sweep(overrides: list[str]) -> int:
+    """Every combination of values, by Hydra's own sweeper and launcher, so that its plugins work.
+
+    A failed job stops no other.
+    """
+    from hydra.core.global_hydra import GlobalHydra
+
+    if any(word.startswith("output_dir=") for word in overrides):
+        raise InputError("output_dir cannot be set for a sweep, whose jobs need one each: set hydra.sweep.dir=FOLDER")
+    with _hydra():
+        batches = GlobalHydra.instance().hydra.multirun("config", _job, overrides, with_log_configuration=False)  # pyright: ignore[reportOptionalMemberAccess]
+    return int(any(job.return_value for batch in batches or [] for job in batch))
+
+
+def _job(cfg: "DictConfig") -> int:
+    from hydra.core.hydra_config import HydraConfig
+
+    cfg.output_dir = HydraConfig.get().runtime.output_dir
+    return _guarded(lambda: _run(cfg))
+
+
+def _guarded(action: Callable[[], int]) -> int:
+    """The action's exit code; 2, after one line on stderr, where the user or the system is at fault."""
+    try:
+        return action()
+    except Exception as error:
+        if os.environ.get("HSPACE_DEBUG") == "1" or not isinstance(error, _expected_errors()):
+            raise
+        print(f"hspace: error: {' '.join(_explain(error).split())}", file=sys.stderr)
+        return 2
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    return InputError, OSError, HydraException, OmegaConfBaseException
+
+
+def _explain(error: Exception) -> str:
+    """What is wrong, in our words where Hydra's would take several lines."""
+    from hydra.errors import MissingConfigException, OverrideParseException
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        return _unknown_choice(error.missing_cfg_file, error.options)
+    if isinstance(error, OverrideParseException):
+        return f"cannot read {error.override!r}: write key=value, and quote special characters, as in key='\"a=b\"'"
+    if isinstance(error.__cause__, ConfigAttributeError | ConfigKeyError):
+        return _unknown_key(str(error.__cause__.full_key))
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def _unknown_choice(file: str, options: Iterable[str]) -> str:
+    from hspace.rules import unknown
+
+    group, _, name = file.rpartition("/")
+    return unknown(group, name, options)
+
+
+def _unknown_key(key: str) -> str:
+    from hspace.config import known_keys
+    from hspace.rules import unknown
+
+    if key in known_keys():
+        return f"{key} is not a setting of the chosen {Path(key.replace('.', '/')).parent}"
+    return unknown("key", key, [*known_keys(), "experiment", "debug"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

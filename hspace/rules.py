@@ -1,0 +1,111 @@
+"""What a value may be. A rule takes a key, for its message, and a value; it returns the value to keep or says no.
+
+Every refusal is an `InputError` of one line: the key, what would be right, and what was given.
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from hspace.types import InputError
+
+Rule = Callable[[str, Any], Any]
+
+
+def whole(low: int, high: float = math.inf) -> Rule:
+    """A whole number in [low, high]."""
+    bounds = f"from {low} to {high}" if high < math.inf else f"of at least {low}"
+
+    def rule(key: str, value: Any) -> int:
+        _require(_is(value, int) and low <= value <= high, key, f"a whole number {bounds}", value)
+        return value
+
+    return rule
+
+
+def number(low: float = -math.inf, high: float = math.inf) -> Rule:
+    """A finite number in [low, high]."""
+    meaning = f"a number in [{low:g}, {high:g}]" if math.isfinite(low) else "a finite number"
+
+    def rule(key: str, value: Any) -> float:
+        _require(_is(value, int, float) and math.isfinite(value) and low <= value <= high, key, meaning, value)
+        return float(value)
+
+    return rule
+
+
+def choice(*names: str) -> Rule:
+    """One of the names."""
+
+    def rule(key: str, value: Any) -> str:
+        if value not in names:
+            raise InputError(unknown(key, value, names))
+        return value
+
+    return rule
+
+
+def flag(key: str, value: Any) -> bool:
+    """True or false."""
+    _require(isinstance(value, bool), key, "true or false", value)
+    return value
+
+
+def text(key: str, value: Any) -> str:
+    """Text that is not empty."""
+    _require(isinstance(value, str) and value.strip() != "", key, "text that is not empty", value)
+    return value
+
+
+def word(key: str, value: Any) -> str:
+    """Text that can be a file's name on any system."""
+    right = isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", value)
+    _require(bool(right), key, "a word of letters, digits, '_', '-' and '.'", value)
+    return value
+
+
+def path(key: str, value: Any) -> Path:
+    """A path; `~` is the home folder."""
+    return Path(text(key, value)).expanduser()
+
+
+def several(rule: Rule, at_least: int = 0) -> Rule:
+    """A list of values that keep the rule, as a tuple."""
+
+    def checked(key: str, value: Any) -> tuple[Any, ...]:
+        _require(isinstance(value, list) and len(value) >= at_least, key, "a list such as [0,1]", value)
+        return tuple(rule(f"{key}[{i}]", item) for i, item in enumerate(value))
+
+    return checked
+
+
+def one_or_several(rule: Rule) -> Rule:
+    """One value that keeps the rule, or a list of them."""
+    return lambda key, value: several(rule, at_least=1)(key, value) if isinstance(value, list) else rule(key, value)
+
+
+def optional(rule: Rule) -> Rule:
+    """Null, or a value that keeps the rule."""
+    return lambda key, value: None if value is None else rule(key, value)
+
+
+def unknown(what: str, name: object, known: Iterable[str]) -> str:
+    """The message for a name that is not among those known: the nearest one, or all where they fit a line."""
+    known = sorted(known)
+    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    names = ", ".join(known) if len(known) <= 24 else f"{len(known)} others, none like it"
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"there is {names}"
+    return f"unknown {what} {name!r}: {hint}"
+
+
+def _is(value: Any, *kinds: type) -> bool:
+    """Whether the value is of a kind; true and false are no numbers."""
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def _require(right: bool, key: str, rule: str, value: Any) -> None:
+    if not right:
+        raise InputError(f"{key} must be {rule}, got {value!r}")

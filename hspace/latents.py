@@ -7,7 +7,6 @@ device and on no number of processes.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -36,7 +35,7 @@ class Latents:
     z: Tensor
 
     @classmethod
-    def from_seeds(cls, seeds: Sequence[int], shape: tuple[int, ...], num_steps: int) -> Self:
+    def from_seeds(cls, seeds: Sequence[int], shape: tuple[int, ...], num_steps: int) -> "Latents":
         """Draw the noise of each seed on the CPU, in float32.
 
         Args:
@@ -56,14 +55,14 @@ class Latents:
         z = np.stack([_normal(seed, "z", (num_steps, *shape)) for seed in seeds])
         return cls(tuple(seeds), torch.from_numpy(x_T), torch.from_numpy(z))
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "Latents":
         """The same noise on another device."""
-        return type(self)(self.seeds, self.x_T.to(device), self.z.to(device))
+        return Latents(self.seeds, self.x_T.to(device), self.z.to(device))
 
-    def select(self, rows: Sequence[int]) -> Self:
+    def select(self, rows: Sequence[int]) -> "Latents":
         """The given samples, in the given order; a sample may be named more than once."""
         rows = list(rows)
-        return type(self)(tuple(self.seeds[row] for row in rows), self.x_T[rows], self.z[rows])
+        return Latents(tuple(self.seeds[row] for row in rows), self.x_T[rows], self.z[rows])
 
 
 def _normal(seed: int, role: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -76,7 +75,7 @@ def _normal(seed: int, role: str, shape: tuple[int, ...]) -> np.ndarray:
     return generator.standard_normal(shape, dtype=np.float32)
 
 
-def seed_range(role: Literal["discovery", "calibration", "evaluation"], n: int, start: int = 0) -> tuple[int, ...]:
+def seed_range(role: str, n: int, start: int = 0) -> tuple[int, ...]:
     """The sample seeds start, ..., start + n - 1 of one role.
 
     Raises:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -134,7 +134,7 @@ class Recorded:
         write_json(self.path.with_suffix(".json"), {k: v for k, v in asdict(self).items() if k != "path"})
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path) -> "Recorded":
         """Find a recording again.
 
         Raises:

@@ -7,7 +7,7 @@ diffusers calls it `alphas_cumprod`. The predicted image is never clipped, whate
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -48,7 +48,7 @@ class Schedule:
                 raise InputError(f"alpha_bar must be in (0, 1), got {self.alpha_bar[t]} at t={t}; use leading spacing")
 
     @classmethod
-    def from_scheduler(cls, scheduler: Any, num_steps: int, spacing: str | None = None) -> Self:
+    def from_scheduler(cls, scheduler: Any, num_steps: int, spacing: str | None = None) -> "Schedule":
         """Take over a diffusers scheduler's noise levels, final alpha_bar, offset and prediction type.
 
         Args:

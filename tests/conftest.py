@@ -1,5 +1,6 @@
 """Tiny real models, shared by the tests: random weights, saved and loaded the way large ones are."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from hspace.checkpoints import DiffusionModel, load_model
 
 
-def make_unet(**options: Any) -> UNet2DModel:
+def _make_unet(**options: Any) -> UNet2DModel:
     """A U-Net of 16 x 16 images with attention in its deepest level and random weights."""
     torch.manual_seed(0)
     config: dict[str, Any] = {
@@ -28,8 +29,13 @@ def make_unet(**options: Any) -> UNet2DModel:
 
 
 @pytest.fixture(scope="session")
+def make_unet() -> Callable[..., UNet2DModel]:
+    return _make_unet
+
+
+@pytest.fixture(scope="session")
 def tiny_unet() -> UNet2DModel:
-    return make_unet()
+    return _make_unet()
 
 
 @pytest.fixture(scope="session")

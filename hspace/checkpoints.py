@@ -174,7 +174,7 @@ def _download(model: str) -> Path:
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        reason = _first_line(unreachable or error)
+        reason = _one_line(unreachable or error)
         raise InputError(f"no folder {model}, and no hub model of that name can be fetched: {reason}") from error
 
 
@@ -221,7 +221,7 @@ def _read_unet(folder: Path, model: str) -> UNet2DModel:
         loaded: Any = UNet2DModel.from_pretrained(part, output_loading_info=True, local_files_only=True)
     # Broken files raise errors of many kinds: safetensors', pickle's, OSError, ValueError, RuntimeError.
     except Exception as error:
-        raise InputError(f"the weights of {model} cannot be read: {_first_line(error)}") from error
+        raise InputError(f"the weights of {model} cannot be read: {_one_line(error)}") from error
     unet, info = loaded
     wrong = info["missing_keys"] or info["unexpected_keys"]
     if wrong:
@@ -238,14 +238,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {_first_line(error)}") from error
+        raise InputError(f"{path} cannot be read: {_one_line(error)}") from error
     if not isinstance(value, dict):
         raise InputError(f"{path} must hold a JSON object, got {type(value).__name__}")
     return value
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 @contextlib.contextmanager

@@ -8,17 +8,15 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from hspace import __version__
 from hspace.files import package_path
 from hspace.types import InputError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-    from hspace.config import Config
 
 LISTS = {"models": "model", "methods": "method", "experiments": "experiment"}
 """What `hspace list` shows, and the folder of conf/ where it is."""
@@ -60,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _dispatch(arguments: list[str]) -> int:
     options = _parser().parse_intermixed_args(arguments)
     if options.version:
-        print(f"hspace {_version()}")
+        print(f"hspace {__version__}")
         return 0
     words = options.words
     if words and words[0] == "list":
@@ -89,13 +87,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
     parser.add_argument("--version", action="store_true", help="print the version and stop")
     return parser
-
-
-def _version() -> str:
-    try:
-        return version("hspace")
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 def _with_local_model(overrides: list[str]) -> list[str]:
@@ -160,17 +151,10 @@ def _show(overrides: list[str]) -> int:
     return 0
 
 
-def _configuration(cfg: "DictConfig") -> "Config":
-    from hspace.config import check_attributes, parse
+def _run(cfg: "DictConfig") -> int:
+    from hspace.config import parse
 
     config = parse(cfg)
-    if config.method.attribute or config.method.conditions:
-        check_attributes(config, [name for name, _ in _attributes()])
-    return config
-
-
-def _run(cfg: "DictConfig") -> int:
-    config = _configuration(cfg)
     from hspace.runner import run
 
     print(run(config))

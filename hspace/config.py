@@ -269,6 +269,8 @@ def _check_edit(config: Config) -> None:
         raise InputError(
             f"edit.start and edit.stop must choose steps of the {steps} there are, got {edit.start} to {edit.stop}"
         )
+    if not any(edit.strengths):
+        raise InputError(f"edit.strengths must hold a number besides 0, got {list(edit.strengths)}")
     if edit.components and config.method.k is not None and max(edit.components) >= config.method.k:
         raise InputError(
             f"edit.components must be indices below method.k={config.method.k}, got {max(edit.components)}"

@@ -96,8 +96,8 @@ def unknown(what: str, name: object, known: Iterable[str]) -> str:
     """The message for a name that is not among those known: the nearest one, or all where they fit a line."""
     known = sorted(known)
     nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    names = ", ".join(known) if len(known) <= 24 else f"{len(known)} others, none like it"
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"there is {names}"
+    names = f"there is {', '.join(known)}" if len(known) <= 24 else "none is like it"
+    hint = f"did you mean {nearest[0]!r}?" if nearest else names
     return f"unknown {what} {name!r}: {hint}"
 
 

@@ -1,0 +1,151 @@
+"""Weights & Biases: one tracked run for each run of ours, offline unless asked.
+
+The default needs no account, no network and no answer from a user. What an offline run wrote is read back with
+`wandb leet inspect --json OUTPUT_DIR/wandb` and sent later with `wandb sync`.
+"""
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import wandb
+import wandb.errors
+
+from hspace.config import Config, config_sha256, to_dict
+from hspace.files import sha256_file
+
+log = logging.getLogger(__name__)
+
+ONLINE_TIMEOUT = 30
+"""Seconds to wait for the server before the run goes on offline."""
+
+
+class TableLike(Protocol):
+    """Columns and rows, as in `hspace.tables.Table`."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Names of the columns."""
+        ...
+
+    @property
+    def rows(self) -> Sequence[Sequence[Any]]:
+        """One value per column in each row."""
+        ...
+
+
+class Run:
+    """A tracked run; in mode `disabled` every method does nothing."""
+
+    def __init__(self, run: wandb.Run) -> None:
+        self._run = run
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Logs numbers as a point of their curves; steps must not decrease."""
+        self._run.log(dict(metrics), step=step)
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Sets what the overview of runs shows and sorts by: JSON values."""
+        self._run.summary.update(dict(values))
+
+    def log_table(self, name: str, table: TableLike) -> None:
+        """Logs a table; intervals become lists of value, low and high."""
+        rows = [[list(cell) if isinstance(cell, tuple) else cell for cell in row] for row in table.rows]
+        self._run.log({name: wandb.Table(columns=list(table.columns), data=rows, allow_mixed_types=True)})
+
+    def log_image(self, name: str, path: Path) -> None:
+        """Logs a copy of an image file."""
+        self._run.log({name: wandb.Image(str(path))})
+
+    def log_artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
+        """Logs files as a versioned artifact, and their paths and checksums in the run's configuration.
+
+        An offline run cannot ask the server for an artifact: the configuration then says which files they were.
+
+        Args:
+            name: Letters, digits, dashes, underscores and dots.
+            kind: The artifact's type, such as `directions`.
+            paths: Files, each added under its own name.
+        """
+        files = {path.name: {"path": str(path), "sha256": sha256_file(path)} for path in paths}
+        artifact = wandb.Artifact(name, kind, metadata={"producer": self._run.id, "files": files})
+        for path in paths:
+            artifact.add_file(str(path))
+        self._run.log_artifact(artifact)
+        known = self._run.config.get("artifacts", {})
+        self._run.config.update({"artifacts": {**known, name: {"type": kind, "files": files}}}, allow_val_change=True)
+
+
+@contextmanager
+def track(cfg: Config) -> Iterator[Run]:
+    """Opens the run that `cfg.tracking` asks for, and marks it failed if the block raises.
+
+    Its id is a hash of the configuration and the output folder, so that a repetition continues the same run. All of
+    W&B's files go to `output_dir/wandb`, also the copies of artifacts that `wandb sync` needs later.
+
+    Args:
+        cfg: A parsed configuration. Mode `online` goes on offline, with a warning, where there is no login or no
+            server.
+
+    Yields:
+        The run.
+    """
+    if cfg.tracking.mode != "disabled":
+        cfg.output_dir.mkdir(parents=True, exist_ok=True)
+    with _data_dir(cfg.output_dir / "wandb"), _start(cfg) as run:
+        yield Run(run)
+
+
+def run_id(cfg: Config) -> str:
+    """The id of the run: 16 hexadecimal digits."""
+    return hashlib.sha256(f"{config_sha256(cfg)} {cfg.output_dir.resolve()}".encode()).hexdigest()[:16]
+
+
+def _start(cfg: Config) -> wandb.Run:
+    if cfg.tracking.mode != "online":
+        return _init(cfg, cfg.tracking.mode)
+    try:
+        if not wandb.login(prompt=False, verify=False):
+            raise wandb.errors.UsageError("no API key; `wandb login` stores one")
+        return _init(cfg, "online")
+    except wandb.errors.Error as error:
+        log.warning("tracking goes on offline: %s", " ".join(str(error).split()))
+        return _init(cfg, "offline")
+
+
+def _init(cfg: Config, mode: Literal["online", "offline", "disabled"]) -> wandb.Run:
+    return wandb.init(
+        project=cfg.tracking.project,
+        entity=cfg.tracking.entity,
+        id=run_id(cfg),
+        name=cfg.name,
+        group=cfg.tracking.group or cfg.name,
+        job_type=cfg.method.name,
+        tags=cfg.tracking.tags,
+        config=to_dict(cfg),
+        dir=cfg.output_dir,
+        mode=mode,
+        resume="allow",
+        reinit="finish_previous",
+        settings=wandb.Settings(silent=True, console="off", init_timeout=ONLINE_TIMEOUT, allow_val_change=True),
+    )
+
+
+@contextmanager
+def _data_dir(path: Path) -> Iterator[None]:
+    """Has W&B stage artifacts in `path`, not in the home folder, unless the user named a place.
+
+    There is no setting for it, only the environment variable.
+    """
+    if "WANDB_DATA_DIR" in os.environ:
+        yield
+        return
+    os.environ["WANDB_DATA_DIR"] = str(path.resolve())
+    try:
+        yield
+    finally:
+        del os.environ["WANDB_DATA_DIR"]

@@ -94,12 +94,12 @@ def edit_samples(
 
 
 def odd_effects(edits: Edits, scorer: Scorer, *, seed: int, bootstrap: int = 1000) -> EffectMatrix:
-    """Half the difference of the effects at +s and −s, s the largest strength given with both signs.
+    """Half the difference of the effects at +s and -s, s the largest strength given with both signs.
 
     What does not depend on the sign, such as damage to the image, drops out of it: a direction is named by this.
 
     Args:
-        edits: Edits with at least one pair of strengths ±s.
+        edits: Edits with at least one pair of strengths s and -s.
         scorer: Reads the attributes.
         seed: Of the bootstrap.
         bootstrap: Number of resamples.

@@ -1,0 +1,270 @@
+"""PCA of h at every step, exact while the samples fit a Gram matrix, streamed block Krylov above that."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hspace.checkpoints import DiffusionModel
+from hspace.directions.base import Directions, DirectionsMeta
+from hspace.sample import Recorded
+from hspace.types import InputError
+
+logger = logging.getLogger(__name__)
+
+GRAM_LIMIT = 4000
+"""Most samples for the exact solver: a Gram matrix of 128 MB."""
+CHUNK_BYTES = 64 * 2**20
+"""Size of the one piece of h that is in memory."""
+RESIDUAL = 1e-4
+"""Block Krylov stops when |C v - λ v| is below this share of λ, for every component."""
+BROKEN = 0.3
+"""|correlation| of neighbouring steps under which a component is no longer one direction."""
+
+
+@dataclass(frozen=True)
+class StepPCA:
+    """PCA of one step, n samples of d features.
+
+    Attributes:
+        mean: (d,) float32.
+        components: (k, d) float32, orthonormal, largest variance first.
+        explained_variance: (k,) float64, with n - 1.
+        projections: (n, k) float64, of the centred samples on the components.
+        residuals: (k,) float64 relative residuals; 0 for the exact solver.
+    """
+
+    mean: Tensor
+    components: Tensor
+    explained_variance: Tensor
+    projections: Tensor
+    residuals: Tensor
+
+    def flipped(self, signs: Tensor) -> "StepPCA":
+        """The same PCA with component j multiplied by signs[j]."""
+        return replace(self, components=self.components * signs[:, None], projections=self.projections * signs)
+
+
+def pca(recorded: Recorded, model: DiffusionModel, *, k: int) -> Directions:
+    """Principal components of h_t at every step; direction j is the j-th component of all steps.
+
+    Strength is in standard deviations: directions[j, i] = component * sqrt(explained variance) of step i. The mean is
+    saved and is no part of an edit.
+
+    Signs: each step agrees with the step before it, by the correlation of the same samples' projections (an inner
+    product means little once a component has turned); at step 0 the entry of largest magnitude is positive.
+
+    Args:
+        recorded: h of n samples, (steps, n, d) on disk, at most one piece of which is in memory at a time.
+        model: The model that h was recorded on.
+        k: Number of components, at most n - 1 and d.
+
+    Returns:
+        k directions of unit "std". A component whose |correlation| falls under .3 is reported.
+
+    Raises:
+        InputError: If k is not in range, h has fewer than k components with variance, or h is another model's.
+
+    Source: Haas et al. 2024, sec. IV-A; their signs follow the inner product with step 0, ours the samples.
+    """
+    _check(recorded, model, k)
+    features = recorded.open()
+    solve = gram_pca if features.shape[1] <= GRAM_LIMIT else krylov_pca
+    steps = list(_aligned(solve(step, k) for step in features))
+    solutions = [solution for solution, _ in steps]
+    components = torch.stack([solution.components for solution in solutions], dim=1)
+    variance = torch.stack([solution.explained_variance for solution in solutions], dim=1).float()
+    directions = Directions(
+        directions=(components * variance.sqrt()[..., None]).unflatten(-1, recorded.h_shape),
+        meta=_meta(recorded, model, k),
+        mean=torch.stack([solution.mean for solution in solutions]).unflatten(-1, recorded.h_shape),
+        explained_variance=variance,
+        residuals=torch.stack([solution.residuals for solution in solutions], dim=1).float(),
+        correlation=torch.stack([correlation for _, correlation in steps], dim=1)[:, 1:].float().contiguous(),
+    )
+    for component in broken_components(directions):
+        lowest = float(directions.correlation[component].min())  # pyright: ignore[reportOptionalSubscript]
+        logger.warning("component %d is broken: its correlation between steps falls to %.2f", component, lowest)
+    return directions
+
+
+def broken_components(directions: Directions) -> list[int]:
+    """Components whose |correlation| between neighbouring steps is somewhere under .3: not one direction throughout."""
+    if directions.correlation is None:
+        return []
+    return torch.nonzero((directions.correlation < BROKEN).any(dim=1)).flatten().tolist()
+
+
+def gram_pca(features: np.ndarray, k: int) -> StepPCA:
+    """Exact PCA from the Gram matrix of the centred samples: fp32 products, float64 sums and eigenvectors.
+
+    Memory: 20 n² bytes (Gram matrix, its last product, its eigenvectors) + one chunk of 64 MB + 8 k d; time O(n² d).
+
+    Args:
+        features: (n, d) float32, may be a memory map.
+        k: Number of components.
+    """
+    n, d = features.shape
+    gram, mean = torch.zeros(n, n, dtype=torch.float64), torch.empty(d)
+    for columns, centre, centred in _centred_columns(features):
+        mean[columns] = centre
+        gram += centred @ centred.T
+    values, vectors = torch.linalg.eigh(gram)
+    values, vectors = values.flip(0)[:k], vectors.flip(1)[:, :k]
+    _check_rank(values)
+    projections = vectors * values.sqrt()
+    components = torch.empty(d, k)
+    for columns, _, centred in _centred_columns(features):
+        components[columns] = centred.T @ (vectors / values.sqrt()).float()
+    return StepPCA(mean, _orthonormal(components).T, values / (n - 1), projections, torch.zeros_like(values))
+
+
+def krylov_pca(features: np.ndarray, k: int) -> StepPCA:
+    """PCA by block Krylov: products of the centred X and X^T with blocks, full reorthogonalisation, to RESIDUAL.
+
+    Memory: 24 d m bytes for a basis of m vectors (k + 8 more with every pass over the data) + one chunk of 64 MB.
+
+    Args:
+        features: (n, d) float32, may be a memory map.
+        k: Number of components.
+
+    Source: Musco & Musco 2015 (arXiv 1504.05477), algorithm 2.
+    """
+    d = features.shape[1]
+    mean = _mean(features)
+    start = torch.randn(d, min(k + 8, d), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    basis = _orthonormal(start)
+    images = block = _covariance_product(features, mean, basis)
+    while True:
+        values, components, residuals = _ritz(basis, images, k)
+        if bool((residuals <= RESIDUAL).all()) or basis.shape[1] == d:
+            break
+        new = _orthonormal_to(basis, block[:, : d - basis.shape[1]])
+        block = _covariance_product(features, mean, new)
+        basis, images = torch.cat([basis, new], dim=1), torch.cat([images, block], dim=1)
+    _check_rank(values)
+    components = components.float()
+    projections = torch.cat([(rows @ components).double() for rows in _centred_rows(features, mean)])
+    return StepPCA(mean, components.T, values, projections, residuals)
+
+
+def _ritz(basis: Tensor, images: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Best k eigenpairs of C in the span of `basis`, (k,) and (d, k), with relative residuals (k,)."""
+    projected = basis.T @ images
+    values, vectors = torch.linalg.eigh((projected + projected.T) / 2)
+    values, vectors = values.flip(0)[:k], vectors.flip(1)[:, :k]
+    components = basis @ vectors
+    residuals = (images @ vectors - components * values).norm(dim=0)
+    # fp32 products resolve no less than about 1e-7 of the largest variance.
+    return values, components, residuals / values.clamp(min=float(1e-3 * values[0]))
+
+
+def _covariance_product(features: np.ndarray, mean: Tensor, block: Tensor) -> Tensor:
+    """C @ block = X^T (X block) / (n - 1), (d, b): fp32 products, summed in float64 over chunks of rows."""
+    total, block = torch.zeros_like(block), block.float()
+    for rows in _centred_rows(features, mean):
+        total += rows.T @ (rows @ block)
+    return total / (len(features) - 1)
+
+
+def _centred_columns(features: np.ndarray) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Chunks of columns: where they are, their mean, and all n samples of them with the mean taken off."""
+    n, d = features.shape
+    width = max(1, CHUNK_BYTES // (4 * n))
+    for start in range(0, d, width):
+        columns = slice(start, min(start + width, d))
+        chunk = torch.from_numpy(np.array(features[:, columns], dtype=np.float32))
+        mean = chunk.mean(dim=0, dtype=torch.float64).float()
+        yield columns, mean, chunk.sub_(mean)
+
+
+def _centred_rows(features: np.ndarray, mean: Tensor) -> Iterator[Tensor]:
+    """Chunks of samples with the mean taken off."""
+    n, d = features.shape
+    height = max(1, CHUNK_BYTES // (4 * d))
+    for start in range(0, n, height):
+        yield torch.from_numpy(np.array(features[start : start + height], dtype=np.float32)).sub_(mean)
+
+
+def _mean(features: np.ndarray) -> Tensor:
+    """Mean of the samples, (d,) float32, summed in float64."""
+    no_offset = torch.zeros(features.shape[1])
+    total = sum(rows.sum(dim=0, dtype=torch.float64) for rows in _centred_rows(features, no_offset))
+    return (total / len(features)).float()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _orthonormal(columns: Tensor) -> Tensor:
+    """Orthonormal columns, each as near as possible to the given one; float64 inside, the given dtype outside."""
+    q, r = torch.linalg.qr(columns.double())
+    return (q * r.diagonal().sign()).to(columns.dtype)
+
+
+def _orthonormal_to(basis: Tensor, columns: Tensor) -> Tensor:
+    """Orthonormal columns of the part of `columns` outside the span of `basis`."""
+    # Twice is enough (Parlett): the second pass removes what rounding left of the first.
+    for _ in range(2):
+        columns = torch.linalg.qr(columns - basis @ (basis.T @ columns)).Q
+    return columns
+
+
+def _aligned(solutions: Iterator[StepPCA]) -> Iterator[tuple[StepPCA, Tensor]]:
+    """Each step with its signs made to agree with the step before, and the |correlation| (k,) of the two."""
+    previous = None
+    for solution in solutions:
+        if previous is None:
+            largest = solution.components.abs().argmax(dim=1, keepdim=True)
+            agreement = solution.components.gather(1, largest)[:, 0]
+            correlation = torch.ones(len(agreement), dtype=torch.float64)
+        else:
+            agreement = _correlation(previous, solution.projections)
+            correlation = agreement.abs()
+        solution = solution.flipped(torch.where(agreement < 0, -1.0, 1.0))
+        previous = solution.projections
+        yield replace(solution, projections=torch.empty(0)), correlation
+
+
+def _correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson correlation of the columns of two (n, k), in [-1, 1]."""
+    a, b = a - a.mean(dim=0), b - b.mean(dim=0)
+    return ((a * b).sum(dim=0) / (a.norm(dim=0) * b.norm(dim=0))).clamp(-1, 1)
+
+
+def _check(recorded: Recorded, model: DiffusionModel, k: int) -> None:
+    n, d = len(recorded.seeds), int(np.prod(recorded.h_shape))
+    if not 1 <= k <= min(n - 1, d):
+        raise InputError(f"k must be from 1 to {min(n - 1, d)} for {n} samples of {d} features, got {k}")
+    compared = {
+        "model_sha256": (recorded.model_sha256, model.model_sha256),
+        "tap": (recorded.h_space, model.unet.h_space),
+        "timesteps": (recorded.timesteps, model.schedule.timesteps),
+    }
+    for name, (ours, theirs) in compared.items():
+        if ours != theirs:
+            raise InputError(f"recorded h does not fit the model: {name} is {ours} in the recording, {theirs} here")
+
+
+def _check_rank(values: Tensor) -> None:
+    """Below 1e-6 of the largest variance an fp32 product leaves only rounding, and a component would be noise."""
+    rank = int((values > 1e-6 * values[0]).sum())
+    if rank < len(values):
+        raise InputError(f"k must be at most {rank}, the number of components with variance, got {len(values)}")
+
+
+def _meta(recorded: Recorded, model: DiffusionModel, k: int) -> DirectionsMeta:
+    return DirectionsMeta(
+        space="h",
+        tap=recorded.h_space,
+        timesteps=recorded.timesteps,
+        eta=recorded.eta,
+        injection="symmetric",
+        prediction_type=model.schedule.prediction_type,
+        model_id=model.model_id,
+        model_sha256=recorded.model_sha256,
+        method="pca",
+        names=tuple(f"component {j}" for j in range(k)),
+        unit="std",
+        seeds=recorded.seeds,
+    )

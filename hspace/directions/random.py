@@ -1,0 +1,33 @@
+"""Random directions of matched norm: the control of every claim that a direction means something."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from hspace.directions.base import Directions
+from hspace.types import InputError
+
+
+def random(like: Directions, *, seed: int) -> Directions:
+    """Gaussian directions, as many as `like` has, with each one's norm at each step.
+
+    At equal strength a random edit is then exactly as large as the edit it controls for.
+
+    Args:
+        like: The directions to match; their unit is kept.
+        seed: Key of the private generator, >= 0.
+
+    Raises:
+        InputError: If the seed is negative.
+
+    Source: Haas et al. 2024, fig. 4.
+    """
+    if seed < 0:
+        raise InputError(f"seed must be >= 0, got {seed}")
+    values = np.random.default_rng(seed).standard_normal(like.directions.shape, dtype=np.float32)
+    noise = Directions(torch.from_numpy(values), like.meta)
+    scale = (like.norms().cpu() / noise.norms())[..., None, None, None]
+    names = tuple(f"random {j}, seed {seed}" for j in range(len(like.directions)))
+    meta = replace(like.meta, method="random", names=names, seeds=(), calibration=None)
+    return Directions(noise.directions * scale, meta)

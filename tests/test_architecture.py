@@ -1,0 +1,64 @@
+"""Modules import downwards only, and each foreign library has one owner; see docs/architecture.md."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "hspace"
+TABLE = re.findall(r"^\| (`.*?) \|", (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"), re.MULTILINE)
+ORDER = [name for cell in TABLE for name in re.findall(r"`(\w+)(?:\.py|/)`", cell)]
+# Inside a folder only `base` is shared, but for these, which build on each other in this order.
+CHAINS = {"data": ["sdf", "portrait_layers", "portraits", "rendered"], "scorers": ["networks", "portraits"]}
+OWNERS = {
+    "diffusers": {"schedule", "unet", "checkpoints"},
+    "sklearn": {"directions"},
+    "torchmetrics": {"metrics"},
+    "matplotlib": {"figures"},
+    "wandb": {"tracking"},
+    "hydra": {"runner", "cli"},
+}
+# Heavy or optional libraries that may be imported where they are used.
+LATE = {"wandb", "transformers", "torch_fidelity", "onnxruntime"}
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def imported(node: ast.AST) -> list[str]:
+    """Dotted names that an import statement brings in."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "imports of ours are absolute"
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return []
+
+
+def may_import(importer: list[str], name: str) -> bool:
+    """Whether a module of ours, as path parts below hspace, may import `name`."""
+    library, *ours = name.split(".")
+    if library != "hspace":
+        return importer[0] in OWNERS.get(library, {importer[0]})
+    if ours[0] != importer[0]:
+        return ours[0] == "__version__" or ours[0] in ORDER[: ORDER.index(importer[0])]
+    chain = CHAINS.get(importer[0], [])
+    before = chain[: chain.index(importer[1])] if importer[1] in chain else []
+    return importer[1] == "__init__" or ours[1] in ["base", *before]
+
+
+def test_the_table_names_every_module_once() -> None:
+    assert len(set(ORDER)) == len(ORDER)
+    assert {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in MODULES} <= set(ORDER)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports(path: Path) -> None:
+    importer = list(path.relative_to(PACKAGE).with_suffix("").parts)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = [name for node in ast.walk(tree) for name in imported(node)]
+    assert [name for name in names if not may_import(importer, name)] == []
+
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    late = {name for function in functions for node in ast.walk(function) for name in imported(node)}
+    assert importer == ["cli"] or {name for name in late if name.split(".")[0] not in LATE} == set()

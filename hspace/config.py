@@ -11,15 +11,18 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
-from hspace.rules import choice, flag, number, one_or_several, optional, path, several, text, unknown, whole, word
+from hspace.rules import choice, filepath, flag, number, one_or_several, optional, several, text, unknown, whole, word
 from hspace.types import InputError
 
-METHOD_KEYS = {"pca": ("k", "num_samples"), "random": ("k", "num_samples")}
+METHOD_KEYS = {"pca": ("k", "num_samples"), "random": ("k", "num_samples"), "file": ("path",)}
 """The settings that each method reads; `parse` refuses the others, which would be ignored."""
+
+SCORERS = ("portraits-annotator", "portraits-judge")
+"""Scorers that can be chosen by name."""
 
 MAX_SAMPLES = 1_000_000
 """Seeds of discovery, calibration and evaluation lie this far apart."""
@@ -70,6 +73,7 @@ class MethodConfig:
 
     Attributes:
         name: The method.
+        path: File of directions that were found before.
         k: Number of directions.
         num_samples: Generated samples to discover with.
         attribute: Attribute that the direction is to change.
@@ -81,6 +85,7 @@ class MethodConfig:
     """
 
     name: Annotated[str, choice(*METHOD_KEYS)]
+    path: Annotated[Path | None, optional(filepath)] = None
     k: Annotated[int | None, optional(whole(1))] = None
     num_samples: Annotated[int | None, optional(whole(2, MAX_SAMPLES))] = None
     attribute: Annotated[str | None, optional(word)] = None
@@ -120,8 +125,8 @@ class EvaluationConfig:
         bootstrap: Resamples behind each interval.
     """
 
-    annotator: Annotated[str, choice("annotator", "judge")]
-    judge: Annotated[str, choice("annotator", "judge")]
+    annotator: Annotated[str, choice(*SCORERS)]
+    judge: Annotated[str, choice(*SCORERS)]
     allow_same_scorer: Annotated[bool, flag]
     num_samples: Annotated[int, whole(1, MAX_SAMPLES)]
     bootstrap: Annotated[int, whole(1)]
@@ -131,7 +136,7 @@ class EvaluationConfig:
 class TrackingConfig:
     """Where the run is logged; group None is the run's name."""
 
-    mode: Annotated[str, choice("offline", "online", "disabled")]
+    mode: Annotated[Literal["offline", "online", "disabled"], choice("offline", "online", "disabled")]
     project: Annotated[str, word]
     entity: Annotated[str | None, optional(word)]
     group: Annotated[str | None, optional(text)]
@@ -157,8 +162,8 @@ class Config:
     device: Annotated[str, choice("auto", "cpu", "cuda", "mps")]
     dtype: Annotated[str, choice("float32", "float64", "float16", "bfloat16")]
     batch_size: Annotated[int, whole(1)]
-    output_dir: Annotated[Path, path]
-    cache_dir: Annotated[Path, path]
+    output_dir: Annotated[Path, filepath]
+    cache_dir: Annotated[Path, filepath]
     model: ModelConfig
     dataset: DatasetConfig
     diffusion: DiffusionConfig

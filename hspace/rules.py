@@ -15,18 +15,20 @@ from hspace.types import InputError
 Rule = Callable[[str, Any], Any]
 
 
-def whole(low: int, high: float = math.inf) -> Rule:
-    """A whole number in [low, high]."""
-    bounds = f"from {low} to {high}" if high < math.inf else f"of at least {low}"
+def whole(low: int, high: int | None = None) -> Rule:
+    """A whole number in [low, high], or of at least `low`."""
+    bounds = f"of at least {low}" if high is None else f"from {low} to {high}"
 
     def rule(key: str, value: Any) -> int:
-        _require(_is(value, int) and low <= value <= high, key, f"a whole number {bounds}", value)
+        _require(
+            _is(value, int) and low <= value and (high is None or value <= high), key, f"a whole number {bounds}", value
+        )
         return value
 
     return rule
 
 
-def number(low: float = -math.inf, high: float = math.inf) -> Rule:
+def number(low: int | float = -math.inf, high: int | float = math.inf) -> Rule:
     """A finite number in [low, high]."""
     meaning = f"a number in [{low:g}, {high:g}]" if math.isfinite(low) else "a finite number"
 
@@ -67,7 +69,7 @@ def word(key: str, value: Any) -> str:
     return value
 
 
-def path(key: str, value: Any) -> Path:
+def filepath(key: str, value: Any) -> Path:
     """A path; `~` is the home folder."""
     return Path(text(key, value)).expanduser()
 

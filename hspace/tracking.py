@@ -10,32 +10,19 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import wandb
 import wandb.errors
 
 from hspace.config import Config, config_sha256, to_dict
 from hspace.files import sha256_file
+from hspace.tables import Table
 
 log = logging.getLogger(__name__)
 
 ONLINE_TIMEOUT = 30
 """Seconds to wait for the server before the run goes on offline."""
-
-
-class TableLike(Protocol):
-    """Columns and rows, as in `hspace.tables.Table`."""
-
-    @property
-    def columns(self) -> Sequence[str]:
-        """Names of the columns."""
-        ...
-
-    @property
-    def rows(self) -> Sequence[Sequence[Any]]:
-        """One value per column in each row."""
-        ...
 
 
 class Run:
@@ -52,7 +39,7 @@ class Run:
         """Sets what the overview of runs shows and sorts by: JSON values."""
         self._run.summary.update(dict(values))
 
-    def log_table(self, name: str, table: TableLike) -> None:
+    def log_table(self, name: str, table: Table) -> None:
         """Logs a table; intervals become lists of value, low and high."""
         rows = [[list(cell) if isinstance(cell, tuple) else cell for cell in row] for row in table.rows]
         self._run.log({name: wandb.Table(columns=list(table.columns), data=rows, allow_mixed_types=True)})
@@ -71,6 +58,8 @@ class Run:
             kind: The artifact's type, such as `directions`.
             paths: Files, each added under its own name.
         """
+        if self._run.disabled:  # W&B would stage copies all the same
+            return
         files = {path.name: {"path": str(path), "sha256": sha256_file(path)} for path in paths}
         artifact = wandb.Artifact(name, kind, metadata={"producer": self._run.id, "files": files})
         for path in paths:
@@ -114,6 +103,8 @@ def _start(cfg: Config) -> wandb.Run:
         return _init(cfg, "online")
     except wandb.errors.Error as error:
         log.warning("tracking goes on offline: %s", " ".join(str(error).split()))
+        # W&B's service process still holds the id of the run that could not start.
+        wandb.teardown()
         return _init(cfg, "offline")
 
 

@@ -205,6 +205,8 @@ def collect(
             h = sample(model, latents, eta=etas, record_h=True).h
             assert h is not None
             writer.write(first, h.flatten(start_dim=2).float().cpu().numpy())
+        # Facts of an older recording must not describe the new array.
+        path.with_suffix(".json").unlink(missing_ok=True)
     recorded.save()
     return recorded
 

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -234,6 +235,18 @@ def test_a_recording_is_complete_or_absent(tiny_model: DiffusionModel, tmp_path:
     assert os.listdir(tmp_path) == []
     with pytest.raises(InputError, match="batch_size must be >= 1, got 0"):
         collect(tiny_model, [0], tmp_path / "h.npy", batch_size=0)
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(tiny_model: DiffusionModel, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            collect(tiny_model, [0, 1], tmp_path / "h.npy")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.filename == str(tmp_path / "h.npy")
+    assert os.listdir(tmp_path) == []
 
 
 def _set_fact(folder: Path, **values: Any) -> None:

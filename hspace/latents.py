@@ -5,8 +5,9 @@ device and on no number of processes.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ FIRST_SEED = {"discovery": 0, "calibration": 1_000_000, "evaluation": 2_000_000}
 """Where the sample seeds of each use begin; what made a direction is never used to judge it."""
 
 SEEDS_PER_ROLE = 1_000_000
+
+NEIGHBOUR_NOISE = 0.15
+"""Share of the variance that is new in a neighbour's noise."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,25 @@ class Latents:
         """The given samples, in the given order; a sample may be named more than once."""
         rows = list(rows)
         return Latents(tuple(self.seeds[row] for row in rows), self.x_T[rows], self.z[rows])
+
+    def neighbours(self, numbers: Sequence[int]) -> "Latents":
+        """Samples near the first one: sqrt(.85) x + sqrt(.15) noise, for x_T and z alike.
+
+        Args:
+            numbers: Which of its neighbours, integers >= 0; the noise of each is keyed by the sample's seed and this.
+
+        Returns:
+            As many samples as there are numbers, all with the sample's own seed.
+
+        Source: the code of Haas et al. 2024, local PCA.
+        """
+        first = self.select([0] * len(numbers))
+
+        def perturb(x: Tensor, role: str) -> Tensor:
+            noise = np.stack([_normal(self.seeds[0], f"{role} neighbour {number}", x.shape[1:]) for number in numbers])
+            return math.sqrt(1 - NEIGHBOUR_NOISE) * x + math.sqrt(NEIGHBOUR_NOISE) * torch.from_numpy(noise).to(x)
+
+        return replace(first, x_T=perturb(first.x_T, "x_T"), z=perturb(first.z, "z"))
 
 
 def _normal(seed: int, role: str, shape: tuple[int, ...]) -> np.ndarray:

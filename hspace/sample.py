@@ -1,7 +1,7 @@
 """The reverse process, with an optional edit of h at every step, and a stream of recorded h to disk."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,8 +14,8 @@ from tqdm import tqdm
 from hspace.checkpoints import DiffusionModel
 from hspace.files import write_atomic, write_json
 from hspace.latents import Latents
-from hspace.types import HTrajectory, Images, InputError
-from hspace.unet import H_SPACES
+from hspace.types import HForBatch, HTrajectory, Images, InputError
+from hspace.unet import H_SPACES, Encoded
 
 INJECTIONS = ("symmetric", "asyrp")
 
@@ -26,7 +26,8 @@ class Samples:
 
     Attributes:
         x_0: Images, (batch, channel, height, width), about [-1, 1], not clipped.
-        h: The h of every step without any offset, (batch, steps, channel, height, width); None if not recorded.
+        h: The h that the network computed at every step, without any offset or replacement, (batch, steps, channel,
+            height, width); None if not recorded.
     """
 
     x_0: Images
@@ -39,9 +40,11 @@ def sample(
     latents: Latents,
     *,
     eta: float | Sequence[float] = 1.0,
-    delta_h: HTrajectory | None = None,
+    delta_h: HForBatch | None = None,
+    replace_h: HForBatch | None = None,
     injection: str = "symmetric",
     record_h: bool = False,
+    observe: Callable[[int, Encoded], None] | None = None,
 ) -> Samples:
     """Run the reverse process, adding `delta_h` to the h that the edited trajectory itself has just computed.
 
@@ -52,8 +55,10 @@ def sample(
         latents: x_T and z of the batch. Where sigma is 0 (eta 0, or the last step) z is not read.
         eta: 0 is DDIM, 1 is DDPM; one value or one per step.
         delta_h: Offsets of h, (1 or batch, steps, channel, height, width), or None.
+        replace_h: What to put in the place of the computed h, shaped the same, or None; offsets are added to it.
         injection: `symmetric` puts the edited eps into P_t and D_t; `asyrp` into P_t only.
         record_h: Whether to return h.
+        observe: Called with every step's index and what the encoder gave at its x_t.
 
     Raises:
         InputError: If a shape or choice is wrong, or the images become NaN or infinite; the step is named.
@@ -62,17 +67,19 @@ def sample(
     """
     schedule, unet = model.schedule, model.unet
     etas = schedule.etas(eta)
-    _check_inputs(model, latents, delta_h, injection)
+    _check_inputs(model, latents, {"delta_h": delta_h, "replace_h": replace_h}, injection)
     dtype = torch.promote_types(model.dtype, torch.float32)
     x_t, z = latents.x_T.to(model.device, dtype), latents.z.to(model.device)
-    if delta_h is not None:
-        delta_h = delta_h.to(model.device, model.dtype)
+    delta_h, replace_h = (h if h is None else h.to(model.device, model.dtype) for h in (delta_h, replace_h))
     trajectory, finite = [], []
     for i, (t, t_prev) in enumerate(schedule.pairs()):
         encoded = unet.encode(x_t, t)
-        h = encoded.h if delta_h is None else encoded.h + delta_h[:, i]
+        if observe is not None:
+            observe(i, encoded)
+        h = encoded.h if replace_h is None else replace_h[:, i].expand_as(encoded.h)
+        h = h if delta_h is None else h + delta_h[:, i]
         eps = eps_edit = schedule.to_eps(unet.decode(h, encoded).to(dtype), x_t, t)
-        if injection == "asyrp" and delta_h is not None:
+        if injection == "asyrp" and h is not encoded.h:
             eps = schedule.to_eps(unet.decode(encoded.h, encoded).to(dtype), x_t, t)
         x0_hat = schedule.predict_x0(x_t, eps_edit, t)
         mean, sigma = schedule.posterior(x0_hat, eps, t, t_prev, etas[i])
@@ -85,7 +92,9 @@ def sample(
     return Samples(model.codec.decode(x_t), torch.stack(trajectory, dim=1) if record_h else None)
 
 
-def _check_inputs(model: DiffusionModel, latents: Latents, delta_h: Tensor | None, injection: str) -> None:
+def _check_inputs(
+    model: DiffusionModel, latents: Latents, trajectories: Mapping[str, Tensor | None], injection: str
+) -> None:
     batch, steps = len(latents.x_T), len(model.schedule.timesteps)
     if injection not in INJECTIONS:
         raise InputError(f"injection must be one of {', '.join(INJECTIONS)}, got {injection}")
@@ -93,11 +102,10 @@ def _check_inputs(model: DiffusionModel, latents: Latents, delta_h: Tensor | Non
         raise InputError(f"x_T must be samples of shape {model.sample_shape}, got {tuple(latents.x_T.shape[1:])}")
     if tuple(latents.z.shape) != (batch, steps, *model.sample_shape):
         raise InputError(f"z must have shape {(batch, steps, *model.sample_shape)}, got {tuple(latents.z.shape)}")
-    if delta_h is None:
-        return
-    if len(delta_h) not in (1, batch) or tuple(delta_h.shape[1:]) != (steps, *model.h_shape):
-        expected = (batch, steps, *model.h_shape)
-        raise InputError(f"delta_h must have shape {expected}, or 1 in place of {batch}, got {tuple(delta_h.shape)}")
+    expected = (batch, steps, *model.h_shape)
+    for name, h in trajectories.items():
+        if h is not None and (len(h) not in (1, batch) or tuple(h.shape[1:]) != expected[1:]):
+            raise InputError(f"{name} must have shape {expected}, or 1 in place of {batch}, got {tuple(h.shape)}")
 
 
 def _check_finite(finite: list[bool], timesteps: Sequence[int]) -> None:
@@ -194,14 +202,61 @@ def collect(
         InputError: If the seeds, eta or batch size are wrong.
         OSError: If the file cannot be written.
     """
+    seeds, steps = tuple(seeds), len(model.schedule.timesteps)
+
+    def draw(rows: range) -> Latents:
+        return Latents.from_seeds(seeds[rows.start : rows.stop], model.sample_shape, steps)
+
+    return _collect(model, seeds, draw, path, eta, batch_size)
+
+
+def collect_around(
+    model: DiffusionModel,
+    center: Latents,
+    n: int,
+    path: str | Path,
+    *,
+    eta: float | Sequence[float] = 1.0,
+    batch_size: int = 16,
+) -> Recorded:
+    """Like `collect`, for n neighbours of one sample, whose seed all of them carry.
+
+    Args:
+        model: The model to sample.
+        center: One sample, generated or inverted; see `Latents.neighbours`.
+        n: Number of neighbours.
+        path: The `.npy` to write, complete or not at all; 4 · steps · n · d bytes.
+        eta: 0 is DDIM, 1 is DDPM; one value or one per step.
+        batch_size: Samples per batch; noise does not depend on it.
+
+    Raises:
+        InputError: If `center` is not one sample, or eta, n or the batch size is wrong.
+        OSError: If the file cannot be written.
+
+    Source: the code of Haas et al. 2024, local PCA.
+    """
+    if len(center.seeds) != 1 or n < 1:
+        raise InputError(f"neighbours need one sample and n >= 1, got {len(center.seeds)} samples and n={n}")
+    return _collect(model, center.seeds * n, center.neighbours, path, eta, batch_size)
+
+
+def _collect(
+    model: DiffusionModel,
+    seeds: tuple[int, ...],
+    draw: Callable[[range], Latents],
+    path: str | Path,
+    eta: float | Sequence[float],
+    batch_size: int,
+) -> Recorded:
+    """Stream h of the samples that `draw` gives for ranges of rows."""
     if batch_size < 1:
         raise InputError(f"batch_size must be >= 1, got {batch_size}")
-    path, seeds, timesteps, etas = Path(path), tuple(seeds), model.schedule.timesteps, model.schedule.etas(eta)
+    path, timesteps, etas = Path(path), model.schedule.timesteps, model.schedule.etas(eta)
     recorded = Recorded(path, seeds, model.h_shape, timesteps, etas, model.model_sha256, model.unet.h_space)
     with write_atomic(path) as temporary, temporary.open("wb") as file:
         writer = _RowWriter(file, (len(timesteps), len(seeds), int(np.prod(model.h_shape))))
         for first in tqdm(range(0, len(seeds), batch_size), desc="collect h", disable=None, leave=False):
-            latents = Latents.from_seeds(seeds[first : first + batch_size], model.sample_shape, len(timesteps))
+            latents = draw(range(first, min(first + batch_size, len(seeds))))
             h = sample(model, latents, eta=etas, record_h=True).h
             assert h is not None
             writer.write(first, h.flatten(start_dim=2).float().cpu().numpy())

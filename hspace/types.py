@@ -23,6 +23,9 @@ HBatch = Float[Tensor, "batch h_channel h_height h_width"]
 HTrajectory = Float[Tensor, "batch steps h_channel h_height h_width"]
 """Bottleneck features of all steps, (batch, steps, channel, height, width)."""
 
+HForBatch = Float[Tensor, "#batch steps h_channel h_height h_width"]
+"""Bottleneck features of all steps for each sample of a batch, or one for all of them."""
+
 Scores = Float[Tensor, "batch attributes"]
 """One row of scores per image: a probability for a binary attribute, a value in its unit for a continuous one."""
 
@@ -60,4 +63,16 @@ class Embedder(Protocol):
 
     def __call__(self, images: Images) -> Features:
         """Features of images in [-1, 1], (batch, dim)."""
+        ...
+
+
+@runtime_checkable
+class RegionNetwork(Protocol):
+    """Finds named regions, such as `mouth`, in images."""
+
+    id: str
+    regions: tuple[str, ...]
+
+    def __call__(self, images: Images) -> dict[str, Bool[Tensor, "batch height width"]]:
+        """Where each region is, true inside, in images in [-1, 1]."""
         ...

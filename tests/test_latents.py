@@ -1,5 +1,6 @@
 """Noise depends on the seed and its role alone."""
 
+import math
 from typing import Any
 
 import pytest
@@ -93,3 +94,18 @@ def test_unknown_role() -> None:
 def test_overlap_is_an_error() -> None:
     with pytest.raises(InputError, match="index and evaluation must not share samples, both have seed 2"):
         check_disjoint(index=[0, 1, 2, 3], other=[9], evaluation=[3, 2])
+
+
+def test_neighbours_mix_in_noise_of_their_own() -> None:
+    center = Latents.from_seeds([7], (3, 16, 16), 40)
+    near = center.neighbours(range(5))
+    assert near.seeds == (7,) * 5
+    for ours, theirs in ((near.z, center.z), (near.x_T, center.x_T)):
+        noise = (ours - math.sqrt(0.85) * theirs) / math.sqrt(0.15)
+        everything = torch.cat([noise, theirs]).flatten(1)
+        assert (torch.corrcoef(everything) - torch.eye(6)).abs().max() < 5 / math.sqrt(everything.shape[1])
+        assert (noise.std() - 1).abs() < 0.05
+    again = center.neighbours([3])
+    assert torch.equal(again.x_T[0], near.x_T[3]) and torch.equal(again.z[0], near.z[3])
+    other = Latents.from_seeds([8], (3, 16, 16), 40)
+    assert not torch.equal(other.neighbours([0]).x_T - math.sqrt(0.85) * other.x_T, near.x_T[:1])

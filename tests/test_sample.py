@@ -20,7 +20,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
 from hspace.checkpoints import DiffusionModel, PixelCodec, load_model
 from hspace.latents import Latents
-from hspace.sample import Recorded, collect, sample
+from hspace.sample import Recorded, collect, collect_around, sample
 from hspace.schedule import PREDICTION_TYPES, Schedule
 from hspace.types import InputError
 from hspace.unet import H_SPACES, SemanticUNet
@@ -150,6 +150,34 @@ def test_recorded_h_excludes_the_offset(
     assert (edited[:, 1] - plain[:, 1]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("injection", ["symmetric", "asyrp"])
+def test_replacing_h_by_itself_changes_nothing(tiny_model: DiffusionModel, latents: Latents, injection: str) -> None:
+    plain = sample(tiny_model, latents, record_h=True)
+    replaced = sample(tiny_model, latents, replace_h=plain.h, injection=injection, record_h=True)
+    assert torch.equal(replaced.x_0, plain.x_0)
+    assert replaced.h is not None and plain.h is not None and torch.equal(replaced.h, plain.h)
+
+
+def test_replaced_h_is_what_the_decoder_sees(
+    tiny_model: DiffusionModel, latents: Latents, delta_h: torch.Tensor
+) -> None:
+    unet: Any = tiny_model.unet.unet
+    h = torch.randn(1, 3, *tiny_model.h_shape, generator=torch.Generator().manual_seed(8))
+    steps = iter(range(3))
+    handle = unet.mid_block.register_forward_hook(lambda _, inputs, output: 0 * output + h[:, next(steps)])
+    expected = latents.x_T
+    for i, (t, t_prev) in enumerate(tiny_model.schedule.pairs()):
+        eps = unet(expected, t).sample
+        x0_hat = tiny_model.schedule.predict_x0(expected, eps, t)
+        mean, sigma = tiny_model.schedule.posterior(x0_hat, eps, t, t_prev, 1.0)
+        expected = mean + sigma * latents.z[:, i]
+    handle.remove()
+    replaced = sample(tiny_model, latents, replace_h=h, record_h=True)
+    assert (replaced.x_0 - expected).abs().max() <= 1e-5 * expected.abs().max()
+    both = sample(tiny_model, latents, replace_h=h, delta_h=delta_h).x_0
+    assert torch.equal(both, sample(tiny_model, latents, replace_h=h + delta_h).x_0)
+
+
 def test_h_is_recorded_on_request_only(tiny_model: DiffusionModel, latents: Latents) -> None:
     assert sample(tiny_model, latents).h is None
 
@@ -202,6 +230,7 @@ def test_not_a_number_names_the_step(tiny_model: DiffusionModel, latents: Latent
         ({"eta": 2.0}, "eta must be in"),
         ({"delta_h": torch.zeros(1, 4, 16, 8, 8)}, r"delta_h must have shape \(2, 3, 16, 8, 8\).*got \(1, 4,"),
         ({"delta_h": torch.zeros(3, 3, 16, 8, 8)}, r"or 1 in place of 2, got \(3, 3"),
+        ({"replace_h": torch.zeros(3, 3, 16, 8, 8)}, r"replace_h must have shape .*got \(3, 3"),
     ],
 )
 def test_bad_options(tiny_model: DiffusionModel, latents: Latents, options: dict[str, Any], message: str) -> None:
@@ -227,6 +256,17 @@ def test_collect_streams_what_sampling_records(tiny_model: DiffusionModel, tmp_p
     assert sorted(os.listdir(tmp_path)) == ["h.json", "h.npy"]
     assert Recorded.load(tmp_path / "h.npy") == recorded
     assert recorded.eta == (0.5, 0.5, 0.5)
+
+
+def test_neighbours_are_collected_like_samples(tiny_model: DiffusionModel, tmp_path: Path) -> None:
+    center = Latents.from_seeds([5], (3, 16, 16), 3)
+    recorded = collect_around(tiny_model, center, 5, tmp_path / "h.npy", eta=0.5, batch_size=2)
+    h = sample(tiny_model, center.neighbours(range(5)), eta=0.5, record_h=True).h
+    assert h is not None
+    assert np.abs(recorded.open() - h.flatten(2).transpose(0, 1).numpy()).max() <= 1e-4
+    assert recorded.seeds == (5,) * 5
+    with pytest.raises(InputError, match="neighbours need one sample and n >= 1, got 2 samples and n=5"):
+        collect_around(tiny_model, Latents.from_seeds([5, 6], (3, 16, 16), 3), 5, tmp_path / "h.npy")
 
 
 def test_a_recording_is_complete_or_absent(tiny_model: DiffusionModel, tmp_path: Path) -> None:

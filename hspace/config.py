@@ -240,7 +240,8 @@ def _build(record: Any, values: Any, prefix: str) -> Any:
         if key not in hints:
             raise InputError(unknown("key", f"{prefix}{key}", known_keys()))
     for field in dataclasses.fields(record):
-        if field.default is dataclasses.MISSING and values.get(field.name, "???") == "???":
+        absent = "???" if field.default is dataclasses.MISSING else None
+        if values.get(field.name, absent) == "???":
             raise InputError(f"{prefix}{field.name} is missing: give it as {prefix}{field.name}=VALUE")
     return record(**{key: _value(hints[key], prefix + key, value) for key, value in values.items()})
 

@@ -97,22 +97,22 @@ def run_id(cfg: Config) -> str:
 def _start(cfg: Config) -> wandb.Run:
     if cfg.tracking.mode != "online":
         return _init(cfg, cfg.tracking.mode)
+    wandb.setup(settings=wandb.Settings(silent=True))
     try:
         if not wandb.login(prompt=False, verify=False):
             raise wandb.errors.UsageError("no API key; `wandb login` stores one")
         return _init(cfg, "online")
     except wandb.errors.Error as error:
         log.warning("tracking goes on offline: %s", " ".join(str(error).split()))
-        # W&B's service process still holds the id of the run that could not start.
-        wandb.teardown()
-        return _init(cfg, "offline")
+        # Another id: W&B still holds that of the run that could not start.
+        return _init(cfg, "offline", suffix="-offline")
 
 
-def _init(cfg: Config, mode: Literal["online", "offline", "disabled"]) -> wandb.Run:
+def _init(cfg: Config, mode: Literal["online", "offline", "disabled"], suffix: str = "") -> wandb.Run:
     return wandb.init(
         project=cfg.tracking.project,
         entity=cfg.tracking.entity,
-        id=run_id(cfg),
+        id=run_id(cfg) + suffix,
         name=cfg.name,
         group=cfg.tracking.group or cfg.name,
         job_type=cfg.method.name,

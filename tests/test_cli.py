@@ -1,0 +1,164 @@
+"""The command line: its errors through real processes, the rest in this one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from hspace.cli import main
+
+ROOT = Path(__file__).parents[1]
+
+
+def hspace(*words: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "hspace.cli", *words],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        capture_output=True,
+        text=True,
+    )
+
+
+def one_line(text: str) -> str:
+    assert text.startswith("hspace: error: ") and text.count("\n") == 1 and text.endswith("\n")
+    return text
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["edit.strenghts=[1]"], "did you mean 'edit.strengths'"),
+        (["edit.strengths=[a]"], "got 'a'"),
+        (["model.path=NOWHERE"], "NOWHERE"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, words: list[str], hint: str):
+    done = hspace("output_dir=out", "cache_dir=cache", *words, cwd=tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    assert hint in one_line(done.stderr.splitlines(keepends=True)[-1])
+    assert "Traceback" not in done.stderr and not list(tmp_path.iterdir())
+
+
+def test_debugging_shows_the_traceback(tmp_path: Path):
+    done = hspace("seed=-1", cwd=tmp_path, HSPACE_DEBUG="1")
+    assert done.returncode == 1 and "Traceback" in done.stderr and "InputError" in done.stderr
+
+
+def test_help_and_mistakes_load_no_torch(tmp_path: Path):
+    code = "import sys; from hspace.cli import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for word in ("list=", "seed=-1"):
+        assert subprocess.run([sys.executable, "-c", code, word], cwd=tmp_path, env=env).returncode == 0
+
+
+def test_the_script_is_the_same_command(tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "run.py", "edit.strengths=[-3,0,x]"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2 and "edit.strengths[2]" in one_line(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["lst"], "unknown command 'lst'"),
+        (["list", "model"], "did you mean 'models'"),
+        (["--colour"], "unrecognized arguments: --colour"),
+        (["--cfg", "all"], "--cfg"),
+        (["seed=1", "word"], "cannot read 'word'"),
+        (["output_dir=a=b"], "cannot read 'output_dir=a=b'"),
+        (["edit.strengths=[1"], "cannot read"),
+        (["method=pcaa"], "unknown method 'pcaa': did you mean 'pca'"),
+        (["model=xyz"], "there is bedroom, celebahq, church, hub, local, portraits"),
+        (["experiment=dem"], "unknown experiment 'dem': did you mean 'demo'"),
+        (["methd=pca"], "unknown key 'methd': did you mean 'method'"),
+        (["method.mask=face.png"], "method.mask is not a setting of the chosen method"),
+        (["edit=5"], "Got int"),
+        (["seed=0,1"], "--multirun"),
+        (["name=${nothing}"], "nothing"),
+        (["model=local"], "model.path is missing"),
+        (["-m", "method=pca,randm"], "unknown method 'randm'"),
+        (["-m", "seed=0,1", "output_dir=x"], "hydra.sweep.dir"),
+    ],
+)
+def test_every_kind_of_mistake(
+    words: list[str], hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and hint in one_line(err)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("hspace.runner.run", lambda config: (config.output_dir / "x").mkdir(parents=True))
+    assert main([f"output_dir={tmp_path / 'file'}"]) == 2
+    assert "file" in one_line(capsys.readouterr().err)
+
+
+def test_an_interrupt_is_exit_code_130(monkeypatch: pytest.MonkeyPatch):
+    def interrupted(config: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hspace.runner.run", interrupted)
+    assert main(["seed=1"]) == 130
+
+
+def test_a_defect_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("hspace.runner.run", lambda config: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["seed=1"])
+
+
+def test_the_shown_configuration_is_what_would_run(capsys: pytest.CaptureFixture[str]):
+    assert main(["--cfg", "job", "model.path=FOLDER", "edit.strengths=[-3,0,3]"]) == 0
+    shown = OmegaConf.create(capsys.readouterr().out)
+    assert shown.model == {"name": "local", "path": "FOLDER", "h_space": "after"}
+    assert shown.edit.strengths == [-3, 0, 3]
+
+
+def test_a_path_beside_a_chosen_model_keeps_the_choice(capsys: pytest.CaptureFixture[str]):
+    assert main(["--cfg", "job", "model=celebahq", "model.path=COPY"]) == 0
+    assert OmegaConf.create(capsys.readouterr().out).model.name == "celebahq"
+
+
+def test_the_figure_is_what_a_run_prints(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr("hspace.runner.run", lambda config: config.output_dir / "figure.png")
+    assert main(["output_dir=there"]) == 0
+    assert capsys.readouterr().out == f"{Path('there/figure.png')}\n"
+
+
+def test_list_help_and_version(capsys: pytest.CaptureFixture[str]):
+    assert main(["list"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in ("portraits", "celebahq", "pca", "random", "demo", "glasses", "yaw"))
+    assert "Launch" not in listed
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("hspace 0.")
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0 and "experiment=demo" in capsys.readouterr().out
+
+
+def test_a_sweep_runs_every_job_in_its_own_folder_and_one_failure_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    folders = []
+    monkeypatch.setattr("hspace.runner.run", lambda config: folders.append(config.output_dir))
+    sweep = f"hydra.sweep.dir={tmp_path}"
+    assert main(["-m", "method=pca,random", "seed=0,1", sweep]) == 0
+    assert folders == [tmp_path / str(i) for i in range(4)]
+    capsys.readouterr()
+    folders.clear()
+    assert main(["-m", "seed=0,-1,2", "experiment=demo", sweep]) == 1
+    assert folders == [tmp_path / "0", tmp_path / "2"]
+    assert "seed must be a whole number" in one_line(capsys.readouterr().err)

@@ -12,7 +12,7 @@ from hspace.directions.base import Directions
 from hspace.edit import edit
 from hspace.metrics.accuracy import edit_accuracy
 from hspace.metrics.base import Interval
-from hspace.metrics.effect import EffectMatrix, effect_matrix, name_components
+from hspace.metrics.effect import EffectMatrix, effect_matrix, score_unit
 from hspace.metrics.identity import identity_preservation
 from hspace.types import Embedder, Images, InputError, Scorer
 
@@ -27,6 +27,7 @@ class Edits:
         strengths: S of them, without 0.
         original: Unedited images, (n, C, H, W) in [-1, 1].
         edited: (k, S, n, C, H, W).
+        reference: Unedited images, m >= n of them, whose spread is the unit of effects; the first n are `original`.
     """
 
     seeds: tuple[int, ...]
@@ -34,6 +35,7 @@ class Edits:
     strengths: tuple[float, ...]
     original: Tensor
     edited: Tensor
+    reference: Tensor
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def edit_samples(
     seeds: Sequence[int],
     *,
     strengths: Sequence[float],
+    reference_seeds: Sequence[int] = (),
     eta: float | Sequence[float] = 1.0,
     injection: str = "symmetric",
     start: int = 0,
@@ -76,6 +79,7 @@ def edit_samples(
         directions: k directions.
         seeds: Of the samples.
         strengths: In the directions' unit; 0 is the unedited sample, which is always made, once.
+        reference_seeds: Of further samples, left unedited, that add to the spread in which effects are counted.
         eta: Stochasticity, in [0, 1], one number or one per step.
         injection: `symmetric` or `asyrp`.
         start: First edited step, 0 is the noisiest.
@@ -83,14 +87,16 @@ def edit_samples(
         batch_size: Rows of one U-Net pass.
     """
     nonzero = tuple(float(strength) for strength in strengths if strength != 0)
-    latents = model.latents(seeds)
+    latents, further = model.latents(seeds), [seed for seed in reference_seeds if seed not in seeds]
     settings = {"eta": eta, "injection": injection, "start": start, "stop": stop, "batch_size": batch_size}
-    original = edit(model, latents, directions, component=0, strengths=[0.0], **settings)[:, 0]
+    unedited = model.latents([*seeds, *further])
+    reference = edit(model, unedited, directions, component=0, strengths=[0.0], **settings)[:, 0]
     edited = [
         edit(model, latents, directions, component=j, strengths=nonzero, **settings).transpose(0, 1)
         for j in tqdm(range(len(directions.directions)), desc="edit", disable=None)
     ]
-    return Edits(tuple(seeds), directions.meta.names, nonzero, original.cpu(), torch.stack(edited).cpu())
+    original = reference[: len(seeds)]
+    return Edits(tuple(seeds), directions.meta.names, nonzero, original, torch.stack(edited), reference)
 
 
 def odd_effects(edits: Edits, scorer: Scorer, *, seed: int, bootstrap: int = 1000) -> EffectMatrix:
@@ -118,7 +124,7 @@ def odd_effects(edits: Edits, scorer: Scorer, *, seed: int, bootstrap: int = 100
     visible = scorer.visible(original) & _visible(scorer, plus) & _visible(scorer, minus)
     return effect_matrix(
         original, original + (plus - minus) / 2, attributes=scorer.attributes, edits=edits.names, visible=visible,
-        seed=seed, bootstrap=bootstrap,
+        unit=_unit(scorer, edits), seed=seed, bootstrap=bootstrap,
     )  # fmt: skip
 
 
@@ -141,15 +147,15 @@ def evaluate(
         seed: Of the bootstrap.
         bootstrap: Number of resamples.
     """
-    original, person = score(scorer, edits.original), score(identity, edits.original)
+    original, person, unit = score(scorer, edits.original), score(identity, edits.original), _unit(scorer, edits)
     effects, accuracy, same = [], [], []
     for i, strength in enumerate(edits.strengths):
         edited = torch.stack([score(scorer, images[i]) for images in edits.edited])
         visible = scorer.visible(original) & _visible(scorer, edited)
         effects.append(
             effect_matrix(
-                original, edited, attributes=scorer.attributes, edits=edits.names, visible=visible, seed=seed,
-                bootstrap=bootstrap,
+                original, edited, attributes=scorer.attributes, edits=edits.names, visible=visible, unit=unit,
+                seed=seed, bootstrap=bootstrap,
             )
         )  # fmt: skip
         accuracy.append(
@@ -169,15 +175,16 @@ def evaluate(
     )
 
 
-def name_directions(matrix: EffectMatrix) -> list[tuple[str, int] | None]:
-    """Attribute and sign that each direction moves most; None where no interval excludes zero."""
-    return name_components(matrix)
-
-
 @torch.no_grad()
 def score(network: Scorer | Embedder, images: Images, batch_size: int = 256) -> Tensor:
     """Scores or embeddings of many images, in batches."""
     return torch.cat([network(batch) for batch in images.split(batch_size)])
+
+
+def _unit(scorer: Scorer, edits: Edits) -> Tensor:
+    """Spread of each score over the reference samples, (attributes,)."""
+    scores = score(scorer, edits.reference)
+    return score_unit(scores, scorer.visible(scores))
 
 
 def _visible(scorer: Scorer, scores: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from hspace.checkpoints import DiffusionModel
 from hspace.directions.base import Directions, DirectionsMeta
-from hspace.evaluation import Edits, edit_samples, evaluate, name_directions, odd_effects
+from hspace.evaluation import Edits, edit_samples, evaluate, odd_effects
+from hspace.metrics.effect import name_components
 from hspace.types import InputError
 
 N = 12
@@ -46,7 +47,7 @@ def made_edits() -> Edits:
     edited = original.expand(2, 2, N, 3, 4, 4).clone()
     for i, strength in enumerate(strengths):
         edited[0, i, :, 0, 0, 0] += strength
-    return Edits(tuple(range(N)), ("mover", "idler"), strengths, original, edited)
+    return Edits(tuple(range(N)), ("mover", "idler"), strengths, original, edited, original)
 
 
 def make_directions(model: DiffusionModel, k: int = 2) -> Directions:
@@ -80,9 +81,11 @@ def test_a_direction_is_named_by_the_odd_part_of_its_effect() -> None:
     edits = made_edits()
     edits.edited[1] += 0.3  # the same at both signs: damage, not direction
     matrix = odd_effects(edits, Pixel(), seed=0, bootstrap=100)
-    assert name_directions(matrix) == [("first", 1), None]
+    assert name_components(matrix) == [("first", 1), None]
     with pytest.raises(InputError, match="both signs"):
-        odd_effects(Edits(edits.seeds, edits.names, (1.0, 2.0), edits.original, edits.edited), Pixel(), seed=0)
+        odd_effects(
+            Edits(edits.seeds, edits.names, (1.0, 2.0), edits.original, edits.edited, edits.original), Pixel(), seed=0
+        )
 
 
 def test_samples_are_edited_along_every_direction_at_every_strength(tiny_model: DiffusionModel) -> None:
@@ -92,5 +95,17 @@ def test_samples_are_edited_along_every_direction_at_every_strength(tiny_model: 
     assert edits.original.shape == (5, 3, 16, 16) and edits.edited.shape == (2, 2, 5, 3, 16, 16)
     change = (edits.edited - edits.original).abs().amax(dim=(3, 4, 5))
     assert (change > 1e-3).all()
-    again = edit_samples(tiny_model, directions.select([1]), range(5), strengths=[2.0], batch_size=10)
-    assert (again.edited[0, 0] - edits.edited[1, 1]).abs().max() < 1e-4
+    more = edit_samples(
+        tiny_model, directions.select([1]), range(5), strengths=[2.0], reference_seeds=range(3, 8), batch_size=10
+    )
+    assert (more.edited[0, 0] - edits.edited[1, 1]).abs().max() < 1e-4
+    assert len(more.reference) == 8 and torch.equal(more.reference[:5], more.original)
+
+
+def test_effects_are_counted_in_the_spread_of_the_reference_samples() -> None:
+    edits = made_edits()
+    reference = torch.cat([edits.original, torch.rand(100, 3, 4, 4)])
+    wide = Edits(edits.seeds, edits.names, edits.strengths, edits.original, edits.edited, reference)
+    judged = evaluate(wide, Pixel(), Colour(), [None, None], seed=0, bootstrap=100)
+    sd = reference[:, 0, 0, 0].double().std()
+    assert judged.effects[1].effect[0, 0] == pytest.approx(float(2 / sd), rel=1e-5)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from hspace.types import InputError
@@ -82,6 +83,7 @@ def effect_matrix(
     attributes: Sequence[str],
     edits: Sequence[str],
     visible: Tensor | None = None,
+    unit: Tensor | None = None,
     bootstrap: int = 1000,
     seed: int,
 ) -> EffectMatrix:
@@ -89,6 +91,7 @@ def effect_matrix(
 
     effect[i, j] = mean_s(score_j(edited_i of s) - score_j(s)) / sd_s(score_j(s)), with the n - 1 sd. The interval is
     the percentile bootstrap over samples: one draw resamples originals and all their edits together, the sd included.
+    A rare attribute has hardly any sd over a few samples: give `unit` then, from many unedited ones.
 
     Args:
         original: Scores of the unedited samples, (n, A).
@@ -96,6 +99,8 @@ def effect_matrix(
         attributes: Column ids, A.
         edits: Row ids, E.
         visible: Where both scores can be read, bool (n, A) or (E, n, A); the others are left out of mean and sd.
+        unit: The sd of each score over a larger set of unedited samples, (A,), which the bootstrap then keeps; None
+            takes that of `original`.
         bootstrap: Number of resamples, at least 100.
         seed: Key of the bootstrap's own generator.
 
@@ -119,7 +124,7 @@ def effect_matrix(
     draws = np.random.default_rng(seed).multinomial(num_samples, np.full(num_samples, 1 / num_samples), size=bootstrap)
     # The first row of weights, all ones, is the sample itself: estimate and resamples share one formula.
     weights = np.vstack([np.ones(num_samples), draws])
-    effects = _standardised_change(weights, before, after, counted)
+    effects = _standardised_change(weights, before, after, counted, unit)
     low, high = _percentiles(effects[1:], missing=np.isnan(effects[0]))
     return EffectMatrix(tuple(attributes), tuple(edits), effects[0], low, high)
 
@@ -141,8 +146,18 @@ def name_components(matrix: EffectMatrix) -> list[tuple[str, int] | None]:
     return names
 
 
-def _standardised_change(weights: np.ndarray, before: np.ndarray, after: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    """Weighted mean of (after - before) over the weighted sd of before: (draws, n) with (E, n, A) -> (draws, E, A)."""
+def score_unit(scores: Tensor, visible: Tensor) -> Tensor:
+    """The n - 1 sd of each score over the samples that show its attribute: (n, A) to (A,), nan under two samples."""
+    return torch.stack([column[seen].double().std() for column, seen in zip(scores.T, visible.T, strict=True)])
+
+
+def _standardised_change(
+    weights: np.ndarray, before: np.ndarray, after: np.ndarray, counted: np.ndarray, unit: Tensor | None
+) -> np.ndarray:
+    """Weighted mean of (after - before) over `unit`, or over the weighted sd of before.
+
+    (draws, n) with (E, n, A) gives (draws, E, A).
+    """
     # Centring keeps the sum-of-squares form of the variance exact to rounding.
     centred = (before - before.mean(axis=1, keepdims=True)) * counted
 
@@ -152,7 +167,7 @@ def _standardised_change(weights: np.ndarray, before: np.ndarray, after: np.ndar
     count = total(counted.astype(np.float64))
     with np.errstate(invalid="ignore", divide="ignore"):
         variance = (total(centred**2) - total(centred) ** 2 / count) / (count - 1)
-        sd = np.sqrt(np.maximum(variance, 0))
+        sd = np.sqrt(np.maximum(variance, 0)) if unit is None else unit.double().cpu().numpy()
         # Rounding leaves a constant score an sd of about 1e-16 of its size.
         constant = ~(sd > 1e-9 * np.abs(before).max(axis=1))
         return np.where(constant, np.nan, total(after - before) / count / np.where(constant, 1, sd))

@@ -43,7 +43,7 @@ def _recording(features: np.ndarray, model: DiffusionModel, path: Path) -> Recor
     return recorded
 
 
-def _error_of_subspace(a: torch.Tensor, b: np.ndarray) -> float:
+def _error_of_subspace(a: torch.Tensor, b: np.ndarray | None) -> float:
     """Sine of the largest principal angle between the rows' spans."""
     a64 = a.double()
     b64 = torch.from_numpy(np.array(b)).double()

@@ -74,6 +74,8 @@ def run(cfg: Config) -> Path:
             cfg.model.path, h_space=cfg.model.h_space, num_steps=cfg.diffusion.num_steps,
             spacing=cfg.diffusion.spacing, device=cfg.device, dtype=cfg.dtype,
         )  # fmt: skip
+    if cfg.method.path:
+        Directions.load(cfg.method.path).check(model)
     with track(cfg) as tracker:
         with watch.stage(f"discover: {cfg.method.name}"):
             directions = discover(cfg, model)

@@ -85,8 +85,15 @@ def track(cfg: Config) -> Iterator[Run]:
     """
     if cfg.tracking.mode != "disabled":
         cfg.output_dir.mkdir(parents=True, exist_ok=True)
-    with _data_dir(cfg.output_dir / "wandb"), _start(cfg) as run:
-        yield Run(run)
+    with _data_dir(cfg.output_dir / "wandb"):
+        run = _start(cfg)
+        # Not W&B's own context manager, which prints a traceback of whatever passes through it.
+        try:
+            yield Run(run)
+        except BaseException:
+            run.finish(exit_code=1)
+            raise
+        run.finish()
 
 
 def run_id(cfg: Config) -> str:

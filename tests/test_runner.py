@@ -1,0 +1,92 @@
+"""Whole runs of a tiny real pipeline through the installed command's own code."""
+
+import csv
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hspace.cli import main
+from hspace.directions.base import Directions
+
+ROOT = Path(__file__).parents[1]
+TINY = [
+    "diffusion.num_steps=3", "method.num_samples=12", "method.k=2", "edit.strengths=[-2,0,2]",
+    "evaluation.num_samples=4", "evaluation.bootstrap=100", "batch_size=32", "device=cpu",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_pipeline_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    words = [*TINY, f"model.path={tiny_pipeline_dir}", f"output_dir={folder / 'out'}", f"cache_dir={folder / 'cache'}"]
+    assert main(words) == 0
+    return folder
+
+
+def test_a_run_leaves_figures_tables_directions_and_its_record(finished: Path) -> None:
+    out = finished / "out"
+    for figure in ("directions", "effects", "samples"):
+        assert (out / "figures" / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
+    with (out / "tables" / "directions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["strength"]) for row in rows] == [-2.0, 2.0] * 2
+    assert all(-1 <= float(row["identity"]) <= 1 for row in rows)
+    record = json.loads((out / "run.json").read_text())
+    assert record["judge"] == "portraits-judge" and record["config"]["method"]["k"] == 2
+    assert record["seeds"]["discovery"] == {"first": 0, "count": 12}
+    assert record["seeds"]["evaluation"]["first"] == 2_000_000
+    assert record["versions"]["torch"] and record["seconds"]["edit"] > 0
+    directions = Directions.load(out / "directions.safetensors")
+    assert list(directions.meta.names) == record["names"] and directions.meta.unit == "std"
+    assert list((out / "wandb").glob("offline-run-*/run-*.wandb"))
+
+
+def test_other_strengths_and_the_control_reuse_what_was_sampled(finished: Path, tiny_pipeline_dir: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (finished / "cache").rglob("*.npy")}
+    shared = [*TINY, f"model.path={tiny_pipeline_dir}", f"cache_dir={finished / 'cache'}", "tracking.mode=disabled"]
+    assert main([*shared, "edit.strengths=[-1,1]", f"output_dir={finished / 'other'}"]) == 0
+    assert len(list((finished / "cache" / "discover").glob("*/directions.safetensors"))) == 1
+    assert main([*shared, "method=random", f"output_dir={finished / 'random'}"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in (finished / "cache").rglob("*.npy")} == before
+    found, control = (Directions.load(finished / name / "directions.safetensors") for name in ("out", "random"))
+    assert (found.norms() / control.norms() - 1).abs().max() < 1e-4
+    assert not list((finished / "random").glob("wandb/offline-run-*"))
+
+
+def test_directions_from_a_file_are_judged_like_found_ones(finished: Path, tiny_pipeline_dir: Path) -> None:
+    words = [word for word in TINY if not word.startswith("method.")]
+    words += [f"model.path={tiny_pipeline_dir}", "tracking.mode=disabled", f"cache_dir={finished / 'cache'}"]
+    words += ["method=file", f"method.path={finished / 'out' / 'directions.safetensors'}"]
+    assert main([*words, f"output_dir={finished / 'file'}"]) == 0
+    first, again = (json.loads((finished / name / "run.json").read_text()) for name in ("out", "file"))
+    assert first["results"] == pytest.approx(again["results"], abs=1e-4)
+
+
+def test_directions_that_do_not_fit_are_refused_before_anything_is_written(
+    finished: Path, tiny_pipeline_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"model.path={tiny_pipeline_dir}", "diffusion.num_steps=4", "method=file", "tracking.mode=disabled"]
+    words += [f"method.path={finished / 'out' / 'directions.safetensors'}", f"output_dir={finished / 'refused'}"]
+    assert main(words) == 2
+    assert "timesteps" in capsys.readouterr().err.splitlines()[-1]
+    assert not (finished / "refused").exists()
+
+
+def test_a_file_size_limit_is_one_line_and_leaves_nothing_half_written(tiny_pipeline_dir: Path, tmp_path: Path) -> None:
+    def limit_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+    words = [*TINY, f"model.path={tiny_pipeline_dir}", f"output_dir={tmp_path / 'out'}", f"cache_dir={tmp_path / 'cache'}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "hspace.cli", *words, "method.num_samples=40", "tracking.mode=disabled"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True, text=True, preexec_fn=limit_files,
+    )  # fmt: skip
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("hspace: error: ") and "h.npy" in last and "too large" in last
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"]

@@ -85,9 +85,11 @@ def pca(recorded: Recorded, model: DiffusionModel, *, k: int) -> Directions:
         residuals=torch.stack([solution.residuals for solution in solutions], dim=1).float(),
         correlation=torch.stack([correlation for _, correlation in steps], dim=1)[:, 1:].float().contiguous(),
     )
-    for component in broken_components(directions):
-        lowest = float(directions.correlation[component].min())  # pyright: ignore[reportOptionalSubscript]
-        logger.warning("component %d is broken: its correlation between steps falls to %.2f", component, lowest)
+    if broken := broken_components(directions):
+        logger.warning(
+            "%d of %d components are broken, not one direction at all steps: their correlation between neighbouring "
+            "steps falls under %g (%s)", len(broken), k, BROKEN, ", ".join(map(str, broken)),
+        )  # fmt: skip
     return directions
 
 

@@ -81,7 +81,12 @@ def test_a_file_size_limit_is_one_line_and_leaves_nothing_half_written(tiny_pipe
     def limit_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 
-    words = [*TINY, f"model.path={tiny_pipeline_dir}", f"output_dir={tmp_path / 'out'}", f"cache_dir={tmp_path / 'cache'}"]
+    words = [
+        *TINY,
+        f"model.path={tiny_pipeline_dir}",
+        f"output_dir={tmp_path / 'out'}",
+        f"cache_dir={tmp_path / 'cache'}",
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "hspace.cli", *words, "method.num_samples=40", "tracking.mode=disabled"],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True, text=True, preexec_fn=limit_files,

@@ -11,13 +11,14 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
-from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from hspace.files import write_bytes
 from hspace.metrics.effect import EffectMatrix
@@ -184,21 +185,17 @@ def _draw_curve(axes: Axes, label: str, curve: Sequence[Sequence[float]], color:
 
 
 def _tiles(images: Array, ndim: int) -> np.ndarray:
-    """Images as RGB uint8 (..., H, W, 3), enlarged by a whole factor with Lanczos' filter."""
-    array = images.detach().float().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
-    if array.ndim != ndim or array.shape[-3] not in (1, 3) or 0 in array.shape:
-        raise InputError(f"images must have {ndim} axes with 1 or 3 channels, got {array.shape}")
-    if not np.isfinite(array).all():
+    """Images as RGB uint8 (..., H, W, 3), enlarged by a whole factor with bicubic interpolation."""
+    tensor = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
+    tensor = tensor.detach().float().cpu()
+    if tensor.ndim != ndim or tensor.shape[-3] not in (1, 3) or 0 in tensor.shape:
+        raise InputError(f"images must have {ndim} axes with 1 or 3 channels, got {tuple(tensor.shape)}")
+    if not bool(tensor.isfinite().all()):
         raise InputError("images must be finite, got nan or inf")
-    pixels = np.rint((np.moveaxis(array, -3, -1).clip(-1, 1) + 1) * 127.5).astype(np.uint8)
-    pixels = np.broadcast_to(pixels, (*pixels.shape[:-1], 3))
-    height, width = pixels.shape[-3:-1]
-    factor = -(-TILE // min(height, width))
-    enlarged = [
-        np.asarray(Image.fromarray(picture).resize((factor * width, factor * height), Image.Resampling.LANCZOS))
-        for picture in pixels.reshape(-1, height, width, 3)
-    ]
-    return np.stack(enlarged).reshape(*pixels.shape[:-3], factor * height, factor * width, 3)
+    factor = -(-TILE // min(tensor.shape[-2:]))
+    large = functional.interpolate(tensor.clamp(-1, 1).flatten(0, -4), scale_factor=factor, mode="bicubic")
+    pixels = ((large.clamp(-1, 1) + 1) * 127.5).round().byte().expand(-1, 3, -1, -1).movedim(1, -1)
+    return pixels.unflatten(0, tensor.shape[:-3]).numpy()
 
 
 def _page(

@@ -1,5 +1,6 @@
-"""PCA of h at every step, exact while the samples fit a Gram matrix, streamed block Krylov above that."""
+"""PCA of h per step or of whole trajectories, exact while the samples fit a Gram matrix, by block Krylov above that."""
 
+import itertools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ BROKEN = 0.3
 
 @dataclass(frozen=True)
 class StepPCA:
-    """PCA of one step, n samples of d features.
+    """PCA of one step, or of all in one; n samples of d features.
 
     Attributes:
         mean: (d,) float32.
@@ -48,8 +49,10 @@ class StepPCA:
         return replace(self, components=self.components * signs[:, None], projections=self.projections * signs)
 
 
-def pca(recorded: Recorded, model: DiffusionModel, *, k: int) -> Directions:
+def pca(recorded: Recorded, model: DiffusionModel, *, k: int, joint: bool = False) -> Directions:
     """Principal components of h_t at every step; direction j is the j-th component of all steps.
+
+    Of a recording around one sample (`collect_around`) they are that sample's own, local ones.
 
     Strength is in standard deviations: directions[j, i] = component * sqrt(explained variance) of step i. The mean is
     saved and is no part of an edit.
@@ -61,6 +64,8 @@ def pca(recorded: Recorded, model: DiffusionModel, *, k: int) -> Directions:
         recorded: h of n samples, (steps, n, d) on disk, at most one piece of which is in memory at a time.
         model: The model that h was recorded on.
         k: Number of components, at most n - 1 and d.
+        joint: Whether to take the components of the concatenated trajectory h_{T:1} instead. A standard deviation is
+            then the whole trajectory's, steps share it as they vary, and there is no correlation to report.
 
     Returns:
         k directions of unit "std". A component whose |correlation| falls under .3 is reported.
@@ -73,17 +78,21 @@ def pca(recorded: Recorded, model: DiffusionModel, *, k: int) -> Directions:
     _check(recorded, model, k)
     features = recorded.open()
     solve = gram_pca if features.shape[1] <= GRAM_LIMIT else krylov_pca
-    steps = list(_aligned(solve(step, k) for step in features))
-    solutions = [solution for solution, _ in steps]
+    parts = [features] if joint else [features[i : i + 1] for i in range(len(features))]
+    solved = list(_aligned(solve(part, k) for part in parts))
+    solutions = [solution for solution, _ in solved]
     components = torch.stack([solution.components for solution in solutions], dim=1)
     variance = torch.stack([solution.explained_variance for solution in solutions], dim=1).float()
+    residuals = torch.stack([solution.residuals for solution in solutions], dim=1).float()
+    correlation = torch.stack([correlation for _, correlation in solved], dim=1)[:, 1:].float().contiguous()
+    shape = (len(features), *recorded.h_shape)
     directions = Directions(
-        directions=(components * variance.sqrt()[..., None]).unflatten(-1, recorded.h_shape),
-        meta=_meta(recorded, model, k),
-        mean=torch.stack([solution.mean for solution in solutions]).unflatten(-1, recorded.h_shape),
-        explained_variance=variance,
-        residuals=torch.stack([solution.residuals for solution in solutions], dim=1).float(),
-        correlation=torch.stack([correlation for _, correlation in steps], dim=1)[:, 1:].float().contiguous(),
+        directions=(components * variance.sqrt()[..., None]).reshape(k, *shape),
+        meta=_meta(recorded, model, k, joint),
+        mean=torch.stack([solution.mean for solution in solutions]).reshape(shape),
+        explained_variance=variance[:, 0] if joint else variance,
+        residuals=residuals[:, 0] if joint else residuals,
+        correlation=None if joint else correlation,
     )
     if broken := broken_components(directions):
         logger.warning(
@@ -106,10 +115,10 @@ def gram_pca(features: np.ndarray, k: int) -> StepPCA:
     Memory: 20 n² bytes (Gram matrix, its last product, its eigenvectors) + one chunk of 64 MB + 8 k d; time O(n² d).
 
     Args:
-        features: (n, d) float32, may be a memory map.
+        features: (steps, n, d) float32, may be a memory map; the steps of a sample are one vector of steps · d.
         k: Number of components.
     """
-    n, d = features.shape
+    n, d = _matrix_shape(features)
     gram, mean = torch.zeros(n, n, dtype=torch.float64), torch.empty(d)
     for columns, centre, centred in _centred_columns(features):
         mean[columns] = centre
@@ -130,12 +139,12 @@ def krylov_pca(features: np.ndarray, k: int) -> StepPCA:
     Memory: 24 d m bytes for a basis of m vectors (k + 8 more with every pass over the data) + one chunk of 64 MB.
 
     Args:
-        features: (n, d) float32, may be a memory map.
+        features: (steps, n, d) float32, may be a memory map; the steps of a sample are one vector of steps · d.
         k: Number of components.
 
     Source: Musco & Musco 2015 (arXiv 1504.05477), algorithm 2.
     """
-    d = features.shape[1]
+    _, d = _matrix_shape(features)
     mean = _mean(features)
     start = torch.randn(d, min(k + 8, d), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     basis = _orthonormal(start)
@@ -169,33 +178,41 @@ def _covariance_product(features: np.ndarray, mean: Tensor, block: Tensor) -> Te
     total, block = torch.zeros_like(block), block.float()
     for rows in _centred_rows(features, mean):
         total += rows.T @ (rows @ block)
-    return total / (len(features) - 1)
+    return total / (features.shape[1] - 1)
+
+
+def _matrix_shape(features: np.ndarray) -> tuple[int, int]:
+    """Rows and columns where the steps of a sample, (steps, n, d), are one row."""
+    steps, n, d = features.shape
+    return n, steps * d
 
 
 def _centred_columns(features: np.ndarray) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Chunks of columns: where they are, their mean, and all n samples of them with the mean taken off."""
-    n, d = features.shape
+    steps, n, d = features.shape
     width = max(1, CHUNK_BYTES // (4 * n))
-    for start in range(0, d, width):
-        columns = slice(start, min(start + width, d))
-        chunk = torch.from_numpy(np.array(features[:, columns], dtype=np.float32))
+    for step, start in itertools.product(range(steps), range(0, d, width)):
+        chunk = torch.from_numpy(np.array(features[step, :, start : start + width], dtype=np.float32))
         mean = chunk.mean(dim=0, dtype=torch.float64).float()
-        yield columns, mean, chunk.sub_(mean)
+        first = step * d + start
+        yield slice(first, first + len(mean)), mean, chunk.sub_(mean)
 
 
 def _centred_rows(features: np.ndarray, mean: Tensor) -> Iterator[Tensor]:
     """Chunks of samples with the mean taken off."""
-    n, d = features.shape
+    n, d = _matrix_shape(features)
     height = max(1, CHUNK_BYTES // (4 * d))
     for start in range(0, n, height):
-        yield torch.from_numpy(np.array(features[start : start + height], dtype=np.float32)).sub_(mean)
+        chunk = np.array(features[:, start : start + height].swapaxes(0, 1), dtype=np.float32, order="C")
+        yield torch.from_numpy(chunk).flatten(1).sub_(mean)
 
 
 def _mean(features: np.ndarray) -> Tensor:
     """Mean of the samples, (d,) float32, summed in float64."""
-    no_offset = torch.zeros(features.shape[1])
+    n, d = _matrix_shape(features)
+    no_offset = torch.zeros(d)
     total = sum(rows.sum(dim=0, dtype=torch.float64) for rows in _centred_rows(features, no_offset))
-    return (total / len(features)).float()  # pyright: ignore[reportAttributeAccessIssue]
+    return (total / n).float()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _orthonormal(columns: Tensor) -> Tensor:
@@ -255,7 +272,9 @@ def _check_rank(values: Tensor) -> None:
         raise InputError(f"k must be at most {rank}, the number of components with variance, got {len(values)}")
 
 
-def _meta(recorded: Recorded, model: DiffusionModel, k: int) -> DirectionsMeta:
+def _meta(recorded: Recorded, model: DiffusionModel, k: int, joint: bool) -> DirectionsMeta:
+    # Only the neighbours of one sample share their seed.
+    local = len(set(recorded.seeds)) < len(recorded.seeds)
     return DirectionsMeta(
         space="h",
         tap=recorded.h_space,
@@ -265,8 +284,8 @@ def _meta(recorded: Recorded, model: DiffusionModel, k: int) -> DirectionsMeta:
         prediction_type=model.schedule.prediction_type,
         model_id=model.model_id,
         model_sha256=recorded.model_sha256,
-        method="pca",
+        method=f"pca{' joint' if joint else ''}{' local' if local else ''}",
         names=tuple(f"component {j}" for j in range(k)),
         unit="std",
-        seeds=recorded.seeds,
+        seeds=tuple(dict.fromkeys(recorded.seeds)),
     )

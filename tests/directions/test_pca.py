@@ -13,7 +13,7 @@ from hspace.checkpoints import DiffusionModel
 from hspace.directions import pca as pca_module
 from hspace.directions.base import Directions
 from hspace.directions.pca import StepPCA, broken_components, gram_pca, krylov_pca, pca
-from hspace.sample import Recorded, collect
+from hspace.sample import Recorded, collect, collect_around, sample
 from hspace.types import InputError
 
 Solver = Callable[[np.ndarray, int], StepPCA]
@@ -56,7 +56,7 @@ def test_equals_sklearn(solve: Solver, n: int, d: int, monkeypatch: pytest.Monke
     # Chunks of a few rows or columns, so that streaming is what is tested.
     monkeypatch.setattr(pca_module, "CHUNK_BYTES", 4 * 7 * max(n, d))
     features = _features(n, d)
-    ours, reference = solve(features, 6), PCA(n_components=6, svd_solver="full").fit(features.astype(np.float64))
+    ours, reference = solve(features[None], 6), PCA(n_components=6, svd_solver="full").fit(features.astype(np.float64))
     assert np.abs(ours.mean.numpy() - reference.mean_).max() < 1e-5
     assert np.abs(ours.explained_variance.numpy() / reference.explained_variance_ - 1).max() < 1e-5
     assert _error_of_subspace(ours.components, reference.components_) < 1e-3
@@ -67,7 +67,7 @@ def test_equals_sklearn(solve: Solver, n: int, d: int, monkeypatch: pytest.Monke
 @SOLVERS
 def test_components_are_orthonormal_and_projections_are_theirs(solve: Solver) -> None:
     features = _features(60, 200)
-    result = solve(features, 10)
+    result = solve(features[None], 10)
     identity = result.components.double() @ result.components.double().T
     assert (identity - torch.eye(10)).abs().max() < 1e-6
     projections = (torch.from_numpy(features) - result.mean).double() @ result.components.double().T
@@ -77,7 +77,7 @@ def test_components_are_orthonormal_and_projections_are_theirs(solve: Solver) ->
 
 def test_krylov_equals_gram_at_a_slow_spectrum() -> None:
     features = _features(400, 500, decay=0.97)
-    gram, krylov = gram_pca(features, 8), krylov_pca(features, 8)
+    gram, krylov = gram_pca(features[None], 8), krylov_pca(features[None], 8)
     assert _error_of_subspace(krylov.components, gram.components.numpy()) < 1e-2
     assert (krylov.explained_variance / gram.explained_variance - 1).abs().max() < 1e-5
     assert krylov.residuals.max() <= 1e-4
@@ -87,14 +87,14 @@ def test_krylov_equals_gram_at_a_slow_spectrum() -> None:
 def test_every_component_of_few_samples_is_found(solve: Solver) -> None:
     features = _features(9, 40)
     reference = PCA(svd_solver="full").fit(features.astype(np.float64)).explained_variance_[:8]
-    assert np.abs(solve(features, 8).explained_variance.numpy() / reference - 1).max() < 1e-4
+    assert np.abs(solve(features[None], 8).explained_variance.numpy() / reference - 1).max() < 1e-4
 
 
 @SOLVERS
 def test_components_without_variance_are_refused(solve: Solver) -> None:
     rank_2 = _features(20, 2) @ _features(2, 30, seed=1)
     with pytest.raises(InputError, match="k must be at most 2"):
-        solve(rank_2, 3)
+        solve(rank_2[None], 3)
 
 
 @SOLVERS
@@ -104,7 +104,7 @@ def test_memory_is_one_chunk_and_not_the_data(solve: Solver, tmp_path: Path, mon
     features = np.load(tmp_path / "h.npy", mmap_mode="r")
     # numpy reports to tracemalloc, torch does not: chunks are numpy's.
     tracemalloc.start()
-    solve(features, 3)
+    solve(features[None], 3)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 4 * 2**16 < features.nbytes / 10
@@ -126,6 +126,47 @@ def test_real_recording_gives_directions_in_standard_deviations(tiny_model: Diff
         assert np.abs(ours - expected).max() < 1e-3 * np.abs(expected).max()
     # The edit at strength 1 is one standard deviation of what the samples do along the component.
     assert (directions.norms() / variance.sqrt() - 1).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("limit", [4000, 20])
+def test_joint_components_are_those_of_whole_trajectories(
+    tiny_model: DiffusionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    # Chunks of a few rows or columns, so that streaming is what is tested; the second limit takes block Krylov.
+    monkeypatch.setattr(pca_module, "CHUNK_BYTES", 2**16)
+    monkeypatch.setattr(pca_module, "GRAM_LIMIT", limit)
+    recorded = collect(tiny_model, range(25), tmp_path / "h.npy")
+    directions = pca(recorded, tiny_model, k=3, joint=True)
+    directions.check(tiny_model)
+    trajectories = recorded.open().swapaxes(0, 1).reshape(25, -1)
+    reference = PCA(n_components=3, svd_solver="full").fit(trajectories.astype(np.float64))
+    ours = directions.directions.flatten(1).numpy()
+    expected = reference.components_ * np.sqrt(reference.explained_variance_)[:, None]
+    expected *= np.sign((ours * expected).sum(axis=1, keepdims=True))
+    assert np.abs(ours - expected).max() < 1e-3 * np.abs(expected).max()
+    assert directions.mean is not None and directions.explained_variance is not None
+    assert np.abs(directions.mean.flatten().numpy() - reference.mean_).max() < 1e-5 * np.abs(reference.mean_).max()
+    assert np.abs(directions.explained_variance.numpy() / reference.explained_variance_ - 1).max() < 1e-4
+    assert directions.correlation is None and directions.meta.method == "pca joint"
+    directions.save(tmp_path / "d.safetensors")
+    assert Directions.load(tmp_path / "d.safetensors").meta == directions.meta
+
+
+def test_local_components_are_those_around_one_sample(tiny_model: DiffusionModel, tmp_path: Path) -> None:
+    center = tiny_model.latents([7])
+    recorded = collect_around(tiny_model, center, 20, tmp_path / "h.npy")
+    directions = pca(recorded, tiny_model, k=2)
+    h = sample(tiny_model, center.neighbours(range(20)), record_h=True).h
+    assert h is not None
+    for step in range(3):
+        reference = PCA(n_components=2, svd_solver="full").fit(h[:, step].flatten(1).double().numpy())
+        ours = directions.directions[:, step].flatten(1).numpy()
+        expected = reference.components_ * np.sqrt(reference.explained_variance_)[:, None]
+        expected *= np.sign((ours * expected).sum(axis=1, keepdims=True))
+        assert np.abs(ours - expected).max() < 1e-3 * np.abs(expected).max()
+    assert directions.meta.method == "pca local" and directions.meta.seeds == (7,)
+    everywhere = pca(collect(tiny_model, range(20), tmp_path / "all.npy"), tiny_model, k=2)
+    assert directions.norms().max() < everywhere.norms().max()
 
 
 def test_signs_follow_the_samples_even_where_the_component_turns(tiny_model: DiffusionModel, tmp_path: Path) -> None:

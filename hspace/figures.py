@@ -84,7 +84,9 @@ def strip_figure(
         return _save(figure, path)
 
 
-def grid_figure(images: Array, columns: int, path: str | Path, titles: Sequence[str] | None = None) -> Path:
+def grid_figure(
+    images: Array, columns: int, path: str | Path, titles: Sequence[str] | None = None, tile: int = TILE
+) -> Path:
     """Images in reading order.
 
     Args:
@@ -92,11 +94,12 @@ def grid_figure(images: Array, columns: int, path: str | Path, titles: Sequence[
         columns: Images per row, at least 1.
         path: PNG to write.
         titles: One short text per image, drawn above it.
+        tile: Images are enlarged by a whole factor to at least this many pixels a side.
 
     Raises:
         InputError: If a number does not fit or the images are not finite.
     """
-    tiles = _tiles(images, ndim=4)
+    tiles = _tiles(images, ndim=4, size=tile)
     if columns < 1:
         raise InputError(f"columns must be at least 1, got {columns}")
     if titles is not None and len(titles) != len(tiles):
@@ -184,15 +187,15 @@ def _draw_curve(axes: Axes, label: str, curve: Sequence[Sequence[float]], color:
     axes.plot(x, mean, "o-" if solid else "o--", color=color, linewidth=1.4, markersize=3, label=label)
 
 
-def _tiles(images: Array, ndim: int) -> np.ndarray:
-    """Images as RGB uint8 (..., H, W, 3), enlarged by a whole factor with bicubic interpolation."""
+def _tiles(images: Array, ndim: int, size: int = TILE) -> np.ndarray:
+    """Images as RGB uint8 (..., H, W, 3), bicubically enlarged by a whole factor to at least `size` pixels a side."""
     tensor = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
     tensor = tensor.detach().float().cpu()
     if tensor.ndim != ndim or tensor.shape[-3] not in (1, 3) or 0 in tensor.shape:
         raise InputError(f"images must have {ndim} axes with 1 or 3 channels, got {tuple(tensor.shape)}")
     if not bool(tensor.isfinite().all()):
         raise InputError("images must be finite, got nan or inf")
-    factor = -(-TILE // min(tensor.shape[-2:]))
+    factor = -(-size // min(tensor.shape[-2:]))
     large = functional.interpolate(tensor.clamp(-1, 1).flatten(0, -4), scale_factor=factor, mode="bicubic")
     pixels = ((large.clamp(-1, 1) + 1) * 127.5).round().byte().expand(-1, 3, -1, -1).movedim(1, -1)
     return pixels.unflatten(0, tensor.shape[:-3]).numpy()

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from tqdm import trange
 
 from hspace.data.artefacts import diffusion_artefacts
-from hspace.data.portraits import JUDGED, REGIONS, region_masks, render, resample_scene, sample_factors
-from hspace.data.rendered import CHUNK, Rendered, rendered, step_generator
+from hspace.data.portraits import JUDGED, REGIONS, region_masks, sample_factors
+from hspace.data.rendered import CHUNK, Rendered, rendered, rendered_pairs, step_generator
+from hspace.metrics.identity import true_accept_rate
 from hspace.scorers.networks import ARCHITECTURES, unit_norm
 from hspace.scorers.portraits import ScorerConfig, save_scorer
 
@@ -25,7 +26,6 @@ log = logging.getLogger("train_scorers")
 
 BINARY = torch.tensor([attribute.kind == "binary" for attribute in JUDGED])
 SPREAD = torch.tensor([(attribute.high - attribute.low) / 3.5 for attribute in JUDGED])
-MAX_FALSE_ACCEPTS = 0.01
 
 
 def attribute_loss(output: Tensor, labels: Tensor, visible: Tensor) -> Tensor:
@@ -127,29 +127,9 @@ def train_attributes(name: str, cfg: DictConfig) -> None:
     log.info("%s on held-out renders: %s", name, {key: round(value, 4) for key, value in figures.items()})
 
 
-def paired_people(n: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Two images each of n people, in different scenes: two (n, 3, size, size) uint8."""
-    generator = torch.Generator().manual_seed(seed)
-    people = sample_factors(generator, n)
-    views = []
-    for scene in (resample_scene(people, generator), resample_scene(people, generator)):
-        chunks = ({key: value[i : i + CHUNK] for key, value in scene.items()} for i in range(0, n, CHUNK))
-        views.append(torch.cat([((render(chunk, size) + 1) * 127.5).round().to(torch.uint8) for chunk in chunks]))
-    return views[0], views[1]
-
-
-def true_accept_rate(first: Tensor, second: Tensor) -> float:
-    """Share of same-person pairs accepted where 1% of different-person pairs are; rows i belong together."""
-    cosine = unit_norm(first) @ unit_norm(second).T
-    different = cosine[~torch.eye(len(cosine), dtype=torch.bool)]
-    # kthvalue rather than quantile, which refuses more than 2^24 values.
-    threshold = different.kthvalue(int((1 - MAX_FALSE_ACCEPTS) * len(different))).values
-    return (cosine.diagonal() > threshold).float().mean().item()
-
-
 def train_identity(cfg: DictConfig) -> None:
     """Trains and saves the identity encoder on pairs of images of one person in two scenes."""
-    first, second = paired_people(cfg.train_images // 2, cfg.size, cfg.identity.seed)
+    first, second = rendered_pairs(cfg.train_images // 2, cfg.size, cfg.identity.seed)
     torch.manual_seed(cfg.identity.seed)
     network = ARCHITECTURES[cfg.identity.architecture](cfg.identity.dim)
 
@@ -162,7 +142,10 @@ def train_identity(cfg: DictConfig) -> None:
         return margin_loss(*pair, scale=cfg.identity.scale, margin=cfg.identity.margin)
 
     train(network, loss_of_step, cfg.identity.seed, cfg)
-    views = [outputs(network, view.float() / 127.5 - 1) for view in paired_people(2048, cfg.size, cfg.held_out.seed)]
+    views = [
+        unit_norm(outputs(network, view.float() / 127.5 - 1))
+        for view in rendered_pairs(2048, cfg.size, cfg.held_out.seed)
+    ]
     figures = {"true_accept_rate": true_accept_rate(*views)}
     config = ScorerConfig("identity", cfg.identity.architecture, cfg.size, (), (), cfg.identity.dim, (), figures)
     save_scorer(Path(cfg.output) / "identity", config, network)

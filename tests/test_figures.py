@@ -56,14 +56,15 @@ def test_nothing_touches_the_edge_of_the_page(name: str, tmp_path: Path) -> None
         assert (edge == 255).all()
 
 
-def test_images_are_enlarged_by_a_whole_factor_and_in_place(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("tile", "factor"), [(TILE, -(-TILE // 32)), (70, 3)])
+def test_images_are_enlarged_by_a_whole_factor_and_in_place(tile: int, factor: int, tmp_path: Path) -> None:
     # Images of one colour survive any filter: each tile is a block of it.
     colors = torch.tensor([[1.0, -1, -1], [-1, 1, -1], [-1, -1, 1]])[:, :, None, None].expand(-1, -1, 32, 32)
-    pixels = _read(grid_figure(colors, 2, tmp_path / "grid.png"))
+    pixels = _read(grid_figure(colors, 2, tmp_path / "grid.png", tile=tile))
     centres = []
     for color in np.eye(3, dtype=np.int64) * 255:
         rows, columns = np.nonzero((pixels == color).all(axis=-1))
-        assert np.ptp(rows) + 1 == np.ptp(columns) + 1 == -(-TILE // 32) * 32
+        assert np.ptp(rows) + 1 == np.ptp(columns) + 1 == factor * 32
         centres.append((rows.mean(), columns.mean()))
     assert centres[0][0] == centres[1][0] < centres[2][0]
     assert centres[0][1] == centres[2][1] < centres[1][1]

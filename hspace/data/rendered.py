@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from hspace.data.portraits import labels, render, sample_factors, visibility
+from hspace.data.portraits import Factors, labels, render, resample_scene, sample_factors, visibility
 from hspace.files import write_atomic
 
 log = logging.getLogger(__name__)
@@ -52,16 +52,36 @@ def rendered(n: int, size: int, seed: int, cache_dir: Path, *, correlated: bool 
     if not path.exists():
         log.info("painting %d portraits at %d pixels into %s", n, size, path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        images = np.concatenate([_paint(factors, start, size) for start in tqdm(range(0, n, CHUNK), disable=None)])
+        images = _paint(factors, size)
         with write_atomic(path) as temporary, open(temporary, "wb") as stream:
             np.save(stream, images)
     images = torch.from_numpy(np.load(path, allow_pickle=False))
     return Rendered(images, labels(factors), visibility(factors))
 
 
-def _paint(factors: dict[str, Tensor], start: int, size: int) -> np.ndarray:
-    chunk = {name: value[start : start + CHUNK] for name, value in factors.items()}
-    return ((render(chunk, size) + 1) * 127.5).round().to(torch.uint8).numpy()
+def rendered_pairs(n: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Two images each of n people, in scenes that have nothing to do with each other.
+
+    Args:
+        n: Number of people.
+        size: Height and width in pixels.
+        seed: Seed of the people and their scenes.
+
+    Returns:
+        Two (n, 3, size, size) uint8; row i of both shows person i.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    people = sample_factors(generator, n)
+    scenes = [resample_scene(people, generator) for _ in range(2)]
+    first, second = (torch.from_numpy(_paint(scene, size)) for scene in scenes)
+    return first, second
+
+
+def _paint(factors: Factors, size: int) -> np.ndarray:
+    """Images as uint8, (n, 3, size, size)."""
+    starts = tqdm(range(0, len(factors["age"]), CHUNK), disable=None)
+    chunks = ({name: value[start : start + CHUNK] for name, value in factors.items()} for start in starts)
+    return np.concatenate([((render(chunk, size) + 1) * 127.5).round().to(torch.uint8).numpy() for chunk in chunks])
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:

@@ -73,6 +73,29 @@ def identity_preservation(original: Tensor, edited: Tensor) -> Interval:
     return identity.compute()
 
 
+def true_accept_rate(first: Tensor, second: Tensor, false_accepts: float = 0.01) -> float:
+    """How often two images of one person are recognised as such.
+
+    Args:
+        first: Unit-norm embeddings of n people, (n, dim).
+        second: Of the same people in other images, (n, dim); row i belongs to row i of `first` alone.
+        false_accepts: Share of the pairs of different people that the threshold lets pass.
+
+    Returns:
+        Share of the n pairs whose cosine is above the threshold, in [0, 1].
+
+    Raises:
+        InputError: If the shapes differ, or a norm is not 1 to 1e-3.
+    """
+    if first.ndim != 2 or first.shape != second.shape:
+        raise InputError(f"embeddings must be two (n, dim) of one shape, got {[*first.shape]} and {[*second.shape]}")
+    cosine = _unit_norm(first) @ _unit_norm(second).T
+    different = cosine[~torch.eye(len(cosine), dtype=torch.bool)]
+    # kthvalue rather than quantile, which refuses more than 2^24 values.
+    threshold = different.kthvalue(max(int((1 - false_accepts) * len(different)), 1)).values
+    return float((cosine.diagonal() > threshold).double().mean())
+
+
 def _unit_norm(embeddings: Tensor) -> Tensor:
     """The embeddings in float64, after a check that their norms are 1."""
     embeddings = embeddings.double()

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from hspace.data.portraits import labels, render, sample_factors
-from hspace.data.rendered import rendered
+from hspace.data.portraits import labels, render, resample_scene, sample_factors
+from hspace.data.rendered import rendered, rendered_pairs
 
 
 def test_images_and_labels_belong_together_and_survive_the_disk(tmp_path: Path) -> None:
@@ -17,3 +17,13 @@ def test_images_and_labels_belong_together_and_survive_the_disk(tmp_path: Path) 
     factors = sample_factors(torch.Generator().manual_seed(5), 300)
     assert torch.equal(read.labels, labels(factors))
     assert (read.batch(torch.tensor([299])) - render(factors, 16)[299:]).abs().max() < 1 / 255
+
+
+def test_pairs_show_one_person_in_two_scenes() -> None:
+    first, second = rendered_pairs(5, 16, seed=3)
+    generator = torch.Generator().manual_seed(3)
+    people = sample_factors(generator, 5)
+    for view in (first, second):
+        exact = render(resample_scene(people, generator), 16)
+        assert (view / 127.5 - 1 - exact).abs().max() < 1 / 255
+    assert not torch.equal(first, second)

@@ -1,9 +1,10 @@
 import pytest
 import torch
+from sklearn.metrics import roc_curve
 from torch.nn.functional import normalize
 from torchmetrics.functional import pairwise_cosine_similarity
 
-from hspace.metrics.identity import IdentityPreservation, identity_preservation
+from hspace.metrics.identity import IdentityPreservation, identity_preservation, true_accept_rate
 from hspace.types import InputError
 
 
@@ -49,3 +50,17 @@ def test_bad_input_is_named() -> None:
         identity_preservation(original, edited[:39])
     with pytest.raises(InputError, match="at least two pairs"):
         identity_preservation(original[:1], edited[:1])
+
+
+def test_true_accept_rate_is_a_point_of_the_roc_curve() -> None:
+    original, edited = _embeddings(200)
+    cosine = original @ edited.T
+    same = torch.eye(200, dtype=torch.bool)
+    false_positive, true_positive, _ = roc_curve(same.flatten(), cosine.flatten(), drop_intermediate=False)
+    for allowed in (0.01, 0.1):
+        expected = float(true_positive[false_positive <= allowed].max())
+        assert 0.1 < expected < 1
+        assert true_accept_rate(original, edited, allowed) == pytest.approx(expected, abs=1 / 200)
+    assert true_accept_rate(original, original) == 1.0
+    with pytest.raises(InputError, match="one shape"):
+        true_accept_rate(original, edited[:3])

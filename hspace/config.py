@@ -15,11 +15,37 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
-from hspace.rules import choice, filepath, flag, number, one_or_several, optional, several, text, unknown, whole, word
+from hspace.rules import (
+    choice,
+    filepath,
+    flag,
+    number,
+    one_or_several,
+    optional,
+    several,
+    text,
+    text_or_several,
+    unknown,
+    whole,
+    word,
+)
 from hspace.types import InputError
 
-METHOD_KEYS = {"pca": ("k", "num_samples"), "random": ("k", "num_samples"), "file": ("path",)}
-"""The settings that each method reads; `parse` refuses the others, which would be ignored."""
+METHOD_KEYS = {
+    "pca": {"k", "num_samples", "joint"},
+    "local_pca": {"k", "num_samples", "sample"},
+    "random": {"k", "num_samples"},
+    "jacobian": {"k", "sample"},
+    "supervised": {"attribute", "k", "num_samples", "space"},
+    "file": {"path"},
+}
+"""The settings that each method needs."""
+
+OPTIONAL_KEYS = {
+    "jacobian": {"mask", "outside", "block_size", "steps"},
+    "supervised": {"conditions", "balance", "classifier"},
+}
+"""Those that it reads where they are given; `parse` refuses the others, which would be ignored."""
 
 SCORERS = ("portraits-annotator", "portraits-judge")
 """Scorers that can be chosen by name."""
@@ -69,17 +95,22 @@ class DiffusionConfig:
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """How directions are found; what a method does not read (`METHOD_KEYS`) is None.
+    """How directions are found; what a method does not read (`METHOD_KEYS`, `OPTIONAL_KEYS`) is None.
 
     Attributes:
         name: The method.
         path: File of directions that were found before.
-        k: Number of directions.
+        k: Number of directions (per step: jacobian), or of examples on each side (supervised).
         num_samples: Generated samples to discover with.
+        joint: Whether all steps share one PCA.
+        sample: Seed of the one sample that the directions belong to.
         attribute: Attribute that the direction is to change.
-        conditions: Attributes that it is not to change.
-        mask: Region of interest: an image file or a named region.
-        outside: Whether the region is what lies outside the mask.
+        conditions: Attributes whose own directions are projected off it.
+        balance: Attribute in which the examples are not to differ.
+        classifier: Linear classifier whose boundary gives the direction; None is the difference of the means.
+        space: Where the direction lies: h or x_T.
+        mask: Region of interest: a PNG file, a named region, or [top, left, bottom, right] in fractions.
+        outside: nullspace keeps to directions that leave the outside of the mask alone.
         block_size: Directions sought at a time, which bounds memory.
         steps: Step indices at which directions are sought.
     """
@@ -88,10 +119,15 @@ class MethodConfig:
     path: Annotated[Path | None, optional(filepath)] = None
     k: Annotated[int | None, optional(whole(1))] = None
     num_samples: Annotated[int | None, optional(whole(2, MAX_SAMPLES))] = None
+    joint: Annotated[bool | None, optional(flag)] = None
+    sample: Annotated[int | None, optional(whole(0, MAX_SAMPLES - 1))] = None
     attribute: Annotated[str | None, optional(word)] = None
     conditions: Annotated[tuple[str, ...] | None, optional(several(word))] = None
-    mask: Annotated[str | None, optional(text)] = None
-    outside: Annotated[bool | None, optional(flag)] = None
+    balance: Annotated[str | None, optional(word)] = None
+    classifier: Annotated[str | None, optional(choice("logistic", "svm"))] = None
+    space: Annotated[str | None, optional(choice("h", "x_T"))] = None
+    mask: Annotated[str | tuple[float, ...] | None, optional(text_or_several(number(0, 1)))] = None
+    outside: Annotated[str | None, optional(choice("nullspace"))] = None
     block_size: Annotated[int | None, optional(whole(1))] = None
     steps: Annotated[tuple[int, ...] | None, optional(several(whole(0), at_least=1))] = None
 
@@ -202,9 +238,9 @@ def check_attributes(config: Config, known: Collection[str]) -> None:
     Raises:
         InputError: If one is not.
     """
-    for key, name in [("method.attribute", config.method.attribute)] + [
-        ("method.conditions", condition) for condition in config.method.conditions or ()
-    ]:
+    method = config.method
+    named = [("method.attribute", method.attribute), ("method.balance", method.balance)]
+    for key, name in named + [("method.conditions", condition) for condition in method.conditions or ()]:
         if name is not None and name not in known:
             raise InputError(unknown(key, name, known))
 
@@ -253,17 +289,36 @@ def _value(hint: Any, key: str, value: Any) -> Any:
 
 
 def _check_method(config: Config) -> None:
-    method, read = config.method, METHOD_KEYS[config.method.name]
+    method, needed = config.method, METHOD_KEYS[config.method.name]
+    read = needed | OPTIONAL_KEYS.get(method.name, set())
     for key, value in vars(method).items():
         if key != "name" and value is not None and key not in read:
-            raise InputError(f"method.{key} is not read by method {method.name!r}, which reads {', '.join(read)}")
-        if key in read and value is None:
+            names = ", ".join(sorted(read))
+            raise InputError(f"method.{key} is not read by method {method.name!r}, which reads {names}")
+        if key in needed and value is None:
             raise InputError(f"method.{key} is missing: method {method.name!r} needs it")
-    if method.k is not None and method.num_samples is not None and method.k >= method.num_samples:
+    if method.name == "supervised":
+        _check_examples(method)
+    elif method.k is not None and method.num_samples is not None and method.k >= method.num_samples:
         raise InputError(
             f"method.k must be below method.num_samples={method.num_samples} (n samples span n - 1 components), "
             f"got {method.k}"
         )
+    if method.steps and max(method.steps) >= config.diffusion.num_steps:
+        raise InputError(
+            f"method.steps must be below diffusion.num_steps={config.diffusion.num_steps}, got {max(method.steps)}"
+        )
+
+
+def _check_examples(method: MethodConfig) -> None:
+    assert method.k is not None and method.num_samples is not None
+    if 2 * method.k > method.num_samples:
+        raise InputError(
+            f"method.k must be at most half of method.num_samples={method.num_samples} (k examples on each side), "
+            f"got {method.k}"
+        )
+    if method.conditions and method.attribute in method.conditions:
+        raise InputError(f"method.conditions must not name method.attribute itself, got {method.attribute}")
 
 
 def _check_edit(config: Config) -> None:
@@ -277,7 +332,11 @@ def _check_edit(config: Config) -> None:
         )
     if not any(edit.strengths):
         raise InputError(f"edit.strengths must hold a number besides 0, got {list(edit.strengths)}")
-    if edit.components and config.method.k is not None and max(edit.components) >= config.method.k:
+    if (
+        edit.components
+        and config.method.name in ("pca", "local_pca", "random")
+        and max(edit.components) >= (config.method.k or 0)
+    ):
         raise InputError(
             f"edit.components must be indices below method.k={config.method.k}, got {max(edit.components)}"
         )

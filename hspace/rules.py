@@ -89,6 +89,11 @@ def one_or_several(rule: Rule) -> Rule:
     return lambda key, value: several(rule, at_least=1)(key, value) if isinstance(value, list) else rule(key, value)
 
 
+def text_or_several(rule: Rule) -> Rule:
+    """Text, or a list of values that keep the rule."""
+    return lambda key, value: several(rule, at_least=1)(key, value) if isinstance(value, list) else text(key, value)
+
+
 def optional(rule: Rule) -> Rule:
     """Null, or a value that keeps the rule."""
     return lambda key, value: None if value is None else rule(key, value)

@@ -10,29 +10,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from hspace import report
-from hspace.cache import cached, key_sha256
 from hspace.checkpoints import DiffusionModel, load_model
-from hspace.config import Config, check_attributes, to_dict
+from hspace.config import Config, check_attributes
 from hspace.directions.base import Directions
-from hspace.directions.pca import pca
-from hspace.directions.random import random
+from hspace.discover import discover
 from hspace.evaluation import Edits, Evaluation, edit_samples, evaluate, odd_effects
 from hspace.latents import check_disjoint, seed_range
 from hspace.metrics.effect import name_components
-from hspace.sample import Recorded, collect
 from hspace.scorers.portraits import load_identity, load_scorer
 from hspace.tracking import Run, track
 from hspace.types import Scorer
 
 log = logging.getLogger(__name__)
 
-COLLECT_VERSION = 1
-DISCOVER_VERSION = 1
 NAMING_SAMPLES = 24
 """Calibration samples on which directions are named."""
 REFERENCE_SAMPLES = 128
@@ -78,7 +72,7 @@ def run(cfg: Config) -> Path:
         Directions.load(cfg.method.path).check(model)
     with track(cfg) as tracker:
         with watch.stage(f"discover: {cfg.method.name}"):
-            directions = discover(cfg, model)
+            directions = discover(cfg, model, annotator)
         seeds = {
             "discovery": directions.meta.seeds,
             "calibration": seed_range("calibration", REFERENCE_SAMPLES),
@@ -98,50 +92,18 @@ def run(cfg: Config) -> Path:
     return written.figure
 
 
-def discover(cfg: Config, model: DiffusionModel) -> Directions:
-    """The method's directions: from a file, or found, or from the cache where the same were found before.
-
-    Raises:
-        InputError: If directions from a file do not fit the model.
-    """
-    directions = Directions.load(cfg.method.path) if cfg.method.path else _discovered(cfg, model)
-    directions.check(model)
-    return directions if cfg.edit.components is None else directions.select(cfg.edit.components)
-
-
-def _discovered(cfg: Config, model: DiffusionModel) -> Directions:
-    num_samples, k = cfg.method.num_samples, cfg.method.k
-    assert num_samples is not None and k is not None, "the configuration was checked"
-    seeds = seed_range("discovery", num_samples)
-    key = _discover_key(cfg, model, seeds)
-
-    def build(folder: Path) -> None:
-        directions = pca(_recorded(cfg, model, seeds), model, k=k)
-        if cfg.method.name == "random":
-            directions = random(directions, seed=cfg.seed)
-        meta = replace(directions.meta, config_sha256=key_sha256(key), injection=cfg.diffusion.injection)
-        replace(directions, meta=meta).save(folder / "directions.safetensors")
-
-    return Directions.load(cached(cfg.cache_dir, "discover", key, build) / "directions.safetensors")
-
-
-def _recorded(cfg: Config, model: DiffusionModel, seeds: tuple[int, ...]) -> Recorded:
-    """Recorded h of the discovery samples, on disk; shared by all methods and numbers of components."""
-
-    def build(folder: Path) -> None:
-        collect(model, seeds, folder / "h.npy", eta=cfg.diffusion.eta, batch_size=cfg.batch_size)
-
-    return Recorded.load(cached(cfg.cache_dir, "collect", _collect_key(cfg, model, seeds), build) / "h.npy")
-
-
 def name(
     cfg: Config, model: DiffusionModel, directions: Directions, annotator: Scorer, seeds: tuple[int, ...]
 ) -> tuple[Directions, list[tuple[str, int] | None]]:
     """Names each direction by the attribute that it moves most, and turns it so that it raises that attribute.
 
+    A supervised direction has its attribute already.
+
     Returns:
         The directions with names such as "component 3: yaw", and the target of each.
     """
+    if cfg.method.attribute is not None:
+        return directions, [(cfg.method.attribute, 1)] * len(directions.meta.names)
     largest = max(abs(strength) for strength in cfg.edit.strengths)
     edits = _edit(cfg, model, directions, seeds, NAMING_SAMPLES, (-largest, largest))
     targets = name_components(odd_effects(edits, annotator, seed=cfg.seed, bootstrap=cfg.evaluation.bootstrap))
@@ -167,27 +129,6 @@ def _edit(
         eta=cfg.diffusion.eta, injection=cfg.diffusion.injection, start=cfg.edit.start, stop=cfg.edit.stop,
         batch_size=cfg.batch_size,
     )  # fmt: skip
-
-
-def _collect_key(cfg: Config, model: DiffusionModel, seeds: tuple[int, ...]) -> dict[str, Any]:
-    return {
-        "version": COLLECT_VERSION,
-        "model": model.model_sha256,
-        "h_space": cfg.model.h_space,
-        "timesteps": list(model.schedule.timesteps),
-        "alpha_bar": key_sha256({"alpha_bar": list(model.schedule.alpha_bar), "final": model.schedule.final_alpha_bar}),
-        "prediction_type": model.schedule.prediction_type,
-        "eta": list(model.schedule.etas(cfg.diffusion.eta)),
-        "dtype": cfg.dtype,
-        "seeds": [seeds[0], len(seeds)],
-    }
-
-
-def _discover_key(cfg: Config, model: DiffusionModel, seeds: tuple[int, ...]) -> dict[str, Any]:
-    # PCA draws nothing: only methods that do depend on the seed.
-    drawn = {"seed": cfg.seed} if cfg.method.name == "random" else {}
-    key = {"version": DISCOVER_VERSION, "method": to_dict(cfg)["method"], "injection": cfg.diffusion.injection, **drawn}
-    return key | {"collect": _collect_key(cfg, model, seeds)}
 
 
 def _track(tracker: Run, cfg: Config, judged: Evaluation, written: report.Written) -> None:

@@ -95,3 +95,60 @@ def test_a_file_size_limit_is_one_line_and_leaves_nothing_half_written(tiny_pipe
     last = done.stderr.splitlines()[-1]
     assert last.startswith("hspace: error: ") and "h.npy" in last and "too large" in last
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"]
+
+
+@pytest.mark.parametrize(
+    ("method", "names"),
+    [
+        (["method=local_pca", "method.k=1", "method.num_samples=4"], 1),
+        (["method=pca", "method.k=2", "method.num_samples=12", "method.joint=true"], 2),
+        (["method=jacobian", "method.k=1", "method.steps=[0,2]", "method.mask=[0,0,0.5,1]"], 2),
+        (["method=supervised", "method.attribute=skin", "method.k=4", "method.num_samples=12"], 1),
+        (
+            [
+                "method=supervised",
+                "method.attribute=skin",
+                "method.conditions=[yaw]",
+                "method.k=4",
+                "method.num_samples=12",
+            ],
+            1,
+        ),
+        (
+            [
+                "method=supervised",
+                "method.attribute=skin",
+                "method.classifier=svm",
+                "method.k=4",
+                "method.num_samples=12",
+            ],
+            1,
+        ),
+        (["method=supervised", "method.attribute=skin", "method.space=x_T", "method.k=4", "method.num_samples=12"], 1),
+    ],
+)
+def test_every_method_runs(
+    finished: Path, tiny_pipeline_dir: Path, tmp_path: Path, method: list[str], names: int
+) -> None:
+    words = [word for word in TINY if not word.startswith("method.")] + method
+    words += [f"model.path={tiny_pipeline_dir}", "tracking.mode=disabled", f"cache_dir={finished / 'cache'}"]
+    assert main([*words, f"output_dir={tmp_path}"]) == 0
+    directions = Directions.load(tmp_path / "directions.safetensors")
+    assert len(directions.meta.names) == names
+    if "method.attribute=skin" in method:
+        assert directions.meta.names[0].startswith("skin")
+        assert json.loads((tmp_path / "run.json").read_text())["results"]["accuracy/direction_0"] >= 0
+
+
+def test_another_mask_on_the_same_sample_finds_other_directions(
+    finished: Path, tiny_pipeline_dir: Path, tmp_path: Path
+) -> None:
+    words = [word for word in TINY if not word.startswith("method.")]
+    words += [f"model.path={tiny_pipeline_dir}", "tracking.mode=disabled", f"cache_dir={finished / 'cache'}"]
+    words += ["method=jacobian", "method.k=1", "method.steps=[1]"]
+    for name, mask in (("top", "[0,0,0.5,1]"), ("bottom", "[0.5,0,1,1]"), ("again", "[0,0,0.5,1]")):
+        assert main([*words, f"method.mask={mask}", f"output_dir={tmp_path / name}"]) == 0
+    top, bottom, again = (
+        Directions.load(tmp_path / name / "directions.safetensors").directions for name in ("top", "bottom", "again")
+    )
+    assert (top - again).abs().max() == 0 and (top.flatten() @ bottom.flatten()).abs() < 0.99 * top.square().sum()

@@ -18,7 +18,7 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from diffusers.training_utils import EMAModel
 from omegaconf import DictConfig, OmegaConf
 
-from hspace.data.rendered import Rendered, rendered
+from hspace.data.rendered import Rendered, rendered, step_generator
 
 log = logging.getLogger("train_ddpm")
 
@@ -36,7 +36,7 @@ def loss_of_step(
 
     Model times are stratified over the batch, which lowers the variance of the gradient.
     """
-    generator = torch.Generator().manual_seed((cfg.seed << 32) + step)
+    generator = step_generator(cfg.seed, step)
     index = torch.randint(len(data.images), (cfg.batch_size,), generator=generator)
     strata = (torch.arange(cfg.batch_size) + torch.rand(cfg.batch_size, generator=generator)) / cfg.batch_size
     x_0 = data.batch(index)

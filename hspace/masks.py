@@ -1,0 +1,99 @@
+"""Regions of interest: a rectangle, a PNG file or a named region becomes a mask on the grid of x_t."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool
+from PIL import Image
+from torch import Tensor
+
+from hspace.types import Images, InputError, RegionNetwork
+
+Mask = Bool[Tensor, "rows columns"]
+"""True where the prediction counts, on the grid of x_t; a latent model's grid is coarser than its images."""
+
+
+def make_mask(
+    region: str | Sequence[float],
+    size: tuple[int, int],
+    *,
+    image: Images | None = None,
+    network: RegionNetwork | None = None,
+) -> Mask:
+    """The mask that a configuration's `mask` means.
+
+    Args:
+        region: `[top, left, bottom, right]` in fractions of the image, the path of a PNG, or a region's name.
+        size: (height, width) of x_t.
+        image: The sample's final image, (1, channel, height, width) in [-1, 1], where a region is named.
+        network: What knows the regions, where one is named.
+
+    Raises:
+        InputError: If the region is of no kind, cannot be read or found, or holds no pixel of the grid.
+    """
+    if not isinstance(region, str):
+        return rectangle_mask(region, size)
+    if region.lower().endswith(".png"):
+        return png_mask(region, size)
+    if network is None or image is None:
+        raise InputError(f"mask {region} is a named region, and this model has no network that knows regions")
+    return region_mask(region, image, network, size)
+
+
+def rectangle_mask(box: Sequence[float], size: tuple[int, int]) -> Mask:
+    """The pixels whose centres lie in a rectangle.
+
+    Args:
+        box: top, left, bottom, right in fractions of the image, in [0, 1].
+        size: (height, width) of x_t.
+
+    Raises:
+        InputError: If these are not four such numbers, or no pixel's centre is inside.
+    """
+    if len(box) != 4 or not all(isinstance(edge, int | float) and 0 <= edge <= 1 for edge in box):
+        raise InputError(f"a mask's rectangle is [top, left, bottom, right] in fractions of 0 to 1, got {list(box)}")
+    top, left, bottom, right = box
+    rows, columns = ((torch.arange(length) + 0.5) / length for length in size)
+    inside = ((rows >= top) & (rows < bottom))[:, None] & ((columns >= left) & (columns < right))
+    return _not_empty(inside, str(list(box)))
+
+
+def png_mask(path: str | Path, size: tuple[int, int]) -> Mask:
+    """The pixels of a PNG that are lighter than 50% grey, resized to the grid by nearest neighbours.
+
+    Raises:
+        InputError: If the file is missing or no PNG, or no pixel is light.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as file:
+            # Pillow clips 16-bit grey at 255 instead of scaling it.
+            is_light = np.array(file) > 32767 if file.mode.startswith("I") else np.array(file.convert("L")) > 127
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"mask {path} is no readable PNG: {error}") from error
+    return _not_empty(_resized(torch.from_numpy(is_light), size), str(path))
+
+
+def region_mask(name: str, image: Images, network: RegionNetwork, size: tuple[int, int]) -> Mask:
+    """A named region of one image, resized to the grid by nearest neighbours.
+
+    Raises:
+        InputError: If the network knows no such region, or the image shows none of it.
+    """
+    if name not in network.regions:
+        raise InputError(f"mask must be one of {', '.join(network.regions)}, a rectangle or a PNG file, got {name}")
+    return _not_empty(_resized(network(image)[name][0], size), name)
+
+
+def _resized(mask: Bool[Tensor, "height width"], size: tuple[int, int]) -> Mask:
+    return F.interpolate(mask[None, None].float(), size, mode="nearest-exact")[0, 0] > 0.5
+
+
+def _not_empty(mask: Mask, name: str) -> Mask:
+    if not mask.any():
+        raise InputError(
+            f"mask {name} holds no pixel of the {mask.shape[0]} x {mask.shape[1]} grid; choose a larger one"
+        )
+    return mask

@@ -4,6 +4,7 @@ The edit is exactly strength x direction; what a strength means is in the direct
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -17,6 +18,25 @@ from hspace.types import InputError
 
 Edits = Float[Tensor, "batch edits channel height width"]
 """Edited images, (batch, edits, channel, height, width)."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One direction at one strength in a window of steps, to be added to others.
+
+    Attributes:
+        directions: Directions of h or of x_T.
+        component: Which of them.
+        strength: Factor of the direction, in its unit.
+        start: First edited step; 0 is the noisiest.
+        stop: First step that is not edited any more; None edits to the end.
+    """
+
+    directions: Directions
+    component: int
+    strength: float
+    start: int = 0
+    stop: int | None = None
 
 
 def edit(
@@ -53,11 +73,7 @@ def edit(
         InputError: If the directions do not fit the model, or an argument is out of range.
     """
     directions.check(model)
-    k = len(directions.directions)
-    if not 0 <= component < k:
-        raise InputError(f"component must be in [0, {k}), got {component}")
-    weights = torch.zeros(len(strengths), k)
-    weights[:, component] = torch.tensor(strengths, dtype=torch.float32)
+    weights = _weights(directions, component, strengths)
     offsets = edit_offsets(directions, weights, len(model.schedule.timesteps), start, stop)
     return apply_offsets(model, latents, offsets, eta=eta, injection=injection, batch_size=batch_size)
 
@@ -99,6 +115,57 @@ def edit_offsets(
     return offsets
 
 
+def sum_offsets(model: DiffusionModel, terms: Sequence[Term]) -> Tensor:
+    """One edit: the sum of all terms, for `apply_offsets`.
+
+    Args:
+        model: The model that the directions belong to.
+        terms: Any number of terms, all of h or all of x_T.
+
+    Returns:
+        Offsets, (1, steps, channel, height, width), or without the steps for x_T.
+
+    Raises:
+        InputError: If there is no term, one does not fit the model, or their spaces differ.
+    """
+    return _term_offsets(model, terms).sum(0, keepdim=True)
+
+
+def sequence_offsets(model: DiffusionModel, terms: Sequence[Term]) -> Tensor:
+    """As many edits as terms, for `apply_offsets`: the first one, the first two together, and so on.
+
+    Args, Returns and Raises are those of `sum_offsets`, with one row per term.
+
+    Source: Haas et al. 2024, fig. 8b.
+    """
+    return _term_offsets(model, terms).cumsum(0)
+
+
+def _term_offsets(model: DiffusionModel, terms: Sequence[Term]) -> Tensor:
+    spaces = {term.directions.meta.space for term in terms}
+    if len(spaces) != 1:
+        raise InputError(
+            f"the terms of an edit must be of one space, h or x_T, got {' and '.join(sorted(spaces)) or 0}"
+        )
+    return torch.cat([_offset(model, term) for term in terms])
+
+
+def _offset(model: DiffusionModel, term: Term) -> Tensor:
+    term.directions.check(model)
+    weights = _weights(term.directions, term.component, [term.strength])
+    return edit_offsets(term.directions, weights, len(model.schedule.timesteps), term.start, term.stop)
+
+
+def _weights(directions: Directions, component: int, strengths: Sequence[float]) -> Tensor:
+    """One row per strength, zero but for the component."""
+    k = len(directions.directions)
+    if not 0 <= component < k:
+        raise InputError(f"component must be in [0, {k}), got {component}")
+    weights = torch.zeros(len(strengths), k)
+    weights[:, component] = torch.tensor(strengths, dtype=torch.float32)
+    return weights
+
+
 def apply_offsets(
     model: DiffusionModel,
     latents: Latents,
@@ -132,6 +199,6 @@ def apply_offsets(
     for chunk in rows.split(batch_size):
         batch, delta = latents.select((chunk // num_edits).tolist()), offsets[chunk % num_edits]
         if offsets.ndim == 4:
-            batch, delta = Latents(batch.seeds, batch.x_T + delta, batch.z), None
+            batch, delta = replace(batch, x_T=batch.x_T + delta), None
         images.append(sample(model, batch, eta=eta, delta_h=delta, injection=injection).x_0.cpu())
     return torch.cat(images).unflatten(0, (-1, num_edits))

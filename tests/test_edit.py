@@ -8,7 +8,7 @@ import torch
 
 from hspace.checkpoints import DiffusionModel
 from hspace.directions.base import Directions, DirectionsMeta
-from hspace.edit import apply_offsets, edit, edit_offsets
+from hspace.edit import Term, apply_offsets, edit, edit_offsets, sequence_offsets, sum_offsets
 from hspace.latents import Latents
 from hspace.sample import sample
 from hspace.types import InputError
@@ -126,6 +126,47 @@ def test_offsets_of_another_number_of_steps(tiny_model: DiffusionModel, directio
         edit_offsets(directions, torch.ones(1, 2), 4)
     with pytest.raises(InputError, match="weights must be 2 finite strengths"):
         edit_offsets(directions, torch.ones(1, 3), 3)
+
+
+def test_terms_add_up_in_their_own_windows(
+    tiny_model: DiffusionModel, latents: Latents, directions: Directions
+) -> None:
+    terms = [Term(directions, 0, 2.0, stop=2), Term(directions, 1, -0.5, start=1), Term(directions, 1, 1.0)]
+    a, b = directions.directions
+    expected = torch.stack([2 * a[0] + b[0], 2 * a[1] + 0.5 * b[1], 0.5 * b[2]])
+    summed = sum_offsets(tiny_model, terms)
+    assert summed.shape == (1, 3, *tiny_model.h_shape) and (summed[0] - expected).abs().max() < 1e-5
+    sequence = sequence_offsets(tiny_model, terms)
+    assert torch.equal(sequence[0], sum_offsets(tiny_model, terms[:1])[0])
+    assert (sequence[1] - sum_offsets(tiny_model, terms[:2])[0]).abs().max() < 1e-5
+    assert (sequence[2] - summed[0]).abs().max() < 1e-5
+    images = apply_offsets(tiny_model, latents, sequence, batch_size=9)
+    alone = edit(tiny_model, latents, directions, component=0, strengths=[2.0], stop=2)
+    assert (images[:, 0] - alone[:, 0]).abs().max() < 1e-4 * alone.abs().max()
+    assert (images[:, 2] - images[:, 1]).abs().max() > 1e-3
+
+
+def test_terms_of_strength_0_change_nothing(
+    tiny_model: DiffusionModel, latents: Latents, directions: Directions
+) -> None:
+    nothing = sum_offsets(tiny_model, [Term(directions, 0, 0.0), Term(directions, 1, 0.0, start=1)])
+    plain = sample(tiny_model, latents).x_0
+    for injection in ("symmetric", "asyrp"):
+        images = apply_offsets(tiny_model, latents, nothing, injection=injection, batch_size=3)
+        assert torch.equal(images[:, 0], plain)
+
+
+def test_bad_terms(tiny_model: DiffusionModel, directions: Directions) -> None:
+    with pytest.raises(InputError, match="of one space, h or x_T, got h and x_T"):
+        sum_offsets(tiny_model, [Term(directions, 0, 1.0), Term(make_directions(tiny_model, "x_T"), 0, 1.0)])
+    with pytest.raises(InputError, match="of one space, h or x_T, got 0"):
+        sequence_offsets(tiny_model, [])
+    with pytest.raises(InputError, match=r"component must be in \[0, 2\), got 2"):
+        sum_offsets(tiny_model, [Term(directions, 2, 1.0)])
+    with pytest.raises(InputError, match="got 2 to 2"):
+        sum_offsets(tiny_model, [Term(directions, 0, 1.0, start=2, stop=2)])
+    with pytest.raises(InputError, match="model_sha256"):
+        sum_offsets(replace(tiny_model, model_sha256="f" * 64), [Term(directions, 0, 1.0)])
 
 
 def test_several_edits_of_several_components(

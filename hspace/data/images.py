@@ -1,0 +1,61 @@
+"""Photographs from files and folders, as batches in [-1, 1]."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from hspace.types import Images, InputError
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""Names of files in a folder that are taken for images."""
+
+
+def find_images(path: str | Path) -> list[Path]:
+    """The image file itself, or those of a folder in the order of their names; folders inside it are not searched.
+
+    Raises:
+        InputError: If there is no such file or folder, or the folder holds no image.
+    """
+    path = Path(path).expanduser()
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"no image and no folder {path}")
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+    if not found:
+        raise InputError(f"no image in the folder {path}; images end in {', '.join(SUFFIXES)}")
+    return found
+
+
+def load_images(paths: Sequence[str | Path], size: tuple[int, int]) -> Images:
+    """Read images, cut each about its centre to the wanted shape, and resize it with antialiasing.
+
+    Args:
+        paths: Image files. A photograph is turned upright by its EXIF tag, and transparency is laid on white.
+        size: (height, width) in pixels.
+
+    Returns:
+        (batch, 3, height, width), float32 in [-1, 1].
+
+    Raises:
+        InputError: If there is no file, or one cannot be read as an image.
+    """
+    if not paths:
+        raise InputError("give at least one image file, got none")
+    return torch.stack([_load(Path(path), size) for path in paths])
+
+
+def _load(path: Path, size: tuple[int, int]) -> torch.Tensor:
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGBA")
+    # Files that are no image, cut short, or so large that Pillow takes them for an attack.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} cannot be read as an image: {error}") from error
+    height, width = size
+    white = Image.new("RGBA", upright.size, "white")
+    fitted = ImageOps.fit(Image.alpha_composite(white, upright).convert("RGB"), (width, height), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(fitted)).permute(2, 0, 1) / 127.5 - 1

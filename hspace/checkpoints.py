@@ -1,7 +1,8 @@
 """A name, a folder or a hub id becomes a `DiffusionModel`: U-Net, schedule, codec, and the hash of its weights.
 
-Read are pixel-space pipelines as diffusers saves them (`model_index.json` with a `UNet2DModel` and a scheduler) and
-bare `UNet2DModel` folders. A pipeline's own code is never run.
+Read are pipelines as diffusers saves them: in pixel space (`UNet2DModel` and scheduler), latent diffusion (and a
+`VQModel` or `AutoencoderKL`), Stable Diffusion 1 and 2 (`UNet2DConditionModel`, and a CLIP text encoder), and bare
+`UNet2DModel` folders. A pipeline's own code is never run.
 """
 
 import contextlib
@@ -11,41 +12,46 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
-from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import hf_hub_download, model_info
 
+from hspace.codecs import Codec, PixelCodec, make_codec
 from hspace.files import package_path
 from hspace.latents import Latents
+from hspace.prompts import PromptEncoder, read_prompt_encoder
 from hspace.schedule import Schedule
-from hspace.types import Images, InputError
-from hspace.unet import SemanticUNet
+from hspace.types import InputError
+from hspace.unet import Conditioning, SemanticUNet
 
 log = logging.getLogger(__name__)
 
 EMBEDDED = {"portraits": "portraits/ddpm"}
 """Models that come with the package, by name: their folder under the packaged weights."""
 
+KINDS: tuple[dict[str, tuple[str, ...]], ...] = (
+    {"unet": ("UNet2DModel",)},
+    {"unet": ("UNet2DModel",), "vqvae": ("VQModel", "AutoencoderKL")},
+    {
+        "unet": ("UNet2DConditionModel",),
+        "vae": ("AutoencoderKL",),
+        "text_encoder": ("CLIPTextModel",),
+        "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    },
+)
+"""The pipelines that are read: the classes that each part may have."""
+
+UNUSED = ("safety_checker", "feature_extractor")
+"""Parts that are passed over."""
+
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "float16", "bfloat16")}
-
-
-class PixelCodec:
-    """The codec of a model whose own space is pixels: nothing to do."""
-
-    def encode(self, images: Images) -> Images:
-        """Images in [-1, 1] to the model's space, where they are the same."""
-        return images
-
-    def decode(self, x_0: Images) -> Images:
-        """The model's clean samples to images in [-1, 1], not clipped."""
-        return x_0
 
 
 @dataclass(frozen=True)
@@ -58,13 +64,17 @@ class DiffusionModel:
         codec: Between the model's space and images.
         model_id: Name of the embedded model, hub id, or the folder's own name.
         model_sha256: Hash of the weights as stored; see `weights_sha256`.
+        cond: The prompt, where the model takes one.
+        encode_prompt: What makes another `cond`, where the model takes prompts.
     """
 
     unet: SemanticUNet
     schedule: Schedule
-    codec: PixelCodec
+    codec: Codec
     model_id: str
     model_sha256: str
+    cond: Conditioning | None = None
+    encode_prompt: PromptEncoder | None = None
 
     @property
     def device(self) -> torch.device:
@@ -86,6 +96,25 @@ class DiffusionModel:
         """(channel, height, width) of x_t."""
         return self.unet.sample_shape
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channel, height, width) of images."""
+        return self.codec.image_shape(self.sample_shape)
+
+    def with_prompt(self, prompt: str, guidance: float) -> "DiffusionModel":
+        """The same model under another prompt.
+
+        Args:
+            prompt: Text; the empty prompt is the unconditional model.
+            guidance: Classifier-free guidance, >= 0; 1 is none.
+
+        Raises:
+            InputError: If the model takes no prompts, or guidance is no number >= 0.
+        """
+        if self.encode_prompt is None:
+            raise InputError(f"{self.model_id} takes no prompt, got {prompt!r}")
+        return replace(self, cond=self.encode_prompt(prompt, guidance))
+
     def latents(self, seeds: Sequence[int]) -> Latents:
         """x_T and z of the given samples for this model's shape and steps, on its device."""
         return Latents.from_seeds(seeds, self.sample_shape, len(self.schedule.timesteps)).to(self.device)
@@ -99,6 +128,8 @@ def load_model(
     spacing: str | None = None,
     device: str = "auto",
     dtype: str = "float32",
+    prompt: str = "",
+    guidance: float = 7.5,
 ) -> DiffusionModel:
     """Load a diffusion model.
 
@@ -109,6 +140,8 @@ def load_model(
         spacing: `leading`, `trailing` or `linspace`; None takes the checkpoint's.
         device: `auto` (cuda, mps, else cpu), `cpu`, `cuda` or `mps`.
         dtype: What the network computes in: `float32`, `float64`, `float16` or `bfloat16`.
+        prompt: Text that a text-to-image model is conditioned on; empty is the unconditional model.
+        guidance: Classifier-free guidance on a prompt, >= 0; 1 is none. Models without prompts ignore it.
 
     Raises:
         InputError: If there is no such model, it is of an unsupported kind, its weights cannot be read, or another
@@ -119,12 +152,15 @@ def load_model(
     target = _find_device(device)
     folder, model_id = _find_folder(model)
     with _quiet_diffusers():
-        scheduler = _read_scheduler(folder, model)
-        schedule = Schedule.from_scheduler(scheduler, num_steps, spacing)
-        unet = _read_unet(folder, model)
+        index = _read_index(folder, model)
+        schedule = Schedule.from_scheduler(_read_scheduler(folder, model), num_steps, spacing)
+        unet = _read_module(folder, "unet", index["unet"], model)
+        codec = _read_codec(folder, index, model, DTYPES[dtype], target)
+        encode_prompt = read_prompt_encoder(folder, target) if "text_encoder" in index else None
     sha256 = weights_sha256(unet)
     semantic = SemanticUNet(unet, h_space).to(target, DTYPES[dtype]).eval().requires_grad_(False)
-    return DiffusionModel(semantic, schedule, PixelCodec(), model_id, sha256)
+    loaded = DiffusionModel(semantic, schedule, codec, model_id, sha256, encode_prompt=encode_prompt)
+    return loaded.with_prompt(prompt, guidance) if encode_prompt or prompt else loaded
 
 
 def weights_sha256(unet: torch.nn.Module) -> str:
@@ -169,8 +205,9 @@ def _download(model: str) -> Path:
     try:
         index = hf_hub_download(model, "model_index.json", local_files_only=unreachable is not None)
         _check_index(_read_json(Path(index)), model)
+        unused: Any = {"safety_checker": None, "feature_extractor": None}
         with _quiet_diffusers():
-            return Path(DiffusionPipeline.download(model, local_files_only=unreachable is not None))
+            return Path(DiffusionPipeline.download(model, local_files_only=unreachable is not None, **unused))
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -188,45 +225,73 @@ def _why_unreachable(model: str) -> Exception | None:
     return None
 
 
+def _read_index(folder: Path, model: str) -> dict[str, str]:
+    """Class name of each part that is read, by the part's name; a bare U-Net is its own only part."""
+    if (folder / "model_index.json").is_file():
+        return _check_index(_read_json(folder / "model_index.json"), model)
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{model} is no diffusion model: it has neither model_index.json nor config.json")
+    return {"unet": "UNet2DModel"}
+
+
+def _check_index(index: dict[str, Any], model: str) -> dict[str, str]:
+    """Refuse pipelines of other kinds than those of `KINDS`."""
+    if "unet" not in index:
+        raise InputError(f"{model} is no diffusion model: its model_index.json names no unet")
+    parts = {
+        name: value[1]
+        for name, value in index.items()
+        if isinstance(value, list) and len(value) == 2 and value[0] is not None and name not in UNUSED
+    }
+    given = {name: kind for name, kind in parts.items() if name != "scheduler"}
+    if not any(given.keys() == kind.keys() and all(given[key] in kind[key] for key in kind) for kind in KINDS):
+        listed = ", ".join(f"{name} {kind}" for name, kind in sorted(given.items()))
+        raise InputError(
+            f"{model} must be a pixel, latent or Stable Diffusion 1 or 2 pipeline, its parts are: {listed}"
+        )
+    return given
+
+
 def _read_scheduler(folder: Path, model: str) -> Any:
     """A pipeline's scheduler configuration; for a bare U-Net the scheduler of DDPM."""
     if (folder / "model_index.json").is_file():
-        _check_index(_read_json(folder / "model_index.json"), model)
         return _read_json(_part(folder, "scheduler") / "scheduler_config.json")
-    if not (folder / "config.json").is_file():
-        raise InputError(f"{model} is no diffusion model: it has neither model_index.json nor config.json")
     log.warning("%s has no scheduler; DDPM's linear schedule of 1000 steps and eps prediction are assumed", model)
     return DDPMScheduler()
 
 
-def _check_index(index: Any, model: str) -> None:
-    """Refuse what is not a pixel-space pipeline with an unconditional U-Net."""
-    if not isinstance(index, dict) or "unet" not in index:
-        raise InputError(f"{model} is no diffusion model: its model_index.json names no unet")
-    parts = {name for name, value in index.items() if isinstance(value, list) and value[:1] != [None]}
-    extra = sorted(parts - {"unet", "scheduler"})
-    if extra:
-        raise InputError(f"{model} also has {', '.join(extra)}; only pixel-space models are supported, not latent ones")
-    if index["unet"] != ["diffusers", "UNet2DModel"]:
-        raise InputError(f"the U-Net of {model} must be a UNet2DModel of diffusers, got {index['unet']}")
+def _read_codec(folder: Path, index: dict[str, str], model: str, dtype: torch.dtype, device: torch.device) -> Codec:
+    """The codec of a pipeline's autoencoder, if it has one.
+
+    A `VQModel` that names no scaling factor has none: the latents of Rombach et al.'s VQ models are not scaled, and
+    diffusers' default of 0.18215, made for Stable Diffusion, spoils the images of CompVis/ldm-celebahq-256.
+    """
+    names = sorted(index.keys() & {"vae", "vqvae"})
+    if not names:
+        return PixelCodec()
+    autoencoder = _read_module(folder, names[0], index[names[0]], model).to(device)
+    default = {"VQModel": 1.0, "AutoencoderKL": 0.18215}[index[names[0]]]
+    scale = _read_json(_part(folder, names[0]) / "config.json").get("scaling_factor", default)
+    return make_codec(autoencoder, scale, dtype)
 
 
-def _read_unet(folder: Path, model: str) -> UNet2DModel:
-    """The U-Net in float32 on the CPU, from safetensors where there are any, else from `.bin` with weights_only."""
-    part = _part(folder, "unet")
+def _read_module(folder: Path, name: str, expected: str, model: str) -> Any:
+    """A network in float32 on the CPU, from safetensors where there are any, else from `.bin` with weights_only."""
+    part = _part(folder, name)
     kind = _read_json(part / "config.json").get("_class_name")
-    if kind != "UNet2DModel":
-        raise InputError(f"the U-Net of {model} must be a UNet2DModel of diffusers, got {kind}")
+    if kind != expected:
+        raise InputError(f"the {name} of {model} must be a {expected} of diffusers, got {kind}")
     try:
-        loaded: Any = UNet2DModel.from_pretrained(part, output_loading_info=True, local_files_only=True)
+        module: Any = getattr(diffusers, expected)
+        loaded = module.from_pretrained(part, output_loading_info=True, local_files_only=True)
     # Broken files raise errors of many kinds: safetensors', pickle's, OSError, ValueError, RuntimeError.
     except Exception as error:
         raise InputError(f"the weights of {model} cannot be read: {_one_line(error)}") from error
-    unet, info = loaded
-    wrong = info["missing_keys"] or info["unexpected_keys"]
+    network, info = loaded
+    wrong = [*info["missing_keys"], *info["unexpected_keys"]]
     if wrong:
         raise InputError(f"the weights of {model} do not fit its config.json: {len(wrong)} tensors, e.g. {wrong[0]}")
-    return unet
+    return network
 
 
 def _part(folder: Path, name: str) -> Path:

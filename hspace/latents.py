@@ -32,11 +32,13 @@ class Latents:
         seeds: One seed per sample.
         x_T: Terminal noise, (batch, channel, height, width), standard normal.
         z: Variance noise, (batch, steps, channel, height, width), standard normal; step 0 is the noisiest.
+        residual: What is added to the last x_t, shaped like x_T: the part of an inverted image that no noise leads to.
     """
 
     seeds: tuple[int, ...]
     x_T: Images
     z: Tensor
+    residual: Images | None = None
 
     @classmethod
     def from_seeds(cls, seeds: Sequence[int], shape: tuple[int, ...], num_steps: int) -> "Latents":
@@ -50,23 +52,18 @@ class Latents:
         Raises:
             InputError: If there is no seed, or one is no integer >= 0.
         """
-        if not seeds:
-            raise InputError("seeds must name at least one sample, got none")
-        for seed in seeds:
-            if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-                raise InputError(f"seeds must be integers >= 0, got {seed!r}")
-        x_T = np.stack([_normal(seed, "x_T", shape) for seed in seeds])
-        z = np.stack([_normal(seed, "z", (num_steps, *shape)) for seed in seeds])
-        return cls(tuple(seeds), torch.from_numpy(x_T), torch.from_numpy(z))
+        return cls(tuple(seeds), draw(seeds, "x_T", shape), draw(seeds, "z", (num_steps, *shape)))
 
     def to(self, device: torch.device | str) -> "Latents":
         """The same noise on another device."""
-        return Latents(self.seeds, self.x_T.to(device), self.z.to(device))
+        residual = None if self.residual is None else self.residual.to(device)
+        return Latents(self.seeds, self.x_T.to(device), self.z.to(device), residual)
 
     def select(self, rows: Sequence[int]) -> "Latents":
         """The given samples, in the given order; a sample may be named more than once."""
         rows = list(rows)
-        return Latents(tuple(self.seeds[row] for row in rows), self.x_T[rows], self.z[rows])
+        residual = None if self.residual is None else self.residual[rows]
+        return Latents(tuple(self.seeds[row] for row in rows), self.x_T[rows], self.z[rows], residual)
 
     def neighbours(self, numbers: Sequence[int]) -> "Latents":
         """Samples near the first one: sqrt(.85) x + sqrt(.15) noise, for x_T and z alike.
@@ -86,6 +83,28 @@ class Latents:
             return math.sqrt(1 - NEIGHBOUR_NOISE) * x + math.sqrt(NEIGHBOUR_NOISE) * torch.from_numpy(noise).to(x)
 
         return replace(first, x_T=perturb(first.x_T, "x_T"), z=perturb(first.z, "z"))
+
+
+def draw(seeds: Sequence[int], role: str, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal float32 noise on the CPU, from one private generator for each (seed, role).
+
+    Args:
+        seeds: Integers >= 0, one per sample.
+        role: What the noise is for; the streams of different roles have nothing in common.
+        shape: Of one sample's noise.
+
+    Returns:
+        The noise, (seeds, *shape).
+
+    Raises:
+        InputError: If there is no seed, or one is no integer >= 0.
+    """
+    if not seeds:
+        raise InputError("seeds must name at least one sample, got none")
+    for seed in seeds:
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise InputError(f"seeds must be integers >= 0, got {seed!r}")
+    return torch.from_numpy(np.stack([_normal(seed, role, shape) for seed in seeds]))
 
 
 def _normal(seed: int, role: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -73,7 +73,7 @@ def sample(
     delta_h, replace_h = (h if h is None else h.to(model.device, model.dtype) for h in (delta_h, replace_h))
     trajectory, finite = [], []
     for i, (t, t_prev) in enumerate(schedule.pairs()):
-        encoded = unet.encode(x_t, t)
+        encoded = unet.encode(x_t, t, model.cond)
         if observe is not None:
             observe(i, encoded)
         h = encoded.h if replace_h is None else replace_h[:, i].expand_as(encoded.h)
@@ -89,6 +89,8 @@ def sample(
         if record_h:
             trajectory.append(encoded.h)
     _check_finite(torch.stack(finite).tolist(), schedule.timesteps)
+    if latents.residual is not None:
+        x_t = x_t + latents.residual.to(x_t)
     return Samples(model.codec.decode(x_t), torch.stack(trajectory, dim=1) if record_h else None)
 
 

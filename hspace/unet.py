@@ -1,6 +1,11 @@
 """A U-Net of diffusers cut in two at its bottleneck, so that h can be read and edited in between.
 
-`decode(encode(x_t, t).h, encoded)` runs the very stages of `UNet2DModel.forward`, and returns the same bits.
+`decode(encode(x_t, t).h, encoded)` runs the very stages of the U-Net's own `forward`, and returns the same bits.
+
+Classifier-free guidance needs two passes, with the prompt and without; both are run as one batch. h is the prompted
+pass's: it is what is recorded. What is added to it is added to the unprompted pass's too, so that an edit moves both
+terms of the guidance alike (as the authors' code does, which records the unprompted one) and the network that
+everything else sees stays a function of one h. Replacing h shifts the unprompted pass's by the same difference.
 """
 
 from dataclasses import dataclass
@@ -9,6 +14,9 @@ from typing import Any
 import torch
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2D, UNetMidBlock2DCrossAttn
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from hspace.types import HBatch, Images, InputError
@@ -17,15 +25,35 @@ H_SPACES = ("before", "middle", "after")
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """All that decoding needs.
+class Conditioning:
+    """The text that a U-Net is conditioned on.
 
     Attributes:
-        h: Bottleneck features at the tap, (batch, channel, height, width).
+        prompt: What it says.
+        context: Text features of each pass, (1 or 2, tokens, dim): the prompt's, then the empty prompt's if guided.
+        guidance: w of classifier-free guidance, without + w (with - without); 1 where there is one pass.
+
+    Source: Ho & Salimans 2022 (arXiv 2207.12598), eq. 6; their w is our w - 1.
+    """
+
+    prompt: str
+    context: Float[Tensor, "passes tokens dim"]
+    guidance: float
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """All that decoding needs. Where guidance takes two passes, the first samples are prompted, the others are not.
+
+    Attributes:
+        h: Bottleneck features at the tap, (batch, channel, height, width); of the prompted pass.
         skips: Features of the down path, shallowest first.
-        temb: Time embedding, (batch, dim).
-        t: Model time of each sample, (batch,).
+        temb: Time embedding, (passes · batch, dim).
+        t: Model time of each sample, (passes · batch,).
         residual: Input of the mid block's last residual block, where the tap is in the middle of it; else None.
+        context: Text features, (passes · batch, tokens, dim), or None.
+        unprompted_h: The other pass's h, shaped like h, or None.
+        guidance: w of classifier-free guidance.
     """
 
     h: HBatch
@@ -33,6 +61,9 @@ class Encoded:
     temb: Tensor
     t: Tensor
     residual: Tensor | None
+    context: Tensor | None = None
+    unprompted_h: HBatch | None = None
+    guidance: float = 1.0
 
 
 class SemanticUNet(nn.Module):
@@ -49,7 +80,7 @@ class SemanticUNet(nn.Module):
     Source: Kwon et al. 2023 (arXiv 2210.10960), sec. 3; Haas et al. 2024 (arXiv 2303.11073), sec. III.
     """
 
-    def __init__(self, unet: UNet2DModel, h_space: str = "after") -> None:
+    def __init__(self, unet: UNet2DModel | UNet2DConditionModel, h_space: str = "after") -> None:
         """Wrap `unet`; its weights are shared, not copied.
 
         Raises:
@@ -65,61 +96,85 @@ class SemanticUNet(nn.Module):
         self.h_shape = self._find_h_shape()
 
     @property
+    def is_conditional(self) -> bool:
+        """Whether the U-Net is conditioned on text."""
+        return isinstance(self.unet, UNet2DConditionModel)
+
+    @property
     def _mid(self) -> Any:
         return self.unet.mid_block
 
     @torch.no_grad()
     def _find_h_shape(self) -> tuple[int, int, int]:
-        parameter = next(self.unet.parameters())
-        _, channels, height, width = self.encode(parameter.new_zeros(1, *self.sample_shape), 0).h.shape
+        zeros, cond = next(self.unet.parameters()).new_zeros, None
+        if self.is_conditional:
+            cond = Conditioning("", zeros(1, 1, self.unet.config["cross_attention_dim"]), 1.0)
+        _, channels, height, width = self.encode(zeros(1, *self.sample_shape), 0, cond).h.shape
         return channels, height, width
 
-    def encode(self, x_t: Images, t: int, cond: None = None) -> Encoded:
+    def encode(self, x_t: Images, t: int, cond: Conditioning | None = None) -> Encoded:
         """Run the U-Net up to the tap.
 
         Args:
             x_t: Noisy images, (batch, channel, height, width), in any floating dtype.
             t: Model time.
-            cond: Conditioning; an unconditional U-Net takes None.
+            cond: The text; an unconditional U-Net takes None.
 
         Returns:
             The features at the tap and all that `decode` needs.
+
+        Raises:
+            InputError: If a U-Net conditioned on text is given none, or another one is given some.
         """
-        unet = self.unet
-        x_t = x_t.to(unet.dtype)
+        unet, batch = self.unet, len(x_t)
+        if self.is_conditional != (cond is not None):
+            raise InputError("a U-Net conditioned on text needs a prompt, and no other takes one")
+        x_t, context = x_t.to(unet.dtype), None
+        if cond is not None:
+            x_t = torch.cat([x_t] * len(cond.context))
+            context = cond.context.to(x_t).repeat_interleave(batch, dim=0)
         times = torch.full((len(x_t),), t, dtype=torch.long, device=x_t.device)
         temb = unet.time_embedding(unet.time_proj(times).to(unet.dtype))
         image = 2 * x_t - 1.0 if unet.config["center_input_sample"] else x_t
-        h, skips = _down(unet, image, temb)
+        h, skips = _down(unet, image, temb, context)
         residual = None
         if self.h_space == "middle":
-            h, residual = _mid_until_tap(self._mid, h, temb)
+            h, residual = _mid_until_tap(self._mid, h, temb, context)
         elif self.h_space == "after":
-            h = self._mid(h, temb)
-        return Encoded(h, skips, temb, times, residual)
+            h = self._mid(h, temb, **_text(self._mid, context))
+        if len(h) == batch:
+            return Encoded(h, skips, temb, times, residual, context)
+        assert cond is not None
+        return Encoded(h[:batch], skips, temb, times, residual, context, h[batch:], cond.guidance)
 
     def decode(self, h: HBatch, encoded: Encoded) -> Images:
         """Run the U-Net from the tap on.
 
         Args:
             h: Features at the tap, edited or not, (batch, channel, height, width).
-            encoded: What `encode` returned for the same samples; its own `h` is not read.
+            encoded: What `encode` returned for the same samples.
 
         Returns:
             The network's raw output, shaped like x_t; `Schedule.to_eps` reads it.
         """
+        if encoded.unprompted_h is not None:
+            h = torch.cat([h, encoded.unprompted_h + (h - encoded.h)])
         if self.h_space == "middle":
             h = _mid_from_tap(self._mid.resnets[-1], h, encoded)
         elif self.h_space == "before":
-            h = self._mid(h, encoded.temb)
-        return _up(self.unet, h, encoded)
+            h = self._mid(h, encoded.temb, **_text(self._mid, encoded.context))
+        output = _up(self.unet, h, encoded)
+        if encoded.unprompted_h is None:
+            return output
+        prompted, unprompted = output.chunk(2)
+        return unprompted + encoded.guidance * (prompted - unprompted)
 
 
 def _check_supported(unet: Any, h_space: str) -> None:
     if h_space not in H_SPACES:
         raise InputError(f"h_space must be one of {', '.join(H_SPACES)}, got {h_space}")
-    if not isinstance(unet, UNet2DModel):
-        raise InputError(f"the U-Net must be an unconditional UNet2DModel of diffusers, got {type(unet).__name__}")
+    if not isinstance(unet, UNet2DModel | UNet2DConditionModel):
+        raise InputError(f"the U-Net must be a UNet2DModel or UNet2DConditionModel, got {type(unet).__name__}")
     if unet.mid_block is None:
         raise InputError("the U-Net has no mid block, so h cannot be tapped")
     if unet.class_embedding is not None:
@@ -129,29 +184,55 @@ def _check_supported(unet: Any, h_space: str) -> None:
     channels, out_channels = unet.config["in_channels"], unet.config["out_channels"]
     if out_channels != channels:
         raise InputError(f"the U-Net must return as many channels as it takes, got {channels} to {out_channels}")
-    if h_space == "middle" and not isinstance(unet.mid_block.resnets[-1], ResnetBlock2D):
+    plain_mid = isinstance(unet.mid_block, UNetMidBlock2D | UNetMidBlock2DCrossAttn)
+    if h_space == "middle" and not (plain_mid and isinstance(unet.mid_block.resnets[-1], ResnetBlock2D)):
         raise InputError("the mid block's last residual block is no ResnetBlock2D; tap h before or after it")
+    if isinstance(unet, UNet2DConditionModel):
+        _check_conditional(unet)
 
 
-def _down(unet: Any, image: Tensor, temb: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Stages 2 and 3 of `UNet2DModel.forward`: the deepest features and the skips."""
+def _check_conditional(unet: UNet2DConditionModel) -> None:
+    """Refuse what Stable Diffusion 1 and 2 do not have, since `encode` would leave it out."""
+    config = unet.config
+    plain = {"addition_embed_type": None, "encoder_hid_dim_type": None, "time_cond_proj_dim": None}
+    plain |= {"time_embedding_act_fn": None, "time_embedding_type": "positional", "attention_type": "default"}
+    for key, value in plain.items():
+        if config[key] != value:
+            raise InputError(f"only U-Nets like Stable Diffusion 1 and 2 are supported, got {key} {config[key]}")
+    if not isinstance(config["cross_attention_dim"], int):
+        raise InputError(f"cross_attention_dim must be one number for all levels, got {config['cross_attention_dim']}")
+    size = config["sample_size"]
+    sides, factor = [size] if isinstance(size, int) else size, 2**unet.num_upsamplers
+    if any(side % factor for side in sides):
+        raise InputError(f"the sides of x_t must be multiples of {factor}, got {size}")
+
+
+def _text(block: Any, context: Tensor | None) -> dict[str, Tensor | None]:
+    """The argument of blocks that attend to text; the others take none."""
+    return {"encoder_hidden_states": context} if getattr(block, "has_cross_attention", False) else {}
+
+
+def _down(unet: Any, image: Tensor, temb: Tensor, context: Tensor | None) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Stages 2 and 3 of the U-Net's `forward`: the deepest features and the skips."""
     hidden = unet.conv_in(image)
     skips = (hidden,)
     for block in unet.down_blocks:
         if hasattr(block, "skip_conv"):
             hidden, new_skips, image = block(hidden_states=hidden, temb=temb, skip_sample=image)
         else:
-            hidden, new_skips = block(hidden_states=hidden, temb=temb)
+            hidden, new_skips = block(hidden_states=hidden, temb=temb, **_text(block, context))
         skips += new_skips
     return hidden, skips
 
 
-def _mid_until_tap(mid: Any, hidden: Tensor, temb: Tensor) -> tuple[Tensor, Tensor]:
+def _mid_until_tap(mid: Any, hidden: Tensor, temb: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
     """The mid block up to its last `norm2`, and the input of that residual block."""
     *resnets, last = mid.resnets
     for resnet, attention in zip(resnets, mid.attentions, strict=True):
         hidden = resnet(hidden, temb)
-        if attention is not None:
+        if text := _text(mid, context):
+            hidden = attention(hidden, **text, return_dict=False)[0]
+        elif attention is not None:
             hidden = attention(hidden, temb=temb)
     h = last.conv1(last.nonlinearity(last.norm1(hidden)))
     if last.time_embedding_norm == "default":
@@ -170,7 +251,7 @@ def _mid_from_tap(last: Any, h: Tensor, encoded: Encoded) -> Tensor:
 
 
 def _up(unet: Any, hidden: Tensor, encoded: Encoded) -> Tensor:
-    """Stages 5 and 6 of `UNet2DModel.forward`."""
+    """Stages 5 and 6 of the U-Net's `forward`."""
     skips, image = encoded.skips, None
     for block in unet.up_blocks:
         count = len(block.resnets)
@@ -178,7 +259,7 @@ def _up(unet: Any, hidden: Tensor, encoded: Encoded) -> Tensor:
         if hasattr(block, "skip_conv"):
             hidden, image = block(hidden, block_skips, encoded.temb, image)
         else:
-            hidden = block(hidden, block_skips, encoded.temb)
+            hidden = block(hidden, block_skips, encoded.temb, **_text(block, encoded.context))
     output = unet.conv_out(unet.conv_act(unet.conv_norm_out(hidden)))
     if image is not None:
         output = output + image

@@ -6,9 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import LDMPipeline  # pyright: ignore[reportPrivateImportUsage]
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.vq_model import VQModel
 from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 
 from hspace.checkpoints import DiffusionModel, load_model
 
@@ -48,3 +54,68 @@ def tiny_pipeline_dir(tiny_unet: UNet2DModel, tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="session")
 def tiny_model(tiny_pipeline_dir: Path) -> DiffusionModel:
     return load_model(str(tiny_pipeline_dir), num_steps=3, device="cpu")
+
+
+# Two levels, so that 16 x 16 images have latents of 8 x 8.
+AUTOENCODER: dict[str, Any] = {
+    "block_out_channels": (8, 8),
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+    "norm_num_groups": 4,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_ldm_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Latent diffusion as in CompVis/ldm-celebahq-256: latents of 3 x 8 x 8, vector-quantised."""
+    folder = tmp_path_factory.mktemp("tiny") / "ldm"
+    unet = _make_unet(sample_size=8)
+    scheduler = DDIMScheduler(beta_start=0.0015, beta_end=0.0195, beta_schedule="scaled_linear", clip_sample=False)
+    LDMPipeline(VQModel(**AUTOENCODER, num_vq_embeddings=32), unet, scheduler).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_sd_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stable Diffusion with the scheduler of version 1: latents of 4 x 8 x 8, prompts of a few letters."""
+    transformers = pytest.importorskip("transformers")
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+
+    torch.manual_seed(0)
+    letters = "adefgilmnors"
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    text = transformers.CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=8,
+        bos_token_id=len(words) - 2,
+        eos_token_id=len(words) - 1,
+    )
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=4,
+        cross_attention_dim=16,
+        attention_head_dim=2,
+    )
+    vocabulary = {word: i for i, word in enumerate(words)}
+    parts: dict[str, Any] = {
+        "unet": unet,
+        "vae": AutoencoderKL(**AUTOENCODER, latent_channels=4),
+        "text_encoder": transformers.CLIPTextModel(text),
+        "tokenizer": transformers.CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=8),
+        "scheduler": PNDMScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1
+        ),
+        "safety_checker": None,
+        "feature_extractor": None,
+    }
+    folder = tmp_path_factory.mktemp("tiny") / "sd"
+    StableDiffusionPipeline(**parts, requires_safety_checker=False).save_pretrained(folder)
+    return folder

@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import LDMPipeline  # pyright: ignore[reportPrivateImportUsage]
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.pipelines.ddim.pipeline_ddim import DDIMPipeline
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from safetensors.torch import load_file, save_file
 
-from hspace.checkpoints import PixelCodec, load_model, weights_sha256
+from hspace.checkpoints import load_model, weights_sha256
+from hspace.sample import sample
 from hspace.types import InputError
 
 
@@ -105,9 +108,55 @@ def test_hub_model_in_the_cache_needs_no_network(
     assert (model.model_id, model.model_sha256) == ("tiny/faces", tiny_model.model_sha256)
 
 
-def test_pixel_codec_is_the_identity() -> None:
-    images = torch.rand(2, 3, 4, 4)
-    assert PixelCodec().decode(PixelCodec().encode(images)) is images
+def test_latent_diffusion_is_diffusers_own(tiny_ldm_dir: Path) -> None:
+    model = load_model(str(tiny_ldm_dir), num_steps=3, device="cpu")
+    assert (model.sample_shape, model.image_shape) == ((3, 8, 8), (3, 16, 16))
+    assert model.cond is None
+    latents = model.latents([0, 1])
+    pipeline = LDMPipeline.from_pretrained(tiny_ldm_dir)
+    pipeline.set_progress_bar_config(disable=True)
+    x_t: Any = latents.x_T
+    pipeline.scheduler.set_timesteps(3)
+    for t in pipeline.scheduler.timesteps:
+        x_t = pipeline.scheduler.step(pipeline.unet(x_t, t).sample, t, x_t, eta=0.0).prev_sample
+    theirs = pipeline.vqvae.decode(x_t / pipeline.vqvae.config.scaling_factor).sample
+    assert (sample(model, latents, eta=0.0).x_0 - theirs).abs().max() <= 1e-5
+
+
+def test_vq_model_that_names_no_scaling_factor_has_none(tiny_ldm_dir: Path, tmp_path: Path) -> None:
+    """CompVis/ldm-celebahq-256 names none, and diffusers' default spoils its images."""
+    assert load_model(str(tiny_ldm_dir), device="cpu").codec.scale == 0.18215  # pyright: ignore
+    shutil.copytree(tiny_ldm_dir, tmp_path / "ldm")
+    config = tmp_path / "ldm" / "vqvae" / "config.json"
+    config.write_text(json.dumps({k: v for k, v in json.loads(config.read_text()).items() if k != "scaling_factor"}))
+    assert load_model(str(tmp_path / "ldm"), device="cpu").codec.scale == 1.0  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("prompt", "guidance"), [("a red man", 7.5), ("a red man", 1.0), ("a red man", 0.5), ("", 7.5)]
+)
+def test_stable_diffusion_is_diffusers_own(
+    tiny_sd_dir: Path, prompt: str, guidance: float, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = load_model(str(tiny_sd_dir), num_steps=4, device="cpu", prompt=prompt, guidance=guidance)
+    assert capfd.readouterr() == ("", "")
+    assert (model.sample_shape, model.image_shape) == ((4, 8, 8), (3, 16, 16))
+    assert model.schedule.timesteps == (751, 501, 251, 1)
+    assert model.schedule.final_alpha_bar == model.schedule.alpha_bar[0]
+
+    latents = model.latents([0, 1])
+    pipeline: Any = DiffusionPipeline.from_pretrained(tiny_sd_dir, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    cond, uncond = pipeline.encode_prompt(prompt, "cpu", 2, True)
+    scheduler: Any = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
+    scheduler.set_timesteps(4)
+    x_t: Any = latents.x_T
+    for i, t in enumerate(scheduler.timesteps):
+        without, with_prompt = pipeline.unet(torch.cat([x_t, x_t]), t, torch.cat([uncond, cond])).sample.chunk(2)
+        eps = without + guidance * (with_prompt - without)
+        x_t = scheduler.step(eps, t, x_t, eta=1.0, variance_noise=latents.z[:, i]).prev_sample
+    theirs = pipeline.vae.decode(x_t / 0.18215).sample
+    assert (sample(model, latents, eta=1.0).x_0 - theirs).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize(
@@ -134,6 +183,7 @@ def test_unknown_models(model: str, message: str, monkeypatch: pytest.MonkeyPatc
         ({"device": "tpu"}, "device must be auto or one this machine has (.*), got tpu"),
         ({"h_space": "deep"}, "h_space must be one of"),
         ({"num_steps": 0}, "num_steps must be in"),
+        ({"prompt": "a man"}, "pipeline takes no prompt, got 'a man'"),
     ],
 )
 def test_bad_arguments(tiny_pipeline_dir: Path, arguments: dict[str, Any], message: str) -> None:
@@ -169,11 +219,15 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no unet": (lambda f: (f / "model_index.json").write_text("{}"), "names no unet"),
     "latent": (
         lambda f: edit_json(f / "model_index.json", vqvae=["diffusers", "VQModel"]),
-        "also has vqvae; only pixel-space models are supported",
+        "config.json cannot be read",
     ),
     "conditional": (
         lambda f: edit_json(f / "model_index.json", unet=["diffusers", "UNet2DConditionModel"]),
-        "must be a UNet2DModel of diffusers",
+        "Stable Diffusion 1 or 2 pipeline, its parts are: unet UNet2DConditionModel",
+    ),
+    "two text encoders": (
+        lambda f: edit_json(f / "model_index.json", text_encoder_2=["transformers", "CLIPTextModel"]),
+        "its parts are: text_encoder_2 CLIPTextModel, unet UNet2DModel",
     ),
     "other class": (lambda f: edit_json(f / "unet/config.json", _class_name="VQModel"), "got VQModel"),
     "other scheduler": (

@@ -18,7 +18,8 @@ from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
-from hspace.checkpoints import DiffusionModel, PixelCodec, load_model
+from hspace.checkpoints import DiffusionModel, load_model
+from hspace.codecs import PixelCodec
 from hspace.latents import Latents
 from hspace.sample import Recorded, collect, collect_around, sample
 from hspace.schedule import PREDICTION_TYPES, Schedule

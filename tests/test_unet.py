@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from hspace.types import InputError
-from hspace.unet import H_SPACES, SemanticUNet
+from hspace.unet import H_SPACES, Conditioning, SemanticUNet
 
 MakeUNet = Callable[..., UNet2DModel]
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -97,3 +98,95 @@ def test_input_of_another_dtype_is_cast(tiny_unet: UNet2DModel) -> None:
 def test_unsupported_unets(make_unet: MakeUNet, options: dict[str, Any], h_space: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         SemanticUNet(make_unet(**options), h_space)
+
+
+CONDITIONAL: dict[str, dict[str, Any]] = {
+    "version 1": {},
+    "version 2": {"use_linear_projection": True, "upcast_attention": True, "attention_head_dim": (1, 2)},
+    "text in the middle only": {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2},
+    "no text in the middle": {"mid_block_type": "UNetMidBlock2D"},
+    "two layers, rectangular": {"layers_per_block": 2, "sample_size": (16, 8)},
+}
+
+
+def make_conditional(**options: Any) -> UNet2DConditionModel:
+    torch.manual_seed(0)
+    config: dict[str, Any] = {
+        "sample_size": 8,
+        "block_out_channels": (8, 16),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "cross_attention_dim": 12,
+        "attention_head_dim": 2,
+    }
+    return UNet2DConditionModel(**(config | options)).eval().requires_grad_(False)
+
+
+def prompt(passes: int, guidance: float) -> Conditioning:
+    context = torch.randn(passes, 5, 12, generator=torch.Generator().manual_seed(5))
+    return Conditioning("a man", context, guidance)
+
+
+def latents_of(unet: UNet2DConditionModel) -> torch.Tensor:
+    return torch.randn(2, *SemanticUNet(unet).sample_shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("h_space", H_SPACES)
+@pytest.mark.parametrize("variant", CONDITIONAL)
+def test_split_forward_with_text_is_bitwise_the_whole(variant: str, h_space: str) -> None:
+    unet = make_conditional(**CONDITIONAL[variant])
+    semantic, x_t, cond = SemanticUNet(unet, h_space), latents_of(unet), prompt(1, 1.0)
+    encoded = semantic.encode(x_t, 500, cond)
+    assert tuple(encoded.h.shape[1:]) == semantic.h_shape
+    theirs = unet(x_t, 500, cond.context.expand(2, -1, -1)).sample  # pyright: ignore
+    assert torch.equal(semantic.decode(encoded.h, encoded), theirs)
+
+
+@pytest.mark.parametrize("h_space", H_SPACES)
+def test_guidance_is_two_passes_in_one_batch(h_space: str) -> None:
+    unet: Any = make_conditional()
+    semantic, x_t, cond = SemanticUNet(unet, h_space), latents_of(unet), prompt(2, 7.5)
+    encoded = semantic.encode(x_t, 500, cond)
+    assert torch.equal(encoded.h, semantic.encode(torch.cat([x_t] * 2), 500, cond).h[:2])
+    both = unet(torch.cat([x_t, x_t]), 500, cond.context.repeat_interleave(2, dim=0)).sample
+    assert torch.equal(semantic.decode(encoded.h, encoded), both[2:] + 7.5 * (both[:2] - both[2:]))
+
+
+@pytest.mark.parametrize("h_space", H_SPACES)
+def test_an_edit_moves_both_passes_alike(h_space: str) -> None:
+    unet: Any = make_conditional()
+    semantic, x_t, cond = SemanticUNet(unet, h_space), latents_of(unet), prompt(2, 3.0)
+    delta_h = torch.randn(2, *semantic.h_shape, generator=torch.Generator().manual_seed(2))
+    outputs = []
+    for features in cond.context:
+        encoded = semantic.encode(x_t, 500, Conditioning("", features[None], 1.0))
+        outputs.append(semantic.decode(encoded.h + delta_h, encoded))
+    guided = semantic.encode(x_t, 500, cond)
+    ours = semantic.decode(guided.h + delta_h, guided)
+    assert (ours - (outputs[1] + 3.0 * (outputs[0] - outputs[1]))).abs().max() <= 1e-5
+    assert (ours - semantic.decode(guided.h, guided)).abs().max() > 1e-3
+
+
+def test_text_where_there_is_none_and_none_where_there_is(tiny_unet: UNet2DModel) -> None:
+    x_t = torch.zeros(1, 3, 16, 16)
+    with pytest.raises(InputError, match="needs a prompt, and no other takes one"):
+        SemanticUNet(tiny_unet).encode(x_t, 0, prompt(1, 1.0))
+    with pytest.raises(InputError, match="needs a prompt, and no other takes one"):
+        SemanticUNet(make_conditional()).encode(torch.zeros(1, 4, 8, 8), 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"addition_embed_type": "text"}, "like Stable Diffusion 1 and 2 are supported, got addition_embed_type text"),
+        ({"time_cond_proj_dim": 8}, "got time_cond_proj_dim 8"),
+        ({"in_channels": 9}, "got 9 to 4"),
+        ({"sample_size": 9}, "the sides of x_t must be multiples of 2, got 9"),
+        ({"class_embed_type": "timestep"}, "conditioned on classes"),
+    ],
+)
+def test_unsupported_unets_with_text(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SemanticUNet(make_conditional(**options))

@@ -1,0 +1,23 @@
+"""The public names exist where the package says, and importing the package loads nothing heavy."""
+
+import subprocess
+import sys
+
+import pytest
+
+import hspace
+
+
+@pytest.mark.parametrize("name", hspace.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    assert getattr(hspace, name) is not None
+
+
+def test_a_wrong_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'smaple'"):
+        _ = hspace.smaple
+
+
+def test_importing_the_package_is_quick() -> None:
+    code = "import sys, hspace; sys.exit(any(name in sys.modules for name in ('torch', 'wandb', 'matplotlib')))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

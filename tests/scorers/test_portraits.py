@@ -3,9 +3,18 @@
 import pytest
 import torch
 
-from hspace.data.portraits import JUDGED, labels, render, resample_scene, sample_factors, visibility
-from hspace.scorers.portraits import SCORERS, PortraitFeatures, load_identity, load_scorer
-from hspace.types import Embedder, InputError, Scorer
+from hspace.data.portraits import (
+    JUDGED,
+    REGIONS,
+    labels,
+    region_masks,
+    render,
+    resample_scene,
+    sample_factors,
+    visibility,
+)
+from hspace.scorers.portraits import SCORERS, PortraitFeatures, load_identity, load_regions, load_scorer
+from hspace.types import Embedder, InputError, RegionNetwork, Scorer
 
 N = 512
 BINARY = [attribute.kind == "binary" for attribute in JUDGED]
@@ -77,3 +86,15 @@ def test_features_are_the_hidden_layer_of_the_judge(images: torch.Tensor) -> Non
 def test_an_unknown_scorer_is_one_clear_line() -> None:
     with pytest.raises(InputError, match="portraits-annotator"):
         load_scorer("jugde")
+
+
+def test_regions_of_renders_are_found(people: dict[str, torch.Tensor], images: torch.Tensor) -> None:
+    network = load_regions()
+    assert isinstance(network, RegionNetwork)
+    few = {name: values[:128] for name, values in people.items()}
+    found, exact = network(images[:128]), region_masks(few, 32)
+    assert tuple(found) == REGIONS
+    for region in REGIONS:
+        overlap, union = (found[region] & exact[region]).sum(), (found[region] | exact[region]).sum()
+        assert overlap / union >= 0.8, region
+    assert network(images[:1].repeat_interleave(2, 2).repeat_interleave(2, 3))["mouth"].shape == (1, 64, 64)

@@ -12,17 +12,25 @@ def test_an_output_does_not_depend_on_the_images_beside_it(name: str) -> None:
     network = ARCHITECTURES[name](5)
     images = torch.rand(4, 3, 32, 32) * 2 - 1
     together = network(images)
-    assert together.shape == (4, 5)
+    assert together.shape == ((4, 5, 32, 32) if name == "regions" else (4, 5))
     for mode in (True, False):
         network.train(mode)
         assert (network(images[2:3]) - together[2:3]).abs().max() < 1e-5
-    assert network.features(images).shape == (4, network.head.in_features)
+
+
+@pytest.mark.parametrize("name", ["plain", "residual"])
+def test_the_head_reads_the_features(name: str) -> None:
+    network, images = ARCHITECTURES[name](5), torch.rand(2, 3, 32, 32)
+    assert torch.equal(network.head(network.features(images)), network(images))
 
 
 def test_images_of_another_size_are_averaged_down() -> None:
     images = torch.rand(2, 3, 32, 32)
     assert to_input_size(images, 32) is images
-    assert (to_input_size(images.repeat_interleave(2, 2).repeat_interleave(2, 3), 32) - images).abs().mean() < 0.1
+    small = to_input_size(images.repeat_interleave(4, 2).repeat_interleave(4, 3), 32)
+    smooth = torch.full((1, 3, 128, 128), 0.3)
+    assert small.shape == images.shape and (small - images).abs().mean() < 0.2
+    assert (to_input_size(smooth, 32) - 0.3).abs().max() < 1e-6
 
 
 def test_unit_norm() -> None:

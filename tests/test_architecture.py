@@ -11,7 +11,11 @@ PACKAGE = ROOT / "hspace"
 TABLE = re.findall(r"^\| (`.*?) \|", (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"), re.MULTILINE)
 ORDER = [name for cell in TABLE for name in re.findall(r"`(\w+)(?:\.py|/)`", cell)]
 # Inside a folder only `base` is shared, but for these, which build on each other in this order.
-CHAINS = {"data": ["sdf", "portrait_layers", "portraits", "rendered"], "scorers": ["networks", "portraits"]}
+CHAINS = {
+    "data": ["sdf", "portrait_layers", "portraits", "rendered"],
+    "scorers": ["networks", "portraits"],
+    "card": ["portraits", "semantics", "sections", "page"],
+}
 OWNERS = {
     "diffusers": {"schedule", "unet", "checkpoints"},
     "sklearn": {"directions"},

@@ -148,7 +148,9 @@ def name_components(matrix: EffectMatrix) -> list[tuple[str, int] | None]:
 
 def score_unit(scores: Tensor, visible: Tensor) -> Tensor:
     """The n - 1 sd of each score over the samples that show its attribute: (n, A) to (A,), nan under two samples."""
-    return torch.stack([column[seen].double().std() for column, seen in zip(scores.T, visible.T, strict=True)])
+    shown = [column[seen].double() for column, seen in zip(scores.T, visible.T, strict=True)]
+    # torch's own std of less than two values is nan too, but warns.
+    return torch.stack([column.std() if len(column) > 1 else column.new_tensor(torch.nan) for column in shown])
 
 
 def _standardised_change(

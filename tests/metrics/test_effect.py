@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hspace.metrics.effect import EffectMatrix, effect_matrix, name_components
+from hspace.metrics.effect import EffectMatrix, effect_matrix, name_components, score_unit
 from hspace.types import InputError
 
 ATTRIBUTES = ("yaw", "smile", "hat")
@@ -123,3 +123,10 @@ def test_bad_input_is_named() -> None:
         _matrix(original, edited, visible=torch.ones(3, dtype=torch.bool))
     with pytest.raises(InputError, match="unknown attribute 'smyle'"):
         _matrix(original, edited).selectivity(["yaw", "smyle"])
+
+
+def test_the_unit_is_the_sd_of_what_is_seen_and_nan_of_less_than_two_samples() -> None:
+    scores = torch.tensor([[1.0, 2.0], [3.0, 5.0], [9.0, 7.0]])
+    visible = torch.tensor([[True, True], [True, False], [False, False]])
+    unit = score_unit(scores, visible)
+    assert unit[0] == pytest.approx(2**0.5) and unit[1].isnan()

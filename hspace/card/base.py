@@ -1,0 +1,47 @@
+"""How much the model card measures, and the one number that all of it counts in."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured.
+
+    Attributes:
+        generated: Generated portraits, and fresh renders that they are compared with.
+        steps: Sampling steps of the generated portraits.
+        edit_steps: Sampling steps wherever h is edited, and of the untrained model.
+        reference: Fresh renders that stand for the renderer.
+        training_renders: Renders of the training set that the nearest ones are sought in.
+        people: Unseen people, two images each.
+        discovery: Samples for PCA.
+        components: Principal components.
+        annotated: Samples among which examples are chosen.
+        examples: Examples on each side of a mean difference.
+        calibration: Samples that names and strengths are chosen on.
+        judged: Samples that the judge reads.
+        bootstrap: Resamples behind an interval.
+        batch_size: Rows of one U-Net pass.
+    """
+
+    generated: int = 2048
+    steps: int = 25
+    edit_steps: int = 10
+    reference: int = 8192
+    training_renders: int = 131_072
+    people: int = 2048
+    discovery: int = 500
+    components: int = 8
+    annotated: int = 1000
+    examples: int = 100
+    calibration: int = 64
+    judged: int = 200
+    bootstrap: int = 1000
+    batch_size: int = 32
+
+
+def share(condition: Tensor) -> float:
+    """Share of true values, in [0, 1]."""
+    return float(condition.double().mean())

@@ -1,0 +1,35 @@
+"""Measures every figure of docs/portraits.md on the embedded weights, and refreshes the page.
+
+    python scripts/model_card.py        # writes outputs/model_card/metrics.json, docs/portraits.md, docs/images/
+
+Sections that were measured on the same weights before are read from outputs/model_card.
+"""
+
+import argparse
+import logging
+import time
+from pathlib import Path
+
+from hspace.card.base import Sizes
+from hspace.card.page import refresh
+from hspace.card.sections import measure
+
+ROOT = Path(__file__).parents[1]
+
+
+def main() -> None:
+    """Measures and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="portraits", help="name, folder or hub id (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "model_card", help="folder of all results")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of portraits.md and images/")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    started = time.perf_counter()
+    metrics = measure(arguments.model, Sizes(), arguments.output, ROOT / ".train" / "data")
+    refresh(arguments.docs, metrics, arguments.output / "images")
+    logging.info("%s in %.1f minutes", arguments.output / "metrics.json", (time.perf_counter() - started) / 60)
+
+
+if __name__ == "__main__":
+    main()

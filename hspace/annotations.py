@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from hspace.checkpoints import DiffusionModel
 from hspace.files import write_atomic
+from hspace.latents import row_batches
 from hspace.sample import sample
 from hspace.types import InputError, Scorer
 
@@ -134,8 +135,8 @@ def annotate(
         InputError: If a seed is there twice, or an argument is out of range.
     """
     seeds, etas, scores = tuple(seeds), model.schedule.etas(eta), []
-    for batch in tqdm(torch.arange(len(seeds)).split(batch_size), desc="annotate", disable=None, leave=False):
-        images = sample(model, model.latents([seeds[row] for row in batch]), eta=etas).x_0
+    for rows in tqdm(row_batches(len(seeds), batch_size), desc="annotate", disable=None, leave=False):
+        images = sample(model, model.latents([seeds[row] for row in rows]), eta=etas).x_0
         scores.append(scorer(images).float().cpu())
     table = torch.cat(scores)
     return Annotations(

@@ -117,6 +117,17 @@ def _normal(seed: int, role: str, shape: tuple[int, ...]) -> np.ndarray:
     return generator.standard_normal(shape, dtype=np.float32)
 
 
+def row_batches(n: int, batch_size: int) -> list[range]:
+    """Rows 0 to n - 1 in batches, the last of which may be smaller.
+
+    Raises:
+        InputError: If there is no row, or the batch size is below 1.
+    """
+    if n < 1 or batch_size < 1:
+        raise InputError(f"batch_size and the number of samples must be >= 1, got {batch_size} and {n}")
+    return [range(first, min(first + batch_size, n)) for first in range(0, n, batch_size)]
+
+
 def seed_range(role: str, n: int, start: int = 0) -> tuple[int, ...]:
     """The sample seeds start, ..., start + n - 1 of one role.
 

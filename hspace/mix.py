@@ -12,7 +12,7 @@ from torch import Tensor
 from hspace.checkpoints import DiffusionModel
 from hspace.directions.supervised import from_pairs
 from hspace.edit import Edits, edit
-from hspace.latents import Latents
+from hspace.latents import Latents, row_batches
 from hspace.sample import sample
 from hspace.types import HTrajectory, Images, InputError
 
@@ -48,9 +48,9 @@ def swap(
     """
     _check_partners(latents, donors)
     images = []
-    for rows in torch.arange(len(latents.seeds)).split(batch_size):
-        h = sample(model, donors.select(rows.tolist()), eta=eta, record_h=True).h
-        images.append(sample(model, latents.select(rows.tolist()), eta=eta, replace_h=h).x_0.cpu())
+    for rows in row_batches(len(latents.seeds), batch_size):
+        h = sample(model, donors.select(rows), eta=eta, record_h=True).h
+        images.append(sample(model, latents.select(rows), eta=eta, replace_h=h).x_0.cpu())
     return torch.cat(images)
 
 
@@ -127,9 +127,10 @@ def interpolate(
         raise InputError(f"weights must be in [0, 1] and at least one, got {list(weights)}")
     h = None if space == "x_T" else [_h(model, latents, eta, batch_size) for latents in (first, second)]
     images = []
-    for rows in torch.arange(len(first.seeds) * len(weights)).split(batch_size):
-        pairs, weight = rows // len(weights), torch.tensor(weights)[rows % len(weights)]
-        ours, theirs = (latents.select(pairs.tolist()) for latents in (first, second))
+    for rows in row_batches(len(first.seeds) * len(weights), batch_size):
+        pairs = [row // len(weights) for row in rows]
+        weight = torch.tensor([weights[row % len(weights)] for row in rows])
+        ours, theirs = first.select(pairs), second.select(pairs)
         noise = ours if space == "h" else _between_noise(ours, theirs, weight, spherical)
         mixed = None if h is None else between(h[0][pairs], h[1][pairs], weight, spherical)
         images.append(sample(model, noise, eta=eta, replace_h=mixed).x_0.cpu())
@@ -153,15 +154,18 @@ def between(first: Tensor, second: Tensor, weight: Tensor, spherical: bool) -> T
 
 
 def _between_noise(first: Latents, second: Latents, weight: Tensor, spherical: bool) -> Latents:
-    x_T = between(first.x_T, second.x_T, weight, spherical)
-    return replace(first, x_T=x_T, z=between(first.z, second.z, weight, spherical))
+    x_T, z = (between(a, b, weight, spherical) for a, b in ((first.x_T, second.x_T), (first.z, second.z)))
+    # What an inverted image keeps beside its noise is faded, since it is no noise.
+    zero = torch.zeros_like(x_T)
+    ours, theirs = (zero if latents.residual is None else latents.residual for latents in (first, second))
+    return replace(first, x_T=x_T, z=z, residual=between(ours, theirs, weight, False))
 
 
 def _h(model: DiffusionModel, latents: Latents, eta: float | Sequence[float], batch_size: int) -> HTrajectory:
     """The h of every sample's own trajectory, on the CPU."""
     trajectories = []
-    for rows in torch.arange(len(latents.seeds)).split(batch_size):
-        h = sample(model, latents.select(rows.tolist()), eta=eta, record_h=True).h
+    for rows in row_batches(len(latents.seeds), batch_size):
+        h = sample(model, latents.select(rows), eta=eta, record_h=True).h
         assert h is not None
         trajectories.append(h.cpu())
     return torch.cat(trajectories)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from hspace.checkpoints import DiffusionModel
 from hspace.files import write_atomic, write_json
-from hspace.latents import Latents
+from hspace.latents import Latents, row_batches
 from hspace.types import HForBatch, HTrajectory, Images, InputError
 from hspace.unet import H_SPACES, Encoded
 
@@ -251,17 +251,14 @@ def _collect(
     batch_size: int,
 ) -> Recorded:
     """Stream h of the samples that `draw` gives for ranges of rows."""
-    if batch_size < 1:
-        raise InputError(f"batch_size must be >= 1, got {batch_size}")
     path, timesteps, etas = Path(path), model.schedule.timesteps, model.schedule.etas(eta)
     recorded = Recorded(path, seeds, model.h_shape, timesteps, etas, model.model_sha256, model.unet.h_space)
     with write_atomic(path) as temporary, temporary.open("wb") as file:
         writer = _RowWriter(file, (len(timesteps), len(seeds), int(np.prod(model.h_shape))))
-        for first in tqdm(range(0, len(seeds), batch_size), desc="collect h", disable=None, leave=False):
-            latents = draw(range(first, min(first + batch_size, len(seeds))))
-            h = sample(model, latents, eta=etas, record_h=True).h
+        for rows in tqdm(row_batches(len(seeds), batch_size), desc="collect h", disable=None, leave=False):
+            h = sample(model, draw(rows), eta=etas, record_h=True).h
             assert h is not None
-            writer.write(first, h.flatten(start_dim=2).float().cpu().numpy())
+            writer.write(rows.start, h.flatten(start_dim=2).float().cpu().numpy())
         # Facts of an older recording must not describe the new array.
         path.with_suffix(".json").unlink(missing_ok=True)
     recorded.save()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from hspace.latents import Latents, check_disjoint, seed_range
+from hspace.latents import Latents, check_disjoint, row_batches, seed_range
 from hspace.types import InputError
 
 SHAPE = (3, 16, 16)
@@ -94,6 +94,15 @@ def test_unknown_role() -> None:
 def test_overlap_is_an_error() -> None:
     with pytest.raises(InputError, match="index and evaluation must not share samples, both have seed 2"):
         check_disjoint(index=[0, 1, 2, 3], other=[9], evaluation=[3, 2])
+
+
+def test_rows_come_in_batches() -> None:
+    assert row_batches(5, 2) == [range(2), range(2, 4), range(4, 5)]
+    assert row_batches(2, 8) == [range(2)]
+    with pytest.raises(InputError, match="batch_size and the number of samples must be >= 1, got 0 and 3"):
+        row_batches(3, 0)
+    with pytest.raises(InputError, match="got 4 and 0"):
+        row_batches(0, 4)
 
 
 def test_neighbours_mix_in_noise_of_their_own() -> None:

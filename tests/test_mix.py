@@ -1,6 +1,7 @@
 """Swap, arithmetic and interpolation, by their identities on a real (tiny) model."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -61,6 +62,16 @@ def test_interpolation_begins_and_ends_at_the_samples(
     backwards = interpolate(tiny_model, second, first, weights=[0.5], **options)
     assert close(backwards[:, 0], images[:, 1]) == (space != "h")
     assert close(interpolate(tiny_model, first, second, weights=[0.0, 0.5, 1.0], batch_size=4, **options), images)
+
+
+def test_an_inverted_image_is_reached_exactly(tiny_model: DiffusionModel, pair: tuple[Latents, Latents]) -> None:
+    first = pair[0]
+    second = replace(pair[1], residual=torch.ones_like(pair[1].x_T))
+    images = interpolate(tiny_model, first, second, weights=[0.0, 0.5, 1.0])
+    without = interpolate(tiny_model, first, pair[1], weights=[0.0, 0.5, 1.0])
+    added = torch.tensor([0.0, 0.5, 1.0])[:, None, None, None].expand(2, 3, 3, 16, 16)
+    assert (images - without - added).abs().max() < 1e-5
+    assert close(images[:, 2], sample(tiny_model, second).x_0)
 
 
 def test_middle_of_h_is_the_mean(tiny_model: DiffusionModel, pair: tuple[Latents, Latents]) -> None:

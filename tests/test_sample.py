@@ -274,7 +274,7 @@ def test_a_recording_is_complete_or_absent(tiny_model: DiffusionModel, tmp_path:
     with pytest.raises(InputError, match="got -1"):
         collect(tiny_model, [0, 1, -1], tmp_path / "h.npy", batch_size=1)
     assert os.listdir(tmp_path) == []
-    with pytest.raises(InputError, match="batch_size must be >= 1, got 0"):
+    with pytest.raises(InputError, match="batch_size and the number of samples must be >= 1, got 0 and 1"):
         collect(tiny_model, [0], tmp_path / "h.npy", batch_size=0)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from hspace.annotations import Annotations, extremes
 from hspace.checkpoints import DiffusionModel
 from hspace.directions.base import Directions, DirectionsMeta
+from hspace.latents import row_batches
 from hspace.sample import sample
 from hspace.types import InputError
 
@@ -157,8 +158,8 @@ def _codes(
     """Codes q of the samples in batches, on the CPU: h (batch, steps, C, H, W), or x_T (batch, C, H, W)."""
     if space not in ("h", "x_T"):
         raise InputError(f"space must be h or x_T, got {space}")
-    for first in range(0, len(seeds), batch_size):
-        latents = model.latents(seeds[first : first + batch_size])
+    for rows in row_batches(len(seeds), batch_size):
+        latents = model.latents([seeds[row] for row in rows])
         codes = latents.x_T if space == "x_T" else sample(model, latents, eta=eta, record_h=True).h
         assert codes is not None
         yield codes.float().cpu()

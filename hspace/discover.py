@@ -153,6 +153,7 @@ def _facts(cfg: Config, model: DiffusionModel) -> dict[str, Any]:
     return {
         "model": model.model_sha256,
         "h_space": cfg.model.h_space,
+        "prompt": [cfg.model.prompt, cfg.model.guidance],
         "dtype": cfg.dtype,
         "timesteps": list(schedule.timesteps),
         "alpha_bar": key_sha256({"alpha_bar": list(schedule.alpha_bar), "final": schedule.final_alpha_bar}),

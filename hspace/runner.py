@@ -67,6 +67,7 @@ def run(cfg: Config) -> Path:
         model = load_model(
             cfg.model.path, h_space=cfg.model.h_space, num_steps=cfg.diffusion.num_steps,
             spacing=cfg.diffusion.spacing, device=cfg.device, dtype=cfg.dtype,
+            prompt=cfg.model.prompt or "", guidance=cfg.model.guidance,
         )  # fmt: skip
     if cfg.method.path:
         Directions.load(cfg.method.path).check(model)

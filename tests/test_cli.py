@@ -74,7 +74,7 @@ def test_the_script_is_the_same_command(tmp_path: Path):
         (["output_dir=a=b"], "cannot read 'output_dir=a=b'"),
         (["edit.strengths=[1"], "cannot read"),
         (["method=pcaa"], "unknown method 'pcaa': did you mean 'pca'"),
-        (["model=xyz"], "there is bedroom, celebahq, church, hub, local, portraits"),
+        (["model=xyz"], "there is bedroom, celebahq, church, hub, ldm_celebahq, local, portraits, sd15, sd21"),
         (["experiment=dem"], "unknown experiment 'dem': did you mean 'demo'"),
         (["methd=pca"], "unknown key 'methd': did you mean 'method'"),
         (["method.mask=face.png"], "method.mask is not a setting of the chosen method"),
@@ -121,7 +121,9 @@ def test_a_defect_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch):
 def test_the_shown_configuration_is_what_would_run(capsys: pytest.CaptureFixture[str]):
     assert main(["--cfg", "job", "model.path=FOLDER", "edit.strengths=[-3,0,3]"]) == 0
     shown = OmegaConf.create(capsys.readouterr().out)
-    assert shown.model == {"name": "local", "path": "FOLDER", "h_space": "after"}
+    assert shown.model == {
+        "name": "local", "path": "FOLDER", "h_space": "after", "prompt": None, "guidance": 7.5,
+    }  # fmt: skip
     assert shown.edit.strengths == [-3, 0, 3]
 
 

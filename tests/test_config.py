@@ -77,6 +77,8 @@ WRONG = {
     "output_dir=": "output_dir must be text that is not empty",
     "name=a/b": "got 'a/b'",
     "model.h_space=midle": "did you mean 'middle'",
+    "+model.guidance=-1": "model.guidance must be a number in [0, inf], got -1",
+    "+model.prompt=": "model.prompt must be text that is not empty",
     "diffusion.num_steps=-3": "from 1 to 1000, got -3",
     "diffusion.num_steps=many": "got 'many'",
     "diffusion.eta=1.1": "diffusion.eta must be a number in [0, 1], got 1.1",
@@ -139,7 +141,7 @@ def test_every_key_is_reachable_by_its_dotted_name(composed: Callable[..., DictC
     sections = {"model", "dataset", "diffusion", "method", "edit", "evaluation", "tracking"}
     for key in set(known_keys()) - sections:
         section, _, name = key.rpartition(".")
-        assert name in (cfg[section] if section else cfg) or section == "method"
+        assert name in (cfg[section] if section else cfg) or section in ("method", "model")
 
 
 def test_each_file_opens_with_what_it_is_and_its_launch_line():

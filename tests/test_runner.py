@@ -152,3 +152,12 @@ def test_another_mask_on_the_same_sample_finds_other_directions(
         Directions.load(tmp_path / name / "directions.safetensors").directions for name in ("top", "bottom", "again")
     )
     assert (top - again).abs().max() == 0 and (top.flatten() @ bottom.flatten()).abs() < 0.99 * top.square().sum()
+
+
+def test_another_prompt_samples_anew(tiny_sd_dir: Path, tmp_path: Path) -> None:
+    words = [*TINY, f"model.path={tiny_sd_dir}", "tracking.mode=disabled", f"cache_dir={tmp_path / 'cache'}"]
+    for name, prompt in (("man", "a man"), ("dog", "a dog")):
+        assert main([*words, f"model.prompt='{prompt}'", f"output_dir={tmp_path / name}"]) == 0
+    man, dog = (Directions.load(tmp_path / name / "directions.safetensors") for name in ("man", "dog"))
+    assert man.meta.model_sha256 == dog.meta.model_sha256
+    assert (man.directions - dog.directions).abs().max() > 1e-6

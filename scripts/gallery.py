@@ -98,17 +98,24 @@ def draw_random() -> None:
     strips("random", "Random directions of the same norm", rows, [-3.0, -1.5, 0.0, 1.5, 3.0])
 
 
+def draw_jacobian() -> None:
+    """What changes the prediction of one sample most, at three steps."""
+    latents, steps = model().latents([SHOWN[1]]), (2, 5, 8)
+    found = jacobian(model(), latents, k=2, steps=steps)
+    rows = [(name, found, j) for j, name in enumerate(found.meta.names)]
+    strips("jacobian", "Top singular directions of one sample", rows, [-30.0, -15.0, 0.0, 15.0, 30.0], SHOWN[1])
+
+
 def draw_regions() -> None:
-    """What changes the prediction most in the eyes and in the mouth of one sample, and in all of the image."""
+    """What changes the prediction most in the eyes and in the mouth of one sample."""
     latents, size = model().latents([SHOWN[1]]), model().sample_shape[1:]
     image = sample(model(), latents).x_0
     rows = []
     for region in ("eyes", "mouth"):
         mask = make_mask(region, size, image=image, network=load_regions())
-        found = jacobian(model(), latents, k=2, steps=[5], mask=mask, outside="nullspace")
+        found = jacobian(model(), latents, k=2, steps=[4], mask=mask)
         rows += [(f"{region}, {j + 1}", found, j) for j in range(2)]
-    rows += [(f"whole image, {j + 1}", jacobian(model(), latents, k=2, steps=[5]), j) for j in range(2)]
-    strips("regions", "Singular directions by region", rows, [-30.0, -15.0, 0.0, 15.0, 30.0], SHOWN[1])
+    strips("regions", "Singular directions by region", rows, [-60.0, -30.0, 0.0, 30.0, 60.0], SHOWN[1])
 
 
 def draw_attributes() -> None:

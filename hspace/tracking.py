@@ -8,7 +8,8 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,24 +70,68 @@ class Run:
         self._run.config.update({"artifacts": {**known, name: {"type": kind, "files": files}}}, allow_val_change=True)
 
 
-@contextmanager
-def track(cfg: Config) -> Iterator[Run]:
-    """Opens the run that `cfg.tracking` asks for, and marks it failed if the block raises.
+@dataclass(frozen=True)
+class RunSpec:
+    """What a W&B run is opened with.
 
-    Its id is a hash of the configuration and the output folder, so that a repetition continues the same run. All of
-    W&B's files go to `output_dir/wandb`, also the copies of artifacts that `wandb sync` needs later.
+    Attributes:
+        id: Of the run; the same id again continues it.
+        name: For people.
+        job_type: What the run does.
+        config: Its settings, as JSON types.
+        output_dir: All of W&B's files go to `output_dir/wandb`.
+        mode: `offline`, `online` or `disabled`.
+        project: W&B project.
+        entity: W&B user or team; None is the login's own.
+        group: Runs that belong together; None is the name.
+        tags: For people.
+    """
+
+    id: str
+    name: str
+    job_type: str
+    config: dict[str, Any]
+    output_dir: Path
+    mode: Literal["online", "offline", "disabled"]
+    project: str = "hspace"
+    entity: str | None = None
+    group: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+def track(cfg: Config) -> AbstractContextManager[Run]:
+    """Opens the run that `cfg.tracking` asks for.
+
+    Its id is a hash of the configuration and the output folder, so that a repetition continues the same run.
 
     Args:
-        cfg: A parsed configuration. Mode `online` goes on offline, with a warning, where there is no login or no
-            server.
+        cfg: A parsed configuration.
+    """
+    return open_run(
+        RunSpec(
+            id=run_id(cfg), name=cfg.name, job_type=cfg.method.name, config=to_dict(cfg), output_dir=cfg.output_dir,
+            mode=cfg.tracking.mode, project=cfg.tracking.project, entity=cfg.tracking.entity,
+            group=cfg.tracking.group, tags=tuple(cfg.tracking.tags),
+        )
+    )  # fmt: skip
+
+
+@contextmanager
+def open_run(spec: RunSpec) -> Iterator[Run]:
+    """Opens a run, and marks it failed if the block raises.
+
+    All of W&B's files go to `output_dir/wandb`, also the copies of artifacts that `wandb sync` needs later.
+
+    Args:
+        spec: Mode `online` goes on offline, with a warning, where there is no login or no server.
 
     Yields:
         The run.
     """
-    if cfg.tracking.mode != "disabled":
-        cfg.output_dir.mkdir(parents=True, exist_ok=True)
-    with _data_dir(cfg.output_dir / "wandb"):
-        run = _start(cfg)
+    if spec.mode != "disabled":
+        spec.output_dir.mkdir(parents=True, exist_ok=True)
+    with _data_dir(spec.output_dir / "wandb"):
+        run = _start(spec)
         # Not W&B's own context manager, which prints a traceback of whatever passes through it.
         try:
             yield Run(run)
@@ -101,32 +146,32 @@ def run_id(cfg: Config) -> str:
     return hashlib.sha256(f"{config_sha256(cfg)} {cfg.output_dir.resolve()}".encode()).hexdigest()[:16]
 
 
-def _start(cfg: Config) -> wandb.Run:
-    if cfg.tracking.mode != "online":
-        return _init(cfg, cfg.tracking.mode)
+def _start(spec: RunSpec) -> wandb.Run:
+    if spec.mode != "online":
+        return _init(spec)
     wandb.setup(settings=wandb.Settings(silent=True))
     try:
         if not wandb.login(prompt=False, verify=False):
             raise wandb.errors.UsageError("no API key; `wandb login` stores one")
-        return _init(cfg, "online")
+        return _init(spec)
     except wandb.errors.Error as error:
         log.warning("tracking goes on offline: %s", " ".join(str(error).split()))
         # Another id: W&B still holds that of the run that could not start.
-        return _init(cfg, "offline", suffix="-offline")
+        return _init(replace(spec, mode="offline", id=f"{spec.id}-offline"))
 
 
-def _init(cfg: Config, mode: Literal["online", "offline", "disabled"], suffix: str = "") -> wandb.Run:
+def _init(spec: RunSpec) -> wandb.Run:
     return wandb.init(
-        project=cfg.tracking.project,
-        entity=cfg.tracking.entity,
-        id=run_id(cfg) + suffix,
-        name=cfg.name,
-        group=cfg.tracking.group or cfg.name,
-        job_type=cfg.method.name,
-        tags=cfg.tracking.tags,
-        config=to_dict(cfg),
-        dir=cfg.output_dir,
-        mode=mode,
+        project=spec.project,
+        entity=spec.entity,
+        id=spec.id,
+        name=spec.name,
+        group=spec.group or spec.name,
+        job_type=spec.job_type,
+        tags=spec.tags,
+        config=spec.config,
+        dir=spec.output_dir,
+        mode=spec.mode,
         resume="allow",
         reinit="finish_previous",
         settings=wandb.Settings(silent=True, console="off", init_timeout=ONLINE_TIMEOUT, allow_val_change=True),

@@ -3,22 +3,29 @@
     python scripts/train_ddpm.py [key=value ...]        # keys: conf/train/ddpm.yaml
 
 Checkpoints are written atomically to `output`; the exponential moving average of the weights is exported beside them
-as a diffusers pipeline (fp16 safetensors) that `DDPMPipeline.from_pretrained` and `model.path=` load.
+as a diffusers pipeline (fp16 safetensors) that `DDPMPipeline.from_pretrained` and `model.path=` load. Loss, speed and
+learning rate go to Weights & Biases, offline unless `tracking=online`.
 """
 
 import logging
 import os
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.training_utils import EMAModel
 from omegaconf import DictConfig, OmegaConf
 
+from hspace.cache import key_sha256
 from hspace.data.rendered import Rendered, rendered, step_generator
+from hspace.tracking import Run, RunSpec, open_run
 
 log = logging.getLogger("train_ddpm")
 
@@ -29,9 +36,7 @@ def learning_rate(step: int, total_steps: int, cfg: DictConfig) -> float:
     return cfg.learning_rate * min(1.0, (step + 1) / cfg.warmup_steps, max(0.0, (total_steps - step) / decay_steps))
 
 
-def loss_of_step(
-    unet: UNet2DModel, scheduler: DDPMScheduler, data: Rendered, step: int, cfg: DictConfig
-) -> torch.Tensor:
+def loss_of_step(unet: Any, scheduler: Any, data: Rendered, step: int, cfg: DictConfig) -> torch.Tensor:
     """Mean squared error of the prediction for the batch of one step, which depends on (seed, step) alone.
 
     Model times are stratified over the batch, which lowers the variance of the gradient.
@@ -48,72 +53,104 @@ def loss_of_step(
     return F.mse_loss(output.float(), scheduler.get_velocity(x_0, noise, t) if target is None else target)
 
 
-def save(path: Path, unet: UNet2DModel, ema: EMAModel, optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Writes a checkpoint; a crash leaves the old one."""
-    state = {"unet": unet.state_dict(), "ema": ema.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-    torch.save(state, path.with_suffix(".tmp"))
-    os.replace(path.with_suffix(".tmp"), path)
+@dataclass
+class Training:
+    """The state of a training, all of which a checkpoint keeps."""
+
+    unet: UNet2DModel
+    ema: EMAModel
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+
+    @classmethod
+    def start(cls, cfg: DictConfig, device: str) -> "Training":
+        """Random weights, which depend on the seed alone."""
+        torch.manual_seed(cfg.seed)
+        architecture = cast(dict[str, Any], OmegaConf.to_container(cfg.unet))
+        unet: Any = UNet2DModel(sample_size=cfg.size, **architecture)
+        unet.to(device)
+        optimizer = torch.optim.AdamW(unet.parameters(), cfg.learning_rate, weight_decay=0.01)
+        ema = EMAModel(unet.parameters(), decay=cfg.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
+        ema.to(device)
+        return cls(unet, ema, optimizer)
+
+    def save(self, path: Path) -> None:
+        """Writes a checkpoint; a crash leaves the old one."""
+        parts = {name: getattr(self, name).state_dict() for name in ("unet", "ema", "optimizer")}
+        torch.save({**parts, "step": self.step}, path.with_suffix(".tmp"))
+        os.replace(path.with_suffix(".tmp"), path)
+
+    def resume(self, path: Path) -> None:
+        """Goes on from a checkpoint."""
+        state = torch.load(path, map_location=self.unet.device, weights_only=True)
+        for name in ("unet", "ema", "optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+        self.ema.to(self.unet.device)
+        self.step = state["step"]
+        log.info("resumed at step %d", self.step)
+
+    def update(self, loss: torch.Tensor, rate: float) -> None:
+        """One step of the optimizer at a learning rate."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.ema.step(self.unet.parameters())
+        self.step += 1
+
+    def export(self, folder: Path, scheduler: DDPMScheduler) -> None:
+        """Writes the averaged weights as a diffusers pipeline in half precision."""
+        averaged = UNet2DModel(**cast(dict[str, Any], self.unet.config))
+        self.ema.copy_to(averaged.parameters())
+        DDPMPipeline(unet=averaged.half(), scheduler=scheduler).save_pretrained(folder)
 
 
-def export(folder: Path, unet: UNet2DModel, ema: EMAModel, scheduler: DDPMScheduler) -> None:
-    """Writes the averaged weights as a diffusers pipeline in half precision."""
-    averaged = UNet2DModel(**unet.config)
-    ema.copy_to(averaged.parameters())
-    DDPMPipeline(unet=averaged.half(), scheduler=scheduler).save_pretrained(folder)
+def train(training: Training, data: Rendered, cfg: DictConfig, run: Run) -> None:
+    """Trains to `total_images`, with a checkpoint every few minutes and a point of every curve each 100 steps."""
+    output, scheduler = Path(cfg.output), DDPMScheduler(**cfg.scheduler)
+    total_steps = cfg.total_images // cfg.batch_size
+    losses, started, saved = [], time.perf_counter(), time.perf_counter()
+    while training.step < total_steps:
+        rate = learning_rate(training.step, total_steps, cfg)
+        loss = loss_of_step(training.unet, scheduler, data, training.step, cfg)
+        training.update(loss, rate)
+        losses.append(loss.item())
+        step, finished = training.step, training.step == total_steps
+        if step % 100 == 0 or finished:
+            speed = len(losses) * cfg.batch_size / (time.perf_counter() - started)
+            curves = {"images": step * cfg.batch_size, "loss": sum(losses) / len(losses), "images_per_second": speed}
+            log.info("step %d %s", step, " ".join(f"{name} {value:.4g}" for name, value in curves.items()))
+            run.log_metrics({**curves, "learning_rate": rate}, step=step)
+            losses, started = [], time.perf_counter()
+        if finished or time.perf_counter() - saved > 60 * cfg.checkpoint_minutes:
+            training.save(output / "checkpoint.pt")
+            training.export(output / "pipeline", scheduler)
+            saved = time.perf_counter()
+
+
+def run_spec(cfg: DictConfig) -> RunSpec:
+    """The W&B run of a configuration in an output folder: a resumed training continues it."""
+    output, settings = Path(cfg.output), cast(dict[str, Any], OmegaConf.to_container(cfg))
+    identity = key_sha256({"config": settings, "output": str(output.resolve())})[:16]
+    return RunSpec(identity, "train-ddpm", "train", settings, output, cfg.tracking)
 
 
 def main(arguments: list[str]) -> None:
     """Trains from the last checkpoint to `total_images`."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     conf = Path(__file__).parents[1] / "conf" / "train" / "ddpm.yaml"
-    cfg = OmegaConf.merge(OmegaConf.load(conf), OmegaConf.from_dotlist(arguments))
-    device = (
-        "cuda" if cfg.device == "auto" and torch.cuda.is_available() else "cpu" if cfg.device == "auto" else cfg.device
-    )
+    cfg = cast(DictConfig, OmegaConf.merge(OmegaConf.load(conf), OmegaConf.from_dotlist(arguments)))
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    checkpoint = Path(cfg.output) / "checkpoint.pt"
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
     data = rendered(cfg.train_images, cfg.size, cfg.seed, Path(cfg.data))
-    torch.manual_seed(cfg.seed)
-    unet = UNet2DModel(sample_size=cfg.size, **OmegaConf.to_container(cfg.unet)).to(device)
-    scheduler = DDPMScheduler(**cfg.scheduler)
-    optimizer = torch.optim.AdamW(unet.parameters(), cfg.learning_rate, weight_decay=0.01)
-    ema = EMAModel(unet.parameters(), decay=cfg.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
-    output, step = Path(cfg.output), 0
-    output.mkdir(parents=True, exist_ok=True)
-    checkpoint = output / "checkpoint.pt"
+    training = Training.start(cfg, automatic if cfg.device == "auto" else cfg.device)
     if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        unet.load_state_dict(state["unet"])
-        ema.load_state_dict(state["ema"])
-        optimizer.load_state_dict(state["optimizer"])
-        step = state["step"]
-        log.info("resumed at step %d", step)
-    ema.to(device)
-    total_steps = cfg.total_images // cfg.batch_size
-    losses, started, saved = [], time.perf_counter(), time.perf_counter()
-    while step < total_steps:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, total_steps, cfg)
-        loss = loss_of_step(unet, scheduler, data, step, cfg)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        ema.step(unet.parameters())
-        step += 1
-        losses.append(loss.item())
-        if step % 100 == 0:
-            speed = len(losses) * cfg.batch_size / (time.perf_counter() - started)
-            log.info(
-                "step %d images %d loss %.4f speed %.1f/s",
-                step,
-                step * cfg.batch_size,
-                sum(losses) / len(losses),
-                speed,
-            )
-            losses, started = [], time.perf_counter()
-        if step == total_steps or time.perf_counter() - saved > 60 * cfg.checkpoint_minutes:
-            save(checkpoint, unet, ema, optimizer, step)
-            export(output / "pipeline", unet, ema, scheduler)
-            saved = time.perf_counter()
+        training.resume(checkpoint)
+    with open_run(run_spec(cfg)) as run:
+        train(training, data, cfg, run)
 
 
 if __name__ == "__main__":

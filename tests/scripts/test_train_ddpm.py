@@ -1,0 +1,67 @@
+"""The training script on a tiny U-Net: an interrupted training ends where an unbroken one does."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hspace.checkpoints import load_model
+from scripts import train_ddpm
+
+TINY = [
+    "size=16", "train_images=8", "batch_size=2", "total_images=8", "warmup_steps=1", "checkpoint_minutes=0",
+    "bf16=false", "device=cpu", "unet.block_out_channels=[8,8,8]", "unet.norm_num_groups=4",
+    "unet.attention_head_dim=8",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def wandb_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "elsewhere"))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+
+
+def run(folder: Path, *more: str) -> dict[str, Any]:
+    train_ddpm.main([*TINY, f"output={folder}", f"data={folder.parent / 'data'}", *more])
+    return torch.load(folder / "checkpoint.pt", weights_only=True)
+
+
+def test_an_interrupted_training_ends_where_an_unbroken_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unbroken = run(tmp_path / "unbroken", "tracking=disabled")
+    assert not (tmp_path / "unbroken" / "wandb").exists()
+    real = train_ddpm.loss_of_step
+
+    def interrupted(unet: Any, scheduler: Any, data: Any, step: int, cfg: Any) -> torch.Tensor:
+        if step == 2:
+            raise KeyboardInterrupt
+        return real(unet, scheduler, data, step, cfg)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train_ddpm, "loss_of_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "broken", "tracking=disabled")
+    resumed = run(tmp_path / "broken", "tracking=disabled")
+    assert resumed["step"] == unbroken["step"] == 4
+    weights = [[*state["unet"].values(), *state["ema"]["shadow_params"]] for state in (resumed, unbroken)]
+    assert max(float((ours - theirs).abs().max()) for ours, theirs in zip(*weights, strict=True)) < 1e-6
+
+
+def test_curves_are_tracked_offline_and_the_result_is_a_model(tmp_path: Path) -> None:
+    run(tmp_path / "run")
+    wandb = Path(sys.executable).with_name("wandb")
+    done = subprocess.run(
+        [wandb, "leet", "inspect", "--json", "--summary", tmp_path / "run" / "wandb"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    overview = json.loads(done.stdout)
+    assert overview["state"] == "finished" and overview["config"]["total_images"] == 8
+    assert overview["summary"]["images"] == 8 and overview["summary"]["loss"] > 0
+    model = load_model(str(tmp_path / "run" / "pipeline"), num_steps=2, device="cpu")
+    assert model.sample_shape == (3, 16, 16) and model.schedule.prediction_type == "v_prediction"

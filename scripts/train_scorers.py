@@ -146,7 +146,7 @@ def train_identity(cfg: DictConfig) -> None:
         unit_norm(outputs(network, view.float() / 127.5 - 1))
         for view in rendered_pairs(2048, cfg.size, cfg.held_out.seed)
     ]
-    figures = {"true_accept_rate": true_accept_rate(*views)}
+    figures = {"true_accept_rate": true_accept_rate(views[0], views[1])}
     config = ScorerConfig("identity", cfg.identity.architecture, cfg.size, (), (), cfg.identity.dim, (), figures)
     save_scorer(Path(cfg.output) / "identity", config, network)
     log.info("identity on unseen people: %s", figures)
@@ -174,7 +174,9 @@ def train_regions(cfg: DictConfig) -> None:
         images = diffusion_artefacts(data.batch(index), generator)
         return F.binary_cross_entropy_with_logits(network(images).float(), masks[index].float())
 
-    train(network, loss_of_step, cfg.regions.seed, OmegaConf.merge(cfg, {"steps": cfg.regions.steps}))
+    settings = cfg.copy()
+    settings.steps = cfg.regions.steps
+    train(network, loss_of_step, cfg.regions.seed, settings)
     held_out = rendered(2048, cfg.size, cfg.held_out.seed, Path(cfg.data))
     true = masks_of_stream(2048, cfg.size, cfg.held_out.seed)
     found = outputs(network, held_out.batch(torch.arange(2048))) > 0
@@ -190,6 +192,7 @@ def main(arguments: list[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     conf = Path(__file__).parents[1] / "conf" / "train" / "scorers.yaml"
     cfg = OmegaConf.merge(OmegaConf.load(conf), OmegaConf.from_dotlist(arguments))
+    assert isinstance(cfg, DictConfig)
     for name in cfg.scorers:
         {"identity": train_identity, "regions": train_regions}.get(name, partial(train_attributes, name))(cfg)
 

@@ -19,8 +19,8 @@ class Pixel:
     """Scores of an image are two of its pixels: the first continuous, the second seen where the first is above 0."""
 
     id = "pixel"
-    attributes = ("first", "second")
-    binary = (False, True)
+    attributes: tuple[str, ...] = ("first", "second")
+    binary: tuple[bool, ...] = (False, True)
 
     def __call__(self, images: Tensor) -> Tensor:
         return torch.stack([images[:, 0, 0, 0], images[:, 0, 0, 1].sigmoid()], dim=1)
@@ -69,7 +69,8 @@ def test_effects_accuracy_and_identity_are_those_of_the_edit() -> None:
     for i, strength in enumerate(edits.strengths):
         assert judged.effects[i].effect[0, 0] == pytest.approx(float(strength / sd), rel=1e-5)
         assert judged.effects[i].effect[1] == pytest.approx([0.0, 0.0], abs=1e-12)
-        assert judged.accuracy[0][i].value == 1.0 and judged.accuracy[1][i] is None
+        found = judged.accuracy[0][i]
+        assert found is not None and found.value == 1.0 and judged.accuracy[1][i] is None
         assert judged.identity[1][i].value == pytest.approx(1.0, abs=1e-6)
         assert judged.identity[0][i].value < 0.999
     # At -2 the first pixel is negative everywhere, and the second is then nowhere visible.

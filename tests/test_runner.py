@@ -89,7 +89,8 @@ def test_a_file_size_limit_is_one_line_and_leaves_nothing_half_written(tiny_pipe
     ]
     done = subprocess.run(
         [sys.executable, "-m", "hspace.cli", *words, "method.num_samples=40", "tracking.mode=disabled"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True, text=True, preexec_fn=limit_files,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True, text=True,
+        preexec_fn=limit_files,
     )  # fmt: skip
     assert done.returncode == 2 and "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]

@@ -57,5 +57,7 @@ def _load(path: Path, size: tuple[int, int]) -> torch.Tensor:
         raise InputError(f"{path} cannot be read as an image: {error}") from error
     height, width = size
     white = Image.new("RGBA", upright.size, "white")
-    fitted = ImageOps.fit(Image.alpha_composite(white, upright).convert("RGB"), (width, height), Image.Resampling.LANCZOS)
+    fitted = ImageOps.fit(
+        Image.alpha_composite(white, upright).convert("RGB"), (width, height), Image.Resampling.LANCZOS
+    )
     return torch.from_numpy(np.array(fitted)).permute(2, 0, 1) / 127.5 - 1

@@ -193,5 +193,5 @@ def region_masks(factors: Factors, size: int) -> dict[str, Tensor]:
         if layer.region in REGIONS:
             canvas[:, REGIONS.index(layer.region)] += layer.coverage
     masks = dict(zip(REGIONS, F.avg_pool2d(canvas, SUPERSAMPLING).unbind(1), strict=True))
-    masks["face"] = sum(masks[part] for part in ("face", "eyes", "brows", "mouth", "nose"))
+    masks["face"] = torch.stack([masks[part] for part in ("face", "eyes", "brows", "mouth", "nose")]).sum(0)
     return {region: mask > 0.5 for region, mask in masks.items()}

@@ -7,6 +7,7 @@ architecture, grades edits. Weights lie in `weights/portraits/<name>/`, one safe
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from hspace.data.portraits import visibility
 from hspace.files import package_path, write_atomic, write_json
-from hspace.scorers.networks import ARCHITECTURES, to_input_size, unit_norm
+from hspace.scorers.networks import ARCHITECTURES, PlainNet, ResidualNet, to_input_size, unit_norm
 from hspace.types import Images, InputError, Scores
 
 SCORERS = ("portraits-annotator", "portraits-judge")
@@ -49,7 +50,7 @@ class ScorerConfig:
 class PortraitScorer(nn.Module):
     """Attribute classifier of portraits: a probability per binary attribute, a value per continuous one."""
 
-    def __init__(self, config: ScorerConfig, network: nn.Module) -> None:
+    def __init__(self, config: ScorerConfig, network: PlainNet | ResidualNet) -> None:
         super().__init__()
         self.config = config
         self.id = f"portraits-{config.name}"
@@ -147,7 +148,7 @@ def save_scorer(folder: Path, config: ScorerConfig, network: nn.Module) -> None:
     write_json(folder / "config.json", vars(config))
 
 
-def _load(name: str) -> tuple[ScorerConfig, nn.Module]:
+def _load(name: str) -> tuple[ScorerConfig, Any]:
     folder = package_path("weights") / "portraits" / name
     fields = json.loads((folder / "config.json").read_text())
     tuples = {key: tuple(fields[key]) for key in ("attributes", "binary", "temperature")}

@@ -36,7 +36,7 @@ class Sizes:
     components: int = 8
     annotated: int = 1000
     examples: int = 100
-    calibration: int = 64
+    calibration: int = 48
     judged: int = 200
     bootstrap: int = 1000
     batch_size: int = 32

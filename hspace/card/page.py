@@ -41,7 +41,7 @@ def refresh(docs: Path, metrics: dict[str, Any], pictures: Path) -> None:
 
 def figures(metrics: dict[str, Any]) -> str:
     """All tables, as Markdown."""
-    tables = (targets(metrics), _attributes(metrics), _components(metrics), _moved(metrics))
+    tables = (targets(metrics), _attributes(metrics), _components(metrics), _moved(metrics), _regions(metrics))
     return "\n".join(map(to_markdown, tables))
 
 
@@ -127,3 +127,9 @@ def _moved(metrics: dict[str, Any]) -> Table:
         "the mean cosine of identities to the unedited samples over both."
     )
     return Table(("attribute", *columns), rows, caption)
+
+
+def _regions(metrics: dict[str, Any]) -> Table:
+    """The segmentation network."""
+    caption = "Segmentation network: intersection over union with the exact masks of held-out renders."
+    return Table(("region", "IoU"), tuple(metrics["regions"].items()), caption)

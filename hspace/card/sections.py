@@ -24,7 +24,14 @@ from hspace.figures import effect_heatmap, grid_figure
 from hspace.files import package_path, sha256_file, write_bytes, write_json
 from hspace.latents import seed_range
 from hspace.metrics.identity import true_accept_rate
-from hspace.scorers.portraits import PortraitFeatures, PortraitIdentity, PortraitScorer, load_identity, load_scorer
+from hspace.scorers.portraits import (
+    PortraitFeatures,
+    PortraitIdentity,
+    PortraitScorer,
+    load_identity,
+    load_regions,
+    load_scorer,
+)
 from hspace.types import Images
 
 log = logging.getLogger(__name__)
@@ -129,7 +136,9 @@ def _key(bench: Bench, scorers: bool) -> dict[str, Any]:
     key |= {"schedule": key_sha256(asdict(bench.model.schedule))}
     if scorers:
         folder = package_path("weights") / "portraits"
-        files = sorted(path for name in ("annotator", "judge", "identity") for path in (folder / name).iterdir())
+        files = sorted(
+            path for name in ("annotator", "judge", "identity", "regions") for path in (folder / name).iterdir()
+        )
         key |= {"scorers": {str(path.relative_to(folder)): sha256_file(path) for path in files}}
     return key
 
@@ -178,7 +187,7 @@ def _nearest(bench: Bench, folder: Path, generated: Images, fresh: Images) -> di
     size = bench.model.image_shape[-1]
     training = rendered(bench.sizes.training_renders, size, TRAINING_SEED, bench.training_dir)
     rows, distances = portraits.nearest(generated[:NUM_NEAREST], training.images)
-    titles = [f"sample {i}" for i in range(len(rows))] + [f"distance {distance:.2f}" for distance in distances]
+    titles = [f"sample {i}" for i in range(len(rows))] + [f"{distance:.2f}" for distance in distances]
     pairs = torch.cat([generated[:NUM_NEAREST], training.batch(rows)])
     grid_figure(pairs, len(rows), folder / "portraits_nearest.png", titles, tile=TILE)
     _, usual = portraits.nearest(fresh[:NUM_NEAREST], training.images)
@@ -186,10 +195,12 @@ def _nearest(bench: Bench, folder: Path, generated: Images, fresh: Images) -> di
 
 
 def _scorers(bench: Bench, folder: Path) -> dict[str, Any]:
-    """Verification of unseen people."""
+    """Verification of unseen people, and what the training measured of the regions."""
     pairs = rendered_pairs(bench.sizes.people, bench.model.image_shape[-1], PEOPLE_SEED)
     first, second = (score(bench.identity, _unit(images)) for images in pairs)
-    return {"identity_tar": true_accept_rate(first, second)}
+    held_out = load_regions().config.held_out
+    regions = {name.removeprefix("iou/"): value for name, value in held_out.items()}
+    return {"identity_tar": true_accept_rate(first, second), "regions": regions}
 
 
 def _components(bench: Bench, folder: Path) -> dict[str, Any]:
@@ -248,7 +259,7 @@ def _summary(figures: dict[str, Any]) -> dict[str, Any]:
         "semantic_components": len(semantic),
         "semantic_attributes": sorted({row["attribute"] for row in semantic}),
         **by_attribute,
-        **{name: figures[name] for name in ("nearest", "attributes", "components", "moved")},
+        **{name: figures[name] for name in ("nearest", "regions", "attributes", "components", "moved")},
     }
 
 

@@ -33,7 +33,7 @@ MOVED_SHARES = (0.2, 0.8)
 """Shares having an attribute that an edit has to pass, at -s from above and at +s from below."""
 CALIBRATION_MARGIN = 0.1
 """By how much the annotator has to see these shares passed on calibration seeds."""
-MEAN_DIFFERENCE_STRENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
+MEAN_DIFFERENCE_STRENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 """Strengths that are tried, smallest first."""
 
 

@@ -21,6 +21,7 @@ def make_metrics(**changed: Any) -> dict[str, Any]:
                        "yaw": {"judge": 0.99, "error": 0.03}},
         "components": [{"component": 2, "attribute": "yaw", "effect": 1.5, "low": 1.3, "ratio": 3.0, "semantic": True}],
         "moved": {"yaw": {"unedited": 0.5, "before": 0.1, "after": 0.9, "identity": 0.8, "strength": 1.5}},
+        "regions": {"eyes": 0.95},
         "sizes": {"generated": 2048, "steps": 25, "edit_steps": 10, "judged": 200, "discovery": 500, "examples": 100},
     }  # fmt: skip
     return metrics | changed
@@ -52,6 +53,7 @@ def test_the_page_keeps_its_text_and_takes_the_figures(tmp_path: Path) -> None:
         text = page.read_text(encoding="utf-8")
         assert text.startswith(f"Before.\n\n{BEGIN}\n") and text.endswith(f"{END}\n\nAfter.\n") and "old" not in text
         assert "| judge on renders: accuracy, worst binary attribute | judge_accuracy_min | .99 | ≥ .97 | yes |" in text
+        assert "| eyes | .95 |" in text
     assert (tmp_path / "images" / "portraits_moved.png").read_bytes() == b"picture"
 
 

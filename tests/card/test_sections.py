@@ -8,6 +8,7 @@ from hspace.card import sections
 from hspace.card.base import Sizes
 from hspace.card.page import figures
 from hspace.card.sections import PEOPLE_SEED, REFERENCE_SEED, TRAINING_SEED, measure
+from hspace.data.portraits import REGIONS
 from hspace.files import package_path
 
 SIZES = Sizes(
@@ -32,7 +33,7 @@ def test_every_section_is_measured_once_and_written(
     assert all(isinstance(written[name], int | float | None) for name in SINGLE)
     assert set(written["moved_before"]) == set(written["moved_identity"]) == {"smile", "yaw"}
     assert written["fid_floor"] < min(written["fid_generated"], written["fid_untrained"])
-    assert written["identity_tar"] > 0.2
+    assert written["identity_tar"] > 0.2 and set(written["regions"]) == set(REGIONS)
     pictures = {path.stem.removeprefix("portraits_") for path in (tmp_path / "card" / "images").glob("*.png")}
     assert pictures == {"rendered", "generated", "nearest", "components", "moved"}
     assert "| moved_after |" in figures(metrics)

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from hspace.annotations import Annotations, annotate
@@ -182,6 +183,13 @@ def draw_expressions() -> None:
     strips("expressions", "A smile from real pairs, inverted", [("smile", found, 0)], [-2.0, -1.0, 0.0, 1.0, 2.0])
 
 
+def shrink(path: Path) -> None:
+    """Two thirds of the size and 256 colours, for a light repository."""
+    picture = Image.open(path).convert("RGB")
+    picture = picture.resize((picture.width * 2 // 3, picture.height * 2 // 3), Image.Resampling.LANCZOS)
+    picture.quantize(256, kmeans=3).save(path, optimize=True)
+
+
 def _rows(trajectory: Tensor | None) -> list[Tensor]:
     assert trajectory is not None
     return list(trajectory)
@@ -202,6 +210,7 @@ def main(names: Sequence[str]) -> int:
     for name in names or PICTURES:
         log.info("drawing %s", name)
         PICTURES[name]()
+        shrink(OUTPUT / f"{name}.png")
     return 0
 
 

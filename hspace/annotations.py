@@ -14,7 +14,7 @@ from tqdm import tqdm
 from hspace.checkpoints import DiffusionModel
 from hspace.files import write_atomic
 from hspace.latents import row_batches
-from hspace.sample import sample
+from hspace.sampling import sample
 from hspace.types import InputError, Scorer
 
 STRATA = 4

@@ -17,7 +17,7 @@ from hspace.directions.random import random
 from hspace.directions.supervised import boundary, supervised
 from hspace.latents import seed_range
 from hspace.masks import Mask, make_mask
-from hspace.sample import Recorded, collect, collect_around, sample
+from hspace.sampling import Recorded, collect, collect_around, sample
 from hspace.scorers.portraits import load_regions
 from hspace.types import InputError, Scorer
 

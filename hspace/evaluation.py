@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from hspace.checkpoints import DiffusionModel
 from hspace.directions.base import Directions
-from hspace.edit import edit
+from hspace.editing import edit
 from hspace.metrics.accuracy import edit_accuracy
 from hspace.metrics.base import Interval
 from hspace.metrics.effect import EffectMatrix, effect_matrix, score_unit

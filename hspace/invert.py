@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hspace.checkpoints import DiffusionModel
 from hspace.latents import Latents, draw
-from hspace.sample import sample
+from hspace.sampling import sample
 from hspace.types import HBatch, HTrajectory, Images, InputError
 
 log = logging.getLogger(__name__)

@@ -76,7 +76,7 @@ class _Space:
         return self.basis, self.images, self.normal
 
 
-def top_triplets(operator: Operator, k: int, *, tolerance: float = 3e-4, block_size: int | None = None) -> Triplets:
+def top_triplets(operator: Operator, k: int, *, tolerance: float = 1e-4, block_size: int | None = None) -> Triplets:
     """Block Golub-Kahan-Lanczos with full reorthogonalisation and thick restarts.
 
     Every block is J^T J times the one before it, projected off all earlier ones; the triplets are those of J on the
@@ -89,7 +89,7 @@ def top_triplets(operator: Operator, k: int, *, tolerance: float = 3e-4, block_s
         tolerance: Largest relative residual of any triplet; the angle of the subspace is about this over the gap
             (s_k² - s_{k+1}²) / s_1².
         block_size: Vectors per product; smaller takes less memory and finds the same, but for exactly repeated
-            singular values, of which it finds at most so many copies. None: min(k, 3).
+            singular values, of which it finds at most so many copies. None: min(k, 2).
 
     Raises:
         InputError: If an argument is out of range or J has fewer than k nonzero singular values.
@@ -100,7 +100,7 @@ def top_triplets(operator: Operator, k: int, *, tolerance: float = 3e-4, block_s
     """
     _check(operator, k, tolerance, block_size)
     n, p = math.prod(operator.in_shape), math.prod(operator.out_shape)
-    size = min(k, 3) if block_size is None else block_size
+    size = min(k, 2) if block_size is None else block_size
     empty = [torch.zeros(rows, 0, dtype=operator.dtype, device=operator.device) for rows in (n, p, n)]
     space, products = _Space(*empty), 0
     block = _orthonormal_to(space.basis, _start(operator, n, size))

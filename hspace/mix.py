@@ -11,9 +11,9 @@ from torch import Tensor
 
 from hspace.checkpoints import DiffusionModel
 from hspace.directions.supervised import from_pairs
-from hspace.edit import Edits, edit
+from hspace.editing import Edits, edit
 from hspace.latents import Latents, row_batches
-from hspace.sample import sample
+from hspace.sampling import sample
 from hspace.types import HTrajectory, Images, InputError
 
 MIXED = ("h", "x_T", "both")

@@ -23,14 +23,14 @@ from hspace.directions.jacobian import jacobian
 from hspace.directions.pca import pca
 from hspace.directions.random import random
 from hspace.directions.supervised import from_pairs, supervised
-from hspace.edit import Term, apply_offsets, edit, sequence_offsets
+from hspace.editing import Term, apply_offsets, edit, sequence_offsets
 from hspace.evaluation import edit_samples, odd_effects
 from hspace.figures import grid_figure, strip_figure
 from hspace.invert import ddim_inversion
 from hspace.masks import make_mask
 from hspace.metrics.effect import name_components
 from hspace.mix import arithmetic, interpolate, swap
-from hspace.sample import collect, sample
+from hspace.sampling import collect, sample
 from hspace.scorers.portraits import load_regions, load_scorer
 
 log = logging.getLogger("gallery")

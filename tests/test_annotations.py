@@ -9,7 +9,7 @@ import torch
 
 from hspace.annotations import Annotations, annotate, extremes
 from hspace.checkpoints import DiffusionModel
-from hspace.sample import sample
+from hspace.sampling import sample
 from hspace.types import InputError
 
 

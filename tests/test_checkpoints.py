@@ -19,7 +19,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from safetensors.torch import load_file, save_file
 
 from hspace.checkpoints import load_model, weights_sha256
-from hspace.sample import sample
+from hspace.sampling import sample
 from hspace.types import InputError
 
 

@@ -12,7 +12,7 @@ import torch
 from hspace.checkpoints import DiffusionModel, load_model
 from hspace.invert import Inverted, ddim_inversion, edit_friendly_inversion, image_error
 from hspace.latents import Latents, draw
-from hspace.sample import sample
+from hspace.sampling import sample
 from hspace.types import InputError
 
 Load = Callable[..., DiffusionModel]

@@ -53,13 +53,13 @@ def check(found: Triplets, matrix: Tensor, tolerance: float) -> None:
     assert sine(found.u, u.T[:k]) <= 10 * tolerance
 
 
-@pytest.mark.parametrize("block_size", [None, 1, 2, 7, 20])
+@pytest.mark.parametrize("block_size", [None, 1, 3, 7, 20])
 def test_any_block_size_finds_the_same_as_an_explicit_svd(block_size: int | None) -> None:
     operator = slow_decay()
     found = top_triplets(operator, 8, tolerance=1e-9, block_size=block_size)
     check(found, operator.matrix, 1e-7)
     assert found.products == operator.products
-    assert operator.widest == (block_size or 3)
+    assert operator.widest == (block_size or 2)
 
 
 def test_single_precision_reaches_its_own_rounding() -> None:

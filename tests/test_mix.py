@@ -10,7 +10,7 @@ import torch
 from hspace.checkpoints import DiffusionModel
 from hspace.latents import Latents
 from hspace.mix import arithmetic, between, interpolate, swap
-from hspace.sample import sample
+from hspace.sampling import sample
 from hspace.types import InputError
 
 ETA = [1.0, 0.5, 0.0]

@@ -12,7 +12,7 @@ from hspace.checkpoints import DiffusionModel
 from hspace.data.rendered import Rendered
 from hspace.evaluation import score
 from hspace.metrics.fid import FID
-from hspace.sample import sample
+from hspace.sampling import sample
 from hspace.types import Embedder, Images, Scorer
 from hspace.unet import SemanticUNet
 

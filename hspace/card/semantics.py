@@ -18,12 +18,12 @@ from hspace.checkpoints import DiffusionModel
 from hspace.directions.base import Directions
 from hspace.directions.pca import pca
 from hspace.directions.supervised import supervised
-from hspace.edit import apply_offsets, edit, edit_offsets
+from hspace.editing import apply_offsets, edit, edit_offsets
 from hspace.evaluation import edit_samples, odd_effects, score
 from hspace.latents import seed_range
 from hspace.metrics.effect import EffectMatrix, name_components
 from hspace.metrics.identity import identity_preservation
-from hspace.sample import collect
+from hspace.sampling import collect
 from hspace.types import Embedder, Images, Scorer
 
 COMPONENT_STRENGTHS = (-2.0, 2.0)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hspace.checkpoints import DiffusionModel
 from hspace.files import write_atomic
-from hspace.sample import INJECTIONS
+from hspace.sampling import INJECTIONS
 from hspace.schedule import PREDICTION_TYPES
 from hspace.types import InputError
 from hspace.unet import H_SPACES

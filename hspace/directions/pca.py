@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hspace.checkpoints import DiffusionModel
 from hspace.directions.base import Directions, DirectionsMeta
-from hspace.sample import Recorded
+from hspace.sampling import Recorded
 from hspace.types import InputError
 
 logger = logging.getLogger(__name__)

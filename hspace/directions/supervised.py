@@ -11,7 +11,7 @@ from hspace.annotations import Annotations, extremes
 from hspace.checkpoints import DiffusionModel
 from hspace.directions.base import Directions, DirectionsMeta
 from hspace.latents import row_batches
-from hspace.sample import sample
+from hspace.sampling import sample
 from hspace.types import InputError
 
 CLASSIFIERS = {

@@ -7,7 +7,7 @@ from hspace.card.portraits import attribute_figures, decided_share, fid, generat
 from hspace.checkpoints import DiffusionModel
 from hspace.data.portraits import labels, render, sample_factors, visibility
 from hspace.data.rendered import Rendered
-from hspace.sample import sample
+from hspace.sampling import sample
 from hspace.scorers.portraits import PortraitFeatures, PortraitScorer, load_scorer
 
 

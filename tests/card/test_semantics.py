@@ -18,10 +18,10 @@ from hspace.card.semantics import (
 from hspace.checkpoints import DiffusionModel
 from hspace.directions.base import Directions
 from hspace.directions.pca import pca
-from hspace.edit import edit
+from hspace.editing import edit
 from hspace.latents import seed_range
 from hspace.metrics.effect import EffectMatrix
-from hspace.sample import collect, sample
+from hspace.sampling import collect, sample
 
 SIZES = Sizes(
     discovery=6, components=2, annotated=12, examples=2, calibration=10, judged=4, bootstrap=100, batch_size=16

@@ -12,14 +12,15 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hspace.checkpoints import DiffusionModel, load_model
 from hspace.directions.base import Directions
 from hspace.directions.jacobian import FORWARD_MODES, NULLSPACE_RANK, DecoderJacobian, jacobian
-from hspace.edit import edit
+from hspace.editing import edit
 from hspace.latents import Latents
-from hspace.sample import sample
+from hspace.sampling import sample
 from hspace.schedule import PREDICTION_TYPES
 from hspace.types import InputError
 from hspace.unet import Encoded, SemanticUNet
@@ -146,18 +147,20 @@ def test_only_the_decoder_runs(model: DiffusionModel, encoded: Encoded) -> None:
     operator.vjp(torch.ones(2, *operator.out_shape))
     for handle in handles:
         handle.remove()
-    assert calls == ["decoder", "decoder"]
+    assert calls == ["decoder"]
 
 
-def test_fused_attention_falls_back_to_math_attention(model: DiffusionModel, encoded: Encoded) -> None:
+def test_both_ways_to_a_forward_product_agree(model: DiffusionModel, encoded: Encoded) -> None:
     operator = DecoderJacobian(model.unet, encoded)
-    assert operator.forward_mode == FORWARD_MODES[0]
-    operator.jvp(torch.ones(1, *operator.in_shape))
-    assert operator.forward_mode == "math attention"
+    v = torch.randn(3, *operator.in_shape, dtype=torch.float64)
+    products = []
+    for operator.forward_mode in FORWARD_MODES:
+        products.append(operator.jvp(v))
+    assert (products[0] - products[1]).abs().max() <= 1e-12
 
 
-class OnlyReverse(torch.autograd.Function):
-    """SiLU without a forward-mode derivative, as many fused kernels are."""
+class NoSecondDerivative(torch.autograd.Function):
+    """SiLU as a fused kernel might be: differentiable once, and 0 where torch.func asks for more."""
 
     generate_vmap_rule = True
 
@@ -168,37 +171,57 @@ class OnlyReverse(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
         ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return gradients[0] * x.sigmoid() * (1 + x * (1 - x.sigmoid()))
+        return gradients[0] * derivative(*ctx.saved_tensors)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        return tangents[0] * derivative(*ctx.saved_tensors)
 
 
-class OnlyReverseSiLU(torch.nn.Module):
+def derivative(x: Tensor) -> Tensor:
+    return x.sigmoid() * (1 + x * (1 - x.sigmoid()))
+
+
+class OnlyReverse(NoSecondDerivative):
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        raise NotImplementedError("no forward derivative")
+
+
+class FusedSiLU(torch.nn.Module):
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
     def forward(self, x: Tensor) -> Tensor:
-        result: Any = OnlyReverse.apply(x)
-        return result
+        return self.function.apply(x)
 
 
-def test_without_any_forward_mode_double_backward_gives_the_same(
-    make_unet: Callable[..., UNet2DModel],
-    latents: Latents,
-    caplog: pytest.LogCaptureFixture,
+def test_without_a_second_derivative_forward_mode_takes_over(
+    make_unet: Callable[..., UNet2DModel], latents: Latents, caplog: pytest.LogCaptureFixture
 ) -> None:
     network: Any = make_unet(sample_size=8)
     unet = SemanticUNet(network)
     with torch.no_grad():
         encoded = unet.encode(latents.x_T, 500)
     v = torch.randn(3, *unet.h_shape)
-    expected = DecoderJacobian(unet, encoded).jvp(v)
-    network.conv_act = OnlyReverseSiLU()
-    operator = DecoderJacobian(unet, encoded)
-    with caplog.at_level(logging.DEBUG, logger="hspace.directions.jacobian"):
-        product = operator.jvp(v)
-    assert operator.forward_mode == "double backward"
-    assert "trying double backward" in caplog.text
-    assert (product - expected).abs().max() <= 1e-5 * expected.abs().max()
+    usual = DecoderJacobian(unet, encoded)
+    expected = usual.jvp(v)
+    assert usual.forward_mode == "double backward"
+    network.conv_act = FusedSiLU(NoSecondDerivative)
+    with caplog.at_level(logging.INFO, logger="hspace.directions.jacobian"):
+        operator = DecoderJacobian(unet, encoded)
+    assert operator.forward_mode == "forward mode"
+    assert "no double backward: it is not adjoint" in caplog.text
+    assert (operator.jvp(v) - expected).abs().max() <= 1e-5 * expected.abs().max()
+    network.conv_act = FusedSiLU(OnlyReverse)
+    with pytest.raises(InputError, match="neither a second nor a forward derivative"):
+        DecoderJacobian(unet, encoded)
 
 
 def test_directions_against_an_explicit_svd(model: DiffusionModel, latents: Latents, explicit: Tensor) -> None:
@@ -308,7 +331,7 @@ def test_the_log_says_which_forward_mode_and_how_many_products(
 ) -> None:
     with caplog.at_level(logging.INFO, logger="hspace.directions.jacobian"):
         jacobian(model, latents, k=1, **FAST)
-    assert "step 1: " in caplog.text and "products by math attention" in caplog.text
+    assert "step 1: " in caplog.text and "products by double backward" in caplog.text
 
 
 @pytest.mark.parametrize(

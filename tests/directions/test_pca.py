@@ -13,7 +13,7 @@ from hspace.checkpoints import DiffusionModel
 from hspace.directions import pca as pca_module
 from hspace.directions.base import Directions
 from hspace.directions.pca import StepPCA, broken_components, gram_pca, krylov_pca, pca
-from hspace.sample import Recorded, collect, collect_around, sample
+from hspace.sampling import Recorded, collect, collect_around, sample
 from hspace.types import InputError
 
 Solver = Callable[[np.ndarray, int], StepPCA]

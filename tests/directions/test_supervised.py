@@ -12,8 +12,8 @@ from hspace.annotations import Annotations, annotate, extremes
 from hspace.checkpoints import DiffusionModel
 from hspace.directions.base import Directions
 from hspace.directions.supervised import boundary, from_pairs, supervised
-from hspace.edit import edit
-from hspace.sample import sample
+from hspace.editing import edit
+from hspace.sampling import sample
 from hspace.types import InputError
 
 ETA = [1.0, 0.5, 0.0]

@@ -13,7 +13,7 @@ from torch import Tensor
 from hspace.checkpoints import DiffusionModel
 from hspace.directions.base import Directions
 from hspace.latents import Latents
-from hspace.sample import sample
+from hspace.sampling import sample
 from hspace.types import InputError
 
 Edits = Float[Tensor, "batch edits channel height width"]

@@ -21,7 +21,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from hspace.checkpoints import DiffusionModel, load_model
 from hspace.codecs import PixelCodec
 from hspace.latents import Latents
-from hspace.sample import Recorded, collect, collect_around, sample
+from hspace.sampling import Recorded, collect, collect_around, sample
 from hspace.schedule import PREDICTION_TYPES, Schedule
 from hspace.types import InputError
 from hspace.unet import H_SPACES, SemanticUNet

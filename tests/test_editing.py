@@ -8,9 +8,9 @@ import torch
 
 from hspace.checkpoints import DiffusionModel
 from hspace.directions.base import Directions, DirectionsMeta
-from hspace.edit import Term, apply_offsets, edit, edit_offsets, sequence_offsets, sum_offsets
+from hspace.editing import Term, apply_offsets, edit, edit_offsets, sequence_offsets, sum_offsets
 from hspace.latents import Latents
-from hspace.sample import sample
+from hspace.sampling import sample
 from hspace.types import InputError
 
 

@@ -192,7 +192,8 @@ def _strata(annotations: Annotations, shown: Tensor, balance: str | None) -> dic
     if annotations.binary[column]:
         return {f" with {balance} above .5": rows[values > 0.5], f" with {balance} below .5": rows[values <= 0.5]}
     quarters = rows[values.argsort(stable=True)].tensor_split(STRATA)
-    return {f" in quarter {i + 1} of {balance}": quarter for i, quarter in enumerate(quarters)}
+    # Back in the order of seeds, since among equal scores the first are chosen: probabilities of 0 and 1 are many.
+    return {f" in quarter {i + 1} of {balance}": quarter.sort().values for i, quarter in enumerate(quarters)}
 
 
 def _ends(annotations: Annotations, rows: Tensor, column: int, k: int, name: str) -> tuple[list[int], list[int]]:

@@ -108,6 +108,18 @@ def test_a_continuous_attribute_is_balanced_by_quarters(annotations: Annotations
     assert gaps[0] > 0.5 and abs(gaps[1]) < 0.2
 
 
+def test_equal_scores_do_not_undo_the_balance(annotations: Annotations) -> None:
+    generator = torch.Generator().manual_seed(1)
+    scores = torch.rand(400, 4, generator=generator)
+    scores[:, 1] = scores[:, 1].round()
+    many = replace(
+        annotations, seeds=tuple(range(100, 500)), scores=scores, visible=torch.ones(400, 4, dtype=torch.bool)
+    )
+    examples = extremes(many, "hat", 40, balance="age")
+    plus, minus = (scores_of(many, side, "age") for side in (examples.plus, examples.minus))
+    assert abs(float(plus.mean() - minus.mean())) < 0.05
+
+
 def test_equal_scores_never_put_a_sample_on_both_sides(annotations: Annotations) -> None:
     rounded = replace(annotations, scores=annotations.scores.round())
     examples = extremes(rounded, "hat", 12)

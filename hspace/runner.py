@@ -63,12 +63,11 @@ def run(cfg: Config) -> Path:
     watch = Stopwatch()
     annotator, judge = load_scorer(cfg.evaluation.annotator), load_scorer(cfg.evaluation.judge)
     check_attributes(cfg, annotator.attributes)
-    with watch.stage("load the model"):
-        model = load_model(
-            cfg.model.path, h_space=cfg.model.h_space, num_steps=cfg.diffusion.num_steps,
-            spacing=cfg.diffusion.spacing, device=cfg.device, dtype=cfg.dtype,
-            prompt=cfg.model.prompt or "", guidance=cfg.model.guidance,
-        )  # fmt: skip
+    # Not a stage that is announced: a model that cannot be loaded is one line of error, and nothing before it.
+    model = load_model(
+        cfg.model.path, h_space=cfg.model.h_space, num_steps=cfg.diffusion.num_steps, spacing=cfg.diffusion.spacing,
+        device=cfg.device, dtype=cfg.dtype, prompt=cfg.model.prompt or "", guidance=cfg.model.guidance,
+    )  # fmt: skip
     if cfg.method.path:
         Directions.load(cfg.method.path).check(model)
     with track(cfg) as tracker:

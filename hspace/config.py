@@ -162,14 +162,14 @@ class EvaluationConfig:
         judge: Scorer that grades.
         allow_same_scorer: Whether one scorer may do both.
         num_samples: Images that each direction is judged on.
-        bootstrap: Resamples behind each interval.
+        bootstrap: Resamples behind each interval, at least 100.
     """
 
     annotator: Annotated[str, choice(*SCORERS)]
     judge: Annotated[str, choice(*SCORERS)]
     allow_same_scorer: Annotated[bool, flag]
     num_samples: Annotated[int, whole(1, MAX_SAMPLES)]
-    bootstrap: Annotated[int, whole(1)]
+    bootstrap: Annotated[int, whole(100)]
 
 
 @dataclass(frozen=True)

@@ -162,3 +162,13 @@ def test_another_prompt_samples_anew(tiny_sd_dir: Path, tmp_path: Path) -> None:
     man, dog = (Directions.load(tmp_path / name / "directions.safetensors") for name in ("man", "dog"))
     assert man.meta.model_sha256 == dog.meta.model_sha256
     assert (man.directions - dog.directions).abs().max() > 1e-6
+
+
+def test_a_sweep_gives_every_job_its_folder_and_shares_what_was_sampled(
+    tiny_pipeline_dir: Path, tmp_path: Path
+) -> None:
+    words = ["debug=default", f"model.path={tiny_pipeline_dir}", f"cache_dir={tmp_path / 'cache'}", "device=cpu"]
+    assert main(["-m", *words, "method=pca,random", f"hydra.sweep.dir={tmp_path / 'sweep'}"]) == 0
+    records = [json.loads((tmp_path / "sweep" / job / "run.json").read_text()) for job in ("0", "1")]
+    assert [record["config"]["method"]["name"] for record in records] == ["pca", "random"]
+    assert len(list((tmp_path / "cache" / "collect").glob("*/h.npy"))) == 1

@@ -1,0 +1,59 @@
+"""The same values and derivatives as torch's own convolution."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hspace.convolution import LeanConvolutions
+
+OPTIONS: list[dict[str, Any]] = [
+    {"kernel_size": 3, "padding": 1},
+    {"kernel_size": 1},
+    {"kernel_size": 3, "padding": 1, "stride": 2},
+    {"kernel_size": (3, 2), "padding": (0, 1), "stride": (2, 1), "bias": False},
+    {"kernel_size": 3, "padding": 2, "dilation": 2, "groups": 2},
+    {"kernel_size": 3, "padding": 1, "padding_mode": "circular"},
+    {"kernel_size": 3, "padding": "same"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_products_are_those_of_torch(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(4, 6, **options).double().requires_grad_(False)
+    x, v = torch.randn(1, 4, 9, 8, dtype=torch.float64), torch.randn(3, 1, 4, 9, 8, dtype=torch.float64)
+
+    def curved(x: Tensor) -> Tensor:
+        return layer(x).tanh()
+
+    expected = torch.vmap(lambda tangent: torch.func.jvp(curved, (x,), (tangent,))[1])(v)
+    with LeanConvolutions():
+        value, pullback = torch.func.vjp(curved, x)[:2]
+    assert torch.equal(value, curved(x))
+    pushforward = torch.func.vjp(lambda u: pullback(u)[0], torch.zeros_like(value))[1]
+    (product,) = torch.vmap(pushforward)(v)
+    assert (product - expected).abs().max() <= 1e-12
+    u = torch.randn_like(expected)
+    (pulled,) = torch.vmap(pullback)(u)
+    assert abs((product * u).sum() - (pulled * v).sum()) <= 1e-10
+
+
+def test_a_second_derivative_runs_one_convolution() -> None:
+    """Should torch no longer compute the unwanted one, this module can go."""
+    layer = nn.Conv2d(4, 6, 3, padding=1).requires_grad_(False)
+    x = torch.randn(1, 4, 8, 8)
+
+    def convolutions() -> int:
+        value, pullback = torch.func.vjp(layer, x)[:2]
+        pushforward = torch.func.vjp(lambda u: pullback(u)[0], torch.zeros_like(value))[1]
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            pushforward(x)
+        kernels = ("aten::_convolution", "aten::convolution_backward")
+        return sum(event.name in kernels for event in profile.events() or [])
+
+    plain = convolutions()
+    with LeanConvolutions():
+        lean = convolutions()
+    assert (plain, lean) == (2, 1)

@@ -179,6 +179,15 @@ def test_replaced_h_is_what_the_decoder_sees(
     assert torch.equal(both, sample(tiny_model, latents, replace_h=h + delta_h).x_0)
 
 
+def test_every_encoding_is_shown_to_an_observer(tiny_model: DiffusionModel, latents: Latents) -> None:
+    seen: dict[int, Any] = {}
+    h = sample(tiny_model, latents, record_h=True, observe=seen.__setitem__).h
+    assert h is not None and list(seen) == [0, 1, 2]
+    for i, encoded in seen.items():
+        assert torch.equal(encoded.h, h[:, i])
+        assert encoded.t.tolist() == [tiny_model.schedule.timesteps[i]] * 2
+
+
 def test_h_is_recorded_on_request_only(tiny_model: DiffusionModel, latents: Latents) -> None:
     assert sample(tiny_model, latents).h is None
 

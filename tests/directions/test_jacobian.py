@@ -366,3 +366,24 @@ def test_a_mask_of_one_pixel_has_three_directions(single_model: DiffusionModel, 
     assert len(jacobian(single_model, latents, k=3, mask=pixel, **FAST).directions) == 3
     with pytest.raises(InputError, match="k must be at most 3"):
         jacobian(single_model, latents, k=4, mask=pixel, **FAST)
+
+
+@pytest.mark.parametrize(("kind", "prompt"), [("tiny_ldm_dir", ""), ("tiny_sd_dir", "a face")])
+def test_latent_and_guided_models(kind: str, prompt: str, request: pytest.FixtureRequest) -> None:
+    """Guidance moves both passes' h by one offset, so its Jacobian is that of the guided prediction."""
+    latent_model = load_model(
+        str(request.getfixturevalue(kind)), num_steps=2, device="cpu", dtype="float64", prompt=prompt, guidance=3.0
+    )
+    latents = latent_model.latents([4])
+    steps: dict[int, Encoded] = {}
+    sample(latent_model, latents, observe=steps.__setitem__)
+    assert (steps[1].unprompted_h is not None) == bool(prompt)
+    operator = DecoderJacobian(latent_model.unet, steps[1])
+    v = torch.randn(1, *operator.in_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        ahead, behind = (latent_model.unet.decode(steps[1].h + e * v, steps[1]) for e in (1e-4, -1e-4))
+    product = operator.jvp(v)
+    assert (product - (ahead - behind) / 2e-4).abs().max() <= 1e-5 * product.abs().max()
+    mask = torch.ones(latent_model.sample_shape[1:], dtype=torch.bool)
+    found = jacobian(latent_model, latents, k=1, steps=[1], mask=mask, block_size=8)
+    assert found.directions.shape == (1, 2, *latent_model.h_shape)

@@ -11,6 +11,8 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -30,24 +32,80 @@ from hspace.tracking import Run, RunSpec, open_run
 log = logging.getLogger("train_ddpm")
 
 
-def learning_rate(step: int, total_steps: int, cfg: DictConfig) -> float:
-    """Linear warm-up, constant, then linear decay to zero: the constant part does not depend on the length."""
-    decay_steps = cfg.decay_share * total_steps
-    return cfg.learning_rate * min(1.0, (step + 1) / cfg.warmup_steps, max(0.0, (total_steps - step) / decay_steps))
+@dataclass(frozen=True)
+class Cycle:
+    """One rise and fall of the learning rate.
+
+    Attributes:
+        first: Its first step.
+        stop: The step after its last.
+        learning_rate: The highest.
+        skip_dropout: How often skip connections are dropped, see `dropped_skips`; in [0, 1].
+    """
+
+    first: int
+    stop: int
+    learning_rate: float
+    skip_dropout: float
+
+    def rate(self, step: int, cfg: DictConfig) -> float:
+        """Linear warm-up, constant, then linear decay to zero: the constant part does not depend on the length."""
+        decay = (self.stop - step) / (cfg.decay_share * (self.stop - self.first))
+        return self.learning_rate * min(1.0, (step - self.first + 1) / cfg.warmup_steps, max(0.0, decay))
 
 
-def loss_of_step(unet: Any, scheduler: Any, data: Rendered, step: int, cfg: DictConfig) -> torch.Tensor:
+def cycles(cfg: DictConfig) -> list[Cycle]:
+    """The cycles of a configuration, one after the other."""
+    found, first = [], 0
+    for each in cfg.cycles:
+        stop = first + each.images // cfg.batch_size
+        found.append(Cycle(first, stop, each.learning_rate, each.skip_dropout))
+        first = stop
+    return found
+
+
+@contextmanager
+def dropped_skips(unet: Any, kept: torch.Tensor) -> Iterator[None]:
+    """Has the decoder of a `UNet2DModel` do without skip connections for some samples of a batch.
+
+    What the skips carry past the bottleneck no edit of h can change. A decoder that has to draw some images from h
+    alone leaves more to h also where it has the skips.
+
+    Args:
+        unet: The network.
+        kept: (batch,), 1 where a sample keeps its skips and 0 where it has none.
+    """
+    kept = kept.to(unet.device)[:, None, None, None]
+
+    def drop(block: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden, skips, *rest = arguments
+        return hidden, tuple(skip * kept.to(skip.dtype) for skip in skips), *rest
+
+    hooks = [block.register_forward_pre_hook(drop) for block in unet.up_blocks]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def loss_of_step(
+    unet: Any, scheduler: Any, data: Rendered, step: int, skip_dropout: float, cfg: DictConfig
+) -> torch.Tensor:
     """Mean squared error of the prediction for the batch of one step, which depends on (seed, step) alone.
 
-    Model times are stratified over the batch, which lowers the variance of the gradient.
+    Model times are stratified over the batch, which lowers the variance of the gradient. A sample loses its skips with
+    probability skip_dropout · (1 - alpha_bar_t): hardly ever where the prediction is mostly the noise in x_t.
     """
     generator = step_generator(cfg.seed, step)
     index = torch.randint(len(data.images), (cfg.batch_size,), generator=generator)
     strata = (torch.arange(cfg.batch_size) + torch.rand(cfg.batch_size, generator=generator)) / cfg.batch_size
     x_0 = data.batch(index)
     noise = torch.randn(x_0.shape, generator=generator)
-    x_0, noise, t = (a.to(unet.device) for a in (x_0, noise, (strata * scheduler.config.num_train_timesteps).long()))
-    with torch.autocast(unet.device.type, torch.bfloat16, enabled=cfg.bf16):
+    t = (strata * scheduler.config.num_train_timesteps).long()
+    kept = torch.rand(cfg.batch_size, generator=generator) >= skip_dropout * (1 - scheduler.alphas_cumprod[t])
+    x_0, noise, t = (a.to(unet.device) for a in (x_0, noise, t))
+    with torch.autocast(unet.device.type, torch.bfloat16, enabled=cfg.bf16), dropped_skips(unet, kept):
         output = unet(scheduler.add_noise(x_0, noise, t), t).sample
     target = {"epsilon": noise, "sample": x_0}.get(scheduler.config.prediction_type)
     return F.mse_loss(output.float(), scheduler.get_velocity(x_0, noise, t) if target is None else target)
@@ -69,10 +127,12 @@ class Training:
         architecture = cast(dict[str, Any], OmegaConf.to_container(cfg.unet))
         unet: Any = UNet2DModel(sample_size=cfg.size, **architecture)
         unet.to(device)
-        optimizer = torch.optim.AdamW(unet.parameters(), cfg.learning_rate, weight_decay=0.01)
-        ema = EMAModel(unet.parameters(), decay=cfg.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
-        ema.to(device)
-        return cls(unet, ema, optimizer)
+        return cls(unet, *_optimizer_and_average(unet, cfg))
+
+    def begin_cycle(self, cfg: DictConfig) -> None:
+        """Goes on from the averaged weights, with a new optimizer and average."""
+        self.ema.copy_to(self.unet.parameters())
+        self.ema, self.optimizer = _optimizer_and_average(self.unet, cfg)
 
     def save(self, path: Path) -> None:
         """Writes a checkpoint; a crash leaves the old one."""
@@ -107,17 +167,25 @@ class Training:
         DDPMPipeline(unet=averaged.half(), scheduler=scheduler).save_pretrained(folder)
 
 
+def _optimizer_and_average(unet: UNet2DModel, cfg: DictConfig) -> tuple[EMAModel, torch.optim.Optimizer]:
+    average = EMAModel(unet.parameters(), decay=cfg.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
+    average.to(unet.device)
+    return average, torch.optim.AdamW(unet.parameters(), weight_decay=0.01)
+
+
 def train(training: Training, data: Rendered, cfg: DictConfig, run: Run) -> None:
-    """Trains to `total_images`, with a checkpoint every few minutes and a point of every curve each 100 steps."""
-    output, scheduler = Path(cfg.output), DDPMScheduler(**cfg.scheduler)
-    total_steps = cfg.total_images // cfg.batch_size
+    """Trains through all cycles, with a checkpoint every few minutes and a point of every curve each 100 steps."""
+    output, scheduler, planned = Path(cfg.output), DDPMScheduler(**cfg.scheduler), cycles(cfg)
     losses, started, saved = [], time.perf_counter(), time.perf_counter()
-    while training.step < total_steps:
-        rate = learning_rate(training.step, total_steps, cfg)
-        loss = loss_of_step(training.unet, scheduler, data, training.step, cfg)
+    while training.step < planned[-1].stop:
+        cycle = next(cycle for cycle in planned if training.step < cycle.stop)
+        if training.step == cycle.first > 0:
+            training.begin_cycle(cfg)
+        rate = cycle.rate(training.step, cfg)
+        loss = loss_of_step(training.unet, scheduler, data, training.step, cycle.skip_dropout, cfg)
         training.update(loss, rate)
         losses.append(loss.item())
-        step, finished = training.step, training.step == total_steps
+        step, finished = training.step, training.step == planned[-1].stop
         if step % 100 == 0 or finished:
             speed = len(losses) * cfg.batch_size / (time.perf_counter() - started)
             curves = {"images": step * cfg.batch_size, "loss": sum(losses) / len(losses), "images_per_second": speed}
@@ -138,7 +206,7 @@ def run_spec(cfg: DictConfig) -> RunSpec:
 
 
 def main(arguments: list[str]) -> None:
-    """Trains from the last checkpoint to `total_images`."""
+    """Trains from the last checkpoint to the end of the last cycle."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     conf = Path(__file__).parents[1] / "conf" / "train" / "ddpm.yaml"
     cfg = cast(DictConfig, OmegaConf.merge(OmegaConf.load(conf), OmegaConf.from_dotlist(arguments)))

@@ -3,17 +3,22 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers.models.unets.unet_2d import UNet2DModel
 
 from hspace.checkpoints import load_model
+from hspace.unet import SemanticUNet
 from scripts import train_ddpm
 
 TINY = [
-    "size=16", "train_images=8", "batch_size=2", "total_images=8", "warmup_steps=1", "checkpoint_minutes=0",
+    "size=16", "train_images=8", "batch_size=2", "warmup_steps=1", "checkpoint_minutes=0",
+    "cycles=[{images: 4, learning_rate: 6e-4, skip_dropout: 0}, {images: 4, learning_rate: 4e-4, skip_dropout: 0.5}]",
     "bf16=false", "device=cpu", "unet.block_out_channels=[8,8,8]", "unet.norm_num_groups=4",
     "unet.attention_head_dim=8",
 ]  # fmt: skip
@@ -31,17 +36,18 @@ def run(folder: Path, *more: str) -> dict[str, Any]:
     return torch.load(folder / "checkpoint.pt", weights_only=True)
 
 
+@pytest.mark.parametrize("stop", [1, 2, 3])  # in the first cycle, where the second begins, and in it
 def test_an_interrupted_training_ends_where_an_unbroken_one_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
     unbroken = run(tmp_path / "unbroken", "tracking=disabled")
     assert not (tmp_path / "unbroken" / "wandb").exists()
     real = train_ddpm.loss_of_step
 
-    def interrupted(unet: Any, scheduler: Any, data: Any, step: int, cfg: Any) -> torch.Tensor:
-        if step == 2:
+    def interrupted(unet: Any, scheduler: Any, data: Any, step: int, skip_dropout: float, cfg: Any) -> torch.Tensor:
+        if step == stop:
             raise KeyboardInterrupt
-        return real(unet, scheduler, data, step, cfg)
+        return real(unet, scheduler, data, step, skip_dropout, cfg)
 
     with monkeypatch.context() as patched:
         patched.setattr(train_ddpm, "loss_of_step", interrupted)
@@ -61,7 +67,21 @@ def test_curves_are_tracked_offline_and_the_result_is_a_model(tmp_path: Path) ->
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     overview = json.loads(done.stdout)
-    assert overview["state"] == "finished" and overview["config"]["total_images"] == 8
+    assert overview["state"] == "finished" and overview["config"]["cycles"][1]["skip_dropout"] == 0.5
     assert overview["summary"]["images"] == 8 and overview["summary"]["loss"] > 0
     model = load_model(str(tmp_path / "run" / "pipeline"), num_steps=2, device="cpu")
     assert model.sample_shape == (3, 16, 16) and model.schedule.prediction_type == "v_prediction"
+
+
+def test_the_decoder_does_without_the_skips_of_chosen_samples(make_unet: Callable[..., UNet2DModel]) -> None:
+    unet: Any = make_unet()
+    x_t = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    usual = unet(x_t, 500).sample
+    with train_ddpm.dropped_skips(unet, torch.tensor([True, False])):
+        dropped = unet(x_t, 500).sample
+    semantic = SemanticUNet(unet)
+    encoded = semantic.encode(x_t, 500)
+    from_h_alone = semantic.decode(encoded.h, replace(encoded, skips=tuple(map(torch.zeros_like, encoded.skips))))
+    assert torch.equal(dropped[0], usual[0]) and not torch.allclose(dropped[1], usual[1])
+    assert torch.allclose(dropped[1], from_h_alone[1], atol=1e-6)
+    assert torch.equal(unet(x_t, 500).sample, usual), "nothing is dropped afterwards"

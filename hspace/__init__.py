@@ -32,6 +32,7 @@ _EXPORTS = {
     "edit_friendly_inversion": "hspace.invert",
     "edit_samples": "hspace.evaluation",
     "evaluate": "hspace.evaluation",
+    "calibrate": "hspace.calibration",
     "load_scorer": "hspace.scorers.portraits",
     "load_identity": "hspace.scorers.portraits",
     "load_regions": "hspace.scorers.portraits",

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from hspace.checkpoints import DiffusionModel
 from hspace.files import write_atomic
-from hspace.latents import row_batches
 from hspace.sampling import sample
+from hspace.shards import Batches, in_shards
 from hspace.types import InputError, Scorer
 
 STRATA = 4
@@ -121,6 +121,7 @@ def annotate(
     *,
     eta: float | Sequence[float] = 1.0,
     batch_size: int = 16,
+    shards: Path | None = None,
 ) -> Annotations:
     """Generate samples and keep their scores.
 
@@ -130,15 +131,25 @@ def annotate(
         scorer: The annotator; never the judge of edits made with what it chose.
         eta: 0 is DDIM, 1 is DDPM; one value or one per step.
         batch_size: Samples per pass.
+        shards: Folder that keeps what is finished for a later process to continue; none but these annotations'.
 
     Raises:
         InputError: If a seed is there twice, or an argument is out of range.
     """
-    seeds, etas, scores = tuple(seeds), model.schedule.etas(eta), []
-    for rows in tqdm(row_batches(len(seeds), batch_size), desc="annotate", disable=None, leave=False):
-        images = sample(model, model.latents([seeds[row] for row in rows]), eta=etas).x_0
-        scores.append(scorer(images).float().cpu())
-    table = torch.cat(scores)
+    seeds, etas, batches = tuple(seeds), model.schedule.etas(eta), Batches(batch_size)
+
+    def score(rows: range) -> Tensor:
+        images = sample(model, model.latents(seeds[rows.start : rows.stop]), eta=etas).x_0
+        return scorer(images).float().cpu()
+
+    with tqdm(total=len(seeds), desc="annotate", disable=None, leave=False) as progress:
+
+        def make(rows: range) -> Tensor:
+            scores = torch.cat([scores for _, scores in batches(rows, score)])
+            progress.update(len(rows))
+            return scores
+
+        table = in_shards(shards, len(seeds), make)
     return Annotations(
         seeds=seeds,
         attributes=tuple(scorer.attributes),

@@ -8,11 +8,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hspace import __version__
 from hspace.files import package_path
+from hspace.stopping import Stopped, stopping
 from hspace.types import InputError
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 LISTS = {"models": "model", "methods": "method", "experiments": "experiment"}
 """What `hspace list` shows, and the folder of conf/ where it is."""
+
+CACHE_ACTIONS = {"ls": "kept in", "verify": "compared in", "prune": "removed from"}
+"""What `hspace cache` can do, and how it says what it did."""
 
 EPILOG = """\
 examples:
@@ -30,9 +35,13 @@ examples:
   hspace -m method=pca,random seed=0,1              a sweep into outputs/sweeps (or hydra.sweep.dir=FOLDER)
   hspace --cfg job debug=default                    show a configuration without running it
   hspace list                                       models, methods, experiments and attributes
+  hspace cache ls                                   what is kept in outputs/cache (or cache_dir=FOLDER)
+  hspace cache verify                               compare every file with its checksum
+  hspace cache prune                                remove what no run can use; days=30: and what none has used lately
 
-HSPACE_DEBUG=1 shows the traceback behind an error. Exit codes: 0 done, 1 a job of a sweep failed, 2 a mistake,
-130 interrupted."""
+A run that was interrupted or killed goes on where it was when the same command is given again. HSPACE_DEBUG=1 shows
+the traceback behind an error. Exit codes: 0 done, 1 a job of a sweep failed or a cached result is damaged, 2 a
+mistake, 130 interrupted, 143 terminated."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -50,7 +59,11 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code.
     """
     try:
-        return _guarded(lambda: _dispatch(sys.argv[1:] if arguments is None else arguments))
+        with stopping():
+            return _guarded(lambda: _dispatch(sys.argv[1:] if arguments is None else arguments))
+    except Stopped as stopped:
+        print(f"hspace: stopped by {stopped.name}; the same command goes on from here", file=sys.stderr)
+        return stopped.code
     except KeyboardInterrupt:
         return 130
 
@@ -63,8 +76,10 @@ def _dispatch(arguments: list[str]) -> int:
     words = options.words
     if words and words[0] == "list":
         return _list(words[1:])
+    if words and words[0] == "cache":
+        return _cache(words[1:])
     if words and "=" not in words[0] and not words[0].startswith("~"):
-        raise InputError(f"unknown command {words[0]!r}: there is list; a setting is written key=value")
+        raise InputError(f"unknown command {words[0]!r}: there are list and cache; a setting is written key=value")
     overrides = _with_local_model(words)
     if options.cfg:
         return _show(overrides)
@@ -76,7 +91,7 @@ def _dispatch(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="hspace",
-        usage="hspace [key=value ...] | hspace list [what] | hspace -m key=a,b ...",
+        usage="hspace [key=value ...] | hspace -m key=a,b ... | hspace list [what] | hspace cache ls|verify|prune",
         description="Find, apply and measure editing directions in the h-space of diffusion models.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -121,6 +136,38 @@ def _attributes() -> Iterable[tuple[str, str]]:
     from hspace.data.portraits import ATTRIBUTES
 
     return [(attribute.id, f"{attribute.kind}: {attribute.meaning}") for attribute in ATTRIBUTES]
+
+
+def _cache(words: list[str]) -> int:
+    from hspace.cache import damage, entries, prune
+    from hspace.rules import unknown
+
+    action, *settings = words or ["ls"]
+    if action not in CACHE_ACTIONS:
+        raise InputError(unknown("cache command", action, CACHE_ACTIONS))
+    days = [word for word in settings if word.startswith("days=") and action == "prune"]
+    cache_dir = Path(_compose([word for word in settings if word not in days]).cache_dir)
+    found = prune(cache_dir, *map(_days, days)) if action == "prune" else entries(cache_dir)
+    checked = [entry for entry in found if action == "verify" and entry.state == "whole"]
+    faults = {entry.folder: damage(entry.folder) for entry in checked}
+    for entry in found:
+        used = datetime.fromtimestamp(entry.used).isoformat(" ", "minutes")
+        state = faults.get(entry.folder) or entry.state
+        print(f"{entry.folder.relative_to(cache_dir)}  {entry.size / 1e6:.1f} MB  {used}  {state}")
+    print(
+        f"{len(found)} results, {sum(entry.size for entry in found) / 1e6:.1f} MB {CACHE_ACTIONS[action]} {cache_dir}"
+    )
+    return int(any(faults.values()))
+
+
+def _days(word: str) -> float:
+    from hspace.rules import number
+
+    key, _, value = word.partition("=")
+    try:
+        return number(0)(key, float(value))
+    except ValueError as error:
+        raise InputError(f"{key} must be a number of at least 0, got {value!r}") from error
 
 
 def _compose(overrides: list[str]) -> "DictConfig":

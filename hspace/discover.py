@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hspace.annotations import Annotations, annotate
-from hspace.cache import cached, key_sha256
+from hspace.cache import key_sha256
 from hspace.checkpoints import DiffusionModel
 from hspace.config import Config, to_dict
 from hspace.directions.base import Directions
@@ -19,10 +19,8 @@ from hspace.latents import seed_range
 from hspace.masks import Mask, make_mask
 from hspace.sampling import Recorded, collect, collect_around, sample
 from hspace.scorers.portraits import load_regions
+from hspace.stages import keep, network_key, sampler_key
 from hspace.types import InputError, Scorer
-
-VERSIONS = {"collect": 1, "annotate": 1, "discover": 1}
-"""Of each stage; a higher one leaves older results of it unused."""
 
 
 def discover(cfg: Config, model: DiffusionModel, annotator: Scorer) -> Directions:
@@ -47,15 +45,16 @@ def _found(cfg: Config, model: DiffusionModel, annotator: Scorer) -> Directions:
     find, drawn = METHODS[cfg.method.name]
     # The mask itself, not its name: a PNG can change, and a named region differs from sample to sample.
     key = {"method": to_dict(cfg)["method"], "mask": None if mask is None else mask.int().tolist()}
-    key |= {"injection": cfg.diffusion.injection, "annotator": annotator.id, **_facts(cfg, model)}
+    key |= {"injection": cfg.diffusion.injection, **sampler_key(cfg, model)}
     key |= {"seed": cfg.seed} if drawn else {}
+    key |= {} if cfg.method.attribute is None else {"annotator": network_key(annotator)}
 
     def build(folder: Path) -> None:
         directions = find(cfg, model, annotator, mask)
         meta = replace(directions.meta, config_sha256=key_sha256(key), injection=cfg.diffusion.injection)
         replace(directions, meta=meta).save(folder / "directions.safetensors")
 
-    return Directions.load(_cached(cfg, "discover", key, build) / "directions.safetensors")
+    return Directions.load(keep(cfg, "discover", key, build) / "directions.safetensors")
 
 
 def _find_pca(cfg: Config, model: DiffusionModel, annotator: Scorer, mask: Mask | None) -> Directions:
@@ -66,11 +65,12 @@ def _find_local_pca(cfg: Config, model: DiffusionModel, annotator: Scorer, mask:
     def build(folder: Path) -> None:
         center = model.latents([_sample(cfg)])
         collect_around(
-            model, center, _num_samples(cfg), folder / "h.npy", eta=cfg.diffusion.eta, batch_size=cfg.batch_size
-        )
+            model, center, _num_samples(cfg), folder / "h.npy", eta=cfg.diffusion.eta, batch_size=cfg.batch_size,
+            shards=folder / "shards",
+        )  # fmt: skip
 
-    key = {"sample": cfg.method.sample, "num_samples": cfg.method.num_samples, **_facts(cfg, model)}
-    return pca(Recorded.load(_cached(cfg, "collect", key, build) / "h.npy"), model, k=_k(cfg))
+    key = {"sample": cfg.method.sample, "num_samples": cfg.method.num_samples, **sampler_key(cfg, model)}
+    return pca(Recorded.load(keep(cfg, "collect", key, build) / "h.npy"), model, k=_k(cfg))
 
 
 def _find_random(cfg: Config, model: DiffusionModel, annotator: Scorer, mask: Mask | None) -> Directions:
@@ -115,11 +115,13 @@ def annotations(cfg: Config, model: DiffusionModel, annotator: Scorer) -> Annota
 
     def build(folder: Path) -> None:
         seeds = seed_range("discovery", _num_samples(cfg))
-        scores = annotate(model, seeds, annotator, eta=cfg.diffusion.eta, batch_size=cfg.batch_size)
+        scores = annotate(
+            model, seeds, annotator, eta=cfg.diffusion.eta, batch_size=cfg.batch_size, shards=folder / "shards"
+        )
         scores.save(folder / "annotations.safetensors")
 
-    key = {"num_samples": cfg.method.num_samples, "annotator": annotator.id, **_facts(cfg, model)}
-    return Annotations.load(_cached(cfg, "annotate", key, build) / "annotations.safetensors")
+    key = {"num_samples": cfg.method.num_samples, "annotator": network_key(annotator), **sampler_key(cfg, model)}
+    return Annotations.load(keep(cfg, "annotate", key, build) / "annotations.safetensors")
 
 
 def _recorded(cfg: Config, model: DiffusionModel) -> Recorded:
@@ -127,10 +129,12 @@ def _recorded(cfg: Config, model: DiffusionModel) -> Recorded:
 
     def build(folder: Path) -> None:
         seeds = seed_range("discovery", _num_samples(cfg))
-        collect(model, seeds, folder / "h.npy", eta=cfg.diffusion.eta, batch_size=cfg.batch_size)
+        collect(
+            model, seeds, folder / "h.npy", eta=cfg.diffusion.eta, batch_size=cfg.batch_size, shards=folder / "shards"
+        )
 
-    key = {"num_samples": cfg.method.num_samples, **_facts(cfg, model)}
-    return Recorded.load(_cached(cfg, "collect", key, build) / "h.npy")
+    key = {"num_samples": cfg.method.num_samples, **sampler_key(cfg, model)}
+    return Recorded.load(keep(cfg, "collect", key, build) / "h.npy")
 
 
 def _mask(cfg: Config, model: DiffusionModel) -> Mask | None:
@@ -145,25 +149,6 @@ def _mask(cfg: Config, model: DiffusionModel) -> Mask | None:
         raise InputError(f"method.mask={region}: the regions of portraits are known, not those of {model.model_id}")
     image = sample(model, model.latents([_sample(cfg)]), eta=cfg.diffusion.eta).x_0
     return make_mask(region, size, image=image, network=load_regions())
-
-
-def _facts(cfg: Config, model: DiffusionModel) -> dict[str, Any]:
-    """All of the model and the sampler that generated samples depend on."""
-    schedule = model.schedule
-    return {
-        "model": model.model_sha256,
-        "h_space": cfg.model.h_space,
-        "prompt": [cfg.model.prompt, cfg.model.guidance],
-        "dtype": cfg.dtype,
-        "timesteps": list(schedule.timesteps),
-        "alpha_bar": key_sha256({"alpha_bar": list(schedule.alpha_bar), "final": schedule.final_alpha_bar}),
-        "prediction_type": schedule.prediction_type,
-        "eta": list(schedule.etas(cfg.diffusion.eta)),
-    }
-
-
-def _cached(cfg: Config, stage: str, key: dict[str, Any], build: Callable[[Path], None]) -> Path:
-    return cached(cfg.cache_dir, stage, {"version": VERSIONS[stage], **key}, build)
 
 
 def _k(cfg: Config) -> int:

@@ -13,7 +13,8 @@ from torch import Tensor
 from hspace.checkpoints import DiffusionModel
 from hspace.directions.base import Directions
 from hspace.latents import Latents
-from hspace.sampling import sample
+from hspace.sampling import NotFinite, sample
+from hspace.shards import Batches
 from hspace.types import InputError
 
 Edits = Float[Tensor, "batch edits channel height width"]
@@ -71,11 +72,16 @@ def edit(
 
     Raises:
         InputError: If the directions do not fit the model, or an argument is out of range.
+        NotFinite: If an image becomes NaN or infinite; direction, strength, seed and step are named.
     """
     directions.check(model)
     weights = _weights(directions, component, strengths)
     offsets = edit_offsets(directions, weights, len(model.schedule.timesteps), start, stop)
-    return apply_offsets(model, latents, offsets, eta=eta, injection=injection, batch_size=batch_size)
+    try:
+        return apply_offsets(model, latents, offsets, eta=eta, injection=injection, batch_size=batch_size)
+    except NotFinite as error:
+        setting = f"{directions.meta.names[component]!r} at strength {strengths[error.row]:g}"
+        raise NotFinite(error.row, f"{setting}: {error}") from None
 
 
 def edit_offsets(
@@ -190,15 +196,21 @@ def apply_offsets(
 
     Raises:
         InputError: If there is no edit, or an argument is out of range.
+        NotFinite: If an image becomes NaN or infinite; `row` is the edit.
     """
     if batch_size < 1 or not len(offsets):
         raise InputError(f"batch_size and the number of edits must be >= 1, got {batch_size} and {len(offsets)}")
     num_edits = len(offsets)
-    rows = torch.arange(len(latents.seeds) * num_edits)
-    images = []
-    for chunk in rows.split(batch_size):
-        batch, delta = latents.select((chunk // num_edits).tolist()), offsets[chunk % num_edits]
+
+    def make(rows: range) -> Tensor:
+        index = torch.tensor(rows)
+        batch, delta = latents.select((index // num_edits).tolist()), offsets[index % num_edits]
         if offsets.ndim == 4:
             batch, delta = replace(batch, x_T=batch.x_T + delta), None
-        images.append(sample(model, batch, eta=eta, delta_h=delta, injection=injection).x_0.cpu())
-    return torch.cat(images).unflatten(0, (-1, num_edits))
+        try:
+            return sample(model, batch, eta=eta, delta_h=delta, injection=injection).x_0.cpu()
+        except NotFinite as error:
+            raise NotFinite(rows[error.row] % num_edits, str(error)) from None
+
+    batches = Batches(batch_size)(range(len(latents.seeds) * num_edits), make)
+    return torch.cat([images for _, images in batches]).unflatten(0, (-1, num_edits))

@@ -1,19 +1,27 @@
 """Edits of samples, read by scorers: what each direction does, how surely, and whether the person stays the same."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from hspace.checkpoints import DiffusionModel
 from hspace.directions.base import Directions
 from hspace.editing import edit
+from hspace.files import write_atomic, write_json
 from hspace.metrics.accuracy import edit_accuracy
 from hspace.metrics.base import Interval
 from hspace.metrics.effect import EffectMatrix, effect_matrix, score_unit
 from hspace.metrics.identity import identity_preservation
+from hspace.shards import SHARD, in_shards
 from hspace.types import Embedder, Images, InputError, Scorer
 
 
@@ -37,6 +45,28 @@ class Edits:
     edited: Tensor
     reference: Tensor
 
+    def save(self, path: Path) -> None:
+        """Write the images as safetensors, atomically, with the rest as JSON in its metadata."""
+        facts = {"seeds": self.seeds, "names": self.names, "strengths": self.strengths}
+        images = {"edited": self.edited.contiguous(), "reference": self.reference.contiguous()}
+        with write_atomic(path) as temporary:
+            save_file(images, temporary, metadata={"hspace": json.dumps(facts)})
+
+    @classmethod
+    def load(cls, path: Path) -> "Edits":
+        """Inverse of `save`.
+
+        Raises:
+            InputError: If the file is missing or holds no edits.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                facts = {name: tuple(values) for name, values in json.loads(file.metadata()["hspace"]).items()}
+                edited, reference = (file.get_tensor(name) for name in ("edited", "reference"))
+            return cls(**facts, original=reference[: len(facts["seeds"])], edited=edited, reference=reference)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} holds no edits: {error}") from error
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -58,6 +88,31 @@ class Evaluation:
     accuracy: tuple[tuple[Interval | None, ...], ...]
     identity: tuple[tuple[Interval, ...], ...]
 
+    def save(self, path: Path) -> None:
+        """Write everything as JSON, atomically; null stands for a number that does not exist."""
+        effects = [{name: _plain(value) for name, value in vars(matrix).items()} for matrix in self.effects]
+        write_json(path, {**vars(self), "effects": effects})
+
+    @classmethod
+    def load(cls, path: Path) -> "Evaluation":
+        """Inverse of `save`.
+
+        Raises:
+            InputError: If the file is missing or holds no evaluation.
+        """
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            return cls(
+                scorer=values["scorer"],
+                targets=tuple(target and (target[0], target[1]) for target in values["targets"]),
+                strengths=tuple(values["strengths"]),
+                effects=tuple(_matrix(matrix) for matrix in values["effects"]),
+                accuracy=tuple(tuple(cell and Interval(*cell) for cell in row) for row in values["accuracy"]),
+                identity=tuple(tuple(Interval(*cell) for cell in row) for row in values["identity"]),
+            )
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} holds no evaluation: {error}") from error
+
 
 def edit_samples(
     model: DiffusionModel,
@@ -71,6 +126,7 @@ def edit_samples(
     start: int = 0,
     stop: int | None = None,
     batch_size: int = 16,
+    shards: Path | None = None,
 ) -> Edits:
     """Edits every sample along every direction at every strength.
 
@@ -85,18 +141,26 @@ def edit_samples(
         start: First edited step, 0 is the noisiest.
         stop: Step before which the edit ends; None is the last.
         batch_size: Rows of one U-Net pass.
+        shards: Folder that keeps what is finished for a later process to continue; none but these edits'.
     """
     nonzero = tuple(float(strength) for strength in strengths if strength != 0)
-    latents, further = model.latents(seeds), [seed for seed in reference_seeds if seed not in seeds]
+    all_seeds = list(dict.fromkeys([*seeds, *reference_seeds]))
     settings = {"eta": eta, "injection": injection, "start": start, "stop": stop, "batch_size": batch_size}
-    unedited = model.latents([*seeds, *further])
-    reference = edit(model, unedited, directions, component=0, strengths=[0.0], **settings)[:, 0]
-    edited = [
-        edit(model, latents, directions, component=j, strengths=nonzero, **settings).transpose(0, 1)
-        for j in tqdm(range(len(directions.directions)), desc="edit", disable=None)
-    ]
+
+    def edited(name: str, n: int, component: int, strengths: Sequence[float]) -> Tensor:
+        """(n, strengths, C, H, W) of the first n samples."""
+
+        def make(rows: range) -> Tensor:
+            latents = model.latents(all_seeds[rows.start : rows.stop])
+            return edit(model, latents, directions, component=component, strengths=strengths, **settings)
+
+        return in_shards(shards and shards / name, n, make, size=max(1, SHARD // len(strengths)))
+
+    reference = edited("unedited", len(all_seeds), 0, [0.0])[:, 0]
+    components = tqdm(range(len(directions.directions)), desc="edit", disable=None)
+    images = [edited(f"direction-{j}", len(seeds), j, nonzero).transpose(0, 1) for j in components]
     original = reference[: len(seeds)]
-    return Edits(tuple(seeds), directions.meta.names, nonzero, original, torch.stack(edited), reference)
+    return Edits(tuple(seeds), directions.meta.names, nonzero, original, torch.stack(images), reference)
 
 
 def odd_effects(edits: Edits, scorer: Scorer, *, seed: int, bootstrap: int = 1000) -> EffectMatrix:
@@ -179,6 +243,18 @@ def evaluate(
 def score(network: Scorer | Embedder, images: Images, batch_size: int = 256) -> Tensor:
     """Scores or embeddings of many images, in batches."""
     return torch.cat([network(batch) for batch in images.split(batch_size)])
+
+
+def _plain(value: Any) -> Any:
+    """An effect matrix's field as JSON values."""
+    if not isinstance(value, np.ndarray):
+        return value
+    return [[None if np.isnan(number) else number for number in row] for row in value.tolist()]
+
+
+def _matrix(values: dict[str, Any]) -> EffectMatrix:
+    numbers = {name: np.array(values[name], dtype=np.float64) for name in ("effect", "low", "high")}
+    return EffectMatrix(tuple(values["attributes"]), tuple(values["edits"]), **numbers)
 
 
 def _unit(scorer: Scorer, edits: Edits) -> Tensor:

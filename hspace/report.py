@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from hspace.checkpoints import DiffusionModel
-from hspace.config import Config, to_dict
+from hspace.config import Config, config_sha256, to_dict
 from hspace.directions.base import Directions
 from hspace.evaluation import Edits, Evaluation
 from hspace.figures import effect_heatmap, grid_figure, strip_figure
@@ -58,6 +58,7 @@ def write(
     directions.save(out / "directions.safetensors")
     record = {
         "config": to_dict(cfg),
+        "config_sha256": config_sha256(cfg),
         "model": {"id": model.model_id, "sha256": model.model_sha256, "h_shape": list(model.h_shape)},
         "timesteps": list(model.schedule.timesteps),
         "seeds": {role: {"first": min(used, default=None), "count": len(used)} for role, used in seeds.items()},

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +12,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hspace.checkpoints import DiffusionModel
-from hspace.files import write_atomic, write_json
+from hspace.files import write_json
 from hspace.latents import Latents, row_batches
+from hspace.shards import SHARD, Batches, row_writer
+from hspace.stopping import uninterrupted
 from hspace.types import HForBatch, HTrajectory, Images, InputError
 from hspace.unet import H_SPACES, Encoded
 
@@ -61,7 +63,8 @@ def sample(
         observe: Called with every step's index and what the encoder gave at its x_t.
 
     Raises:
-        InputError: If a shape or choice is wrong, or the images become NaN or infinite; the step is named.
+        InputError: If a shape or choice is wrong.
+        NotFinite: If an image becomes NaN or infinite; step and seed are named.
 
     Source: Haas et al. 2024 (arXiv 2303.11073), eqs. 2-5; Kwon et al. 2023 (arXiv 2210.10960), eq. 5, for Asyrp.
     """
@@ -85,10 +88,10 @@ def sample(
         mean, sigma = schedule.posterior(x0_hat, eps, t, t_prev, etas[i])
         x_t = mean + sigma * z[:, i] if sigma > 0 else mean
         # Read once after the loop, so that a GPU need not wait at every step.
-        finite.append(x_t.isfinite().all())
+        finite.append(x_t.isfinite().flatten(1).all(dim=1))
         if record_h:
             trajectory.append(encoded.h)
-    _check_finite(torch.stack(finite).tolist(), schedule.timesteps)
+    _check_finite(torch.stack(finite).cpu(), schedule.timesteps, latents.seeds)
     if latents.residual is not None:
         x_t = x_t + latents.residual.to(x_t)
     return Samples(model.codec.decode(x_t), torch.stack(trajectory, dim=1) if record_h else None)
@@ -110,11 +113,21 @@ def _check_inputs(
             raise InputError(f"{name} must have shape {expected}, or 1 in place of {batch}, got {tuple(h.shape)}")
 
 
-def _check_finite(finite: list[bool], timesteps: Sequence[int]) -> None:
-    if not all(finite):
-        step = finite.index(False)
+class NotFinite(InputError):
+    """A sample became NaN or infinite; `row` says which of the batch."""
+
+    def __init__(self, row: int, message: str) -> None:
+        super().__init__(message)
+        self.row = row
+
+
+def _check_finite(finite: Tensor, timesteps: Sequence[int], seeds: Sequence[int]) -> None:
+    """Raises NotFinite for the first step, and the first sample at it, that is not: (steps, batch) bool."""
+    if not finite.all():
+        step, row = torch.nonzero(~finite)[0].tolist()
+        where = f"at step {step} (t={timesteps[step]})"
         hint = "use smaller strengths, or dtype=float32"
-        raise InputError(f"the images became NaN or infinite at step {step} (t={timesteps[step]}); {hint}")
+        raise NotFinite(row, f"the image of seed {seeds[row]} became NaN or infinite {where}; {hint}")
 
 
 @dataclass(frozen=True)
@@ -190,6 +203,7 @@ def collect(
     *,
     eta: float | Sequence[float] = 1.0,
     batch_size: int = 16,
+    shards: Path | None = None,
 ) -> Recorded:
     """Sample without an edit and stream h to disk; memory holds one batch.
 
@@ -199,6 +213,7 @@ def collect(
         path: The `.npy` to write, complete or not at all; 4 · steps · samples · d bytes.
         eta: 0 is DDIM, 1 is DDPM; one value or one per step.
         batch_size: Samples per batch; noise does not depend on it.
+        shards: Folder that keeps what is finished for a later process to continue; none but this recording's.
 
     Raises:
         InputError: If the seeds, eta or batch size are wrong.
@@ -209,7 +224,7 @@ def collect(
     def draw(rows: range) -> Latents:
         return Latents.from_seeds(seeds[rows.start : rows.stop], model.sample_shape, steps)
 
-    return _collect(model, seeds, draw, path, eta, batch_size)
+    return _collect(model, seeds, draw, path, eta, batch_size, shards)
 
 
 def collect_around(
@@ -220,6 +235,7 @@ def collect_around(
     *,
     eta: float | Sequence[float] = 1.0,
     batch_size: int = 16,
+    shards: Path | None = None,
 ) -> Recorded:
     """Like `collect`, for n neighbours of one sample, whose seed all of them carry.
 
@@ -230,6 +246,7 @@ def collect_around(
         path: The `.npy` to write, complete or not at all; 4 · steps · n · d bytes.
         eta: 0 is DDIM, 1 is DDPM; one value or one per step.
         batch_size: Samples per batch; noise does not depend on it.
+        shards: Folder that keeps what is finished for a later process to continue; none but this recording's.
 
     Raises:
         InputError: If `center` is not one sample, or eta, n or the batch size is wrong.
@@ -239,7 +256,7 @@ def collect_around(
     """
     if len(center.seeds) != 1 or n < 1:
         raise InputError(f"neighbours need one sample and n >= 1, got {len(center.seeds)} samples and n={n}")
-    return _collect(model, center.seeds * n, center.neighbours, path, eta, batch_size)
+    return _collect(model, center.seeds * n, center.neighbours, path, eta, batch_size, shards)
 
 
 def _collect(
@@ -249,36 +266,27 @@ def _collect(
     path: str | Path,
     eta: float | Sequence[float],
     batch_size: int,
+    shards: Path | None,
 ) -> Recorded:
     """Stream h of the samples that `draw` gives for ranges of rows."""
     path, timesteps, etas = Path(path), model.schedule.timesteps, model.schedule.etas(eta)
     recorded = Recorded(path, seeds, model.h_shape, timesteps, etas, model.model_sha256, model.unet.h_space)
-    with write_atomic(path) as temporary, temporary.open("wb") as file:
-        writer = _RowWriter(file, (len(timesteps), len(seeds), int(np.prod(model.h_shape))))
-        for rows in tqdm(row_batches(len(seeds), batch_size), desc="collect h", disable=None, leave=False):
-            h = sample(model, draw(rows), eta=etas, record_h=True).h
-            assert h is not None
-            writer.write(rows.start, h.flatten(start_dim=2).float().cpu().numpy())
+    batches = Batches(batch_size)
+
+    def make(rows: range) -> np.ndarray:
+        h = sample(model, draw(rows), eta=etas, record_h=True).h
+        assert h is not None
+        return h.flatten(start_dim=2).float().cpu().numpy()
+
+    with row_writer(path, (len(timesteps), len(seeds), int(np.prod(model.h_shape))), shards) as writer:
+        for rows in tqdm(row_batches(len(seeds), SHARD), desc="collect h", disable=None, leave=False):
+            if writer.has(rows):
+                continue
+            with uninterrupted():
+                for batch, h in batches(rows, make):
+                    writer.write(batch.start, h)
+                writer.finish(rows)
         # Facts of an older recording must not describe the new array.
         path.with_suffix(".json").unlink(missing_ok=True)
     recorded.save()
     return recorded
-
-
-class _RowWriter:
-    """Writes samples into a `.npy` of (steps, samples, d) at their place in every step.
-
-    Plain writes, because a full disk is then an OSError; in a memory map it would kill the process.
-    """
-
-    def __init__(self, file: BinaryIO, shape: tuple[int, int, int]) -> None:
-        self.file, self.shape = file, shape
-        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-        self.start = file.tell()
-
-    def write(self, first: int, h: np.ndarray) -> None:
-        """Write h of consecutive samples, float32 (batch, steps, d), from sample `first` on."""
-        _, samples, dim = self.shape
-        for step in range(h.shape[1]):
-            self.file.seek(self.start + 4 * dim * (step * samples + first))
-            self.file.write(np.ascontiguousarray(h[:, step]).data)

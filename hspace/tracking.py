@@ -18,6 +18,7 @@ import wandb.errors
 
 from hspace.config import Config, config_sha256, to_dict
 from hspace.files import sha256_file
+from hspace.stopping import Stopped
 from hspace.tables import Table
 
 log = logging.getLogger(__name__)
@@ -135,8 +136,8 @@ def open_run(spec: RunSpec) -> Iterator[Run]:
         # Not W&B's own context manager, which prints a traceback of whatever passes through it.
         try:
             yield Run(run)
-        except BaseException:
-            run.finish(exit_code=1)
+        except BaseException as error:
+            run.finish(exit_code=error.code if isinstance(error, Stopped) else 1)
             raise
         run.finish()
 

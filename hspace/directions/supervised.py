@@ -10,8 +10,8 @@ from torch import Tensor
 from hspace.annotations import Annotations, extremes
 from hspace.checkpoints import DiffusionModel
 from hspace.directions.base import Directions, DirectionsMeta
-from hspace.latents import row_batches
 from hspace.sampling import sample
+from hspace.shards import Batches
 from hspace.types import InputError
 
 CLASSIFIERS = {
@@ -158,11 +158,15 @@ def _codes(
     """Codes q of the samples in batches, on the CPU: h (batch, steps, C, H, W), or x_T (batch, C, H, W)."""
     if space not in ("h", "x_T"):
         raise InputError(f"space must be h or x_T, got {space}")
-    for rows in row_batches(len(seeds), batch_size):
+
+    def make(rows: range) -> Tensor:
         latents = model.latents([seeds[row] for row in rows])
         codes = latents.x_T if space == "x_T" else sample(model, latents, eta=eta, record_h=True).h
         assert codes is not None
-        yield codes.float().cpu()
+        return codes.float().cpu()
+
+    for _, codes in Batches(batch_size)(range(len(seeds)), make):
+        yield codes
 
 
 def _normal(plus: Tensor, minus: Tensor, classifier: str) -> Tensor:

@@ -1,0 +1,56 @@
+"""What a stage's result depends on, as the key it is kept under."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hspace.cache import cached, key_sha256
+from hspace.checkpoints import DiffusionModel, weights_sha256
+from hspace.config import Config
+from hspace.directions.base import Directions
+from hspace.types import Embedder, Scorer
+
+VERSIONS = {"collect": 2, "annotate": 2, "discover": 2, "name": 1, "edit": 1, "evaluate": 1}
+"""Of each stage; a higher one leaves older results of it unused."""
+
+
+def keep(cfg: Config, stage: str, key: dict[str, Any], build: Callable[[Path], None]) -> Path:
+    """The folder of a stage's result, from the run's cache; see `cached`."""
+    return cached(cfg.cache_dir, stage, {"version": VERSIONS[stage], **key}, build)
+
+
+def sampler_key(cfg: Config, model: DiffusionModel) -> dict[str, Any]:
+    """All of the model and the sampler that generated samples depend on."""
+    schedule = model.schedule
+    return {
+        "model": model.model_sha256,
+        "h_space": cfg.model.h_space,
+        "prompt": [cfg.model.prompt, cfg.model.guidance],
+        "dtype": cfg.dtype,
+        "timesteps": list(schedule.timesteps),
+        "alpha_bar": key_sha256({"alpha_bar": list(schedule.alpha_bar), "final": schedule.final_alpha_bar}),
+        "prediction_type": schedule.prediction_type,
+        "eta": list(schedule.etas(cfg.diffusion.eta)),
+    }
+
+
+def edit_key(cfg: Config, model: DiffusionModel, directions: Directions) -> dict[str, Any]:
+    """What edits depend on beside their samples and strengths."""
+    window = {"start": cfg.edit.start, "stop": cfg.edit.stop, "injection": cfg.diffusion.injection}
+    return {"directions": directions_sha256(directions), **window, **sampler_key(cfg, model)}
+
+
+def network_key(network: Scorer | Embedder) -> dict[str, Any]:
+    """What scores depend on: the network's id, and its weights where it is one of torch."""
+    return {"id": network.id, "weights": weights_sha256(network) if isinstance(network, torch.nn.Module) else None}
+
+
+def directions_sha256(directions: Directions) -> str:
+    """SHA-256 of the vectors, their space and their names."""
+    vectors = directions.directions.cpu().contiguous()
+    digest = hashlib.sha256(f"{directions.meta.space} {directions.meta.names} {tuple(vectors.shape)}".encode())
+    digest.update(vectors.numpy().data)
+    return digest.hexdigest()

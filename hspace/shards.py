@@ -166,7 +166,8 @@ def row_writer(path: Path, shape: tuple[int, int, int], folder: Path | None) -> 
         with write_atomic(path) as temporary, temporary.open("wb+") as file:
             yield RowWriter(file, None, shape)
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    for needed in (folder, path.parent):
+        needed.mkdir(parents=True, exist_ok=True)
     journal, working = folder / f"{path.stem}.journal", folder / path.name
     if not working.exists() and journal.exists():
         # The array was moved, and the process killed before all was done; or it is lost.

@@ -14,6 +14,7 @@ ORDER = [name for cell in TABLE for name in re.findall(r"`(\w+)(?:\.py|/)`", cel
 CHAINS = {
     "data": ["sdf", "portrait_layers", "portraits", "rendered"],
     "scorers": ["networks", "portraits"],
+    "metrics": ["fid", "kid", "distances", "effect", "repeats"],
     "card": ["portraits", "semantics", "sections", "page"],
 }
 OWNERS = {

@@ -27,7 +27,7 @@ class FID(FrechetInceptionDistance):
     orig_dtype = torch.float64
 
     def __init__(self, embedder: Embedder, min_samples: int = 2048) -> None:
-        super().__init__(feature=_Features(embedder))
+        super().__init__(feature=FeatureModule(embedder))
         self.min_samples = min_samples
 
     def update(self, imgs: Tensor, real: bool) -> None:
@@ -82,7 +82,7 @@ def _gaussian(total: Tensor, total_outer: Tensor, count: int) -> tuple[Tensor, T
     return mean, (total_outer - count * torch.outer(mean, mean)) / (count - 1)
 
 
-class _Features(nn.Module):
+class FeatureModule(nn.Module):
     """An embedder as the feature module that torchmetrics expects."""
 
     def __init__(self, embedder: Embedder) -> None:
@@ -91,6 +91,7 @@ class _Features(nn.Module):
         self.num_features = embedder.dim
 
     def forward(self, images: Tensor) -> Tensor:
+        """Features in float64, (batch, dim)."""
         with torch.no_grad():
             return self.embedder(images).double()
 

@@ -1,10 +1,11 @@
 """Identity preservation: whether the edited image still shows the same person."""
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from hspace.metrics.base import Z_95, Interval
+from hspace.metrics.base import Interval, mean_interval
 from hspace.types import InputError
 
 
@@ -60,10 +61,7 @@ class IdentityPreservation(Metric):
         count = int(self.count)
         if count < 2:
             raise InputError(f"identity preservation needs at least two pairs of images, got {count}")
-        mean = float(self.first) / count
-        variance = max(float(self.second) - count * mean**2, 0.0) / (count - 1)
-        half = Z_95 * (variance / count) ** 0.5
-        return Interval(mean, max(mean - half, -1.0), min(mean + half, 1.0))
+        return mean_interval(count, float(self.first), float(self.second), low=-1.0, high=1.0)
 
 
 def identity_preservation(original: Tensor, edited: Tensor) -> Interval:
@@ -71,6 +69,54 @@ def identity_preservation(original: Tensor, edited: Tensor) -> Interval:
     identity = IdentityPreservation()
     identity.update(original, edited)
     return identity.compute()
+
+
+def identity_drift(original: Tensor, edited: Tensor, change: Tensor, *, seed: int, bootstrap: int = 1000) -> Interval:
+    """How much identity an edit costs per unit of its effect: (1 - mean cosine) / |mean change of the target|.
+
+    Edits of unlike size compare by it, where drift grows in proportion to the effect. It is >= 0 and lower is better;
+    an edit without effect has no bound. The interval is the percentile bootstrap over samples.
+
+    Args:
+        original: Unit-norm embeddings of the unedited images, (n, dim).
+        edited: Unit-norm embeddings of the same samples edited, (n, dim).
+        change: Change of the target's score of each sample, (n,), in standard deviations of the unedited scores.
+        seed: Key of the bootstrap's own generator.
+        bootstrap: Number of resamples.
+
+    Returns:
+        Drift in units of 1 - cosine per standard deviation.
+
+    Raises:
+        InputError: On shapes that do not agree, norms that are not 1 to 1e-3, or fewer than two samples.
+    """
+    if original.ndim != 2 or original.shape != edited.shape or change.shape != original.shape[:1] or len(change) < 2:
+        shapes = f"{[*original.shape]}, {[*edited.shape]} and {[*change.shape]}"
+        raise InputError(f"identity drift needs two (n >= 2, dim) embeddings and n changes, got {shapes}")
+    cost = (1 - (_unit_norm(original) * _unit_norm(edited)).sum(dim=1)).cpu().numpy()
+    rows = np.random.default_rng(seed).integers(len(cost), size=(bootstrap, len(cost)))
+    # The first row is the sample itself: estimate and resamples share one formula.
+    rows = np.vstack([np.arange(len(cost)), rows])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        drift = cost[rows].mean(axis=1) / np.abs(change.double().cpu().numpy()[rows].mean(axis=1))
+    low, high = np.nanquantile(drift[1:], [0.025, 0.975]) if np.isfinite(drift[1:]).any() else (np.nan, np.nan)
+    return Interval(float(drift[0]), float(low), float(high))
+
+
+def stranger_threshold(embeddings: Tensor, false_accepts: float = 0.01) -> float:
+    """The cosine that a share `false_accepts` of the pairs of different people exceeds.
+
+    Args:
+        embeddings: Unit-norm embeddings of n >= 2 different people, (n, dim), such as unedited samples.
+        false_accepts: In (0, 1).
+
+    Raises:
+        InputError: If there are fewer than two embeddings, or a norm is not 1 to 1e-3.
+    """
+    if embeddings.ndim != 2 or len(embeddings) < 2:
+        raise InputError(f"a threshold needs (n >= 2, dim) embeddings, got {tuple(embeddings.shape)}")
+    embeddings = _unit_norm(embeddings)
+    return float(_threshold(embeddings @ embeddings.T, false_accepts))
 
 
 def true_accept_rate(first: Tensor, second: Tensor, false_accepts: float = 0.01) -> float:
@@ -90,10 +136,14 @@ def true_accept_rate(first: Tensor, second: Tensor, false_accepts: float = 0.01)
     if first.ndim != 2 or first.shape != second.shape:
         raise InputError(f"embeddings must be two (n, dim) of one shape, got {[*first.shape]} and {[*second.shape]}")
     cosine = _unit_norm(first) @ _unit_norm(second).T
-    different = cosine[~torch.eye(len(cosine), dtype=torch.bool)]
+    return float((cosine.diagonal() > _threshold(cosine, false_accepts)).double().mean())
+
+
+def _threshold(cosine: Tensor, false_accepts: float) -> Tensor:
+    """What the given share of the cosines off the diagonal exceeds."""
+    different = cosine[~torch.eye(len(cosine), dtype=torch.bool, device=cosine.device)]
     # kthvalue rather than quantile, which refuses more than 2^24 values.
-    threshold = different.kthvalue(max(int((1 - false_accepts) * len(different)), 1)).values
-    return float((cosine.diagonal() > threshold).double().mean())
+    return different.kthvalue(max(int((1 - false_accepts) * len(different)), 1)).values
 
 
 def _unit_norm(embeddings: Tensor) -> Tensor:

@@ -4,7 +4,13 @@ from sklearn.metrics import roc_curve
 from torch.nn.functional import normalize
 from torchmetrics.functional import pairwise_cosine_similarity
 
-from hspace.metrics.identity import IdentityPreservation, identity_preservation, true_accept_rate
+from hspace.metrics.identity import (
+    IdentityPreservation,
+    identity_drift,
+    identity_preservation,
+    stranger_threshold,
+    true_accept_rate,
+)
 from hspace.types import InputError
 
 
@@ -64,3 +70,29 @@ def test_true_accept_rate_is_a_point_of_the_roc_curve() -> None:
     assert true_accept_rate(original, original) == 1.0
     with pytest.raises(InputError, match="one shape"):
         true_accept_rate(original, edited[:3])
+
+
+def test_drift_is_the_loss_of_identity_per_unit_of_effect() -> None:
+    original, edited = _embeddings()
+    change = torch.linspace(-3.0, -1.0, 40)
+    loss = 1 - pairwise_cosine_similarity(original.double(), edited.double()).diagonal()
+    drift = identity_drift(original, edited, change, seed=0)
+    assert drift.value == pytest.approx(float(loss.mean()) / 2, rel=1e-6)
+    assert drift.low < drift.value < drift.high
+    twice = identity_drift(original, edited, 2 * change, seed=0)
+    assert twice == pytest.approx(tuple(each / 2 for each in drift))
+    assert identity_drift(original, edited, torch.zeros(40), seed=0).value == float("inf")
+    assert identity_drift(original, original, change, seed=0).value == pytest.approx(0, abs=1e-6)
+    with pytest.raises(InputError, match="n changes"):
+        identity_drift(original, edited, change[:5], seed=0)
+
+
+def test_strangers_pass_the_threshold_as_seldom_as_asked() -> None:
+    people, _ = _embeddings(60)
+    cosine = people.double() @ people.double().T
+    different = cosine[~torch.eye(60, dtype=torch.bool)]
+    for share in (0.01, 0.2):
+        passed = float((different > stranger_threshold(people, share)).double().mean())
+        assert passed == pytest.approx(share, abs=1e-3)
+    with pytest.raises(InputError, match="needs"):
+        stranger_threshold(people[:1])

@@ -1,0 +1,136 @@
+"""Locality: how much an edit of a region changes the image outside it."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.functional.image import structural_similarity_index_measure
+from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+from hspace.metrics.base import Interval, mean_interval
+from hspace.types import Embedder, Images, InputError
+
+DATA_RANGE = 2.0
+"""Images lie in [-1, 1]."""
+
+Distance = Callable[[Images, Images], Tensor]
+"""Two batches of images to one distance for each pair, (batch,)."""
+
+
+class LocalityValues(NamedTuple):
+    """Likeness outside a region, each with its 95% normal interval over images.
+
+    Attributes:
+        ssim: Mean structural similarity, in [-1, 1]; 1 is unchanged.
+        psnr: Peak signal-to-noise ratio of the mean squared error of all images, in dB; inf is unchanged.
+        perceptual: Mean perceptual distance, >= 0; 0 is unchanged.
+    """
+
+    ssim: Interval
+    psnr: Interval
+    perceptual: Interval
+
+
+class Locality(Metric):
+    """SSIM, PSNR and a perceptual distance between originals and edits, outside a region.
+
+    Inside the region the original is put in the edit's place first, so that nothing which happens there counts, not
+    even through the window of SSIM or the receptive field of a network. SSIM (Gaussian window of sd 1.5) and the
+    squared error are averaged over the pixels outside; the perceptual distance is that of the whole images.
+
+    Args:
+        distance: Perceptual distance, such as `feature_distance(PortraitFeatures(judge))` or `lpips_distance()`.
+
+    Source: Wang et al. 2004 (IEEE TIP 13, 600-612) for SSIM, which torchmetrics computes.
+    """
+
+    full_state_update = False
+    count: Tensor
+    first: Tensor
+    second: Tensor
+
+    def __init__(self, distance: Distance) -> None:
+        super().__init__()
+        self.distance = distance
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+        # Sums of SSIM, squared error and perceptual distance, and of their squares.
+        self.add_state("first", torch.zeros(3, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("second", torch.zeros(3, dtype=torch.float64), dist_reduce_fx="sum")
+
+    @torch.no_grad()
+    def update(self, original: Images, edited: Images, region: Tensor) -> None:
+        """Add a batch of pairs.
+
+        Args:
+            original: Unedited images in [-1, 1], (batch, C, H, W), at least 11 x 11 pixels.
+            edited: The same samples edited.
+            region: True where the edit may change the image, bool (batch, H, W), or (1, H, W) for all.
+
+        Raises:
+            InputError: If the shapes do not agree, or a region leaves nothing outside.
+        """
+        if original.shape != edited.shape or region.shape[1:] != original.shape[-2:]:
+            shapes = f"{[*original.shape]}, {[*edited.shape]} and {[*region.shape]}"
+            raise InputError(f"locality needs two sets of images of one shape and a region as large, got {shapes}")
+        outside = ~region.expand(len(original), *region.shape[1:])
+        pixels = outside.sum(dim=(1, 2))
+        if not bool((pixels > 0).all()):
+            raise InputError("a region must leave a part of the image outside, got one that covers it")
+        edited = torch.where(outside[:, None], edited, original)
+        similarity = structural_similarity_index_measure(
+            edited.double(), original.double(), data_range=DATA_RANGE, return_full_image=True
+        )[1]
+        error = (edited.double() - original.double()).square()
+        ssim, squared = (
+            (values.mean(dim=1) * outside).sum(dim=(1, 2)) / pixels for values in (similarity, error)
+        )  # fmt: skip
+        values = torch.stack([ssim, squared, self.distance(original, edited).double()])
+        self.count += len(original)
+        self.first += values.sum(dim=1)
+        self.second += values.square().sum(dim=1)
+
+    def compute(self) -> LocalityValues:
+        """The three figures.
+
+        Raises:
+            InputError: With fewer than two pairs.
+        """
+        if int(self.count) < 2:
+            raise InputError(f"locality needs at least two pairs of images, got {int(self.count)}")
+        sums = zip(self.first.tolist(), self.second.tolist(), (-1.0, 0.0, 0.0), strict=True)
+        ssim, squared, perceptual = (mean_interval(int(self.count), *each) for each in sums)
+        psnr = Interval(_psnr(squared.value), _psnr(squared.high), _psnr(squared.low))
+        return LocalityValues(ssim._replace(high=min(ssim.high, 1.0)), psnr, perceptual)
+
+
+def feature_distance(embedder: Embedder) -> Distance:
+    """1 - cosine of an embedder's features, in [0, 2]; of `PortraitFeatures(judge)` those of its last hidden layer."""
+
+    def distance(original: Images, edited: Images) -> Tensor:
+        return 1 - torch.nn.functional.cosine_similarity(embedder(original).double(), embedder(edited).double())
+
+    return distance
+
+
+def lpips_distance(network: str = "alex") -> Distance:
+    """LPIPS, with pretrained weights that torchvision downloads.
+
+    Args:
+        network: `alex` (the authors' choice for comparing images), `vgg` or `squeeze`.
+
+    Raises:
+        InputError: If torchvision is not installed.
+
+    Source: Zhang et al. 2018 (arXiv 1801.03924).
+    """
+    try:
+        net = LearnedPerceptualImagePatchSimilarity(net_type=network).net  # pyright: ignore[reportArgumentType]
+    except ModuleNotFoundError as error:
+        raise InputError("lpips_distance needs torchvision: pip install torchvision") from error
+    return lambda original, edited: net(original.clamp(-1, 1), edited.clamp(-1, 1)).flatten()
+
+
+def _psnr(squared: float) -> float:
+    return 10 * torch.tensor(DATA_RANGE**2 / squared).log10().item() if squared > 0 else float("inf")

@@ -8,6 +8,7 @@ terms of the guidance alike (as the authors' code does, which records the unprom
 everything else sees stays a function of one h. Replacing h shifts the unprompted pass's by the same difference.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +65,25 @@ class Encoded:
     context: Tensor | None = None
     unprompted_h: HBatch | None = None
     guidance: float = 1.0
+
+    def select(self, rows: Sequence[int]) -> "Encoded":
+        """The samples at `rows`, any number of times each."""
+        batch = len(self.h)
+        passes = [row + start for start in range(0, len(self.temb), batch) for row in rows]
+
+        def take(part: Tensor | None, rows: Sequence[int]) -> Any:
+            return None if part is None else part[torch.tensor(rows, device=part.device)]
+
+        return Encoded(
+            h=take(self.h, rows),
+            skips=tuple(take(skip, passes) for skip in self.skips),
+            temb=take(self.temb, passes),
+            t=take(self.t, passes),
+            residual=take(self.residual, passes),
+            context=take(self.context, passes),
+            unprompted_h=take(self.unprompted_h, rows),
+            guidance=self.guidance,
+        )
 
 
 class SemanticUNet(nn.Module):

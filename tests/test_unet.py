@@ -169,6 +169,17 @@ def test_an_edit_moves_both_passes_alike(h_space: str) -> None:
     assert (ours - semantic.decode(guided.h, guided)).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("h_space", H_SPACES)
+def test_selected_samples_decode_to_what_they_do_together(h_space: str) -> None:
+    """With guidance, where each sample has two passes."""
+    unet: Any = make_conditional()
+    semantic, x_t, cond = SemanticUNet(unet, h_space), latents_of(unet), prompt(2, 3.0)
+    encoded = semantic.encode(x_t, 500, cond)
+    together = semantic.decode(encoded.h, encoded)
+    selected = encoded.select([1, 0, 1])
+    assert (semantic.decode(selected.h, selected) - together[[1, 0, 1]]).abs().max() <= 1e-5
+
+
 def test_text_where_there_is_none_and_none_where_there_is(tiny_unet: UNet2DModel) -> None:
     x_t = torch.zeros(1, 3, 16, 16)
     with pytest.raises(InputError, match="needs a prompt, and no other takes one"):

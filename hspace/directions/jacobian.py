@@ -89,13 +89,14 @@ def jacobian(
 class DecoderJacobian:
     """J = d output / d h of one sample at one step, at fixed x_t: the skip connections are constants.
 
-    The output is the network's raw one. Only the decoder runs, once, and what derivatives need of it is kept.
+    The output is the network's raw one. Only the decoder runs, once for a block of copies of the sample, and what
+    derivatives need of it is kept: as many activations as the block has vectors.
 
     Attributes:
         in_shape: (channel, height, width) of h.
         out_shape: (channel, height, width) of the output.
         dtype: Of products, the model's or float32 where that is less.
-        forward_mode: The first of FORWARD_MODES that works.
+        forward_mode: The first of FORWARD_MODES that works; None before the first forward product.
 
     Source: Haas et al. 2024 (arXiv 2303.11073), sec. IV-B; with a mask eqs. 9 and 10.
     """
@@ -103,7 +104,7 @@ class DecoderJacobian:
     def __init__(
         self, unet: SemanticUNet, encoded: Encoded, mask: Tensor | None = None, avoid: Tensor | None = None
     ) -> None:
-        """Linearise the decoder.
+        """Set J; nothing is computed yet.
 
         Args:
             unet: The model's U-Net.
@@ -111,65 +112,104 @@ class DecoderJacobian:
             mask: (height, width), 1 where the output counts and 0 elsewhere: J becomes M J.
             avoid: (r, channel, height, width), orthonormal directions of h that are projected off: J becomes
                 J (I - A^T A).
+        """
+        self.in_shape, self.out_shape = tuple(encoded.h.shape[1:]), unet.sample_shape
+        self.device, self.dtype = encoded.h.device, torch.promote_types(encoded.h.dtype, torch.float32)
+        self.forward_mode: str | None = None
+        self._unet, self._encoded = unet, encoded
+        self._mask = None if mask is None else mask.to(encoded.h)
+        self._avoid = None if avoid is None else avoid.to(encoded.h).flatten(1)
+        self._linear: _Linearised | None = None
+
+    def jvp(self, v: Tensor) -> Tensor:
+        """J v, (block, *in_shape) to (block, *out_shape), by `forward_mode`.
 
         Raises:
             InputError: If the decoder has no forward product in any way.
         """
-        self.in_shape, self.out_shape = tuple(encoded.h.shape[1:]), unet.sample_shape
-        self.device, self.dtype = encoded.h.device, torch.promote_types(encoded.h.dtype, torch.float32)
-        self._unet, self._encoded = unet, encoded
-        self._mask = None if mask is None else mask.to(encoded.h)
-        self._avoid = None if avoid is None else avoid.to(encoded.h).flatten(1)
-        self._origin = torch.zeros_like(encoded.h[0])
-        # Fused attention has no second, forward or batched derivative; sampling keeps it.
-        with sdpa_kernel(SDPBackend.MATH), LeanConvolutions():
-            self._pullback = torch.func.vjp(self._output, self._origin)[1]
-        self.forward_mode = self._find_forward_mode()
-
-    def jvp(self, v: Tensor) -> Tensor:
-        """J v, (block, *in_shape) to (block, *out_shape), by `forward_mode`."""
-        v = v.to(self._origin.dtype)
-        if self.forward_mode == "double backward":
-            return torch.vmap(self._pushforward)(v)[0].to(self.dtype)
-        with sdpa_kernel(SDPBackend.MATH):
-            product = torch.vmap(lambda tangent: torch.func.jvp(self._output, (self._origin,), (tangent,))[1])(v)
-        return product.to(self.dtype)
+        return self._first_jvp(v) if self.forward_mode is None else self._jvp(v, self.forward_mode)
 
     def vjp(self, u: Tensor) -> Tensor:
         """J^T u, (block, *out_shape) to (block, *in_shape), in one batched reverse pass."""
-        return torch.vmap(self._pullback)(u.to(self._origin.dtype))[0].to(self.dtype)
+        linear = self._linearised(len(u))
+        return _gradient(linear.output, linear.offset, u).to(self.dtype)
 
-    def _output(self, delta_h: Tensor) -> Tensor:
-        """The masked output of one sample as a function of the offset of its h."""
-        if self._avoid is not None:
-            delta_h = delta_h - ((self._avoid @ delta_h.flatten()) @ self._avoid).unflatten(0, self.in_shape)
-        output = self._unet.decode(self._encoded.h + delta_h, self._encoded)[0]
-        return output if self._mask is None else output * self._mask
+    def _jvp(self, v: Tensor, forward_mode: str) -> Tensor:
+        if forward_mode == "double backward":
+            linear = self._linearised(len(v))
+            return _gradient(linear.pulled, linear.cotangent, v).to(self.dtype)
+        output, origin = partial(self._output, self._encoded), torch.zeros_like(self._encoded.h)
+        # One by one under vmap: the group normalisation has no forward derivative of a batch.
+        with sdpa_kernel(SDPBackend.MATH):
+            product = torch.vmap(lambda tangent: torch.func.jvp(output, (origin,), (tangent,))[1])(
+                v[:, None].to(origin)
+            )
+        return product[:, 0].to(self.dtype)
 
-    def _find_forward_mode(self) -> str:
-        """The first of FORWARD_MODES with <u, J v> = <J^T u, v>, at the price of a product of either kind.
+    def _first_jvp(self, v: Tensor) -> Tensor:
+        """J v by the first of FORWARD_MODES with <J v, J v> = <J^T J v, v>, which then stays.
 
         Without a second derivative some operations raise, but others make the product 0.
         """
-        u = torch.ones(1, *self.out_shape, dtype=self.dtype, device=self.device)
-        v = self.vjp(u)
-        for self.forward_mode in FORWARD_MODES:
+        for mode in FORWARD_MODES:
             try:
-                difference = (self.jvp(v) * u).sum() - v.square().sum()
+                product = self._jvp(v, mode)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
-                log.info("no %s: %s", self.forward_mode, str(error).splitlines()[0])
+                log.info("no %s: %s", mode, str(error).splitlines()[0])
                 continue
-            if difference.abs() <= 0.05 * v.square().sum():
-                return self.forward_mode
-            log.info("no %s: it is not adjoint to the reverse product", self.forward_mode)
+            square = product.square().sum()
+            if (square - (self.vjp(product) * v).sum()).abs() <= 0.05 * square:
+                self.forward_mode = mode
+                return product
+            log.info("no %s: it is not adjoint to the reverse product", mode)
         raise InputError("the network has an operation with neither a second nor a forward derivative")
 
+    def _linearised(self, block: int) -> "_Linearised":
+        """The decoder at `block` copies of the sample; kept until another size is asked for."""
+        if self._linear is None or len(self._linear.offset) != block:
+            self._linear = None
+            self._linear = _Linearised(self._output, self._encoded.select([0] * block))
+        return self._linear
+
+    def _output(self, encoded: Encoded, offset: Tensor) -> Tensor:
+        """The masked outputs as a function of the offset of h."""
+        if self._avoid is not None:
+            offset = offset - ((offset.flatten(1) @ self._avoid.T) @ self._avoid).unflatten(1, self.in_shape)
+        output = self._unet.decode(encoded.h + offset, encoded)
+        return output if self._mask is None else output * self._mask
+
+
+class _Linearised:
+    """A decoder's output at offset 0 with its derivatives' graphs.
+
+    Attributes:
+        offset: 0, (block, *in_shape).
+        output: (block, *out_shape), to be differentiated by `offset`.
+    """
+
+    def __init__(self, output: Callable[[Encoded, Tensor], Tensor], encoded: Encoded) -> None:
+        self.offset = torch.zeros_like(encoded.h, requires_grad=True)
+        # Fused attention has no second or forward derivative; sampling keeps it.
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), LeanConvolutions():
+            self.output = output(encoded, self.offset)
+
     @cached_property
-    def _pushforward(self) -> Callable[[Tensor], tuple[Tensor]]:
-        """The map v -> J v, as the transpose of u -> J^T u, which is linear."""
-        return torch.func.vjp(lambda u: self._pullback(u)[0], self._origin.new_zeros(self.out_shape))[1]
+    def cotangent(self) -> Tensor:
+        """0, shaped like `output`; `pulled` is linear in it, so that any value would do."""
+        return torch.zeros_like(self.output, requires_grad=True)
+
+    @cached_property
+    def pulled(self) -> Tensor:
+        """J^T cotangent, to be differentiated by `cotangent`: its transpose is v -> J v."""
+        with torch.enable_grad():
+            return torch.autograd.grad(self.output, self.offset, self.cotangent, create_graph=True)[0]
+
+
+def _gradient(output: Tensor, by: Tensor, vectors: Tensor) -> Tensor:
+    """The transpose of d output / d by, applied to `vectors`; the graph stays."""
+    return torch.autograd.grad(output, by, vectors.to(output), retain_graph=True)[0]
 
 
 def _directions(

@@ -5,7 +5,6 @@ What is slow to import (torch, Hydra) is imported where it is needed, so that he
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -33,6 +32,7 @@ examples:
   hspace method=random edit.strengths=[-3,0,3]      choices and single values (in zsh, quote brackets)
   hspace model.path=FOLDER                          a diffusers pipeline of yours
   hspace -m method=pca,random seed=0,1              a sweep into outputs/sweeps (or hydra.sweep.dir=FOLDER)
+  hspace -m seed=0,1,2 hydra/launcher=joblib        the same in parallel (also submitit_local, submitit_slurm)
   hspace --cfg job debug=default                    show a configuration without running it
   hspace list                                       models, methods, experiments and attributes
   hspace cache ls                                   what is kept in outputs/cache (or cache_dir=FOLDER)
@@ -209,74 +209,16 @@ def _run(cfg: "DictConfig") -> int:
 
 
 def _sweep(overrides: list[str]) -> int:
-    """Every combination of values, by Hydra's own sweeper and launcher, so that its plugins work.
+    from hspace.sweep import sweep
 
-    A failed job stops no other.
-    """
-    from hydra.core.global_hydra import GlobalHydra
-
-    if any(word.startswith("output_dir=") for word in overrides):
-        raise InputError("output_dir cannot be set for a sweep, whose jobs need one each: set hydra.sweep.dir=FOLDER")
     with _hydra():
-        batches = GlobalHydra.instance().hydra.multirun("config", _job, overrides, with_log_configuration=False)  # pyright: ignore[reportOptionalMemberAccess]
-    return int(any(job.return_value for batch in batches or [] for job in batch))
-
-
-def _job(cfg: "DictConfig") -> int:
-    from hydra.core.hydra_config import HydraConfig
-
-    cfg.output_dir = HydraConfig.get().runtime.output_dir
-    return _guarded(lambda: _run(cfg))
+        return sweep(overrides)
 
 
 def _guarded(action: Callable[[], int]) -> int:
-    """The action's exit code; 2, after one line on stderr, where the user or the system is at fault."""
-    try:
-        return action()
-    except Exception as error:
-        if os.environ.get("HSPACE_DEBUG") == "1" or not isinstance(error, _expected_errors()):
-            raise
-        print(f"hspace: error: {' '.join(_explain(error).split())}", file=sys.stderr)
-        return 2
+    from hspace.mistakes import guarded
 
-
-def _expected_errors() -> tuple[type[Exception], ...]:
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    return InputError, OSError, HydraException, OmegaConfBaseException
-
-
-def _explain(error: Exception) -> str:
-    """What is wrong, in our words where Hydra's would take several lines."""
-    from hydra.errors import MissingConfigException, OverrideParseException
-    from omegaconf.errors import ConfigAttributeError, ConfigKeyError
-
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        return _unknown_choice(error.missing_cfg_file, error.options)
-    if isinstance(error, OverrideParseException):
-        return f"cannot read {error.override!r}: write key=value, and quote special characters, as in key='\"a=b\"'"
-    if isinstance(error.__cause__, ConfigAttributeError | ConfigKeyError):
-        return _unknown_key(str(error.__cause__.full_key))
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
-
-
-def _unknown_choice(file: str, options: Iterable[str]) -> str:
-    from hspace.rules import unknown
-
-    group, _, name = file.rpartition("/")
-    return unknown(group, name, options)
-
-
-def _unknown_key(key: str) -> str:
-    from hspace.config import known_keys
-    from hspace.rules import unknown
-
-    if key in known_keys():
-        return f"{key} is not a setting of the chosen {Path(key.replace('.', '/')).parent}"
-    return unknown("key", key, [*known_keys(), "experiment", "debug"])
+    return guarded(action)
 
 
 if __name__ == "__main__":

@@ -130,8 +130,18 @@ def effects_table(judged: Evaluation) -> Table:
 
 
 def summary(judged: Evaluation) -> dict[str, float]:
-    """The figures at the largest strength."""
-    return figures_at(judged, _largest(judged))
+    """The figures at the largest strength, and their means over the directions."""
+    i = _largest(judged)
+    aims = [_aim(judged.effects[i], j, target[0]) for j, target in enumerate(judged.targets) if target]
+    accuracy = [row[i].value for row in judged.accuracy if row[i] is not None]
+    means = {
+        "effect": [abs(effect.value) for _, effect, _ in aims],
+        "selectivity": [share for *_, share in aims],
+        "accuracy": accuracy,
+        "identity": [row[i].value for row in judged.identity],
+    }
+    overall = {f"mean/{name}": float(np.mean(values)) for name, values in means.items() if values}
+    return {name: mean for name, mean in overall.items() if np.isfinite(mean)} | figures_at(judged, i)
 
 
 def figures_at(judged: Evaluation, i: int) -> dict[str, float]:

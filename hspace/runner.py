@@ -22,6 +22,7 @@ from hspace.evaluation import Evaluation
 from hspace.judging import edits_of, judge, name
 from hspace.latents import check_disjoint, seed_range
 from hspace.scorers.portraits import load_identity, load_scorer
+from hspace.shards import watched
 from hspace.tracking import Run, track
 from hspace.types import InputError
 
@@ -32,17 +33,20 @@ REFERENCE_SAMPLES = 128
 
 
 class Stopwatch:
-    """Seconds that each stage took, in the order they ran."""
+    """Seconds that each stage took, in the order they ran; their progress goes to the tracked run."""
 
-    def __init__(self) -> None:
+    def __init__(self, tracker: Run) -> None:
         self.seconds: dict[str, float] = {}
+        self._tracker = tracker
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Times the block and says that it began."""
         log.info("%s …", name)
-        started = time.perf_counter()
-        yield
+        started, key = time.perf_counter(), name.partition(":")[0]
+        with watched(lambda done, n: self._tracker.log_progress(key, done, n)):
+            yield
+        self._tracker.log_progress(key, 1, 1)
         self.seconds[name] = round(time.perf_counter() - started, 3)
 
 
@@ -58,7 +62,6 @@ def run(cfg: Config) -> Path:
     Raises:
         InputError: If the configuration does not fit the model or the scorers.
     """
-    watch = Stopwatch()
     annotator, scorer = load_scorer(cfg.evaluation.annotator), load_scorer(cfg.evaluation.judge)
     check_attributes(cfg, annotator.attributes)
     # Not a stage that is announced: a model that cannot be loaded is one line of error, and nothing before it.
@@ -69,6 +72,9 @@ def run(cfg: Config) -> Path:
     if cfg.method.path:
         Directions.load(cfg.method.path).check(model)
     with claim(cfg), track(cfg) as tracker:
+        watch = Stopwatch(tracker)
+        if cfg.method.path:
+            tracker.use_files("directions", "directions", [cfg.method.path])
         with watch.stage(f"discover: {cfg.method.name}"):
             directions = discover(cfg, model, annotator)
         seeds = {
@@ -114,6 +120,7 @@ def claim(cfg: Config) -> Iterator[None]:
 
 def _track(tracker: Run, cfg: Config, judged: Evaluation, written: report.Written) -> None:
     """Metrics by strength, the summary, figures, tables and directions into the W&B run."""
+    tracker.define_axis("strength", "effect", "accuracy", "identity")
     for i in sorted(range(len(judged.strengths)), key=judged.strengths.__getitem__):
         tracker.log_metrics({"strength": judged.strengths[i], **report.figures_at(judged, i)})
     tracker.summary(report.summary(judged))
@@ -122,4 +129,6 @@ def _track(tracker: Run, cfg: Config, judged: Evaluation, written: report.Writte
     for label, table in written.tables.items():
         tracker.log_table(label, table)
     tracker.log_artifact(f"directions-{cfg.name}", "directions", [written.directions])
-    tracker.log_artifact(f"report-{cfg.name}", "report", [written.record, *written.figures])
+    tracker.log_artifact(f"samples-{cfg.name}", "samples", written.figures)
+    tables = sorted(cfg.output_dir.glob("tables/*"))
+    tracker.log_artifact(f"report-{cfg.name}", "report", [written.record, *written.figures, *tables])

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -29,6 +30,26 @@ Made = TypeVar("Made")
 
 SHARD = 64
 """Samples of one shard; no batch is larger."""
+
+
+_listener: ContextVar[Callable[[int, int], None] | None] = ContextVar("listener", default=None)
+
+
+@contextlib.contextmanager
+def watched(listener: Callable[[int, int], None]) -> Iterator[None]:
+    """Calls `listener` with the rows done and their number after every shard made in this block."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def say_done(done: int, n: int) -> None:
+    """Tells who watches that `done` of n rows are made."""
+    listener = _listener.get()
+    if listener is not None:
+        listener(done, n)
 
 
 class Batches:
@@ -83,6 +104,7 @@ def in_shards(folder: Path | None, n: int, make: Callable[[range], Tensor], *, s
                 part = make(rows)
                 if folder is not None:
                     _write(folder, rows.start, part)
+                say_done(rows.stop, n)
         parts.append(part)
     return torch.cat(parts)
 
@@ -131,6 +153,7 @@ class RowWriter:
                 journal.write(self._line(rows) + "\n")
                 journal.flush()
                 os.fsync(journal.fileno())
+        say_done(rows.stop, self.shape[1])
 
     def has(self, rows: range) -> bool:
         """Whether an earlier process finished a shard, and it is as it was."""

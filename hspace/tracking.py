@@ -7,19 +7,25 @@ The default needs no account, no network and no answer from a user. What an offl
 import hashlib
 import logging
 import os
+import resource
+import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import wandb
 import wandb.errors
 
 from hspace.config import Config, config_sha256, to_dict
 from hspace.files import sha256_file
+from hspace.gather import Record
 from hspace.stopping import Stopped
 from hspace.tables import Table
+from hspace.types import InputError
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +38,23 @@ class Run:
 
     def __init__(self, run: wandb.Run) -> None:
         self._run = run
+        self._started = time.perf_counter()
+        self.define_axis("progress/seconds", "progress", "memory")
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Logs numbers as a point of their curves; steps must not decrease."""
         self._run.log(dict(metrics), step=step)
+
+    def define_axis(self, axis: str, *prefixes: str) -> None:
+        """Draws every metric `prefix/...` over the metric `axis`, not over the number of the call."""
+        self._run.define_metric(axis, hidden=True)
+        for prefix in prefixes:
+            self._run.define_metric(f"{prefix}/*", step_metric=axis)
+
+    def log_progress(self, stage: str, done: int, n: int) -> None:
+        """Logs how far a stage is, and the memory in use, over the seconds since the run began."""
+        progress = {"progress/seconds": time.perf_counter() - self._started, f"progress/{stage}": done / n}
+        self._run.log({**progress, **_memory()})
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Sets what the overview of runs shows and sorts by: JSON values."""
@@ -50,6 +69,14 @@ class Run:
         """Logs a copy of an image file."""
         self._run.log({name: wandb.Image(str(path))})
 
+    def use_files(self, name: str, kind: str, paths: Sequence[Path]) -> None:
+        """Records files as what the run read: an artifact it used, and their checksums in its configuration."""
+        if self._run.disabled:
+            return
+        if not self._run.offline:
+            self._run.use_artifact(_artifact(name, kind, paths, {}))
+        self._note("inputs", name, kind, paths)
+
     def log_artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
         """Logs files as a versioned artifact, and their paths and checksums in the run's configuration.
 
@@ -62,13 +89,33 @@ class Run:
         """
         if self._run.disabled:  # W&B would stage copies all the same
             return
-        files = {path.name: {"path": str(path), "sha256": sha256_file(path)} for path in paths}
-        artifact = wandb.Artifact(name, kind, metadata={"producer": self._run.id, "files": files})
-        for path in paths:
-            artifact.add_file(str(path))
+        inputs = dict(self._run.config.get("inputs", {}))
+        artifact = _artifact(name, kind, paths, {"producer": self._run.id, "inputs": inputs, "files": _files(paths)})
         self._run.log_artifact(artifact)
-        known = self._run.config.get("artifacts", {})
-        self._run.config.update({"artifacts": {**known, name: {"type": kind, "files": files}}}, allow_val_change=True)
+        self._note("artifacts", name, kind, paths)
+
+    def _note(self, role: str, name: str, kind: str, paths: Sequence[Path]) -> None:
+        known = self._run.config.get(role, {})
+        facts = {"type": kind, "files": _files(paths)}
+        self._run.config.update({role: {**known, name: facts}}, allow_val_change=True)
+
+
+def _artifact(name: str, kind: str, paths: Sequence[Path], metadata: dict[str, Any]) -> wandb.Artifact:
+    artifact = wandb.Artifact(name, kind, metadata=metadata)
+    for path in paths:
+        artifact.add_file(str(path))
+    return artifact
+
+
+def _files(paths: Sequence[Path]) -> dict[str, dict[str, str]]:
+    return {path.name: {"path": str(path), "sha256": sha256_file(path)} for path in paths}
+
+
+def _memory() -> dict[str, float]:
+    """The most memory that the process, and the GPU for it, have held so far, in GB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    held = {"memory/process_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9}
+    return held | ({"memory/gpu_gb": torch.cuda.max_memory_allocated() / 1e9} if torch.cuda.is_available() else {})
 
 
 @dataclass(frozen=True)
@@ -145,6 +192,28 @@ def open_run(spec: RunSpec) -> Iterator[Run]:
 def run_id(cfg: Config) -> str:
     """The id of the run: 16 hexadecimal digits."""
     return hashlib.sha256(f"{config_sha256(cfg)} {cfg.output_dir.resolve()}".encode()).hexdigest()[:16]
+
+
+def read_project(name: str, api: Any = None) -> list[Record]:
+    """The finished runs of a project on the server, for `collected_table`.
+
+    Args:
+        name: ENTITY/PROJECT, or ENTITY/PROJECT/GROUP for the runs of one group.
+        api: A `wandb.Api`; None logs in with the stored key.
+
+    Raises:
+        InputError: If the name has another form, or the server cannot be asked.
+    """
+    parts = name.split("/", 2)
+    if len(parts) < 2 or not all(parts):
+        raise InputError(f"a project is named ENTITY/PROJECT or ENTITY/PROJECT/GROUP, got {name!r}")
+    entity, project, *group = parts
+    filters = {"state": "finished"} | ({"group": group[0]} if group else {})
+    try:
+        runs = (api or wandb.Api()).runs(f"{entity}/{project}", filters=filters)
+        return [Record(run.name, dict(run.config), dict(run.summary)) for run in runs]
+    except (wandb.errors.Error, ValueError) as error:
+        raise InputError(f"W&B project {name}: {' '.join(str(error).split())}") from error
 
 
 def _start(spec: RunSpec) -> wandb.Run:

@@ -23,7 +23,7 @@ OWNERS = {
     "torchmetrics": {"metrics"},
     "matplotlib": {"figures"},
     "wandb": {"tracking"},
-    "hydra": {"runner", "cli"},
+    "hydra": {"mistakes", "sweep", "cli"},
 }
 # Heavy or optional libraries that may be imported where they are used.
 LATE = {"wandb", "transformers", "torch_fidelity", "onnxruntime"}

@@ -1,5 +1,6 @@
 """The command line: its errors through real processes, the rest in this one."""
 
+import csv
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from hspace.cli import main
+from hspace.config import Config, to_dict
+from hspace.files import write_json
 
 ROOT = Path(__file__).parents[1]
 
@@ -150,19 +153,45 @@ def test_list_help_and_version(capsys: pytest.CaptureFixture[str]):
     assert ended.value.code == 0 and "experiment=demo" in capsys.readouterr().out
 
 
-def test_a_sweep_runs_every_job_in_its_own_folder_and_one_failure_stops_no_other(
+def test_a_sweep_skips_what_is_finished_and_one_failure_stops_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    folders = []
-    monkeypatch.setattr("hspace.runner.run", lambda config: folders.append(config.output_dir))
-    sweep = f"hydra.sweep.dir={tmp_path}"
-    assert main(["-m", "method=pca,random", "seed=0,1", sweep]) == 0
-    assert folders == [tmp_path / str(i) for i in range(4)]
+    ran = []
+
+    def run(config: Config) -> Path:
+        ran.append(config)
+        if config.seed == 3:
+            raise ZeroDivisionError("a defect")
+        write_json(config.output_dir / "run.json", {"config": to_dict(config), "results": {"mean/effect": config.seed}})
+        return config.output_dir / "figure.png"
+
+    monkeypatch.setattr("hspace.sweep.run", run)
+    monkeypatch.chdir(tmp_path)
+    assert main(["-m", "method=pca,random", "seed=0,1"]) == 0
+    folders = {config.output_dir for config in ran}
+    (sweep,) = {folder.parent for folder in folders}
+    assert len(folders) == 4 and sweep.parent == Path("outputs/sweeps")
+    assert {config.tracking.group for config in ran} == {sweep.name}
+    with (sweep / "collected.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["method.name"], row["seed"], row["mean/effect"]) for row in rows] == [
+        (method, seed, seed) for method in ("pca", "random") for seed in ("0", "1")
+    ]
+    assert (sweep / "collected.md").read_text().startswith("| run ")
+    ran.clear()
+    assert main(["-m", "seed=0,1", "method=pca,random"]) == 0 and not ran
+    (sweep / rows[2]["run"] / "job.json").unlink()
+    assert main(["-m", "method=pca,random", "seed=0,1"]) == 0
+    assert [(config.method.name, config.seed) for config in ran] == [("random", int(rows[2]["seed"]))]
     capsys.readouterr()
-    folders.clear()
-    assert main(["-m", "seed=0,-1,2", "experiment=demo", sweep]) == 1
-    assert folders == [tmp_path / "0", tmp_path / "2"]
-    assert "seed must be a whole number" in one_line(capsys.readouterr().err)
-    folders.clear()
-    assert main(["-m", "method=pca,randm", sweep]) == 2
-    assert not folders and "did you mean 'random'" in one_line(capsys.readouterr().err)
+    ran.clear()
+    assert main(["-m", "seed=0,-1,2,3", "experiment=demo"]) == 1
+    assert [config.seed for config in ran] == [0, 2, 3]
+    err = capsys.readouterr().err
+    last = err.splitlines()[-3:]
+    assert last[0] == "hspace: 2 of 4 jobs failed:"
+    assert "seed=-1" in last[1] and "seed must be a whole number" in last[1]
+    assert "seed=3" in last[2] and "ZeroDivisionError: a defect" in last[2] and "Traceback" in err
+    ran.clear()
+    assert main(["-m", "method=pca,randm"]) == 2
+    assert not ran and "did you mean 'random'" in one_line(capsys.readouterr().err)

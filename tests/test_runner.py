@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,12 @@ def finished(tiny_pipeline_dir: Path, tmp_path_factory: pytest.TempPathFactory) 
     return folder
 
 
+def read_summary(folder: Path) -> dict[str, Any]:
+    wandb = Path(sys.executable).with_name("wandb")
+    command = [wandb, "leet", "inspect", "--json", "--summary", folder]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
 def test_a_run_leaves_figures_tables_directions_and_its_record(finished: Path) -> None:
     out = finished / "out"
     for figure in ("directions", "effects", "samples"):
@@ -44,6 +51,32 @@ def test_a_run_leaves_figures_tables_directions_and_its_record(finished: Path) -
     directions = Directions.load(out / "directions.safetensors")
     assert list(directions.meta.names) == record["names"] and directions.meta.unit == "std"
     assert list((out / "wandb").glob("offline-run-*/run-*.wandb"))
+
+
+def test_the_offline_run_holds_all_of_it(finished: Path) -> None:
+    wandb = Path(sys.executable).with_name("wandb")
+    command = [wandb, "leet", "inspect", "--json", finished / "out" / "wandb"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    records = [json.loads(line) for line in lines]
+    summary = read_summary(finished / "out" / "wandb")
+    assert summary["config"]["method"]["k"] == 2 and summary["summary"]["mean/identity"] <= 1
+    history = [record["history"]["item"] for record in records if record["type"] == "history"]
+    assert [item["strength"] for item in history if "strength" in item] == [-2.0, 2.0]
+    stages = [key for item in history for key in item if key.startswith("progress/")]
+    assert {"progress/discover", "progress/edit", "progress/judge", "progress/seconds"} <= set(stages)
+    assert all(item["memory/process_gb"] > 0.1 for item in history if "progress/seconds" in item)
+    logged = {record["artifact"]["name"] for record in records if record["type"] == "artifact"}
+    assert {"directions-pca", "samples-pca", "report-pca"} <= logged
+    files = finished / "out" / "wandb"
+    assert {path.name.split("_")[0] for path in files.rglob("media/images/*.png")} == {
+        "directions",
+        "effects",
+        "samples",
+    }
+    assert {path.name.split("_")[0] for path in files.rglob("media/table/*.json")} == {"directions", "effects"}
+    metrics = [record["metric"] for record in records if record["type"] == "metric"]
+    axes = {metric.get("name") or metric.get("glob_name"): metric.get("step_metric") for metric in metrics}
+    assert axes["effect/*"] == "strength" and axes["memory/*"] == "progress/seconds"
 
 
 def test_other_strengths_and_the_control_reuse_what_was_sampled(finished: Path, tiny_pipeline_dir: Path) -> None:
@@ -164,11 +197,30 @@ def test_another_prompt_samples_anew(tiny_sd_dir: Path, tmp_path: Path) -> None:
     assert (man.directions - dog.directions).abs().max() > 1e-6
 
 
-def test_a_sweep_gives_every_job_its_folder_and_shares_what_was_sampled(
-    tiny_pipeline_dir: Path, tmp_path: Path
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_a_sweep_in_two_processes_discovers_once_per_method_and_tracks_every_job(
+    tiny_pipeline_dir: Path, tmp_path: Path, launcher: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["debug=default", f"model.path={tiny_pipeline_dir}", f"cache_dir={tmp_path / 'cache'}", "device=cpu"]
-    assert main(["-m", *words, "method=pca,random", f"hydra.sweep.dir={tmp_path / 'sweep'}"]) == 0
-    records = [json.loads((tmp_path / "sweep" / job / "run.json").read_text()) for job in ("0", "1")]
-    assert [record["config"]["method"]["name"] for record in records] == ["pca", "random"]
-    assert len(list((tmp_path / "cache" / "collect").glob("*/h.npy"))) == 1
+    workers = {"joblib": "hydra.launcher.n_jobs=2", "submitit_local": "hydra.launcher.array_parallelism=2"}[launcher]
+    words = [
+        "method=pca,random,local_pca", "edit.strengths=[1],[2],[3],[4]", "method.k=2", "method.num_samples=12",
+        "diffusion.num_steps=3", "evaluation.num_samples=4", "evaluation.bootstrap=100", "device=cpu",
+        f"model.path={tiny_pipeline_dir}", f"cache_dir={tmp_path / 'cache'}", f"hydra.sweep.dir={tmp_path / 'study'}",
+    ]  # fmt: skip
+    command = ["-m", *words, f"hydra/launcher={launcher}", workers]
+    assert main(command) == 0, capsys.readouterr().err
+    jobs = sorted(path.parent for path in (tmp_path / "study").glob("*/job.json"))
+    records = [json.loads((folder / "run.json").read_text())["config"] for folder in jobs]
+    chosen = {(record["method"]["name"], *record["edit"]["strengths"]) for record in records}
+    assert chosen == {(method, s) for method in ("pca", "random", "local_pca") for s in (1.0, 2.0, 3.0, 4.0)}
+    tracked = [read_summary(folder / "wandb") for folder in jobs]
+    assert len({run["run_id"] for run in tracked}) == 12
+    assert {run["config"]["tracking"]["group"] for run in tracked} == {"study"}
+    assert len(list((tmp_path / "cache" / "discover").glob("*/directions.safetensors"))) == 3
+    assert len(list((tmp_path / "cache" / "collect").glob("*/h.npy"))) == 2
+    with (tmp_path / "study" / "collected.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 12
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("run.json")}
+    assert main(command) == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before

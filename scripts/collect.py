@@ -1,0 +1,35 @@
+"""Makes one table of many finished runs: `python scripts/collect.py FOLDER ... [--output FOLDER]`.
+
+Sources are folders, searched to the bottom, or projects of Weights & Biases: wandb:ENTITY/PROJECT[/GROUP].
+Writes collected.csv and collected.md.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from hspace.gather import Record, collected_table, read_folders
+from hspace.mistakes import guarded
+from hspace.tables import write_csv, write_markdown
+from hspace.tracking import read_project
+
+
+def main() -> int:
+    """Reads the sources, writes the table, prints where it is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="a folder, or wandb:ENTITY/PROJECT[/GROUP]")
+    parser.add_argument("--output", type=Path, default=Path("outputs"), metavar="FOLDER", help="default: outputs")
+    options = parser.parse_args()
+    table = collected_table([record for source in options.sources for record in _read(source)])
+    print(write_csv(table, options.output / "collected.csv"))
+    print(write_markdown(table, options.output / "collected.md"))
+    return 0
+
+
+def _read(source: str) -> list[Record]:
+    kind, _, name = source.partition(":")
+    return read_project(name) if kind == "wandb" else read_folders([Path(source)])
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

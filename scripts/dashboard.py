@@ -7,6 +7,7 @@ Publishes it where there is a key (`wandb login`), and writes its specification 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import wandb
 import wandb_workspaces.reports.v2 as wr
@@ -21,12 +22,14 @@ CURVES = 8
 
 def workspace(entity: str, project: str) -> ws.Workspace:
     """Overall figures of the runs, curves over strength, figures, then progress and memory over time."""
-    overall = [wr.BarPlot(title=name, metrics=[f"mean/{name}"]) for name in ("effect", "accuracy", "identity")]
-    curves = [
+    overall: list[Any] = [
+        wr.BarPlot(title=name, metrics=[f"mean/{name}"]) for name in ("effect", "accuracy", "identity")
+    ]
+    curves: list[Any] = [
         wr.LinePlot(title=name, x="strength", y=[f"{name}/direction_{j}" for j in range(CURVES)])
         for name in ("accuracy", "identity")
     ]
-    over_time = [
+    over_time: list[Any] = [
         wr.LinePlot(title=part, x="progress/seconds", metric_regex=f"^{part}/") for part in ("progress", "memory")
     ]
     sections = [
@@ -47,7 +50,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("outputs/workspace.json"), metavar="FILE")
     options = parser.parse_args()
     if wandb.Settings().api_key or wandb.login(prompt=False, verify=False):
-        entity = options.entity or wandb.Api().default_entity
+        entity = options.entity or wandb.Api().default_entity or ""
         print(workspace(entity, options.project).save().url)
     else:
         # The one way to a workspace's JSON without a server, though its name says that it may change.

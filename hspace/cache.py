@@ -30,6 +30,16 @@ def key_sha256(key: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
+def place(cache_dir: Path, stage: str, key: dict[str, Any]) -> Path:
+    """The folder of a stage's result, there or not."""
+    return cache_dir / stage / key_sha256(key)[:24]
+
+
+def unfinished_place(folder: Path) -> Path:
+    """Where a result is until it is complete."""
+    return folder.with_suffix(".tmp")
+
+
 def cached(cache_dir: Path, stage: str, key: dict[str, Any], build: Callable[[Path], None]) -> Path:
     """The folder of a stage's result, built unless it is there and as it was written.
 
@@ -47,7 +57,7 @@ def cached(cache_dir: Path, stage: str, key: dict[str, Any], build: Callable[[Pa
     Raises:
         OSError: If the cache cannot be written.
     """
-    folder = cache_dir / stage / key_sha256(key)[:24]
+    folder = place(cache_dir, stage, key)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         if folder.is_dir():
@@ -133,7 +143,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _make(folder: Path, key: dict[str, Any], build: Callable[[Path], None]) -> None:
-    unfinished = folder.with_suffix(".tmp")
+    unfinished = unfinished_place(folder)
     unfinished.mkdir(exist_ok=True)
     try:
         for path in unfinished.glob(".*"):  # half-written files of a process that was killed

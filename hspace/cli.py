@@ -5,8 +5,10 @@ What is slow to import (torch, Hydra) is imported where it is needed, so that he
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -202,15 +204,24 @@ def _run(cfg: "DictConfig") -> int:
     from hspace.config import parse
 
     config = parse(cfg)
+    from hspace import distributed
     from hspace.runner import run
 
-    print(run(config))
+    with distributed.processes():
+        if distributed.rank() > 0:
+            logging.getLogger("hspace").setLevel(logging.ERROR)
+        config = replace(config, output_dir=distributed.from_first(config.output_dir))
+        done = run(config)
+        if distributed.rank() == 0:
+            print(done)
     return 0
 
 
 def _sweep(overrides: list[str]) -> int:
     from hspace.sweep import sweep
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("torchrun starts the processes of one run: leave out -m, or let each job of a sweep call it")
     with _hydra():
         return sweep(overrides)
 

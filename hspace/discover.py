@@ -19,7 +19,7 @@ from hspace.latents import seed_range
 from hspace.masks import Mask, make_mask
 from hspace.sampling import Recorded, collect, collect_around, sample
 from hspace.scorers.portraits import load_regions
-from hspace.stages import keep, network_key, sampler_key
+from hspace.stages import keep, keep_part, network_key, sampler_key
 from hspace.types import InputError, Scorer
 
 
@@ -62,15 +62,15 @@ def _find_pca(cfg: Config, model: DiffusionModel, annotator: Scorer, mask: Mask 
 
 
 def _find_local_pca(cfg: Config, model: DiffusionModel, annotator: Scorer, mask: Mask | None) -> Directions:
-    def build(folder: Path) -> None:
+    def build(folder: Path, rows: range) -> None:
         center = model.latents([_sample(cfg)])
         collect_around(
-            model, center, _num_samples(cfg), folder / "h.npy", eta=cfg.diffusion.eta, batch_size=cfg.batch_size,
-            shards=folder / "shards",
+            model, center, len(rows), folder / "h.npy", first=rows.start, eta=cfg.diffusion.eta,
+            batch_size=cfg.batch_size, shards=folder / "shards",
         )  # fmt: skip
 
     key = {"sample": cfg.method.sample, "num_samples": cfg.method.num_samples, **sampler_key(cfg, model)}
-    return pca(Recorded.load(keep(cfg, "collect", key, build) / "h.npy"), model, k=_k(cfg))
+    return pca(Recorded.load(keep_part(cfg, "collect", key, _num_samples(cfg), build) / "h.npy"), model, k=_k(cfg))
 
 
 def _find_random(cfg: Config, model: DiffusionModel, annotator: Scorer, mask: Mask | None) -> Directions:
@@ -125,16 +125,16 @@ def annotations(cfg: Config, model: DiffusionModel, annotator: Scorer) -> Annota
 
 
 def _recorded(cfg: Config, model: DiffusionModel) -> Recorded:
-    """Recorded h of the discovery samples; shared by all methods and numbers of components."""
+    """Recorded h of the discovery samples, shared by all methods; each of several processes has its share of them."""
 
-    def build(folder: Path) -> None:
-        seeds = seed_range("discovery", _num_samples(cfg))
+    def build(folder: Path, rows: range) -> None:
+        seeds = seed_range("discovery", len(rows), rows.start)
         collect(
             model, seeds, folder / "h.npy", eta=cfg.diffusion.eta, batch_size=cfg.batch_size, shards=folder / "shards"
         )
 
     key = {"num_samples": cfg.method.num_samples, **sampler_key(cfg, model)}
-    return Recorded.load(keep(cfg, "collect", key, build) / "h.npy")
+    return Recorded.load(keep_part(cfg, "collect", key, _num_samples(cfg), build) / "h.npy")
 
 
 def _mask(cfg: Config, model: DiffusionModel) -> Mask | None:

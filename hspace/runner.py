@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from hspace import report
+from hspace import distributed, report
 from hspace.checkpoints import load_model
 from hspace.config import Config, check_attributes, config_sha256
 from hspace.directions.base import Directions
@@ -57,7 +57,8 @@ def run(cfg: Config) -> Path:
         cfg: A parsed configuration.
 
     Returns:
-        The path of the figure; tables, directions, run.json and the W&B run lie in the same output folder.
+        The path of the figure; tables, directions, run.json and the W&B run lie in the same output folder. Of several
+        processes only the first writes them, and the others return the folder.
 
     Raises:
         InputError: If the configuration does not fit the model or the scorers.
@@ -89,6 +90,8 @@ def run(cfg: Config) -> Path:
             edits = edits_of(cfg, model, directions, seeds["evaluation"])
         with watch.stage("judge"):
             judged = judge(cfg, model, directions, edits, scorer, load_identity(), targets)
+        if distributed.rank() > 0:
+            return cfg.output_dir
         with watch.stage("report"):
             written = report.write(cfg, model, directions, edits, judged, seeds, watch.seconds)
         _track(tracker, cfg, judged, written)
@@ -103,6 +106,9 @@ def claim(cfg: Config) -> Iterator[None]:
         InputError: If another run writes there, or it holds the finished results of another configuration.
         OSError: If the folder cannot be made.
     """
+    if distributed.rank() > 0:
+        yield
+        return
     out = cfg.output_dir
     try:
         finished = json.loads((out / "run.json").read_text(encoding="utf-8"))["config_sha256"]

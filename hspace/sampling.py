@@ -233,6 +233,7 @@ def collect_around(
     n: int,
     path: str | Path,
     *,
+    first: int = 0,
     eta: float | Sequence[float] = 1.0,
     batch_size: int = 16,
     shards: Path | None = None,
@@ -244,6 +245,7 @@ def collect_around(
         center: One sample, generated or inverted; see `Latents.neighbours`.
         n: Number of neighbours.
         path: The `.npy` to write, complete or not at all; 4 · steps · n · d bytes.
+        first: Number of the first neighbour, of an endless row of them.
         eta: 0 is DDIM, 1 is DDPM; one value or one per step.
         batch_size: Samples per batch; noise does not depend on it.
         shards: Folder that keeps what is finished for a later process to continue; none but this recording's.
@@ -256,7 +258,11 @@ def collect_around(
     """
     if len(center.seeds) != 1 or n < 1:
         raise InputError(f"neighbours need one sample and n >= 1, got {len(center.seeds)} samples and n={n}")
-    return _collect(model, center.seeds * n, center.neighbours, path, eta, batch_size, shards)
+
+    def draw(rows: range) -> Latents:
+        return center.neighbours(range(first + rows.start, first + rows.stop))
+
+    return _collect(model, center.seeds * n, draw, path, eta, batch_size, shards)
 
 
 def _collect(

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from hspace import distributed
 from hspace.files import write_atomic, write_bytes
 from hspace.latents import row_batches
 from hspace.stopping import uninterrupted
@@ -90,23 +91,29 @@ class Batches:
 def in_shards(folder: Path | None, n: int, make: Callable[[range], Tensor], *, size: int = SHARD) -> Tensor:
     """Rows 0 to n - 1, made shard by shard, or read where an earlier process has made them.
 
+    Of several processes each makes every so manieth shard, and all get all rows.
+
     Args:
         folder: Of the finished shards; None keeps none.
         n: Number of rows.
         make: Gives a range of rows, (rows, ...), on the CPU.
         size: Rows of a shard.
     """
-    parts = []
-    for rows in row_batches(n, size):
-        part = None if folder is None else _read(folder, rows.start)
-        if part is None:
-            with uninterrupted():
-                part = make(rows)
-                if folder is not None:
-                    _write(folder, rows.start, part)
-                say_done(rows.stop, n)
-        parts.append(part)
-    return torch.cat(parts)
+    shards = row_batches(n, size)
+    mine = [_shard(folder, n, rows, make) for rows in shards[distributed.rank() :: distributed.world()]]
+    by_rank = distributed.gathered(mine)
+    return torch.cat([by_rank[i % len(by_rank)][i // len(by_rank)] for i in range(len(shards))])
+
+
+def _shard(folder: Path | None, n: int, rows: range, make: Callable[[range], Tensor]) -> Tensor:
+    part = None if folder is None else _read(folder, rows.start)
+    if part is None:
+        with uninterrupted():
+            part = make(rows)
+            if folder is not None:
+                _write(folder, rows.start, part)
+        say_done(rows.stop, n)
+    return part
 
 
 def _write(folder: Path, first: int, part: Tensor) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from hspace.cache import cached, key_sha256
+from hspace import distributed
+from hspace.cache import SHARDS, cached, key_sha256, place, unfinished_place
 from hspace.checkpoints import DiffusionModel, weights_sha256
 from hspace.config import Config
 from hspace.directions.base import Directions
@@ -18,8 +19,41 @@ VERSIONS = {"collect": 2, "annotate": 2, "discover": 2, "name": 1, "edit": 1, "e
 
 
 def keep(cfg: Config, stage: str, key: dict[str, Any], build: Callable[[Path], None]) -> Path:
-    """The folder of a stage's result, from the run's cache; see `cached`."""
-    return cached(cfg.cache_dir, stage, {"version": VERSIONS[stage], **key}, build)
+    """The folder of a stage's result, from the run's cache; see `cached`.
+
+    Of several processes all build, since they exchange what they make, and the first one's result is kept.
+    """
+    key = {"version": VERSIONS[stage], **key}
+    folder = place(cfg.cache_dir, stage, key)
+    if distributed.rank() > 0:
+        if distributed.from_first(False):
+            scratch = unfinished_place(folder) / SHARDS / f"rank-{distributed.rank()}"
+            scratch.mkdir(parents=True, exist_ok=True)
+            build(scratch)
+            distributed.together()
+        distributed.together()
+        return folder
+    built = False
+
+    def build_together(folder: Path) -> None:
+        nonlocal built
+        built = distributed.from_first(True)
+        build(folder)
+        distributed.together()
+
+    cached(cfg.cache_dir, stage, key, build_together)
+    if not built:
+        distributed.from_first(False)
+    distributed.together()
+    return folder
+
+
+def keep_part(cfg: Config, stage: str, key: dict[str, Any], n: int, build: Callable[[Path, range], None]) -> Path:
+    """Like `keep` for what each process makes and keeps by itself: its share of n rows."""
+    rows = distributed.share(n)
+    part = {"rows": [rows.start, rows.stop]} if distributed.world() > 1 else {}
+    key = {"version": VERSIONS[stage], **key, **part}
+    return cached(cfg.cache_dir, stage, key, lambda folder: build(folder, rows))
 
 
 def sampler_key(cfg: Config, model: DiffusionModel) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import torch
 import wandb
 import wandb.errors
 
+from hspace import distributed
 from hspace.config import Config, config_sha256, to_dict
 from hspace.files import sha256_file
 from hspace.gather import Record
@@ -150,16 +151,18 @@ class RunSpec:
 def track(cfg: Config) -> AbstractContextManager[Run]:
     """Opens the run that `cfg.tracking` asks for.
 
-    Its id is a hash of the configuration and the output folder, so that a repetition continues the same run.
+    Its id is a hash of the configuration and the output folder, so that a repetition continues the same run. Of several
+    processes only the first is tracked.
 
     Args:
         cfg: A parsed configuration.
     """
+    tracking = cfg.tracking
     return open_run(
         RunSpec(
             id=run_id(cfg), name=cfg.name, job_type=cfg.method.name, config=to_dict(cfg), output_dir=cfg.output_dir,
-            mode=cfg.tracking.mode, project=cfg.tracking.project, entity=cfg.tracking.entity,
-            group=cfg.tracking.group, tags=tuple(cfg.tracking.tags),
+            mode=tracking.mode if distributed.rank() == 0 else "disabled", project=tracking.project,
+            entity=tracking.entity, group=tracking.group, tags=tuple(tracking.tags),
         )
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hspace import distributed
 from hspace.checkpoints import DiffusionModel
 from hspace.directions.base import Directions, DirectionsMeta
 from hspace.sampling import Recorded
@@ -61,7 +62,8 @@ def pca(recorded: Recorded, model: DiffusionModel, *, k: int, joint: bool = Fals
     product means little once a component has turned); at step 0 the entry of largest magnitude is positive.
 
     Args:
-        recorded: h of n samples, (steps, n, d) on disk, at most one piece of which is in memory at a time.
+        recorded: h of n samples, (steps, n, d) on disk, at most one piece of which is in memory at a time. Of several
+            processes each gives its own samples, and all get the same directions.
         model: The model that h was recorded on.
         k: Number of components, at most n - 1 and d.
         joint: Whether to take the components of the concatenated trajectory h_{T:1} instead. A standard deviation is
@@ -75,9 +77,10 @@ def pca(recorded: Recorded, model: DiffusionModel, *, k: int, joint: bool = Fals
 
     Source: Haas et al. 2024, sec. IV-A; their signs follow the inner product with step 0, ours the samples.
     """
-    _check(recorded, model, k)
+    recorded_seeds = tuple(itertools.chain(*distributed.gathered(recorded.seeds)))
+    _check(recorded, model, k, len(recorded_seeds))
     features = recorded.open()
-    solve = gram_pca if features.shape[1] <= GRAM_LIMIT else krylov_pca
+    solve = gram_pca if distributed.world() == 1 and features.shape[1] <= GRAM_LIMIT else krylov_pca
     parts = [features] if joint else [features[i : i + 1] for i in range(len(features))]
     solved = list(_aligned(solve(part, k) for part in parts))
     solutions = [solution for solution, _ in solved]
@@ -88,7 +91,7 @@ def pca(recorded: Recorded, model: DiffusionModel, *, k: int, joint: bool = Fals
     shape = (len(features), *recorded.h_shape)
     directions = Directions(
         directions=(components * variance.sqrt()[..., None]).reshape(k, *shape),
-        meta=_meta(recorded, model, k, joint),
+        meta=_meta(recorded, model, k, joint, recorded_seeds),
         mean=torch.stack([solution.mean for solution in solutions]).reshape(shape),
         explained_variance=variance[:, 0] if joint else variance,
         residuals=residuals[:, 0] if joint else residuals,
@@ -136,10 +139,13 @@ def gram_pca(features: np.ndarray, k: int) -> StepPCA:
 def krylov_pca(features: np.ndarray, k: int) -> StepPCA:
     """PCA by block Krylov: products of the centred X and X^T with blocks, full reorthogonalisation, to RESIDUAL.
 
+    Of several processes each has its own samples, and only means, products and projections are exchanged.
+
     Memory: 24 d m bytes for a basis of m vectors (k + 8 more with every pass over the data) + one chunk of 64 MB.
 
     Args:
-        features: (steps, n, d) float32, may be a memory map; the steps of a sample are one vector of steps · d.
+        features: (steps, n, d) float32, may be a memory map; the steps of a sample are one vector of steps · d. Of
+            several processes the process's own samples.
         k: Number of components.
 
     Source: Musco & Musco 2015 (arXiv 1504.05477), algorithm 2.
@@ -159,6 +165,7 @@ def krylov_pca(features: np.ndarray, k: int) -> StepPCA:
     _check_rank(values)
     components = components.float()
     projections = torch.cat([(rows @ components).double() for rows in _centred_rows(features, mean)])
+    projections = torch.cat(distributed.gathered(projections))
     return StepPCA(mean, components.T, values, projections, residuals)
 
 
@@ -175,10 +182,15 @@ def _ritz(basis: Tensor, images: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor
 
 def _covariance_product(features: np.ndarray, mean: Tensor, block: Tensor) -> Tensor:
     """C @ block = X^T (X block) / (n - 1), (d, b): fp32 products, summed in float64 over chunks of rows."""
-    total, block = torch.zeros_like(block), block.float()
+    product, block = torch.zeros_like(block), block.float()
     for rows in _centred_rows(features, mean):
-        total += rows.T @ (rows @ block)
-    return total / (features.shape[1] - 1)
+        product += rows.T @ (rows @ block)
+    return distributed.total(product) / (_num_samples(features) - 1)
+
+
+def _num_samples(features: np.ndarray) -> int:
+    """Samples of all processes."""
+    return sum(distributed.gathered(features.shape[1]))
 
 
 def _matrix_shape(features: np.ndarray) -> tuple[int, int]:
@@ -209,10 +221,11 @@ def _centred_rows(features: np.ndarray, mean: Tensor) -> Iterator[Tensor]:
 
 def _mean(features: np.ndarray) -> Tensor:
     """Mean of the samples, (d,) float32, summed in float64."""
-    n, d = _matrix_shape(features)
-    no_offset = torch.zeros(d)
-    total = sum(rows.sum(dim=0, dtype=torch.float64) for rows in _centred_rows(features, no_offset))
-    return (total / n).float()  # pyright: ignore[reportAttributeAccessIssue]
+    _, d = _matrix_shape(features)
+    no_offset, sums = torch.zeros(d), torch.zeros(d, dtype=torch.float64)
+    for rows in _centred_rows(features, no_offset):
+        sums += rows.sum(dim=0, dtype=torch.float64)
+    return (distributed.total(sums) / _num_samples(features)).float()
 
 
 def _orthonormal(columns: Tensor) -> Tensor:
@@ -251,8 +264,8 @@ def _correlation(a: Tensor, b: Tensor) -> Tensor:
     return ((a * b).sum(dim=0) / (a.norm(dim=0) * b.norm(dim=0))).clamp(-1, 1)
 
 
-def _check(recorded: Recorded, model: DiffusionModel, k: int) -> None:
-    n, d = len(recorded.seeds), int(np.prod(recorded.h_shape))
+def _check(recorded: Recorded, model: DiffusionModel, k: int, n: int) -> None:
+    d = int(np.prod(recorded.h_shape))
     if not 1 <= k <= min(n - 1, d):
         raise InputError(f"k must be from 1 to {min(n - 1, d)} for {n} samples of {d} features, got {k}")
     compared = {
@@ -272,9 +285,9 @@ def _check_rank(values: Tensor) -> None:
         raise InputError(f"k must be at most {rank}, the number of components with variance, got {len(values)}")
 
 
-def _meta(recorded: Recorded, model: DiffusionModel, k: int, joint: bool) -> DirectionsMeta:
+def _meta(recorded: Recorded, model: DiffusionModel, k: int, joint: bool, seeds: tuple[int, ...]) -> DirectionsMeta:
     # Only the neighbours of one sample share their seed.
-    local = len(set(recorded.seeds)) < len(recorded.seeds)
+    local = len(set(seeds)) < len(seeds)
     return DirectionsMeta(
         space="h",
         tap=recorded.h_space,
@@ -287,5 +300,5 @@ def _meta(recorded: Recorded, model: DiffusionModel, k: int, joint: bool) -> Dir
         method=f"pca{' joint' if joint else ''}{' local' if local else ''}",
         names=tuple(f"component {j}" for j in range(k)),
         unit="std",
-        seeds=tuple(dict.fromkeys(recorded.seeds)),
+        seeds=tuple(dict.fromkeys(seeds)),
     )

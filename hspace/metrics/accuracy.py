@@ -1,6 +1,7 @@
 """Edit accuracy: how often an edit leaves its target attribute on the side that was asked for."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ class EditAccuracy(Metric):
     Args:
         threshold: Where one side ends, in the score's unit.
         strength: The edit's strength; positive asks for a score above the threshold, negative for one below.
+        **options: Of every torchmetrics metric, such as `sync_on_compute`.
 
     Raises:
         InputError: If the strength is 0: it asks for neither side.
@@ -34,8 +36,8 @@ class EditAccuracy(Metric):
     hits: Tensor
     total: Tensor
 
-    def __init__(self, threshold: float, strength: float) -> None:
-        super().__init__()
+    def __init__(self, threshold: float, strength: float, **options: Any) -> None:
+        super().__init__(**options)
         if strength == 0:
             raise InputError("edit accuracy needs a strength other than 0: an unedited image was asked for no side")
         self.threshold = threshold
@@ -69,7 +71,8 @@ def edit_accuracy(original: Tensor, edited: Tensor, *, binary: bool, strength: f
         Share of edits on the asked side, in [0, 1], with its Wilson interval.
     """
     threshold = 0.5 if binary else float(original.double().quantile(0.5))
-    accuracy = EditAccuracy(threshold, strength)
+    # Every process has all rows: nothing is to be added up over them.
+    accuracy = EditAccuracy(threshold, strength, sync_on_compute=False)
     accuracy.update(edited)
     return accuracy.compute()
 

@@ -1,5 +1,7 @@
 """Identity preservation: whether the edited image still shows the same person."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,6 +15,9 @@ class IdentityPreservation(Metric):
     """Mean cosine similarity between the identity embeddings of an edited image and of its original.
 
     Accumulates count, sum and sum of squares, so that it adds up over batches and processes.
+
+    Args:
+        **options: Of every torchmetrics metric, such as `sync_on_compute`.
 
     Example:
         >>> identity = IdentityPreservation()
@@ -28,8 +33,8 @@ class IdentityPreservation(Metric):
     first: Tensor
     second: Tensor
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("first", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("second", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
@@ -66,7 +71,8 @@ class IdentityPreservation(Metric):
 
 def identity_preservation(original: Tensor, edited: Tensor) -> Interval:
     """Mean cosine between unit-norm embeddings of originals and edits, both (n, dim); see `IdentityPreservation`."""
-    identity = IdentityPreservation()
+    # Every process has all rows: nothing is to be added up over them.
+    identity = IdentityPreservation(sync_on_compute=False)
     identity.update(original, edited)
     return identity.compute()
 

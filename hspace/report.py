@@ -133,7 +133,7 @@ def summary(judged: Evaluation) -> dict[str, float]:
     """The figures at the largest strength, and their means over the directions."""
     i = _largest(judged)
     aims = [_aim(judged.effects[i], j, target[0]) for j, target in enumerate(judged.targets) if target]
-    accuracy = [row[i].value for row in judged.accuracy if row[i] is not None]
+    accuracy = [interval.value for row in judged.accuracy if (interval := row[i]) is not None]
     means = {
         "effect": [abs(effect.value) for _, effect, _ in aims],
         "selectivity": [share for *_, share in aims],

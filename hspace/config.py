@@ -47,6 +47,12 @@ OPTIONAL_KEYS = {
 }
 """Those that it reads where they are given; `parse` refuses the others, which would be ignored."""
 
+PROCEDURES = (
+    "edit", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8a", "fig8b", "fig9", "table1", "fig11", "fig13",
+    "fig17", "fig18", "compare_methods",
+)  # fmt: skip
+"""What a run can do: edit with one method and judge it, or an experiment of the paper."""
+
 SCORERS = ("portraits-annotator", "portraits-judge")
 """Scorers that can be chosen by name."""
 
@@ -173,6 +179,31 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class StudyConfig:
+    """What an experiment of the paper needs beyond one method and its edits.
+
+    Attributes:
+        title: What it shows.
+        expect: What the paper found, or what is to be expected where it has no such experiment.
+        attributes: Attributes that are edited, each with a direction of its own.
+        index: Annotated samples from which examples are chosen.
+        examples: Examples on each side of a mean difference.
+        repeats: Fresh sets of evaluation samples: the seeds of a table.
+        target: Effect, in sd, at which edits are compared.
+        pairs: Folder of photographs of people, one folder per expression; null takes rendered people.
+    """
+
+    title: Annotated[str, text]
+    expect: Annotated[str, text]
+    attributes: Annotated[tuple[str, ...], several(word, at_least=1)]
+    index: Annotated[int, whole(2, MAX_SAMPLES)]
+    examples: Annotated[int, whole(1)]
+    repeats: Annotated[int, whole(1)]
+    target: Annotated[float, number(0)]
+    pairs: Annotated[Path | None, optional(filepath)]
+
+
+@dataclass(frozen=True)
 class TrackingConfig:
     """Where the run is logged; group None is the run's name."""
 
@@ -189,6 +220,7 @@ class Config:
 
     Attributes:
         name: Of the run: the experiment's, or the method's.
+        procedure: `edit`, or the experiment of the paper that is run.
         seed: Of random directions and the bootstrap; samples have seeds of their own.
         device: Where the network runs; auto takes the best there is.
         dtype: The network's.
@@ -198,6 +230,7 @@ class Config:
     """
 
     name: Annotated[str, word]
+    procedure: Annotated[str, choice(*PROCEDURES)]
     seed: Annotated[int, whole(0, 2**63 - 1)]
     device: Annotated[str, choice("auto", "cpu", "cuda", "mps")]
     dtype: Annotated[str, choice("float32", "float64", "float16", "bfloat16")]
@@ -210,6 +243,7 @@ class Config:
     method: MethodConfig
     edit: EditConfig
     evaluation: EvaluationConfig
+    study: StudyConfig
     tracking: TrackingConfig
 
 
@@ -244,6 +278,8 @@ def check_attributes(config: Config, known: Collection[str]) -> None:
     """
     method = config.method
     named = [("method.attribute", method.attribute), ("method.balance", method.balance)]
+    if config.procedure != "edit":
+        named += [("study.attributes", attribute) for attribute in config.study.attributes]
     for key, name in named + [("method.conditions", condition) for condition in method.conditions or ()]:
         if name is not None and name not in known:
             raise InputError(unknown(key, name, known))

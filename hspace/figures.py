@@ -148,7 +148,13 @@ def effect_heatmap(matrix: EffectMatrix, path: str | Path) -> Path:
 
 
 def curve_figure(
-    curves: Mapping[str, Sequence[Sequence[float]]], path: str | Path, *, x_label: str, y_label: str, title: str = ""
+    curves: Mapping[str, Sequence[Sequence[float]]],
+    path: str | Path,
+    *,
+    x_label: str,
+    y_label: str,
+    title: str = "",
+    log_x: bool = False,
 ) -> Path:
     """Dose-response curves with their intervals.
 
@@ -158,6 +164,7 @@ def curve_figure(
         x_label: With its unit.
         y_label: With its unit.
         title: Drawn above.
+        log_x: Whether x is drawn in orders of magnitude, each value labelled.
 
     Raises:
         InputError: If there is no curve, or one is not four sequences of one length.
@@ -170,6 +177,11 @@ def curve_figure(
         axes.axhline(0, color=BAND, linewidth=0.8, zorder=0)
         for i, (label, curve) in enumerate(curves.items()):
             _draw_curve(axes, label, curve, PALETTE[i % len(PALETTE)], solid=i < len(PALETTE))
+        if log_x:
+            ticks = sorted({x for curve in curves.values() for x in curve[0]})
+            axes.set_xscale("log")
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.minorticks_off()
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.set_title(title, size=TITLE, weight="bold", loc="left")

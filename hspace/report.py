@@ -66,7 +66,7 @@ def write(
         "judge": judged.scorer,
         "results": summary(judged),
         "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
-        "commit": _commit(),
+        "commit": commit(),
         "machine": {"system": platform.platform(), "device": str(model.device)},
         "seconds": dict(seconds),
     }
@@ -180,7 +180,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of the checkout that the package lies in, with "+" if it was changed; None outside one."""
     folder = Path(__file__).parent
     if not (folder.parent / ".git").exists():

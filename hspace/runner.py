@@ -13,15 +13,16 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from hspace import distributed, report
+from hspace import distributed, report, study
 from hspace.checkpoints import load_model
 from hspace.config import Config, check_attributes, config_sha256
 from hspace.directions.base import Directions
 from hspace.discover import discover
 from hspace.evaluation import Evaluation
+from hspace.experiments.base import Lab
 from hspace.judging import edits_of, judge, name
 from hspace.latents import check_disjoint, seed_range
-from hspace.scorers.portraits import load_identity, load_scorer
+from hspace.scorers.portraits import load_identity, load_regions, load_scorer
 from hspace.shards import watched
 from hspace.tracking import Run, track
 from hspace.types import InputError
@@ -72,6 +73,8 @@ def run(cfg: Config) -> Path:
     )  # fmt: skip
     if cfg.method.path:
         Directions.load(cfg.method.path).check(model)
+    if cfg.procedure != "edit":
+        return _study(Lab(cfg, model, annotator, scorer, load_identity(), load_regions()))
     with claim(cfg), track(cfg) as tracker:
         watch = Stopwatch(tracker)
         if cfg.method.path:
@@ -96,6 +99,24 @@ def run(cfg: Config) -> Path:
             written = report.write(cfg, model, directions, edits, judged, seeds, watch.seconds)
         _track(tracker, cfg, judged, written)
     return written.figure
+
+
+def _study(lab: Lab) -> Path:
+    """Runs an experiment of the paper, unless its record is there already."""
+    cfg = lab.cfg
+    if study.is_current(cfg, lab.model):
+        log.info("%s: reused from %s", cfg.procedure, cfg.output_dir)
+        return study.record_path(cfg)
+    with claim(cfg), track(cfg) as tracker:
+        log.info("%s …", cfg.procedure)
+        result, record = study.run(lab)
+        tracker.summary({"conclusion": result.conclusion, "seconds": record["seconds"]})
+        for path in result.figures.values():
+            tracker.log_image(path.stem, path)
+        for label, table in result.tables.items():
+            tracker.log_table(label, table)
+        tracker.log_artifact(f"study-{cfg.procedure}", "study", [study.record_path(cfg), *result.figures.values()])
+    return study.record_path(cfg)
 
 
 @contextmanager

@@ -1,0 +1,63 @@
+"""Figs. 13-16: the dominant directions of several steps, each applied at all steps."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from hspace.experiments.base import Lab, Result
+from hspace.figures import effect_heatmap
+from hspace.readings import chosen, finite
+from hspace.tables import Table, format_number
+
+DIRECTIONS = 3
+
+
+def run(lab: Lab) -> Result:
+    """The top directions of one sample at an early, two middle and a late step."""
+    steps = _steps(len(lab.model.schedule.timesteps))
+    directions = lab.discover(name="jacobian", k=DIRECTIONS, sample=0, steps=steps)
+    vectors = dict(zip(directions.meta.names, directions.directions, strict=True))
+    largest = max(lab.strengths)
+    sweep = lab.sweep(vectors)
+    effects = chosen(sweep.readings.effects(bootstrap=lab.cfg.evaluation.bootstrap), sweep.at(largest), list(vectors))
+    values = directions.singular_values
+    assert values is not None
+    rows = []
+    for j, name in enumerate(vectors):
+        attribute, effect = effects.strongest(j)
+        rows.append((name, float(values[j]), attribute, effect, sweep.readings.identity(sweep.row(j, largest))))
+    columns = ("direction", "singular value", "strongest attribute", "effect", "identity")
+    table = Table(columns, tuple(rows), f"At strength {largest:g} (unit norm); effects by the judge, in sd.")
+    # Every direction is one vector, the same at all steps.
+    spaces = directions.directions[:, 0].flatten(1).unflatten(0, (len(steps), DIRECTIONS))
+    angles = [_largest_cosine(a, b) for a, b in pairwise(spaces)]
+    conclusion = (
+        f"Between neighbours of the steps {', '.join(map(str, steps))} the spans of the {DIRECTIONS} directions meet "
+        f"at a largest cosine of {', '.join(map(format_number, angles))}; the mean |effect| of the strongest attribute "
+        f"is {format_number(sum(abs(row[3]) for row in rows) / len(rows))} sd at strength {largest:g}."
+    )
+    figures = {
+        "One other sample along the directions of each step": sweep.strip(
+            "Dominant directions by step", lab.figures / "steps.png"
+        ),
+        f"Effects at strength {largest:g}": effect_heatmap(effects, lab.figures / "effects.png"),
+    }
+    findings = {
+        "steps": list(steps),
+        "singular_values": finite(values),
+        "cosines": angles,
+        "effects": effects.to_dict(),
+    }
+    return Result(conclusion, findings, figures, {"steps": table})
+
+
+def _steps(count: int) -> tuple[int, ...]:
+    """Step indices at a tenth, a third, two thirds and nine tenths of the way."""
+    return tuple(sorted({int(share * count) for share in (0.1, 0.34, 0.67, 0.9)}))
+
+
+def _largest_cosine(a: Tensor, b: Tensor) -> float:
+    """Cosine of the smallest principal angle of the spans of rows."""
+    a, b = (torch.linalg.qr(rows.double().T).Q for rows in (a, b))
+    return float(torch.linalg.matrix_norm(a.T @ b, ord=2).clamp(max=1))

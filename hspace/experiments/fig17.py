@@ -1,0 +1,133 @@
+"""Fig. 17: directions of expressions from real images: pairs of one person, inverted, applied to generated samples."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hspace.data.images import find_images, load_images
+from hspace.data.portraits import render, resample_scene, sample_factors
+from hspace.directions.base import Directions
+from hspace.directions.supervised import from_pairs
+from hspace.evaluation import score
+from hspace.experiments.base import Lab, Result
+from hspace.figures import effect_heatmap, grid_figure
+from hspace.invert import ddim_inversion
+from hspace.latents import row_batches
+from hspace.readings import chosen, finite
+from hspace.tables import Table, format_number
+from hspace.types import InputError
+
+PEOPLE = 100
+NEUTRAL = {"smile": 0.0, "mouth": 0.0, "eyes": 0.5, "brow": 0.0}
+EXPRESSIONS = {
+    "happiness": {"smile": 1.0, "mouth": 0.5},
+    "sadness": {"smile": -1.0, "eyes": 0.2},
+    "surprise": {"mouth": 1.0, "eyes": 1.0, "brow": 1.0},
+    "anger": {"smile": -0.5, "brow": -1.0},
+    "fear": {"smile": -0.5, "mouth": 0.6, "eyes": 1.0},
+    "disgust": {"smile": -0.7, "eyes": 0.0, "brow": -0.6},
+}
+"""The six expressions as factors of a rendered face; what is not named stays neutral."""
+FACE = {"hat": 0.0, "glasses": 0.0, "yaw": 0.0, "pitch": 0.0}
+"""The rest of the scene: nothing hides the face."""
+
+
+def run(lab: Lab) -> Result:
+    """Inverts neutral and expressive images of people at eta 0, and edits generated samples with the differences of h.
+
+    How well an expression is taken over is the correlation, over the attributes that expressions are made of, of its
+    effects on generated samples with the differences between the images themselves, both read by the judge.
+    """
+    images = _rendered(lab) if lab.cfg.study.pairs is None else _photographs(lab, lab.cfg.study.pairs)
+    h = {name: _inverted(lab, pictures) for name, pictures in images.items()}
+    neutral = h.pop("neutral")
+    strength = lab.strengths[-1]
+    vectors = {name: _direction(lab, name, h[name], neutral).directions[0] for name in h}
+    sweep = lab.sweep(vectors)
+    effects = chosen(sweep.readings.effects(bootstrap=lab.cfg.evaluation.bootstrap), sweep.at(strength), list(vectors))
+    shown = [name for name in NEUTRAL if name in lab.judge.attributes]
+    columns = [lab.judge.attributes.index(name) for name in shown]
+    unit = sweep.readings.unit[columns]
+    rows, agreement = [], []
+    for j, name in enumerate(vectors):
+        difference = _difference(lab, images[name], images["neutral"])[columns] / unit
+        ours = effects.effect[j][columns]
+        agreement.append(float(np.corrcoef(ours, difference.numpy())[0, 1]) if len(columns) > 2 else float("nan"))
+        identity = sweep.readings.identity(sweep.row(j, strength))
+        rows.append(
+            (name, *(f"{a:+.2f} / {b:+.2f}" for a, b in zip(ours, difference, strict=True)), agreement[-1], identity)
+        )
+    caption = (
+        f"Effect on generated samples at strength {strength:g} / difference of the real images, in sd, by the judge."
+    )
+    table = Table(("expression", *shown, "correlation", "identity"), tuple(rows), caption)
+    people = len(images["neutral"])
+    conclusion = (
+        f"From {people} people: the effects of the six expressions correlate with the real differences by "
+        f"{format_number(min(agreement))} to {format_number(max(agreement))} (median "
+        f"{format_number(float(np.median(agreement)))}) at strength {strength:g}."
+    )
+    pictures = torch.cat([pictures[:4] for pictures in images.values()])
+    titles = [name for name, found in images.items() for _ in found[:4]]
+    figures = {
+        "The real images: four people, every expression": grid_figure(pictures, 8, lab.figures / "real.png", titles),
+        "One generated sample along each expression": sweep.strip(
+            "Expressions of real images", lab.figures / "expressions.png"
+        ),
+        f"Effects at strength {strength:g}": effect_heatmap(effects, lab.figures / "effects.png"),
+    }
+    findings = {"people": people, "agreement": finite(agreement), "effects": effects.to_dict()}
+    return Result(conclusion, findings, figures, {"expressions": table})
+
+
+def _rendered(lab: Lab) -> dict[str, Tensor]:
+    """Rendered people, neutral and with every expression, (people, 3, size, size) in [-1, 1]."""
+    generator = torch.Generator().manual_seed(lab.cfg.seed)
+    people = sample_factors(generator, PEOPLE)
+    scene = resample_scene(people, generator)
+
+    def face(**expression: float) -> Tensor:
+        values = FACE | NEUTRAL | expression
+        factors = scene | {name: torch.full((PEOPLE,), value) for name, value in values.items()}
+        return render(factors, lab.model.image_shape[-1])
+
+    return {"neutral": face()} | {name: face(**factors) for name, factors in EXPRESSIONS.items()}
+
+
+def _photographs(lab: Lab, folder: Path) -> dict[str, Tensor]:
+    """Photographs in folders named by expressions, `neutral` among them; files of one name show one person."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    if "neutral" not in names or len(names) < 2:
+        raise InputError(
+            f"study.pairs must hold a folder 'neutral' and one for each expression, got {names} in {folder}"
+        )
+    files = {name: {path.stem: path for path in find_images(folder / name)} for name in names}
+    people = sorted(set.intersection(*(set(found) for found in files.values())))
+    if not people:
+        raise InputError(f"study.pairs must hold files of the same names in all folders, none is in {folder}")
+    size = lab.model.image_shape
+    return {
+        name: load_images([found[person] for person in people], (size[-2], size[-1])) for name, found in files.items()
+    }
+
+
+def _inverted(lab: Lab, images: Tensor) -> Tensor:
+    """H along the inversion of every image, (n, steps, C, H, W)."""
+    trajectories = []
+    for rows in row_batches(len(images), lab.cfg.batch_size):
+        h = ddim_inversion(lab.model, images[rows.start : rows.stop], refine=0, record_h=True).h
+        assert h is not None
+        trajectories.append(h.float().cpu())
+    return torch.cat(trajectories)
+
+
+def _direction(lab: Lab, name: str, expressive: Tensor, neutral: Tensor) -> Directions:
+    plus, minus = (dict(zip(map(str, range(len(h))), h, strict=True)) for h in (expressive, neutral))
+    return from_pairs(lab.model, plus, minus, name=name, eta=0.0)
+
+
+def _difference(lab: Lab, expressive: Tensor, neutral: Tensor) -> Tensor:
+    """Mean difference of the judge's scores, (attributes,)."""
+    return (score(lab.judge, expressive) - score(lab.judge, neutral)).mean(0)

@@ -1,0 +1,106 @@
+"""Fig. 2: the h of another sample carries its semantics over, and so does a difference of two h."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hspace.directions.base import Directions
+from hspace.directions.supervised import from_pairs
+from hspace.evaluation import score
+from hspace.experiments.base import Lab, Result
+from hspace.figures import grid_figure
+from hspace.metrics.base import Interval
+from hspace.mix import swap
+from hspace.readings import effect_of, finite
+from hspace.sampling import sample
+from hspace.tables import Table, format_number
+
+SHOWN_PAIRS = 4
+CORNER = 8
+"""The background is read off the upper corners, squares of a side this many times smaller than the image's."""
+
+
+def run(lab: Lab) -> Result:
+    """Swaps h between pairs of samples, and adds the difference of h of two samples.
+
+    What a swap carries over of an attribute is the slope of (swapped - sample) on (donor - sample): at 0 it stays the
+    sample's, at 1 it becomes the donor's.
+    """
+    ours, theirs, swapped = _swapped(lab)
+    carried = _carried(lab, ours, theirs, swapped)
+    rows = torch.stack([ours, theirs, swapped], dim=1)[:SHOWN_PAIRS].flatten(0, 1)
+    pictures = grid_figure(rows, 6, lab.figures / "swap.png", ["sample", "donor of h", "swapped"] * (len(rows) // 3))
+    attribute, strengths = lab.cfg.study.attributes[0], lab.strengths
+    sweep = lab.sweep({f"h(more {attribute}) - h(less)": _difference(lab, attribute).directions[0]})
+    effects = sweep.readings.effects(bootstrap=lab.cfg.evaluation.bootstrap)
+    moved = [effect_of(effects, sweep.row(0, strength), attribute) for strength in strengths]
+    judged = {name: each.value for name, each in carried.items() if name != "background" and np.isfinite(each.value)}
+    most, least = max(judged, key=judged.__getitem__), min(judged, key=judged.__getitem__)
+    conclusion = (
+        f"A swap of h carries over {format_number(float(np.median([*judged.values()])))} of the difference of a "
+        f"judged attribute (median; {format_number(judged[least])} of {least} to {format_number(judged[most])} of "
+        f"{most}), and {format_number(carried['background'].value)} of the background's colour. Adding the difference "
+        f"of two samples moves {attribute} by {format_number(moved[0].value)} sd at strength {strengths[0]:g}."
+    )
+    caption = "Slope of (swapped - sample) on (donor - sample), with 95% bootstrap intervals; 1 becomes the donor's."
+    figures = {
+        "Samples, donors of h, and the samples with their donors' h": pictures,
+        f"Adding the difference of h of two samples, one with more {attribute}": sweep.strip(
+            "Vector arithmetic", lab.figures / "arithmetic.png"
+        ),
+    }
+    findings = {
+        "carried": {name: finite(each) for name, each in carried.items()},
+        "arithmetic": {f"{strength:g}": finite(each) for strength, each in zip(strengths, moved, strict=True)},
+    }
+    return Result(
+        conclusion, findings, figures, {"carried": Table(("what", "carried over"), (*carried.items(),), caption)}
+    )
+
+
+def _swapped(lab: Lab) -> tuple[Tensor, Tensor, Tensor]:
+    """Half of the samples, the other half, and the former with the latter's h."""
+    seeds, eta, size = lab.seeds(), lab.cfg.diffusion.eta, lab.cfg.batch_size
+    half = len(seeds) // 2
+    recipients, donors = lab.model.latents(seeds[:half]), lab.model.latents(seeds[half : 2 * half])
+    images = [lab.images(latents) for latents in (recipients, donors)]
+    return images[0], images[1], swap(lab.model, recipients, donors, eta=eta, batch_size=size)
+
+
+def _carried(lab: Lab, ours: Tensor, theirs: Tensor, swapped: Tensor) -> dict[str, Interval]:
+    """What the swap carried over of every judged attribute and of the background's colour."""
+    scores = [score(lab.judge, images) for images in (ours, theirs, swapped)]
+    visible = torch.stack([lab.judge.visible(each) for each in scores]).all(0)
+    found = {}
+    for j, name in enumerate(lab.judge.attributes):
+        own, donor, mixed = (each[visible[:, j], j, None].double().numpy() for each in scores)
+        found[name] = _slope(lab, donor - own, mixed - own)
+    own, donor, mixed = (_corners(images).double().numpy() for images in (ours, theirs, swapped))
+    return found | {"background": _slope(lab, donor - own, mixed - own)}
+
+
+def _corners(images: Tensor) -> Tensor:
+    """Mean colour of the upper corners, (n, channels)."""
+    side = max(images.shape[-1] // CORNER, 1)
+    return (images[..., :side, :side].mean((-2, -1)) + images[..., :side, -side:].mean((-2, -1))) / 2
+
+
+def _slope(lab: Lab, x: np.ndarray, y: np.ndarray) -> Interval:
+    """Least-squares slope through the origin of y on x, both (n, dim), with its percentile bootstrap over n."""
+    if len(x) < 2 or not np.any(x):
+        return Interval(np.nan, np.nan, np.nan)
+    products, squares = (x * y).sum(1), (x * x).sum(1)
+    draws = np.random.default_rng(lab.cfg.seed).integers(len(x), size=(lab.cfg.evaluation.bootstrap, len(x)))
+    low, high = np.nanquantile(products[draws].sum(1) / squares[draws].sum(1), [0.025, 0.975])
+    return Interval(float(products.sum() / squares.sum()), float(low), float(high))
+
+
+def _difference(lab: Lab, attribute: str) -> Directions:
+    """H of the discovery sample with most of an attribute less that of the one with least."""
+    scores, eta = lab.annotations(), lab.cfg.diffusion.eta
+    column = scores.scores[:, scores.column(attribute)]
+    seeds = [scores.seeds[int(row)] for row in (column.argmax(), column.argmin())]
+    plus, minus = (sample(lab.model, lab.model.latents([seed]), eta=eta, record_h=True).h for seed in seeds)
+    assert plus is not None and minus is not None
+    pair = ({"pair": h[0].float().cpu()} for h in (plus, minus))
+    return from_pairs(lab.model, *pair, name=f"{attribute}, two samples", eta=eta, seeds=seeds)

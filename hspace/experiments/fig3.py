@@ -1,0 +1,52 @@
+"""Fig. 3: principal components of h are changes with a name, such as pose, gender and age."""
+
+from hspace.experiments.base import Lab, Result
+from hspace.figures import effect_heatmap
+from hspace.readings import chosen, effect_of, finite
+from hspace.tables import Table, format_number
+
+
+def run(lab: Lab) -> Result:
+    """Finds principal components, names them with the annotator, and reads their effects with the judge."""
+    largest, method = max(lab.strengths), lab.cfg.method
+    directions = lab.discover(name="pca", k=method.k, num_samples=method.num_samples, joint=False)
+    named = lab.name(directions, largest)
+    labels = [f"component {j}" + (f": {target[0]}" if target else "") for j, target in enumerate(named)]
+    signs = [target[1] if target else 1 for target in named]
+    sweep = lab.sweep({label: signs[j] * directions.directions[j] for j, label in enumerate(labels)})
+    everything = sweep.readings.effects(bootstrap=lab.cfg.evaluation.bootstrap)
+    effects = chosen(everything, sweep.at(largest), labels)
+    rows = []
+    for j, target in enumerate(named):
+        strongest, effect = effects.strongest(j)
+        aim = effect_of(effects, j, target[0]) if target else None
+        rows.append((labels[j], aim, strongest, effect, sweep.readings.identity(sweep.row(j, largest))))
+    columns = (
+        "component: named by the annotator",
+        "effect on the name",
+        "strongest by the judge",
+        "its effect",
+        "identity",
+    )
+    table = Table(columns, tuple(rows), f"Principal components at {largest:g} sd, read by the judge, in sd.")
+    agreeing = sum(target is not None and row[2] == target[0] for target, row in zip(named, rows, strict=True))
+    names = sorted({target[0] for target in named if target})
+    largest_effect = max(abs(row[3]) for row in rows)
+    conclusion = (
+        f"{agreeing} of {len(rows)} components move most, by the judge, what the annotator named them by; the names "
+        f"are {', '.join(names)}. The largest effect at {largest:g} sd is {format_number(largest_effect)} sd."
+    )
+    notes = ["" if row[1] is None else f"{row[1].value:+.2f} sd at {largest:+g}" for row in rows]
+    figures = {
+        "One sample along each component": sweep.strip(
+            "Principal components of h", lab.figures / "components.png", notes
+        ),
+        f"Effects of each component at {largest:g} sd": effect_heatmap(effects, lab.figures / "effects.png"),
+    }
+    broken = None if directions.correlation is None else finite(directions.correlation)
+    findings = {
+        "names": [target and list(target) for target in named],
+        "effects": effects.to_dict(),
+        "correlation": broken,
+    }
+    return Result(conclusion, findings, figures, {"components": table})

@@ -1,0 +1,63 @@
+"""Fig. 4: random directions of the components' norms hardly change the image, and degrade it when they are larger."""
+
+import numpy as np
+
+from hspace.directions.random import random
+from hspace.experiments.base import Lab, Result
+from hspace.figures import curve_figure
+from hspace.metrics.base import Interval
+from hspace.readings import Sweep, finite, mean_interval
+from hspace.tables import Table, format_number
+
+
+def run(lab: Lab) -> Result:
+    """Total effect and identity of principal components and of random directions, by strength."""
+    method = lab.cfg.method
+    components = lab.discover(name="pca", k=method.k, num_samples=method.num_samples, joint=False)
+    kinds = {"components": components, "random": random(components, seed=lab.cfg.seed)}
+    sweeps = {
+        kind: lab.sweep({f"{kind} {j}": vector for j, vector in enumerate(found.directions)})
+        for kind, found in kinds.items()
+    }
+    rows = []
+    for strength in sorted(lab.strengths):
+        cells = [reading for sweep in sweeps.values() for reading in _read(lab, sweep, strength)]
+        rows.append((strength, *cells))
+    columns = (
+        "strength",
+        "components: total effect",
+        "components: identity",
+        "random: total effect",
+        "random: identity",
+    )
+    table = Table(
+        columns, tuple(rows), "Sum of |effect| over the judged attributes, in sd, and cosine of identities, mean over "
+        "directions with its 95% interval.",
+    )  # fmt: skip
+    curves = {
+        kind: list(map(list, zip(*((row[0], *row[1 + 2 * i]) for row in rows), strict=True)))
+        for i, kind in enumerate(kinds)
+    }
+    last = rows[-1]
+    conclusion = (
+        f"At {last[0]:g} sd a component moves the judged attributes by {format_number(last[1].value)} sd in all and a "
+        f"random direction of the same norm by {format_number(last[3].value)} sd "
+        f"({format_number(last[1].value / last[3].value)} times less)."
+    )
+    figures = {
+        "Total effect by strength": curve_figure(
+            curves, lab.figures / "effects.png", x_label="strength (sd)", y_label="sum of |effect| (sd)"
+        )
+    }
+    for kind, sweep in sweeps.items():
+        figures[f"One sample along {kind}"] = sweep.strip(kind.capitalize(), lab.figures / f"{kind}.png")
+    findings = {"strengths": sorted(lab.strengths), "rows": [[finite(list(cell)) for cell in row[1:]] for row in rows]}
+    return Result(conclusion, findings, figures, {"random": table})
+
+
+def _read(lab: Lab, sweep: Sweep, strength: float) -> tuple[Interval, Interval]:
+    """Total effect and identity of the directions at one strength."""
+    effects = sweep.readings.effects(bootstrap=lab.cfg.evaluation.bootstrap)
+    rows = sweep.at(strength)
+    totals = np.nansum(np.abs(effects.effect[rows]), axis=1)
+    return mean_interval(totals), mean_interval(sweep.readings.cosine[rows].mean(1).numpy())

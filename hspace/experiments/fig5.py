@@ -1,0 +1,52 @@
+"""Fig. 5: directions found on one sample by its Jacobian edit that sample, and others at the same strength."""
+
+import numpy as np
+
+from hspace.experiments.base import Lab, Result
+from hspace.figures import effect_heatmap
+from hspace.readings import chosen, finite
+from hspace.tables import Table, format_number
+
+DIRECTIONS = 3
+
+
+def run(lab: Lab) -> Result:
+    """The top directions of one evaluation sample, on it and on all the others.
+
+    How well a direction transfers is the correlation, over the judged attributes, of its effects on the sample that
+    it was found on with its mean effects on the others.
+    """
+    directions = lab.discover(name="jacobian", k=DIRECTIONS, sample=0, steps=_middle(lab))
+    largest = max(lab.strengths)
+    vectors = {f"direction {j + 1}": vector for j, vector in enumerate(directions.directions)}
+    own, others = lab.sweep(vectors, seeds=[0]), lab.sweep(vectors)
+    readings, bootstrap = others.readings, lab.cfg.evaluation.bootstrap
+    effects = chosen(readings.effects(bootstrap=bootstrap), others.at(largest), list(vectors))
+    alone = (own.readings.edited[own.at(largest), 0] - own.readings.original[0]) / readings.unit
+    rows, transfer = [], []
+    for j, name in enumerate(vectors):
+        known = np.isfinite(effects.effect[j]) & np.isfinite(alone[j].numpy())
+        transfer.append(float(np.corrcoef(effects.effect[j][known], alone[j].numpy()[known])[0, 1]))
+        attribute, effect = effects.strongest(j)
+        own_effect = float(alone[j, lab.judge.attributes.index(attribute)])
+        rows.append((name, attribute, effect, own_effect, transfer[-1], readings.identity(others.row(j, largest))))
+    columns = ("direction", "strongest on others", "mean effect", "effect on its own sample", "correlation", "identity")
+    table = Table(
+        columns, tuple(rows), f"Singular directions of one sample at strength {largest:g} (unit norm), in sd."
+    )
+    conclusion = (
+        f"Effects on other samples correlate with those on the direction's own by {format_number(min(transfer))} to "
+        f"{format_number(max(transfer))} over the judged attributes; the largest mean effect on others is "
+        f"{format_number(max(abs(row[2]) for row in rows))} sd."
+    )
+    figures = {
+        "The sample that they were found on": own.strip("Its own directions", lab.figures / "own.png"),
+        "Another sample at the same strengths": others.strip("The same directions", lab.figures / "other.png"),
+        f"Mean effects on other samples at strength {largest:g}": effect_heatmap(effects, lab.figures / "effects.png"),
+    }
+    findings = {"transfer": transfer, "effects": effects.to_dict(), "own": finite(alone)}
+    return Result(conclusion, findings, figures, {"transfer": table})
+
+
+def _middle(lab: Lab) -> tuple[int, ...]:
+    return (len(lab.model.schedule.timesteps) // 2,)

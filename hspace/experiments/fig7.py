@@ -1,0 +1,44 @@
+"""Fig. 7: single attributes, each by the mean difference of annotated samples."""
+
+from hspace.experiments.base import Lab, Result
+from hspace.figures import effect_heatmap
+from hspace.readings import chosen, effect_of
+from hspace.tables import Table, format_number
+
+
+def run(lab: Lab) -> Result:
+    """Edits every attribute to the same effect, as the annotator sees it, and reads the edits with the judge."""
+    names, target = lab.cfg.study.attributes, lab.cfg.study.target
+    directions = {name: lab.attribute(name) for name in names}
+    found = {name: lab.calibrate(directions[name], 0, name, target) for name in names}
+    vectors = {name: found[name].strength * directions[name].directions[0] for name in names}
+    sweep = lab.sweep(vectors)
+    effects = chosen(sweep.readings.effects(bootstrap=lab.cfg.evaluation.bootstrap), sweep.at(1.0), names)
+    selectivity = effects.selectivity(names)
+    rows = [
+        (
+            name, found[name].strength, "yes" if found[name].reached else "no", effect_of(effects, j, name),
+            float(selectivity[j]), sweep.readings.identity(sweep.row(j, 1.0)),
+        )
+        for j, name in enumerate(names)
+    ]  # fmt: skip
+    columns = ("attribute", "strength", "target reached", "effect", "selectivity", "identity")
+    caption = (
+        f"Mean differences at the strength at which the annotator sees {target:g} sd; effects by the judge, in sd."
+    )
+    identities = [row[5].value for row in rows]
+    strongest = sum(effects.strongest(j)[0] == name for j, name in enumerate(names))
+    conclusion = (
+        f"{strongest} of {len(names)} directions move their own attribute most; selectivity over all judged attributes "
+        f"is {format_number(float(selectivity.mean()))} on average, identity {format_number(min(identities))} to "
+        f"{format_number(max(identities))}."
+    )
+    notes = [f"{row[3].value:+.2f} sd" for row in rows]
+    figures = {
+        "One sample; at strength 1 the annotator sees the target": sweep.strip(
+            "Single attributes", lab.figures / "attributes.png", notes
+        ),
+        "Effects on every judged attribute at the target": effect_heatmap(effects, lab.figures / "effects.png"),
+    }
+    findings = {"strengths": {name: each.strength for name, each in found.items()}, "effects": effects.to_dict()}
+    return Result(conclusion, findings, figures, {"attributes": Table(columns, tuple(rows), caption)})

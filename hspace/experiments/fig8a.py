@@ -1,0 +1,75 @@
+"""Fig. 8a: in h-space a direction takes a few examples, in x_T hundreds."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from hspace.experiments.base import Lab, Result
+from hspace.figures import curve_figure
+from hspace.metrics.base import Interval
+from hspace.readings import effect_of
+from hspace.tables import Table, format_number
+
+COUNTS = (1, 2, 5, 10, 20, 50, 100, 200)
+"""Examples on each side."""
+SPACES = ("h", "x_T")
+
+
+class Point(NamedTuple):
+    """What the mean difference of so many examples does."""
+
+    space: str
+    examples: int
+    effect: Interval
+    selectivity: float
+    identity: Interval
+
+
+def run(lab: Lab) -> Result:
+    """The effect of one attribute's mean difference at strength 1, by the number of examples, in h and in x_T.
+
+    Strength 1 goes from the mean of one side to that of the other. A direction from few examples of noise is as long
+    as noise itself: it makes another image, whose attribute is anything. What tells is the effect on the attribute
+    beside that on all others, and how much of the person is left.
+    """
+    attribute = lab.cfg.study.attributes[0]
+    counts = [count for count in COUNTS if 2 * count <= lab.cfg.study.index]
+    kinds = [(space, count) for space in SPACES for count in counts]
+    vectors = {f"{space}, {n}": lab.attribute(attribute, k=n, space=space).directions[0] for space, n in kinds}
+    readings = lab.read(vectors)
+    effects = readings.effects(bootstrap=lab.cfg.evaluation.bootstrap)
+    selectivity = effects.selectivity([attribute] * len(kinds))
+    points = [
+        Point(*kind, effect_of(effects, row, attribute), float(selectivity[row]), readings.identity(row))
+        for row, kind in enumerate(kinds)
+    ]
+    caption = f"Mean differences of {attribute} at strength 1; effects in sd, by the judge."
+    table = Table(("space", "examples on each side", "effect", "selectivity", "identity"), tuple(points), caption)
+    last = {point.space: point for point in points}
+    few = [point for point in points if point.space == "h" and point.effect.value >= last["h"].effect.value / 2]
+    conclusion = (
+        f"In h, {few[0].examples} examples on each side give half of the effect of {counts[-1]} "
+        f"({format_number(last['h'].effect.value)} sd, selectivity {format_number(last['h'].selectivity)}, identity "
+        f"{format_number(last['h'].identity.value)}). In x_T, {counts[-1]} give "
+        f"{format_number(last['x_T'].effect.value)} sd, selectivity {format_number(last['x_T'].selectivity)}, identity "
+        f"{format_number(last['x_T'].identity.value)}."
+    )
+    figures = {
+        f"Effect on {attribute}": _draw(
+            {space: [(p.examples, *p.effect) for p in points if p.space == space] for space in SPACES},
+            f"effect on {attribute} (sd)", lab.figures / "effect.png",
+        ),
+        "Identity": _draw(
+            {space: [(p.examples, *p.identity) for p in points if p.space == space] for space in SPACES},
+            "identity (cosine)", lab.figures / "identity.png",
+        ),
+    }  # fmt: skip
+    rows = [[*point[:2], list(point.effect), point.selectivity, list(point.identity)] for point in points]
+    rows = [[*point[:2], list(point.effect), point.selectivity, list(point.identity)] for point in points]
+    findings = {"columns": list(table.columns), "rows": rows}
+    return Result(conclusion, findings, figures, {"examples": table})
+
+
+def _draw(points: dict[str, list[tuple[float, ...]]], label: str, path: Path) -> Path:
+    """Curves by space of (examples, value, low, high)."""
+    curves = {space: [list(column) for column in zip(*rows, strict=True)] for space, rows in points.items()}
+    return curve_figure(curves, path, x_label="examples on each side", y_label=label, log_x=True)

@@ -1,0 +1,38 @@
+"""Fig. 8b: edits one on top of the other: expression, pose, age and glasses."""
+
+from hspace.editing import Term, sequence_offsets
+from hspace.experiments.base import Lab, Result
+from hspace.figures import effect_heatmap, grid_figure
+from hspace.readings import effect_of
+from hspace.tables import Table, format_number
+
+
+def run(lab: Lab) -> Result:
+    """Adds calibrated edits in the order of the study's attributes, and reads what each leaves of those before."""
+    names, target = lab.cfg.study.attributes, lab.cfg.study.target
+    directions = {name: lab.attribute(name) for name in names}
+    strengths = {name: lab.calibrate(directions[name], 0, name, target).strength for name in names}
+    offsets = sequence_offsets(lab.model, [Term(directions[name], 0, strengths[name]) for name in names])
+    labels = ["+ " + name for name in names]
+    readings = lab.read(dict(zip(labels, offsets, strict=True)))
+    effects = readings.effects(bootstrap=lab.cfg.evaluation.bootstrap)
+    cells = [[*(effect_of(effects, j, name) for name in names), readings.identity(j)] for j in range(len(labels))]
+    rows = tuple((label, *row) for label, row in zip(labels, cells, strict=True))
+    caption = f"Effects after each further edit of {target:g} sd by the annotator, in sd, by the judge."
+    # What the first edits still do after the last one.
+    kept = [cells[-1][j].value / cells[j][j].value for j in range(len(names) - 1)]
+    conclusion = (
+        f"After {len(names)} edits the first {len(kept)} keep {', '.join(map(format_number, kept))} of the "
+        f"effect that they had when they were added; identity falls from {format_number(cells[0][-1].value)} after the "
+        f"first to {format_number(cells[-1][-1].value)} after the last."
+    )
+    images = readings.images[:2]
+    titles = ["unedited", *labels] * len(images)
+    figures = {
+        "Two samples, edit upon edit": grid_figure(
+            images.flatten(0, 1), len(labels) + 1, lab.figures / "sequence.png", titles
+        ),
+        "Effects on every judged attribute": effect_heatmap(effects, lab.figures / "effects.png"),
+    }
+    findings = {"strengths": strengths, "kept": kept, "effects": effects.to_dict()}
+    return Result(conclusion, findings, figures, {"sequence": Table(("after", *names, "identity"), rows, caption)})

@@ -1,0 +1,48 @@
+"""Fig. 9: eq. 12 takes off a direction what goes along with it."""
+
+from hspace.directions.disentangle import disentangle
+from hspace.experiments.base import Lab, Result
+from hspace.figures import effect_heatmap
+from hspace.readings import chosen, effect_of
+from hspace.tables import Table, format_number
+
+CASES = (("glasses", ("age", "gender")), ("age", ("gender",)))
+"""What is edited, and without what."""
+
+
+def run(lab: Lab) -> Result:
+    """Each direction before and after, both at the strength at which the annotator sees the target."""
+    target, rows, vectors, cells = lab.cfg.study.target, [], {}, []
+    for name, conditions in CASES:
+        before = lab.attribute(name)
+        after = disentangle(before, [lab.attribute(condition) for condition in conditions])
+        for label, directions in ((name, before), (f"{name} without {', '.join(conditions)}", after)):
+            found = lab.calibrate(directions, 0, name, target)
+            vectors[label] = found.strength * directions.directions[0]
+            cells.append((name, conditions, found))
+    sweep = lab.sweep(vectors)
+    effects = chosen(sweep.readings.effects(bootstrap=lab.cfg.evaluation.bootstrap), sweep.at(1.0), list(vectors))
+    for j, (label, (name, conditions, found)) in enumerate(zip(vectors, cells, strict=True)):
+        side = [abs(effect_of(effects, j, condition).value) for condition in conditions]
+        identity = sweep.readings.identity(sweep.row(j, 1.0))
+        reached = "yes" if found.reached else "no"
+        rows.append((label, found.strength, reached, effect_of(effects, j, name), sum(side), identity))
+    columns = ("direction", "strength", "target reached", "effect", "|effect| on the conditions", "identity")
+    caption = f"Before and after eq. 12 at {target:g} sd by the annotator; effects by the judge, in sd."
+    conclusion = "; ".join(
+        f"{name} moves {' and '.join(conditions)} by {format_number(rows[2 * i][4])} sd before and "
+        f"{format_number(rows[2 * i + 1][4])} sd after, at effects of {format_number(rows[2 * i][3].value)} and "
+        f"{format_number(rows[2 * i + 1][3].value)} sd"
+        for i, (name, conditions) in enumerate(CASES)
+    )
+    notes = [f"{row[3].value:+.2f} sd" for row in rows]
+    figures = {
+        "One sample; at strength 1 the annotator sees the target": sweep.strip(
+            "Disentangled directions", lab.figures / "disentangled.png", notes
+        ),
+        "Effects on every judged attribute at the target": effect_heatmap(effects, lab.figures / "effects.png"),
+    }
+    table = Table(columns, tuple(rows), caption)
+    return Result(
+        f"{conclusion[0].upper()}{conclusion[1:]}.", {"effects": effects.to_dict()}, figures, {"disentangled": table}
+    )

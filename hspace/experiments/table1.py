@@ -1,0 +1,188 @@
+"""Table I: what an edit of one attribute does to the others, before and after eq. 12."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hspace.config import Config
+from hspace.directions.base import Directions
+from hspace.directions.disentangle import disentangle
+from hspace.experiments.base import Lab, Result
+from hspace.figures import effect_heatmap
+from hspace.metrics.effect import EffectMatrix, effect_matrix
+from hspace.readings import effect_of, finite
+from hspace.tables import Cell, Table, format_number
+
+KINDS: tuple[str, ...] = ("original", "disentangled", "equal_strength")
+"""Directions before eq. 12, after it at the same effect on their own attribute, and after it at the same strength."""
+DIGITS = 4
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the judge read of the table's attributes, all of them visible everywhere.
+
+    Attributes:
+        attributes: A ids, in the order of rows and columns.
+        original: Unedited samples, (repeats, n, A).
+        edited: By kind: (repeats, A edits, n, A).
+        num_steps: Sampling steps.
+        strengths: By kind: one per edit.
+    """
+
+    attributes: tuple[str, ...]
+    original: Tensor
+    edited: Mapping[str, Tensor]
+    num_steps: int
+    strengths: Mapping[str, tuple[float, ...]]
+
+
+def run(lab: Lab) -> Result:
+    """Edits fresh samples of every repeat with every direction, and tabulates what the judge reads."""
+    return tabulate(lab.cfg, _measure(lab))
+
+
+def _measure(lab: Lab) -> Scores:
+    names, n = lab.cfg.study.attributes, lab.cfg.evaluation.num_samples
+    before = {name: lab.attribute(name) for name in names}
+    after = {name: disentangle(before[name], [before[other] for other in names if other != name]) for name in names}
+    strengths = {"original": _strengths(lab, before), "disentangled": _strengths(lab, after)}
+    strengths["equal_strength"] = strengths["original"]
+    kinds = {"original": before, "disentangled": after, "equal_strength": after}
+    edits = {
+        f"{kind} {name}": strength * kinds[kind][name].directions[0]
+        for kind in KINDS
+        for name, strength in zip(names, strengths[kind], strict=True)
+    }
+    columns = [lab.judge.attributes.index(name) for name in names]
+    readings = [lab.read(edits, lab.seeds(start=repeat * n)) for repeat in range(lab.cfg.study.repeats)]
+    edited = torch.stack([each.edited[..., columns] for each in readings]).unflatten(1, (len(KINDS), len(names)))
+    original = torch.stack([each.original[:, columns] for each in readings])
+    by_kind: dict[str, Tensor] = dict(zip(KINDS, edited.unbind(1), strict=True))
+    return Scores(names, original, by_kind, len(lab.model.schedule.timesteps), strengths)
+
+
+def _strengths(lab: Lab, directions: Mapping[str, Directions]) -> tuple[float, ...]:
+    """The strengths at which the annotator sees the target effect."""
+    target = lab.cfg.study.target
+    return tuple(lab.calibrate(found, 0, name, target).strength for name, found in directions.items())
+
+
+def tabulate(cfg: Config, scores: Scores) -> Result:
+    """The table, from scores by sample; no model is needed."""
+    pooled = scores.original.flatten(0, 1)
+    unit = pooled.double().std(dim=0)
+
+    def effects(kind: str, repeat: int | None) -> EffectMatrix:
+        edited = scores.edited[kind]
+        rows = edited.transpose(0, 1).flatten(1, 2) if repeat is None else edited[repeat]
+        original = pooled if repeat is None else scores.original[repeat]
+        names = scores.attributes
+        return effect_matrix(
+            original, rows, attributes=names, edits=names, unit=unit, bootstrap=cfg.evaluation.bootstrap, seed=cfg.seed
+        )
+
+    repeats = range(len(scores.original))
+    whole = {kind: effects(kind, None) for kind in KINDS}
+    each = {kind: np.stack([effects(kind, repeat).effect for repeat in repeats]) for kind in KINDS}
+    spread = {
+        kind: values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros_like(values[0])
+        for kind, values in each.items()
+    }
+    selectivity = {kind: matrix.selectivity(scores.attributes) for kind, matrix in whole.items()}
+    strongest = {kind: _strongest(matrix) for kind, matrix in whole.items()}
+    count = len(scores.attributes)
+    conclusion = (
+        f"The intended attribute moves most in {strongest['original']} of {count} rows before and "
+        f"{strongest['disentangled']} of {count} after, at the same effect on it; mean selectivity is "
+        f"{format_number(float(selectivity['original'].mean()))} before and "
+        f"{format_number(float(selectivity['disentangled'].mean()))} after (at the same strength "
+        f"{format_number(float(selectivity['equal_strength'].mean()))}). The paper has 2 and 5 of 5 rows, .25 and .49."
+    )
+    findings = {
+        "attributes": list(scores.attributes),
+        **{kind: finite(whole[kind].effect) for kind in KINDS[:2]},
+        **{f"{kind}_sd": finite(spread[kind]) for kind in KINDS[:2]},
+        **{f"{kind}_interval": finite(np.stack([whole[kind].low, whole[kind].high], axis=-1)) for kind in KINDS[:2]},
+        "samples": int(scores.original.shape[1]),
+        "seeds": len(repeats),
+        "num_steps": scores.num_steps,
+        "equal_strength": {
+            "original": finite(whole["original"].effect), "disentangled": finite(whole["equal_strength"].effect),
+            "original_sd": finite(spread["original"]), "disentangled_sd": finite(spread["equal_strength"]),
+        },
+        "selectivity": {kind: finite(values) for kind, values in selectivity.items()},
+        "strongest": strongest,
+        "strengths": {kind: list(values) for kind, values in scores.strengths.items()},
+    }  # fmt: skip
+    figures = {
+        f"Effects, {caption}": effect_heatmap(whole[kind], cfg.output_dir / "figures" / f"{kind}.png")
+        for kind, caption in zip(
+            KINDS, ("original", "disentangled, same effect", "disentangled, same strength"), strict=True
+        )
+    }
+    tables = {kind: _table(kind, whole[kind], spread[kind], selectivity[kind]) for kind in KINDS}
+    return Result(conclusion, findings, figures, tables, {"scores": samples_table(scores)})
+
+
+def _strongest(matrix: EffectMatrix) -> int:
+    """Rows whose own attribute moves most."""
+    return sum(matrix.strongest(j)[0] == name for j, name in enumerate(matrix.edits))
+
+
+def _table(kind: str, matrix: EffectMatrix, spread: np.ndarray, selectivity: np.ndarray) -> Table:
+    """Effects with intervals, and the sd over repeats; the strongest of each row carries a star."""
+    rows: list[tuple[Cell, ...]] = []
+    for j, name in enumerate(matrix.edits):
+        cells: list[Cell] = [effect_of(matrix, j, attribute) for attribute in matrix.attributes]
+        rows.append(
+            (name, *cells, matrix.strongest(j)[0], float(selectivity[j]), f"± {format_number(float(spread[j, j]))}")
+        )
+    columns = ("edit", *matrix.attributes, "strongest", "selectivity", "own effect, sd over repeats")
+    meaning = {
+        "original": "Original directions at the target effect",
+        "disentangled": "Disentangled directions at the target effect",
+        "equal_strength": "Disentangled directions at the original ones' strengths",
+    }
+    caption = (
+        f"{meaning[kind]}: signed effects in sd of the unedited samples, by the judge, with 95% bootstrap intervals."
+    )
+    return Table(columns, tuple(rows), caption)
+
+
+def samples_table(scores: Scores) -> Table:
+    """Every score of every sample, from which `from_samples` has the table again."""
+    columns = ("kind", "edit", "strength", "repeat", "sample", *scores.attributes)
+    rows: list[tuple[Cell, ...]] = []
+
+    def add(kind: str, edit: str, strength: float, values: Tensor) -> None:
+        for repeat, samples in enumerate(values.tolist()):
+            for sample, row in enumerate(samples):
+                rows.append((kind, edit, strength, repeat, sample, *(round(value, DIGITS) for value in row)))
+
+    add("unedited", "", 0.0, scores.original)
+    for kind in KINDS:
+        for j, name in enumerate(scores.attributes):
+            add(kind, name, scores.strengths[kind][j], scores.edited[kind][:, j])
+    return Table(columns, tuple(rows), f"The judge's scores of every sample, {scores.num_steps} steps.")
+
+
+def from_samples(rows: Sequence[Mapping[str, str]], attributes: Sequence[str], num_steps: int) -> Scores:
+    """Inverse of `samples_table`, from the rows of its CSV."""
+
+    def values(kind: str, edit: str) -> tuple[Tensor, float]:
+        found = [row for row in rows if row["kind"] == kind and row["edit"] == edit]
+        repeats = 1 + max(int(row["repeat"]) for row in found)
+        table: Any = [[float(row[name]) for name in attributes] for row in found]
+        return torch.tensor(table).unflatten(0, (repeats, -1)), float(found[0]["strength"])
+
+    edited, strengths = {}, {}
+    for kind in KINDS:
+        pairs = [values(kind, name) for name in attributes]
+        edited[kind] = torch.stack([tensor for tensor, _ in pairs], dim=1)
+        strengths[kind] = tuple(strength for _, strength in pairs)
+    return Scores(tuple(attributes), values("unedited", "")[0], edited, num_steps, strengths)

@@ -1,0 +1,120 @@
+"""Runs, or reuses, the paper's experiments, and writes one report of them: outputs/reproduce/report.html and .md.
+
+python scripts/reproduce.py table1 fig3            # or: all
+python scripts/reproduce.py all --fast             # few samples; said in the report
+python scripts/reproduce.py all model=celebahq evaluation=clip      # on photographs
+python scripts/reproduce.py table1 --from-results  # the table again from the scores in docs/results, no model
+"""
+
+import argparse
+import csv
+import gzip
+import io
+import logging
+import sys
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from hspace.booklet import Chapter, publish, read_record, write_report
+from hspace.config import Config, parse
+from hspace.experiments import table1
+from hspace.files import package_path, write_bytes, write_json
+from hspace.runner import run
+from hspace.study import EXPERIMENTS, record_path, write
+from hspace.types import InputError
+
+log = logging.getLogger("reproduce")
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
+HUB_ONLY = {"fig18"}
+"""Experiments whose models are on the hub only."""
+FAST = "Few samples (size=fast): pictures are the same, intervals are wide."
+
+
+def configuration(name: str, output: Path, overrides: list[str]) -> Config:
+    """An experiment's configuration; its results go to `output/name`."""
+    with initialize_config_dir(str(package_path("conf")), version_base="1.3", job_name="hspace"):
+        cfg = compose("config", overrides=[f"experiment={name}", *overrides, f"output_dir={output / name}"])
+    return parse(cfg)
+
+
+def chapter(name: str, output: Path, overrides: list[str]) -> Chapter:
+    """Runs one experiment, or says why it cannot be run."""
+    command = " ".join(["hspace", f"experiment={name}", *overrides])
+    try:
+        cfg = configuration(name, output, overrides)
+        run(cfg)
+    except InputError as error:
+        if name not in HUB_ONLY:
+            raise
+        log.warning("%s: needs hub weights: %s", name, error)
+        return Chapter(name, None, name, command, f"needs hub weights: {error}")
+    record = read_record(record_path(cfg))
+    write_json(output / f"{name}.json", {**record["findings"], "conclusion": record["conclusion"]})
+    return Chapter(name, record, name, command)
+
+
+def table_from_results(output: Path) -> Chapter:
+    """Table I from the published scores of every sample."""
+    published = read_record(RESULTS / "table1" / "result.json")
+    study, diffusion = published["config"]["study"], published["config"]["diffusion"]
+    overrides = [f"study.repeats={study['repeats']}", f"diffusion.num_steps={diffusion['num_steps']}"]
+    cfg = configuration("table1", output, overrides)
+    text = gzip.decompress((RESULTS / "table1" / "scores.csv.gz").read_bytes()).decode()
+    scores = table1.from_samples(list(csv.DictReader(io.StringIO(text))), study["attributes"], diffusion["num_steps"])
+    record = write(cfg, table1.tabulate(cfg, scores), key="from results", seconds=0.0)
+    write_json(output / "table1.json", {**record["findings"], "conclusion": record["conclusion"]})
+    return Chapter("table1", record, "table1", "python scripts/reproduce.py table1 --from-results")
+
+
+def publish_results(chapters: list[Chapter], output: Path) -> None:
+    """Copies the report to docs/results, with Table I's scores compressed."""
+    publish(
+        chapters, output, RESULTS, "Full sizes on the embedded model; made by `scripts/reproduce.py all --publish`."
+    )
+    scores = output / "table1" / "samples" / "scores.csv"
+    if scores.exists():
+        # Without a time, so that equal scores are equal bytes.
+        write_bytes(RESULTS / "table1" / "scores.csv.gz", gzip.compress(scores.read_bytes(), mtime=0))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs what was asked for and writes the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="+", help="experiments, or all; key=value overrides for all of them")
+    parser.add_argument("--fast", action="store_true", help="few samples")
+    parser.add_argument("--from-results", action="store_true", help="table1 from the published scores, without a model")
+    parser.add_argument("--publish", action="store_true", help="copy a light report to docs/results")
+    parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "reproduce")
+    options = parser.parse_intermixed_args(arguments)
+    names = [word for word in options.words if "=" not in word]
+    overrides = [word for word in options.words if "=" in word] + (["size=fast"] if options.fast else [])
+    unknown = [name for name in names if name not in {*EXPERIMENTS, "all"}]
+    if unknown or not names:
+        known = ", ".join(EXPERIMENTS)
+        print(f"reproduce: no experiment {unknown[0] if unknown else 'given'}; there is {known}", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    logging.getLogger("hspace").setLevel(logging.INFO)
+    try:
+        if options.from_results:
+            chapters = [table_from_results(options.output)]
+        else:
+            wanted = list(EXPERIMENTS) if "all" in names else names
+            chapters = [chapter(name, options.output, overrides) for name in wanted]
+    except (InputError, OSError, HydraException, OmegaConfBaseException) as error:
+        print(f"reproduce: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    _, page = write_report(chapters, options.output, FAST if options.fast else "")
+    if options.publish:
+        publish_results(chapters, options.output)
+    print(page)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,7 +1,7 @@
 """What the benchmark compares with: the best ordinary use of other libraries, and the published way."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,12 +9,14 @@ import scipy.sparse.linalg
 import torch
 from diffusers.pipelines.ddim.pipeline_ddim import DDIMPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from sklearn.decomposition import PCA, IncrementalPCA
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hspace.checkpoints import DiffusionModel
 from hspace.krylov import Operator
 from hspace.latents import Latents
+from hspace.sampling import sample
 
 SVDS_TOLERANCE = 3e-2
 """ARPACK's residual relative to each eigenvalue, for about the angle that ours has; its default takes longer."""
@@ -36,6 +38,16 @@ def ddim_pipeline(model: DiffusionModel) -> DDIMPipeline:
     pipeline = DDIMPipeline(unet=unet, scheduler=DDIMScheduler(**config))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def one_at_a_time(model: DiffusionModel, seeds: Sequence[int]) -> list[Tensor]:
+    """H of each sample, (steps, channel, height, width), kept in memory in full precision."""
+    trajectories = []
+    for seed in seeds:
+        h = sample(model, model.latents([seed]), record_h=True).h
+        assert h is not None
+        trajectories.append(h[0].float().cpu())
+    return trajectories
 
 
 def full_pass(model: DiffusionModel, x_t: Tensor, t: int, delta_h: Tensor) -> Tensor:
@@ -117,3 +129,13 @@ def svds_directions(operator: Operator, k: int) -> tuple[Tensor, int]:
     tolerance: Any = SVDS_TOLERANCE
     _, _, vh = scipy.sparse.linalg.svds(linear, k=k, tol=tolerance, v0=start)
     return torch.from_numpy(np.array(vh)), count
+
+
+def incremental_components(features: np.ndarray, k: int) -> np.ndarray:
+    """K components, (k, d), in batches of 1,000 samples; with smaller ones it is as slow and less exact."""
+    return np.asarray(IncrementalPCA(k, batch_size=1000).fit(features).components_)
+
+
+def randomized_components(features: np.ndarray, k: int) -> np.ndarray:
+    """K components, (k, d), by scikit-learn's randomized solver as it comes."""
+    return np.asarray(PCA(k, svd_solver="randomized", random_state=0).fit(features).components_)

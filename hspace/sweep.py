@@ -11,6 +11,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,16 @@ def sweep(overrides: Sequence[str]) -> int:
         The exit code: 1 if a job failed.
 
     Raises:
-        InputError: If the jobs would share one folder.
+        InputError: If the jobs would share one folder, or a worker process of the launcher died.
     """
     if any(word.startswith("output_dir=") for word in overrides):
         raise InputError("output_dir cannot be set for a sweep, whose jobs need one each: set hydra.sweep.dir=FOLDER")
     overrides = [f"hydra.sweep.dir=outputs/sweeps/{_sweep_name(overrides)}", *overrides]
     hydra: Any = GlobalHydra.instance().hydra
-    batches = hydra.multirun("config", job, overrides, with_log_configuration=False)
+    try:
+        batches = hydra.multirun("config", job, overrides, with_log_configuration=False)
+    except BrokenExecutor as error:
+        raise InputError("a worker process died, perhaps of too little memory; the same command goes on") from error
     outcomes = [done.return_value for batch in batches or [] for done in batch]
     failed = [outcome for outcome in outcomes if outcome["error"]]
     folders = dict.fromkeys(Path(outcome["folder"]) for outcome in outcomes if not outcome["error"])

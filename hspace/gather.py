@@ -9,8 +9,10 @@ from typing import Any
 from hspace.tables import Cell, Table
 from hspace.types import InputError
 
-UNTOLD = ("output_dir", "cache_dir", "tracking", "artifacts", "name")
-"""Parts of a configuration that say nothing about results."""
+UNTOLD = ("output_dir", "cache_dir", "tracking", "artifacts", "inputs", "name", "study")
+"""Parts of a configuration that say nothing about results, or, of an experiment of the paper, too much."""
+RECORDS = {"run.json": "results", "result.json": "findings"}
+"""The records of runs and of experiments, and where their figures are."""
 
 
 @dataclass(frozen=True)
@@ -32,26 +34,26 @@ def read_folders(folders: Iterable[Path]) -> list[Record]:
     """The finished runs in folders and everywhere below them, in the order of the folders.
 
     Raises:
-        InputError: If a run.json is not one of ours, or there is none.
+        InputError: If a record is not one of ours, or there is none.
     """
     folders = list(folders)
     paths = dict.fromkeys(
-        path for folder in folders for path in sorted(folder.rglob("run.json")) if _is_result(path.relative_to(folder))
+        path for folder in folders for path in sorted(folder.rglob("*.json")) if _is_record(path.relative_to(folder))
     )
     if not paths:
-        raise InputError(f"no finished run (run.json) in {', '.join(map(str, folders)) or 'no folder'}")
+        raise InputError(f"no finished run ({' or '.join(RECORDS)}) in {', '.join(map(str, folders)) or 'no folder'}")
     return [_read(path) for path in paths]
 
 
-def _is_result(path: Path) -> bool:
-    """Not a copy that W&B keeps for the upload."""
-    return "wandb" not in path.parts
+def _is_record(path: Path) -> bool:
+    """Whether it is one, and not a copy that W&B keeps for the upload."""
+    return path.name in RECORDS and "wandb" not in path.parts
 
 
 def _read(path: Path) -> Record:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return Record(path.parent.name, dict(record["config"]), dict(record["results"]))
+        return Record(path.parent.name, dict(record["config"]), dict(record[RECORDS[path.name]]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not the record of a run: {error!r}") from error
 

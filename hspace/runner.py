@@ -104,6 +104,8 @@ def run(cfg: Config) -> Path:
 def _study(lab: Lab) -> Path:
     """Runs an experiment of the paper, unless its record is there already."""
     cfg = lab.cfg
+    if distributed.world() > 1:
+        raise InputError(f"procedure={cfg.procedure} runs in one process: start it without torchrun")
     if study.is_current(cfg, lab.model):
         log.info("%s: reused from %s", cfg.procedure, cfg.output_dir)
         return study.record_path(cfg)

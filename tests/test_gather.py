@@ -38,7 +38,12 @@ def test_folders_are_searched_and_copies_left_out(tmp_path: Path) -> None:
     for seed in (1, 0):
         save(tmp_path / f"run-{seed}", seed)
     save(tmp_path / "run-0" / "wandb" / "copy", 5)
-    assert [record.name for record in read_folders([tmp_path])] == ["run-0", "run-1"]
+    (tmp_path / "study").mkdir()
+    experiment = {"config": config(study={"title": "A figure"}), "findings": {"found": 3, "by": {"a": 1}}}
+    (tmp_path / "study" / "result.json").write_text(json.dumps(experiment))
+    records = read_folders([tmp_path])
+    assert [record.name for record in records] == ["run-0", "run-1", "study"]
+    assert collected_table(records).columns == ("run", "seed", "mean/effect", "found")
     with pytest.raises(InputError, match="no finished run"):
         read_folders([tmp_path / "nowhere"])
     (tmp_path / "run-1" / "run.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""Convolutions whose second derivative costs one convolution.
+"""Convolutions whose second derivative costs one convolution, of the channels that matter.
 
 torch's own double backward of a convolution also computes the derivative by its weights, wanted or not, which doubles
 the work of a Jacobian's forward products.
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_input
 from torch.overrides import TorchFunctionMode
@@ -44,12 +45,42 @@ class _Transpose(torch.autograd.Function):
 
 
 class LeanConvolutions(TorchFunctionMode):
-    """Inside this context the convolutions of `nn.Conv2d` are differentiated by their input alone."""
+    """Inside this context the convolutions of `nn.Conv2d` are differentiated by their input alone.
+
+    And by no more of it than what depends on the variable: where a skip connection that does not is concatenated to
+    features that do, its channels are followed through normalisation and activation, and convolved once, as a constant.
+    """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Replace what `nn.Conv2d` calls, with its seven arguments, unless its padding is a word."""
         if func is torch.conv2d and len(args) == 7 and not kwargs and not isinstance(args[4], str):
-            return _Convolution.apply(*args)
-        return func(*args, **(kwargs or {}))
+            return _convolve(*args)
+        result = func(*args, **(kwargs or {}))
+        channels = _variable_channels(func, args, kwargs or {})
+        if channels is not None:
+            result.variable_channels = channels
+        return result
+
+
+def _variable_channels(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+    """How many of the result's channels, the first ones, depend on the variable; None: nothing is known."""
+    if func is torch.cat and (args[1:] == (1,) or kwargs == {"dim": 1}):
+        first, *rest = args[0]
+        return first.shape[1] if first.requires_grad and not any(part.requires_grad for part in rest) else None
+    if func not in (F.group_norm, F.silu, F.dropout) or not hasattr(args[0], "variable_channels"):
+        return None
+    # Normalisation mixes the channels of a group.
+    group = args[0].shape[1] // args[1] if func is F.group_norm else 1
+    return -(-args[0].variable_channels // group) * group
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> Tensor:
+    channels = getattr(x, "variable_channels", x.shape[1])
+    groups = options[-1]
+    if groups > 1 or channels == x.shape[1]:
+        return _Convolution.apply(x, weight, bias, *options)
+    with torch.no_grad():
+        constant = torch.conv2d(x[:, channels:], weight[:, channels:], bias, *options)
+    return constant + _Convolution.apply(x[:, :channels], weight[:, :channels].contiguous(), None, *options)

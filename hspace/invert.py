@@ -70,7 +70,9 @@ def ddim_inversion(
     A step's input x_t solves x_t = add_noise(predict_x0(x_{t_prev}, eps, t_prev), eps, t) with eps = eps(x_t, t); the
     solution is iterated to, from x_{t_prev}. Without refinement the first iterate is taken, whose error falls with
     the number of steps. The iteration converges where eps changes slowly with x_t; near clean images a network that
-    has learnt to remove what it does not know is nearly singular, and then the error reported stays.
+    has learnt to remove what it does not know is nearly singular, and then the error reported stays. (Newton's method
+    with conjugate gradients solved the last step of the embedded model, but stalled at 1e-2 on the one before, at t=100
+    of 10 steps, after 6 iterations of 80 products: the image is outside what the network predicts there.)
 
     Args:
         model: The model to invert.

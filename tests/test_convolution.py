@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from hspace import convolution
 from hspace.convolution import LeanConvolutions
 
 OPTIONS: list[dict[str, Any]] = [
@@ -53,3 +54,31 @@ def test_a_second_derivative_runs_one_convolution() -> None:
     with LeanConvolutions():
         lean = convolutions()
     assert (plain, lean) == (2, 1)
+
+
+@pytest.mark.parametrize("groups", [2, 3, 6])
+def test_constant_channels_are_convolved_once(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    block = nn.Sequential(nn.GroupNorm(groups, 12), nn.SiLU(), nn.Dropout(), nn.Conv2d(12, 4, 3, padding=1))
+    block = block.double().eval().requires_grad_(False)
+    x, v = torch.randn(2, 5, 6, 6, dtype=torch.float64, requires_grad=True), torch.randn(2, 5, 6, 6).double()
+    skip = torch.randn(2, 7, 6, 6, dtype=torch.float64)
+
+    def features(x: Tensor) -> Tensor:
+        return block(torch.cat([x, skip], dim=1))
+
+    expected = torch.func.jvp(features, (x.detach(),), (v,))[1]
+    widths: list[int] = []
+    apply = convolution._Convolution.apply
+    monkeypatch.setattr(
+        convolution._Convolution, "apply", lambda x, *rest: widths.append(x.shape[1]) or apply(x, *rest)
+    )
+    with LeanConvolutions():
+        value = features(x)
+    assert widths == [{2: 6, 3: 8, 6: 6}[groups]]
+    u = torch.randn_like(value, requires_grad=True)
+    (pulled,) = torch.autograd.grad(value, x, u, create_graph=True)
+    (product,) = torch.autograd.grad(pulled, u, v)
+    assert (value - features(x)).abs().max() <= 1e-12
+    assert (product - expected).abs().max() <= 1e-12
+    assert abs((product * u).sum() - (pulled * v).sum()) <= 1e-10

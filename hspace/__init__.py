@@ -33,9 +33,9 @@ _EXPORTS = {
     "edit_samples": "hspace.evaluation",
     "evaluate": "hspace.evaluation",
     "calibrate": "hspace.calibration",
-    "load_scorer": "hspace.scorers.portraits",
-    "load_identity": "hspace.scorers.portraits",
-    "load_regions": "hspace.scorers.portraits",
+    "load_scorer": "hspace.scorers.factory",
+    "load_identity": "hspace.scorers.factory",
+    "load_regions": "hspace.scorers.factory",
     "grid_figure": "hspace.figures",
     "strip_figure": "hspace.figures",
 }

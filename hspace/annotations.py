@@ -140,7 +140,7 @@ def annotate(
 
     def score(rows: range) -> Tensor:
         images = sample(model, model.latents(seeds[rows.start : rows.stop]), eta=etas).x_0
-        return scorer(images).float().cpu()
+        return scorer(images.cpu()).float().cpu()
 
     with tqdm(total=len(seeds), desc="annotate", disable=None, leave=False) as progress:
 

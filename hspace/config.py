@@ -19,6 +19,7 @@ from hspace.rules import (
     choice,
     filepath,
     flag,
+    network,
     number,
     one_or_several,
     optional,
@@ -54,7 +55,7 @@ PROCEDURES = (
 """What a run can do: edit with one method and judge it, or an experiment of the paper."""
 
 SCORERS = ("portraits-annotator", "portraits-judge")
-"""Scorers that can be chosen by name."""
+"""Scorers that are in the package; others are `clip:MODEL` and `hub:MODEL`, a folder or hub id."""
 
 MAX_SAMPLES = 1_000_000
 """Seeds of discovery, calibration and evaluation lie this far apart."""
@@ -168,11 +169,15 @@ class EvaluationConfig:
         judge: Scorer that grades.
         allow_same_scorer: Whether one scorer may do both.
         num_samples: Images that each direction is judged on.
+        identity: Encoder that says whether an edit shows the same person.
+        regions: Network that finds a named `method.mask` in the image.
         bootstrap: Resamples behind each interval, at least 100.
     """
 
-    annotator: Annotated[str, choice(*SCORERS)]
-    judge: Annotated[str, choice(*SCORERS)]
+    annotator: Annotated[str, network(*SCORERS, kinds=("clip", "hub"))]
+    judge: Annotated[str, network(*SCORERS, kinds=("clip", "hub"))]
+    identity: Annotated[str, network("portraits-identity", kinds=("hub",))]
+    regions: Annotated[str, network("portraits-regions", kinds=("hub",))]
     allow_same_scorer: Annotated[bool, flag]
     num_samples: Annotated[int, whole(1, MAX_SAMPLES)]
     bootstrap: Annotated[int, whole(100)]

@@ -18,7 +18,7 @@ from hspace.directions.supervised import boundary, supervised
 from hspace.latents import seed_range
 from hspace.masks import Mask, make_mask
 from hspace.sampling import Recorded, collect, collect_around, sample
-from hspace.scorers.portraits import load_regions
+from hspace.scorers.factory import load_regions
 from hspace.stages import keep, keep_part, network_key, sampler_key
 from hspace.types import InputError, Scorer
 
@@ -145,10 +145,13 @@ def _mask(cfg: Config, model: DiffusionModel) -> Mask | None:
     size = model.sample_shape[1:]
     if not isinstance(region, str) or region.lower().endswith(".png"):
         return make_mask(region, size)
-    if model.model_id != "portraits" and cfg.dataset.name == "portraits" and model.sample_shape[1] > 64:
-        raise InputError(f"method.mask={region}: the regions of portraits are known, not those of {model.model_id}")
+    if cfg.evaluation.regions == "portraits-regions" and model.image_shape[1] > 64:
+        raise InputError(
+            f"method.mask={region}: the embedded network knows regions of portraits, not those of {model.model_id}: "
+            "set evaluation.regions=hub:MODEL to a face parser"
+        )
     image = sample(model, model.latents([_sample(cfg)]), eta=cfg.diffusion.eta).x_0
-    return make_mask(region, size, image=image, network=load_regions())
+    return make_mask(region, size, image=image, network=load_regions(cfg.evaluation.regions))
 
 
 def _k(cfg: Config) -> int:

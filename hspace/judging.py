@@ -25,18 +25,31 @@ Targets = list[tuple[str, int] | None]
 
 
 def name(
-    cfg: Config, model: DiffusionModel, directions: Directions, annotator: Scorer, seeds: tuple[int, ...]
+    cfg: Config,
+    model: DiffusionModel,
+    directions: Directions,
+    annotator: Scorer,
+    attributes: Sequence[str],
+    seeds: tuple[int, ...],
 ) -> tuple[Directions, Targets]:
     """Names each direction by the attribute that it moves most, and turns it so that it raises that attribute.
 
     A supervised direction has its attribute already.
+
+    Args:
+        cfg: A parsed configuration.
+        model: Its model.
+        directions: To be named.
+        annotator: Reads calibration samples.
+        attributes: Those of the annotator's that can be names, since the judge reads them too.
+        seeds: Of the calibration samples.
 
     Returns:
         The directions with names such as "component 3: yaw", and the target of each.
     """
     if cfg.method.attribute is not None:
         return directions, [(cfg.method.attribute, 1)] * len(directions.meta.names)
-    targets = _targets(cfg, model, directions, annotator, seeds)
+    targets = _targets(cfg, model, directions, annotator, attributes, seeds)
     signs = torch.tensor([1.0 if target is None else float(target[1]) for target in targets])
     plain = [name.partition(":")[0] for name in directions.meta.names]
     names = tuple(old if target is None else f"{old}: {target[0]}" for old, target in zip(plain, targets, strict=True))
@@ -46,17 +59,23 @@ def name(
 
 
 def _targets(
-    cfg: Config, model: DiffusionModel, directions: Directions, annotator: Scorer, seeds: tuple[int, ...]
+    cfg: Config,
+    model: DiffusionModel,
+    directions: Directions,
+    annotator: Scorer,
+    attributes: Sequence[str],
+    seeds: tuple[int, ...],
 ) -> Targets:
     """What each direction moves most, read by the annotator at the largest strength."""
     largest = max(abs(strength) for strength in cfg.edit.strengths)
     key = {"strength": largest, "edited": seeds[:NAMING_SAMPLES], "unedited": seeds[NAMING_SAMPLES:]}
-    key |= {"annotator": network_key(annotator), **_bootstrap(cfg), **edit_key(cfg, model, directions)}
+    key |= {"annotator": network_key(annotator), "attributes": list(attributes)}
+    key |= {**_bootstrap(cfg), **edit_key(cfg, model, directions)}
 
     def build(folder: Path) -> None:
         edits = _edit(cfg, model, directions, seeds, NAMING_SAMPLES, (-largest, largest), folder / "shards")
         effects = odd_effects(edits, annotator, seed=cfg.seed, bootstrap=cfg.evaluation.bootstrap)
-        write_json(folder / "targets.json", name_components(effects))
+        write_json(folder / "targets.json", name_components(effects.select(attributes)))
 
     text = (keep(cfg, "name", key, build) / "targets.json").read_text(encoding="utf-8")
     return [target and (target[0], target[1]) for target in json.loads(text)]

@@ -102,12 +102,13 @@ def samples(edits: Edits, path: Path) -> Path:
 
 def directions_table(judged: Evaluation) -> Table:
     """A row per direction and strength: the target, the effect on it, selectivity, accuracy and identity."""
-    columns = ("direction", "strength", "target", "effect", "selectivity", "accuracy", "identity")
+    columns = ("direction", "strength", "target", "effect", "selectivity", "accuracy", "identity", "judge")
     rows = []
     for j, target in enumerate(judged.targets):
         for i, strength in enumerate(judged.strengths):
             aim = (None, None, None) if target is None else _aim(judged.effects[i], j, target[0])
-            rows.append((judged.effects[i].edits[j], strength, *aim, judged.accuracy[j][i], judged.identity[j][i]))
+            kept = judged.accuracy[j][i], judged.identity[j][i]
+            rows.append((judged.effects[i].edits[j], strength, *aim, *kept, judged.scorer))
     return Table(columns, tuple(rows), f"Each direction at each strength, judged by {judged.scorer}")
 
 
@@ -121,12 +122,12 @@ def effects_table(judged: Evaluation) -> Table:
     """A row per direction and strength, a column per attribute, in standard deviations of the unedited samples."""
     attributes = judged.effects[0].attributes
     rows = [
-        (matrix.edits[j], strength, *(_effect(matrix, j, attribute) for attribute in attributes))
+        (matrix.edits[j], strength, *(_effect(matrix, j, attribute) for attribute in attributes), judged.scorer)
         for j in range(len(judged.targets))
         for matrix, strength in zip(judged.effects, judged.strengths, strict=True)
     ]
     caption = f"Effects in standard deviations of the unedited samples with 95% intervals, judged by {judged.scorer}"
-    return Table(("direction", "strength", *attributes), tuple(rows), caption)
+    return Table(("direction", "strength", *attributes, "judge"), tuple(rows), caption)
 
 
 def summary(judged: Evaluation) -> dict[str, float]:

@@ -50,6 +50,18 @@ def choice(*names: str) -> Rule:
     return rule
 
 
+def network(*names: str, kinds: tuple[str, ...]) -> Rule:
+    """One of the names, or KIND:MODEL with a folder or hub id."""
+
+    def rule(key: str, value: Any) -> str:
+        kind, _, model = str(value).partition(":")
+        if value not in names and not (kind in kinds and model):
+            raise InputError(unknown(key, value, [*names, *(f"{kind}:MODEL" for kind in kinds)]))
+        return str(value)
+
+    return rule
+
+
 def flag(key: str, value: Any) -> bool:
     """True or false."""
     _require(isinstance(value, bool), key, "true or false", value)

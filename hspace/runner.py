@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -22,10 +23,10 @@ from hspace.evaluation import Evaluation
 from hspace.experiments.base import Lab
 from hspace.judging import edits_of, judge, name
 from hspace.latents import check_disjoint, seed_range
-from hspace.scorers.portraits import load_identity, load_regions, load_scorer
+from hspace.scorers.factory import load_identity, load_regions, load_scorer, place, same_network
 from hspace.shards import watched
 from hspace.tracking import Run, track
-from hspace.types import InputError
+from hspace.types import InputError, Scorer
 
 log = logging.getLogger(__name__)
 
@@ -65,16 +66,22 @@ def run(cfg: Config) -> Path:
         InputError: If the configuration does not fit the model or the scorers.
     """
     annotator, scorer = load_scorer(cfg.evaluation.annotator), load_scorer(cfg.evaluation.judge)
-    check_attributes(cfg, annotator.attributes)
+    identity = load_identity(cfg.evaluation.identity)
+    attributes = shared_attributes(annotator, scorer)
+    check_attributes(cfg, attributes)
     # Not a stage that is announced: a model that cannot be loaded is one line of error, and nothing before it.
     model = load_model(
         cfg.model.path, h_space=cfg.model.h_space, num_steps=cfg.diffusion.num_steps, spacing=cfg.diffusion.spacing,
         device=cfg.device, dtype=cfg.dtype, prompt=cfg.model.prompt or "", guidance=cfg.model.guidance,
     )  # fmt: skip
-    if cfg.method.path:
-        Directions.load(cfg.method.path).check(model)
+    given = Directions.load(cfg.method.path) if cfg.method.path else None
+    if given is not None:
+        given.check(model)
+    judge_name = judge_of(cfg, annotator, scorer, given)
+    for network in (annotator, scorer, identity):
+        place(network, model.device)
     if cfg.procedure != "edit":
-        return _study(Lab(cfg, model, annotator, scorer, load_identity(), load_regions()))
+        return _study(Lab(cfg, model, annotator, scorer, identity, load_regions(cfg.evaluation.regions)))
     with claim(cfg), track(cfg) as tracker:
         watch = Stopwatch(tracker)
         if cfg.method.path:
@@ -88,11 +95,12 @@ def run(cfg: Config) -> Path:
         }
         check_disjoint(**seeds)
         with watch.stage("name the directions"):
-            directions, targets = name(cfg, model, directions, annotator, seeds["calibration"])
+            directions, targets = name(cfg, model, directions, annotator, attributes, seeds["calibration"])
         with watch.stage("edit"):
             edits = edits_of(cfg, model, directions, seeds["evaluation"])
         with watch.stage("judge"):
-            judged = judge(cfg, model, directions, edits, scorer, load_identity(), targets)
+            judged = judge(cfg, model, directions, edits, scorer, identity, targets)
+            judged = replace(judged, scorer=judge_name)
         if distributed.rank() > 0:
             return cfg.output_dir
         with watch.stage("report"):
@@ -119,6 +127,42 @@ def _study(lab: Lab) -> Path:
             tracker.log_table(label, table)
         tracker.log_artifact(f"study-{cfg.procedure}", "study", [study.record_path(cfg), *result.figures.values()])
     return study.record_path(cfg)
+
+
+def shared_attributes(annotator: Scorer, judge: Scorer) -> tuple[str, ...]:
+    """The annotator's attributes that the judge reads too: what directions can be found for, or named by.
+
+    Raises:
+        InputError: If there is none.
+    """
+    shared = tuple(name for name in annotator.attributes if name in judge.attributes)
+    if not shared:
+        names = [", ".join(each.attributes[:8]) for each in (annotator, judge)]
+        raise InputError(f"the annotator reads {names[0]}, the judge {names[1]}: they have no attribute in common")
+    return shared
+
+
+def judge_of(cfg: Config, annotator: Scorer, judge: Scorer, given: Directions | None) -> str:
+    """What to call the judge in tables: its id, with a mark where it also chose what it judges.
+
+    Args:
+        cfg: A parsed configuration.
+        annotator: Chooses examples and names.
+        judge: Reads the edits.
+        given: Directions that were found before, which record who annotated for them.
+
+    Raises:
+        InputError: If it did, and that was not allowed.
+    """
+    annotated = given is not None and given.meta.annotator == judge.id
+    if not annotated and not same_network(annotator, judge):
+        return judge.id
+    if not cfg.evaluation.allow_same_scorer:
+        raise InputError(
+            f"evaluation.judge is {judge.id}, which annotated for these directions and would grade its own choices: "
+            "name another, or set evaluation.allow_same_scorer=true"
+        )
+    return f"{judge.id} (NOT INDEPENDENT: also the annotator)"
 
 
 @contextmanager

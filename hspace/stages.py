@@ -15,7 +15,7 @@ from hspace.directions.base import Directions
 from hspace.types import Embedder, Scorer
 
 VERSIONS = {
-    "collect": 2, "annotate": 2, "discover": 2, "name": 1, "edit": 1, "evaluate": 1, "calibrate": 1, "readings": 1,
+    "collect": 2, "annotate": 2, "discover": 3, "name": 1, "edit": 1, "evaluate": 1, "calibrate": 1, "readings": 1,
     "unit": 1,
 }  # fmt: skip
 """Of each stage; a higher one leaves older results of it unused."""

@@ -13,7 +13,7 @@ ORDER = [name for cell in TABLE for name in re.findall(r"`(\w+)(?:\.py|/)`", cel
 # Inside a folder only `base` is shared, but for these, which build on each other in this order.
 CHAINS = {
     "data": ["sdf", "portrait_layers", "portraits", "rendered"],
-    "scorers": ["networks", "portraits"],
+    "scorers": ["networks", "portraits", "pretrained", "clip", "hub", "factory"],
     "metrics": ["fid", "kid", "distances", "effect", "repeats"],
     "card": ["portraits", "semantics", "sections", "page"],
 }

@@ -17,6 +17,7 @@ GROUPS = ("model", "dataset", "method", "edit", "evaluation", "tracking", "exper
 CHOICES = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
 # Choices that leave a value to the user.
 COMPLETED = {"model=local": "model.path=x", "model=hub": "model.path=x", "method=file": "method.path=x"}
+COMPLETED["evaluation=hub"] = "evaluation.annotator=hub:x"
 
 
 @pytest.fixture(scope="module")

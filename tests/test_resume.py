@@ -156,9 +156,9 @@ def test_every_damaged_file_of_the_cache_gives_the_same_results_or_none(
     annotator, scorer, identity = load_scorer("portraits-annotator"), load_scorer("portraits-judge"), load_identity()
 
     def outcome() -> tuple[bytes, bytes]:
-        found, targets = name(
-            cfg, tiny_model, discover(cfg, tiny_model, annotator), annotator, seed_range("calibration", 30)
-        )
+        found = discover(cfg, tiny_model, annotator)
+        seeds = seed_range("calibration", 30)
+        found, targets = name(cfg, tiny_model, found, annotator, annotator.attributes, seeds)
         edits = edits_of(cfg, tiny_model, found, seed_range("evaluation", 30))
         judged = judge(cfg, tiny_model, found, edits, scorer, identity, targets)
         write_csv(report.effects_table(judged), tmp_path / "effects.csv")

@@ -235,3 +235,31 @@ def test_a_sweep_in_processes_discovers_once_per_method_and_tracks_every_job(
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("run.json")}
     assert main(command) == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_judge_that_annotated_is_refused_or_marked_in_every_table(
+    finished: Path, tiny_pipeline_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word for word in TINY if not word.startswith("method.")]
+    words += [f"model.path={tiny_pipeline_dir}", "tracking.mode=disabled", f"cache_dir={finished / 'cache'}"]
+    supervised = ["method=supervised", "method.attribute=skin", "method.k=4", "method.num_samples=12"]
+    assert main([*words, *supervised, f"output_dir={tmp_path / 'fair'}"]) == 0
+    fair = (tmp_path / "fair" / "tables" / "effects.csv").read_text()
+    assert "portraits-judge" in fair and "INDEPENDENT" not in fair
+
+    # The file says who annotated; swapping the roles would let that scorer judge.
+    path = tmp_path / "fair" / "directions.safetensors"
+    assert Directions.load(path).meta.annotator == "portraits-annotator"
+    swapped = ["method=file", f"method.path={path}", "evaluation.annotator=portraits-judge"]
+    swapped += ["evaluation.judge=portraits-annotator", f"output_dir={tmp_path / 'swapped'}"]
+    assert main([*words, *swapped]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "portraits-annotator, which annotated for these directions" in message and "allow_same_scorer" in message
+    assert not (tmp_path / "swapped").exists()
+
+    assert main([*words, *swapped, "evaluation.allow_same_scorer=true"]) == 0
+    mark = "portraits-annotator (NOT INDEPENDENT: also the annotator)"
+    assert json.loads((tmp_path / "swapped" / "run.json").read_text())["judge"] == mark
+    for name in ("directions", "effects"):
+        for kind in ("csv", "md"):
+            assert mark in (tmp_path / "swapped" / "tables" / f"{name}.{kind}").read_text()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
@@ -69,6 +70,12 @@ class DirectionsMeta:
     def __post_init__(self) -> None:
         """Raises InputError naming the first field that is wrong."""
         _check_meta(vars(self))
+
+    @property
+    def annotator(self) -> str | None:
+        """Id of the scorer that chose the examples, which `method` ends with; None where nothing was annotated."""
+        found = re.search(r"annotated by ([^,]+)", self.method)
+        return found and found[1]
 
     def to_json(self) -> str:
         """The metadata string of a file."""

@@ -57,7 +57,8 @@ def supervised(
         for seeds in (examples.plus, examples.minus)
     )
     difference = (plus.sum(0) - minus.sum(0)) / k
-    meta = _meta(model, space, annotations.eta, f"supervised{_balanced(balance)}", attribute, annotations.seeds)
+    method = f"supervised{_examples(annotations, balance)}"
+    meta = _meta(model, space, annotations.eta, method, attribute, annotations.seeds)
     return Directions(difference.float()[None], meta)
 
 
@@ -106,7 +107,7 @@ def boundary(
     shape = codes.shape[1:]
     groups = codes.flatten(2) if space == "h" and not joint else codes.flatten(1)[:, None]
     normal = torch.stack([_normal(points[:k], points[k:], classifier) for points in groups.unbind(1)])
-    method = f"boundary {classifier}{' joint' if joint else ''}{_balanced(balance)}"
+    method = f"boundary {classifier}{' joint' if joint else ''}{_examples(annotations, balance)}"
     meta = _meta(model, space, annotations.eta, method, attribute, annotations.seeds)
     return Directions(normal.reshape(1, *shape), meta)
 
@@ -181,8 +182,9 @@ def _normal(plus: Tensor, minus: Tensor, classifier: str) -> Tensor:
     return normal * ((plus.mean(0) - minus.mean(0)) @ normal)
 
 
-def _balanced(balance: str | None) -> str:
-    return f", {balance} balanced" if balance else ""
+def _examples(annotations: Annotations, balance: str | None) -> str:
+    """How the examples were chosen; `DirectionsMeta.annotator` reads the end of it."""
+    return f"{f', {balance} balanced' if balance else ''}, annotated by {annotations.scorer}"
 
 
 def _meta(

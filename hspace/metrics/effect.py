@@ -30,6 +30,17 @@ class EffectMatrix:
     low: np.ndarray
     high: np.ndarray
 
+    def select(self, attributes: Sequence[str]) -> "EffectMatrix":
+        """The given columns, in the order given.
+
+        Raises:
+            InputError: If an attribute is unknown.
+        """
+        self._check_known(attributes)
+        columns = [self.attributes.index(name) for name in attributes]
+        arrays = {name: getattr(self, name)[:, columns] for name in ("effect", "low", "high")}
+        return EffectMatrix(tuple(attributes), self.edits, **arrays)
+
     def strongest(self, row: int) -> tuple[str, float]:
         """Attribute that edit `row` moves most, and its signed effect.
 
@@ -84,11 +95,14 @@ class EffectMatrix:
         """Sizes of all effects, (E, A), and of those on target, (E,)."""
         if len(targets) != len(self.edits):
             raise InputError(f"there must be one target for each of {len(self.edits)} edits, got {len(targets)}")
-        unknown = [target for target in targets if target not in self.attributes]
-        if unknown:
-            raise InputError(f"unknown attribute {unknown[0]!r}, choose from {', '.join(self.attributes)}")
+        self._check_known(targets)
         size = np.abs(self.effect)
         return size, size[np.arange(len(targets)), [self.attributes.index(target) for target in targets]]
+
+    def _check_known(self, attributes: Sequence[str]) -> None:
+        unknown = [name for name in attributes if name not in self.attributes]
+        if unknown:
+            raise InputError(f"unknown attribute {unknown[0]!r}, choose from {', '.join(self.attributes)}")
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON types; nan becomes None."""

@@ -57,7 +57,8 @@ def test_direction_is_the_mean_difference(
     assert (ours.directions[0] - expected).abs().max() < 1e-4 * expected.abs().max()
     ours.check(tiny_model)
     meta = ours.meta
-    assert (meta.method, meta.names, meta.unit, meta.space) == ("supervised", (attribute,), "difference", space)
+    assert (meta.names, meta.unit, meta.space) == ((attribute,), "difference", space)
+    assert meta.method == "supervised, annotated by colors" and meta.annotator == annotations.scorer
     assert meta.eta == tuple(ETA) and meta.seeds == tuple(range(48))
 
 
@@ -79,7 +80,7 @@ def test_balance_is_said(tiny_model: DiffusionModel, annotations: Annotations) -
     expected = (codes(tiny_model, examples.plus) - codes(tiny_model, examples.minus)).mean(0)
     ours = supervised(tiny_model, annotations, "light", k=8, balance="red")
     assert (ours.directions[0] - expected).abs().max() < 1e-4 * expected.abs().max()
-    assert ours.meta.method == "supervised, red balanced"
+    assert ours.meta.method == "supervised, red balanced, annotated by colors"
 
 
 @pytest.mark.parametrize("joint", [False, True])
@@ -100,7 +101,8 @@ def test_boundary_is_sklearns_normal_from_mean_to_mean(
         assert v @ normal / (v.norm() * normal.norm()) > 1 - 1e-3
         gap = (plus - minus)[:, step].flatten(1).mean(0)
         assert abs(float(v @ gap / v.square().sum()) - 1) < 1e-4
-    assert ours.meta.method == f"boundary {classifier}{joint * ' joint'}" and ours.meta.unit == "difference"
+    assert ours.meta.method == f"boundary {classifier}{joint * ' joint'}, annotated by colors"
+    assert ours.meta.unit == "difference"
 
 
 def test_boundary_in_x_T(tiny_model: DiffusionModel, annotations: Annotations) -> None:

@@ -1,0 +1,76 @@
+"""CLIP as a scorer without training: which of two prompts an image is nearer to."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hspace.scorers.networks import unit_norm
+from hspace.scorers.pretrained import Preprocessing, Pretrained, import_transformers, read_pretrained
+from hspace.types import Images, InputError, Scores
+
+PROMPTS = {
+    "smile": ("A smiling person", "A person"),
+    "glasses": ("A person wearing glasses", "A person"),
+    "age": ("An old person", "A young person"),
+    "gender": ("A man", "A woman"),
+    "hat": ("A person wearing a hat", "A person"),
+}
+"""Attribute to the prompt of having it and of not, as in table I of Haas et al. 2024."""
+
+
+class ClipScorer(Pretrained):
+    """Zero-shot scores of the paper's five attributes.
+
+    The score is the probability of the first of two prompts: a softmax over the two similarities with the model's own
+    temperature, in [0, 1]. The paper names the prompts but neither the model nor the formula.
+
+    Source: Radford et al. 2021 (arXiv 2103.00020); Haas et al. 2024, table I, for the prompts.
+    """
+
+    attributes: tuple[str, ...] = tuple(PROMPTS)
+    binary: tuple[bool, ...] = (True,) * len(PROMPTS)
+    prompts: Tensor
+
+    def __init__(self, model: str, network: Any, preprocessing: Preprocessing, prompts: Tensor) -> None:
+        super().__init__("clip", model, network, preprocessing)
+        # Unit vectors, (attributes, 2, dim).
+        self.register_buffer("prompts", prompts)
+
+    @torch.no_grad()
+    def forward(self, images: Images) -> Scores:
+        """Probabilities of images in [-1, 1], (batch, attributes), on the images' device."""
+        network = self.network
+        features = unit_norm(network.visual_projection(network.vision_model(self.pixels(images)).pooler_output))
+        logits = network.logit_scale.exp() * torch.einsum("bd,apd->bap", features, self.prompts)
+        return logits.softmax(dim=2)[..., 0].to(images.device)
+
+    def visible(self, scores: Scores) -> Tensor:
+        """Everything: CLIP does not say what an image hides."""
+        return torch.ones_like(scores, dtype=torch.bool)
+
+
+@torch.no_grad()
+def load_clip(model: str) -> ClipScorer:
+    """A CLIP model as a scorer.
+
+    Args:
+        model: Folder or hub id of a `CLIPModel` of transformers with its tokenizer.
+
+    Raises:
+        InputError: If transformers is not installed, or the model or its tokenizer cannot be read.
+    """
+    network, preprocessing = read_pretrained("CLIPModel", model)
+    try:
+        tokenizer = import_transformers(model).AutoTokenizer.from_pretrained(model)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"the tokenizer of {model} cannot be read: {reason}") from error
+    texts = [prompt for pair in PROMPTS.values() for prompt in pair]
+    tokens = tokenizer(texts, padding=True, return_tensors="pt")
+    # transformers makes an empty tokenizer where its files are missing.
+    if len(set(map(tuple, tokens.input_ids.tolist()))) < len(set(texts)):
+        raise InputError(f"the tokenizer of {model} does not tell the prompts apart: are its files there?")
+    pooled = network.text_model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
+    prompts = unit_norm(network.text_projection(pooled)).unflatten(0, (len(PROMPTS), 2))
+    return ClipScorer(model, network, preprocessing, prompts)

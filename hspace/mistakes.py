@@ -48,7 +48,8 @@ def _explain(error: Exception) -> str:
 
 def _unknown_choice(file: str, options: Iterable[str]) -> str:
     group, _, name = file.rpartition("/")
-    return unknown(group, name, options)
+    hint = "; pip install 'hspace[sweep]' brings joblib and submitit" if group == "hydra/launcher" else ""
+    return unknown(group, name, options) + hint
 
 
 def _unknown_key(key: str) -> str:

@@ -4,6 +4,7 @@ import csv
 import os
 import subprocess
 import sys
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,7 @@ def test_the_script_is_the_same_command(tmp_path: Path):
         (["name=${nothing}"], "nothing"),
         (["model=local"], "model.path is missing"),
         (["-m", "seed=0,1", "output_dir=x"], "hydra.sweep.dir"),
+        (["-m", "seed=0,1", "hydra/launcher=slurm"], "hspace[sweep]"),
     ],
 )
 def test_every_kind_of_mistake(
@@ -195,3 +197,18 @@ def test_a_sweep_skips_what_is_finished_and_one_failure_stops_no_other(
     ran.clear()
     assert main(["-m", "method=pca,randm"]) == 2
     assert not ran and "did you mean 'random'" in one_line(capsys.readouterr().err)
+
+
+def test_a_worker_that_dies_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def die(*arguments: object, **options: object) -> None:
+        raise BrokenExecutor("a process was terminated")
+
+    monkeypatch.setattr("hydra._internal.hydra.Hydra.multirun", die)
+    assert main(["-m", "seed=0,1"]) == 2
+    assert "a worker process died" in one_line(capsys.readouterr().err)
+
+
+def test_torchrun_starts_no_sweep(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["-m", "seed=0,1"]) == 2
+    assert "leave out -m" in one_line(capsys.readouterr().err)

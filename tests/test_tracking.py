@@ -6,18 +6,22 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import wandb.errors
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from hspace.config import Config, parse
-from hspace.files import package_path, sha256_file
+from hspace.files import package_path, sha256_file, write_json
+from hspace.gather import collected_table, read_folders
 from hspace.metrics.base import Interval
 from hspace.tables import Table
-from hspace.tracking import run_id, track
+from hspace.tracking import read_project, run_id, track
+from hspace.types import InputError
 
 
 @pytest.fixture
@@ -56,6 +60,7 @@ def test_an_offline_run_holds_config_metrics_table_image_and_artifact(cfg: Confi
         run.log_image("picture", image)
         run.log_artifact("directions-pca", "directions", [directions])
         run.log_artifact("report-pca", "report", [image])
+        run.use_files("found-before", "directions", [directions])
         run.summary({"effect": 1.25})
 
     assert capfd.readouterr() == ("", "")
@@ -68,6 +73,8 @@ def test_an_offline_run_holds_config_metrics_table_image_and_artifact(cfg: Confi
     artifacts = overview["config"]["artifacts"]
     assert set(artifacts) == {"directions-pca", "report-pca"}
     assert artifacts["directions-pca"]["files"][directions.name]["sha256"] == sha256_file(directions)
+
+    assert overview["config"]["inputs"]["found-before"]["files"] == artifacts["directions-pca"]["files"]
 
     records = [json.loads(line) for line in read_back(cfg.output_dir / "wandb").splitlines()]
     opened = next(record["run"] for record in records if record["type"] == "run")
@@ -134,3 +141,31 @@ def test_the_id_follows_configuration_and_folder_only(cfg: Config):
     assert run_id(cfg) == run_id(replace(cfg, batch_size=3))
     assert run_id(cfg) != run_id(replace(cfg, seed=1))
     assert run_id(cfg) != run_id(replace(cfg, output_dir=cfg.output_dir / "other"))
+
+
+class Server:
+    """In the place of `wandb.Api`: keeps what it was asked."""
+
+    def runs(self, path: str, filters: dict[str, str]) -> list[SimpleNamespace]:
+        self.asked = (path, filters)
+        return [SimpleNamespace(name=f"run-{i}", config={"seed": i}, summary={"mean/effect": i / 2}) for i in range(2)]
+
+
+def test_runs_on_the_server_become_the_same_table_as_folders(tmp_path: Path):
+    server = Server()
+    records = read_project("me/faces/study", server)
+    assert server.asked == ("me/faces", {"state": "finished", "group": "study"})
+    for record in records:
+        write_json(tmp_path / record.name / "run.json", {"config": record.config, "results": record.results})
+    assert collected_table(records) == collected_table(read_folders([tmp_path]))
+    with pytest.raises(InputError, match="ENTITY/PROJECT"):
+        read_project("faces", server)
+
+
+def test_a_server_that_cannot_be_asked_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    def refuse() -> None:
+        raise wandb.errors.UsageError("no API key\nconfigured")
+
+    monkeypatch.setattr("wandb.Api", refuse)
+    with pytest.raises(InputError, match="W&B project me/faces: no API key configured"):
+        read_project("me/faces")

@@ -16,14 +16,14 @@ from filelock import FileLock, Timeout
 
 from hspace import distributed, report, study
 from hspace.checkpoints import load_model
-from hspace.config import Config, check_attributes, config_sha256
+from hspace.config import SCORERS, Config, check_attributes, config_sha256
 from hspace.directions.base import Directions
 from hspace.discover import discover
 from hspace.evaluation import Evaluation
 from hspace.experiments.base import Lab
 from hspace.judging import edits_of, judge, name
 from hspace.latents import check_disjoint, seed_range
-from hspace.scorers.factory import load_identity, load_regions, load_scorer, place, same_network
+from hspace.scorers.factory import NOT_INDEPENDENT, load_identity, load_regions, load_scorer, place, same_network
 from hspace.shards import watched
 from hspace.tracking import Run, track
 from hspace.types import InputError, Scorer
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 REFERENCE_SAMPLES = 128
 """Unedited samples whose spread is the unit of effects."""
+LARGEST_PORTRAIT = 64
+"""Height of the largest images that the embedded scorers can be meant for; they read 32 x 32."""
 
 
 class Stopwatch:
@@ -78,6 +80,8 @@ def run(cfg: Config) -> Path:
     if given is not None:
         given.check(model)
     judge_name = judge_of(cfg, annotator, scorer, given)
+    if scorer.id in SCORERS and model.image_shape[1] > LARGEST_PORTRAIT:
+        log.warning("%s reads small portraits, which these images are not: set evaluation=clip", scorer.id)
     for network in (annotator, scorer, identity):
         place(network, model.device)
     if cfg.procedure != "edit":
@@ -162,7 +166,7 @@ def judge_of(cfg: Config, annotator: Scorer, judge: Scorer, given: Directions | 
             f"evaluation.judge is {judge.id}, which annotated for these directions and would grade its own choices: "
             "name another, or set evaluation.allow_same_scorer=true"
         )
-    return f"{judge.id} (NOT INDEPENDENT: also the annotator)"
+    return f"{judge.id} ({NOT_INDEPENDENT})"
 
 
 @contextmanager

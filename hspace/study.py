@@ -4,6 +4,7 @@ import json
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from hspace.experiments import (
 from hspace.experiments.base import Lab, Result
 from hspace.files import write_json
 from hspace.report import commit
+from hspace.scorers.factory import NOT_INDEPENDENT, same_network
 from hspace.tables import write_csv, write_markdown
 
 VERSION = 1
@@ -66,6 +68,8 @@ def run(lab: Lab) -> tuple[Result, dict[str, Any]]:
     """
     cfg, started = lab.cfg, time.perf_counter()
     result = EXPERIMENTS[cfg.procedure](lab)
+    if same_network(lab.annotator, lab.judge):
+        result = _marked(result, f"{lab.judge.id} ({NOT_INDEPENDENT})")
     return result, write(cfg, result, key=_key(cfg, lab.model), seconds=time.perf_counter() - started)
 
 
@@ -102,6 +106,15 @@ def write(cfg: Config, result: Result, *, key: str, seconds: float) -> dict[str,
     }
     write_json(record_path(cfg), record)
     return record
+
+
+def _marked(result: Result, judge: str) -> Result:
+    """The result, saying in its conclusion and in a column of each table that the judge was no independent one."""
+    tables = {
+        name: replace(table, columns=(*table.columns, "judge"), rows=tuple((*row, judge) for row in table.rows))
+        for name, table in result.tables.items()
+    }
+    return replace(result, tables=tables, conclusion=f"Judged by {judge}. {result.conclusion}")
 
 
 def _key(cfg: Config, model: DiffusionModel) -> str:

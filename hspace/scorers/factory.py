@@ -10,6 +10,9 @@ from hspace.scorers.hub import load_classifier, load_features, load_parser
 from hspace.scorers.pretrained import Pretrained
 from hspace.types import Embedder, InputError, RegionNetwork, Scorer
 
+NOT_INDEPENDENT = "NOT INDEPENDENT: also the annotator"
+"""What is written behind the name of a judge that chose what it judges."""
+
 
 def load_scorer(name: str) -> Scorer:
     """A scorer, ready to score.

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,13 @@ def edit_key(cfg: Config, model: DiffusionModel, directions: Directions) -> dict
 
 def network_key(network: Scorer | Embedder) -> dict[str, Any]:
     """What scores depend on: the network's id, and its weights where it is one of torch."""
-    return {"id": network.id, "weights": weights_sha256(network) if isinstance(network, torch.nn.Module) else None}
+    return {"id": network.id, "weights": _weights_sha256(network) if isinstance(network, torch.nn.Module) else None}
+
+
+@cache
+def _weights_sha256(network: torch.nn.Module) -> str:
+    """Once for each network: those that score are loaded once and never trained."""
+    return weights_sha256(network)
 
 
 def directions_sha256(directions: Directions) -> str:

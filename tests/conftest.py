@@ -15,8 +15,11 @@ from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
+from hydra import compose, initialize_config_dir
 
 from hspace.checkpoints import DiffusionModel, load_model
+from hspace.config import Config, parse
+from hspace.files import package_path
 
 
 def _make_unet(**options: Any) -> UNet2DModel:
@@ -119,3 +122,10 @@ def tiny_sd_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "sd"
     StableDiffusionPipeline(**parts, requires_safety_checker=False).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def default_config() -> Config:
+    """What `hspace` runs without a word."""
+    with initialize_config_dir(str(package_path("conf")), version_base="1.3"):
+        return parse(compose("config"))

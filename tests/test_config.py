@@ -13,7 +13,7 @@ from hspace.files import package_path
 from hspace.types import InputError
 
 CONF = package_path("conf")
-GROUPS = ("model", "dataset", "method", "edit", "evaluation", "tracking", "experiment", "debug")
+GROUPS = ("model", "dataset", "method", "edit", "evaluation", "tracking", "study", "experiment", "size", "debug")
 CHOICES = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
 # Choices that leave a value to the user.
 COMPLETED = {"model=local": "model.path=x", "model=hub": "model.path=x", "method=file": "method.path=x"}

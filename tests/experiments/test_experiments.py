@@ -1,0 +1,75 @@
+"""The experiments on the embedded model at sizes that end soon: every one writes what a report needs."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from hspace.cli import main
+from hspace.config import PROCEDURES
+from hspace.files import package_path
+from hspace.study import EXPERIMENTS
+from scripts import reproduce
+
+SMALL = [
+    "study.index=24", "study.examples=3", "evaluation.num_samples=6", "evaluation.bootstrap=100",
+    "diffusion.num_steps=4", "method.num_samples=12", "method.k=3", "tracking=none", "batch_size=64", "device=cpu",
+]  # fmt: skip
+QUICK = ("fig2", "fig5", "fig6")
+"""Those without a calibration."""
+OTHERS = tuple(name for name in EXPERIMENTS if name not in (*QUICK, "fig18"))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def check(name: str, folder: Path, cache: Path) -> None:
+    words = [f"experiment={name}", *SMALL, f"output_dir={folder}", f"cache_dir={cache}"]
+    assert main(words) == 0
+    record = json.loads((folder / "result.json").read_text())
+    assert record["id"] == name and record["title"] and record["conclusion"].endswith(".")
+    assert record["figures"] and all((folder / path).is_file() for path in record["figures"].values())
+    assert record["tables"] and all((folder / "tables" / f"{table}.csv").is_file() for table in record["tables"])
+    written = (folder / "result.json").stat().st_mtime_ns
+    assert main(words) == 0
+    assert (folder / "result.json").stat().st_mtime_ns == written, "a second run uses the first one's record"
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_an_experiment_runs_and_is_used_again(name: str, tmp_path: Path, cache: Path) -> None:
+    check(name, tmp_path / name, cache)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_longer_experiment_runs_and_is_used_again(name: str, tmp_path: Path, cache: Path) -> None:
+    check(name, tmp_path / name, cache)
+
+
+def test_every_experiment_has_its_configuration() -> None:
+    assert set(PROCEDURES) == {"edit", *EXPERIMENTS}
+    with initialize_config_dir(str(package_path("conf")), version_base="1.3"):
+        for name in EXPERIMENTS:
+            assert compose("config", overrides=[f"experiment={name}"]).procedure == name
+
+
+def test_reproduce_writes_a_report(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["fig2", *SMALL, f"cache_dir={cache}", "--output", str(tmp_path)]
+    assert reproduce.main(words) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "report.html")
+    assert "Swapping h" in (tmp_path / "report.md").read_text()
+    assert "carried" in json.loads((tmp_path / "fig2.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"), [(["fig99"], "no experiment fig99"), (["fig2", "nonsense=1"], "nonsense")]
+)
+def test_reproduce_says_in_one_line_what_is_wrong(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert reproduce.main([*words, "--output", str(tmp_path)]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error and "\n" not in error

@@ -1,0 +1,70 @@
+"""Table I from scores that are known exactly, and its way through a file and back."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hspace.config import Config
+from hspace.experiments import table1
+from hspace.experiments.table1 import KINDS, Scores
+from hspace.tables import write_csv
+
+NAMES = ("smile", "hat")
+
+
+def known_scores(effects: dict[str, list[list[float]]]) -> Scores:
+    """Two repeats of three samples with a spread of exactly 2 in both columns; edit j adds row j of `effects` of it."""
+    column = torch.tensor([-1.0, 0.0, 1.0, -1.0, 0.0, 1.0])
+    column = column / column.std() * 2
+    original = torch.stack([column, -column], dim=1).reshape(2, 3, 2)
+    added = {kind: 2 * torch.tensor(rows)[None, :, None] for kind, rows in effects.items()}
+    edited = {kind: original[:, None] + each for kind, each in added.items()}
+    return Scores(NAMES, original, edited, 10, {kind: (1.0, 2.0) for kind in KINDS})
+
+
+@pytest.fixture
+def scores() -> Scores:
+    return known_scores(
+        {
+            "original": [[0.5, 1.0], [0.25, 0.75]],
+            "disentangled": [[0.5, -0.1], [0.0, 1.0]],
+            "equal_strength": [[0.25, 0.0], [0.0, 0.5]],
+        }
+    )
+
+
+@pytest.fixture
+def config(default_config: Config, tmp_path: Path) -> Config:
+    return replace(default_config, output_dir=tmp_path)
+
+
+def test_effects_are_signed_and_in_sd_of_the_unedited_samples(config: Config, scores: Scores) -> None:
+    findings = table1.tabulate(config, scores).findings
+    assert np.array(findings["original"]) == pytest.approx(np.array([[0.5, 1.0], [0.25, 0.75]]))
+    assert findings["disentangled"][0] == pytest.approx([0.5, -0.1])
+    assert findings["equal_strength"]["disentangled"][1] == pytest.approx([0.0, 0.5])
+    assert findings["original_sd"][0] == pytest.approx([0.0, 0.0], abs=1e-6), "both repeats have the same effects"
+    assert (findings["samples"], findings["seeds"], findings["num_steps"]) == (3, 2, 10)
+
+
+def test_the_intended_attribute_and_selectivity(config: Config, scores: Scores) -> None:
+    result = table1.tabulate(config, scores)
+    assert result.findings["strongest"] == {"original": 1, "disentangled": 2, "equal_strength": 2}
+    assert result.findings["selectivity"]["original"] == pytest.approx([1 / 3, 0.75])
+    assert result.findings["selectivity"]["disentangled"] == pytest.approx([0.5 / 0.6, 1.0])
+    assert "1 of 2 rows before and 2 of 2 after" in result.conclusion
+    assert all(path.is_file() for path in result.figures.values())
+
+
+def test_the_table_comes_back_from_its_scores(config: Config, scores: Scores, tmp_path: Path) -> None:
+    path = write_csv(table1.samples_table(scores), tmp_path / "scores.csv")
+    with path.open() as file:
+        again = table1.from_samples(list(csv.DictReader(file)), NAMES, 10)
+    assert torch.allclose(again.original, scores.original, atol=1e-4)
+    for kind in KINDS:
+        assert torch.allclose(again.edited[kind], scores.edited[kind], atol=1e-4), kind
+    assert again.strengths == scores.strengths

@@ -102,7 +102,8 @@ def write(cfg: Config, result: Result, *, key: str, seconds: float) -> dict[str,
         "machine": platform.machine(),
         "commit": commit(),
         "key": key,
-        "config": to_dict(cfg),
+        # Not where it lies, which is different for everyone.
+        "config": {name: value for name, value in to_dict(cfg).items() if name not in ("output_dir", "cache_dir")},
     }
     write_json(record_path(cfg), record)
     return record

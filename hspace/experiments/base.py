@@ -28,9 +28,11 @@ from hspace.stages import keep, network_key, sampler_key
 from hspace.tables import Table
 from hspace.types import Embedder, RegionNetwork, Scorer
 
-REFERENCE_SAMPLES = 256
+REFERENCE_SAMPLES = 192
 """Unedited evaluation samples whose spread is the unit of the judge's effects; a rare attribute has none over few."""
-CALIBRATION_SAMPLES = 32
+TOLERANCE = 0.1
+"""How near to its target an effect is near enough, in fractions of it: few samples know a share no better."""
+CALIBRATION_SAMPLES = 24
 """Calibration samples on which strengths, signs and components are chosen."""
 SHOWN = 4
 """Edited samples whose images are kept for figures."""
@@ -112,7 +114,7 @@ class Lab:
             found = calibrate(
                 self.model, directions, component, attribute, self.annotator, target=target, seeds=seeds,
                 unit=self.unit(self.annotator), eta=diffusion.eta, injection=diffusion.injection,
-                batch_size=self.cfg.batch_size,
+                batch_size=self.cfg.batch_size, tolerance=TOLERANCE,
             )  # fmt: skip
             write_json(folder / "calibration.json", asdict(found))
 

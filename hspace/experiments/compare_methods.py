@@ -13,7 +13,7 @@ from hspace.metrics.base import Interval
 from hspace.readings import Readings, bootstrap_weights, bootstrapped, finite
 from hspace.tables import Table, format_number
 
-SHARES = (0.25, 0.5, 0.75, 1.0, 1.5)
+SHARES = (0.5, 1.0, 1.5)
 """Strengths at which the judge reads, in calibrated strengths."""
 SCREENED = {"PCA": 2.0, "local PCA": 2.0, "Jacobian": 30.0, "random": 2.0}
 """Strength, in its own unit, at which each method without labels has its direction for an attribute picked."""

@@ -19,7 +19,7 @@ from hspace.readings import chosen, finite
 from hspace.tables import Table, format_number
 from hspace.types import InputError
 
-PEOPLE = 100
+PEOPLE, SHOWN = 60, 3
 NEUTRAL = {"smile": 0.0, "mouth": 0.0, "eyes": 0.5, "brow": 0.0}
 EXPRESSIONS = {
     "happiness": {"smile": 1.0, "mouth": 0.5},
@@ -69,10 +69,10 @@ def run(lab: Lab) -> Result:
         f"{format_number(min(agreement))} to {format_number(max(agreement))} (median "
         f"{format_number(float(np.median(agreement)))}) at strength {strength:g}."
     )
-    pictures = torch.cat([pictures[:4] for pictures in images.values()])
-    titles = [name for name, found in images.items() for _ in found[:4]]
+    pictures = torch.stack([pictures[:SHOWN] for pictures in images.values()], dim=1).flatten(0, 1)
+    titles = [*images] * (len(pictures) // len(images))
     figures = {
-        "The real images: four people, every expression": grid_figure(pictures, 8, lab.figures / "real.png", titles),
+        "The real images: a row for each person": grid_figure(pictures, len(images), lab.figures / "real.png", titles),
         "One generated sample along each expression": sweep.strip(
             "Expressions of real images", lab.figures / "expressions.png"
         ),

@@ -7,7 +7,6 @@ from torch import Tensor
 from hspace.editing import apply_offsets
 from hspace.experiments.base import Lab, Result
 from hspace.figures import strip_figure
-from hspace.masks import region_mask
 from hspace.metrics.base import Interval
 from hspace.readings import mean_interval
 from hspace.sampling import sample
@@ -29,8 +28,10 @@ def run(lab: Lab) -> Result:
     rows, strips, labels = [], [], []
     image = sample(lab.model, lab.model.latents([0]), eta=lab.cfg.diffusion.eta).x_0.cpu()
     steps = (len(lab.model.schedule.timesteps) // 2,)
-    for region in REGIONS:
-        inside = region_mask(region, image, lab.regions, (image.shape[-2], image.shape[-1]))
+    found_regions = {name: mask[0] for name, mask in lab.regions(image).items() if name in REGIONS and mask.any()}
+    if not found_regions:
+        raise InputError(f"fig6 needs a sample that shows {' or '.join(REGIONS)}, and sample 0 shows none of them")
+    for region, inside in found_regions.items():
         for outside in (None, "nullspace"):
             found = lab.discover(name="jacobian", k=DIRECTIONS, sample=0, steps=steps, mask=region, outside=outside)
             for j in range(DIRECTIONS):

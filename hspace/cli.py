@@ -122,7 +122,7 @@ def _list(words: list[str]) -> int:
     for topic in words or topics:
         print(f"{topic}:")
         for name, meaning in _attributes() if topic == "attributes" else _choices(LISTS[topic]):
-            print(f"  {name:<14}{meaning}")
+            print(f"  {name:<17}{meaning}")
     return 0
 
 

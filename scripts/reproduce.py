@@ -73,9 +73,8 @@ def table_from_results(output: Path) -> Chapter:
 
 def publish_results(chapters: list[Chapter], output: Path) -> None:
     """Copies the report to docs/results, with Table I's scores compressed."""
-    publish(
-        chapters, output, RESULTS, "Full sizes on the embedded model; made by `scripts/reproduce.py all --publish`."
-    )
+    note = "Full sizes on the embedded model; made by `python scripts/reproduce.py … --publish`."
+    publish(chapters, output, RESULTS, note)
     scores = output / "table1" / "samples" / "scores.csv"
     if scores.exists():
         # Without a time, so that equal scores are equal bytes.

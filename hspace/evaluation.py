@@ -4,9 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -90,8 +88,7 @@ class Evaluation:
 
     def save(self, path: Path) -> None:
         """Write everything as JSON, atomically; null stands for a number that does not exist."""
-        effects = [{name: _plain(value) for name, value in vars(matrix).items()} for matrix in self.effects]
-        write_json(path, {**vars(self), "effects": effects})
+        write_json(path, {**vars(self), "effects": [matrix.to_dict() for matrix in self.effects]})
 
     @classmethod
     def load(cls, path: Path) -> "Evaluation":
@@ -106,7 +103,7 @@ class Evaluation:
                 scorer=values["scorer"],
                 targets=tuple(target and (target[0], target[1]) for target in values["targets"]),
                 strengths=tuple(values["strengths"]),
-                effects=tuple(_matrix(matrix) for matrix in values["effects"]),
+                effects=tuple(map(EffectMatrix.from_dict, values["effects"])),
                 accuracy=tuple(tuple(cell and Interval(*cell) for cell in row) for row in values["accuracy"]),
                 identity=tuple(tuple(Interval(*cell) for cell in row) for row in values["identity"]),
             )
@@ -243,18 +240,6 @@ def evaluate(
 def score(network: Scorer | Embedder, images: Images, batch_size: int = 256) -> Tensor:
     """Scores or embeddings of many images, in batches."""
     return torch.cat([network(batch) for batch in images.split(batch_size)])
-
-
-def _plain(value: Any) -> Any:
-    """An effect matrix's field as JSON values."""
-    if not isinstance(value, np.ndarray):
-        return value
-    return [[None if np.isnan(number) else number for number in row] for row in value.tolist()]
-
-
-def _matrix(values: dict[str, Any]) -> EffectMatrix:
-    numbers = {name: np.array(values[name], dtype=np.float64) for name in ("effect", "low", "high")}
-    return EffectMatrix(tuple(values["attributes"]), tuple(values["edits"]), **numbers)
 
 
 def _unit(scorer: Scorer, edits: Edits) -> Tensor:

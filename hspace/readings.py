@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from hspace.figures import strip_figure
-from hspace.metrics.base import Z_95, Interval
+from hspace.metrics import base
+from hspace.metrics.base import Interval
 from hspace.metrics.effect import EffectMatrix, effect_matrix
 from hspace.types import Scorer
 
@@ -122,9 +123,10 @@ def bootstrapped(readings: Readings, bootstrap: int, seed: int) -> np.ndarray:
 
 def mean_interval(values: np.ndarray) -> Interval:
     """Mean of independent values, (n,), with its 95% normal interval; no width for a single one."""
-    half = Z_95 * float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
-    mean = float(values.mean())
-    return Interval(mean, mean - half, mean + half)
+    values = values.astype(np.float64)
+    if len(values) == 1:
+        return Interval(*[float(values[0])] * 3)
+    return base.mean_interval(len(values), float(values.sum()), float((values**2).sum()))
 
 
 def finite(values: Any) -> Any:

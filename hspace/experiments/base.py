@@ -183,10 +183,10 @@ class Lab:
         )  # fmt: skip
 
     def _read(self, edits: Mapping[str, Tensor], seeds: tuple[int, ...], scorer: Scorer) -> dict[str, Tensor]:
-        """The tensors of `Readings`; as many samples at a time as make a batch with all their edits."""
-        parts, per_pass = [], max(self.cfg.batch_size // max(len(edits), 1), 1)
-        for start in range(0, len(seeds), per_pass):
-            images = self._images(edits, seeds[start : start + per_pass])
+        """The tensors of `Readings`; as many samples at a time, with all their edits, as make a batch."""
+        parts = []
+        for start in range(0, len(seeds), self.cfg.batch_size):
+            images = self._images(edits, seeds[start : start + self.cfg.batch_size])
             rows = images.flatten(0, 1)
             scores, people = (
                 score(network, rows).unflatten(0, images.shape[:2]) for network in (scorer, self.identity)

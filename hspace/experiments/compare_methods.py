@@ -10,7 +10,7 @@ from hspace.directions.disentangle import disentangle
 from hspace.experiments.base import Lab, Result
 from hspace.figures import curve_figure
 from hspace.metrics.base import Interval
-from hspace.readings import Readings, bootstrap_weights, bootstrapped, finite
+from hspace.readings import Readings, bootstrap_weights, bootstrapped, finite, mean_interval
 from hspace.tables import Table, format_number
 
 SHARES = (0.5, 1.0, 1.5)
@@ -159,14 +159,6 @@ def _curve(found: list[Candidate], readings: Readings, effects: np.ndarray, row_
     for share in SHARES:
         rows = [row_of(j, share) for j in ours]
         columns = [readings.scorer.attributes.index(found[j].attribute) for j in ours]
-        values = readings.cosine[rows].mean(0)
-        half = 1.96 * float(values.std()) / len(values) ** 0.5
-        points.append(
-            [
-                float(effects[rows, columns].mean()),
-                float(values.mean()),
-                float(values.mean()) - half,
-                float(values.mean()) + half,
-            ]
-        )
+        identity = mean_interval(readings.cosine[rows].mean(0).numpy())
+        points.append([float(effects[rows, columns].mean()), *identity])
     return [list(column) for column in zip(*points, strict=True)]

@@ -14,6 +14,7 @@ from hspace.directions.disentangle import disentangle
 from hspace.experiments.base import Lab, Result
 from hspace.figures import effect_heatmap
 from hspace.metrics.effect import EffectMatrix, effect_matrix
+from hspace.metrics.repeats import over_seeds
 from hspace.readings import effect_of, finite
 from hspace.tables import Cell, Table, format_number
 
@@ -88,11 +89,9 @@ def tabulate(cfg: Config, scores: Scores) -> Result:
 
     repeats = range(len(scores.original))
     whole = {kind: effects(kind, None) for kind in KINDS}
-    each = {kind: np.stack([effects(kind, repeat).effect for repeat in repeats]) for kind in KINDS}
-    spread = {
-        kind: values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros_like(values[0])
-        for kind, values in each.items()
-    }
+    each = {kind: [effects(kind, repeat) for repeat in repeats] for kind in KINDS}
+    # A single repeat has no spread.
+    spread = {kind: over_seeds(found).sd if len(found) > 1 else 0 * found[0].effect for kind, found in each.items()}
     selectivity = {kind: matrix.selectivity(scores.attributes) for kind, matrix in whole.items()}
     strongest = {kind: _strongest(matrix) for kind, matrix in whole.items()}
     count = len(scores.attributes)

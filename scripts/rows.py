@@ -137,7 +137,7 @@ def _operations(model: DiffusionModel) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class OneStep:
-    """One sample, noised to the middle step's level, where `method=jacobian` searches unless told otherwise."""
+    """One sample, noised to the last step's level, for the Jacobian rows: the step that takes most products."""
 
     model: DiffusionModel
     t: int
@@ -147,8 +147,7 @@ class OneStep:
     @classmethod
     def of(cls, model: DiffusionModel) -> "OneStep":
         """Seed 0, with K reference vectors of a tenth of the usual residual."""
-        latents, timesteps = model.latents([0]), model.schedule.timesteps
-        t = timesteps[len(timesteps) // 2]
+        latents, t = model.latents([0]), model.schedule.timesteps[-1]
         x_t = model.schedule.add_noise(sample(model, latents).x_0, latents.z[:, 0], t)
         return cls(model, t, x_t, top_triplets(_operator(model, x_t, t), K, tolerance=1e-5).v)
 

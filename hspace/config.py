@@ -229,7 +229,9 @@ class Config:
         seed: Of random directions and the bootstrap; samples have seeds of their own.
         device: Where the network runs; auto takes the best there is.
         dtype: The network's.
-        batch_size: Images per pass of the network.
+        batch_size: Images per pass of the network; 0 is as many as the memory holds.
+        memory_gib: What the model and its passes may take where batch_size is 0, and PCA in any case; null is half of
+            what is free, and for PCA no limit.
         output_dir: Where results go.
         cache_dir: Where recorded h and directions are kept for other runs.
     """
@@ -239,7 +241,8 @@ class Config:
     seed: Annotated[int, whole(0, 2**63 - 1)]
     device: Annotated[str, choice("auto", "cpu", "cuda", "mps")]
     dtype: Annotated[str, choice("float32", "float64", "float16", "bfloat16")]
-    batch_size: Annotated[int, whole(1)]
+    batch_size: Annotated[int, whole(0)]
+    memory_gib: Annotated[float | None, optional(number(0))]
     output_dir: Annotated[Path, filepath]
     cache_dir: Annotated[Path, filepath]
     model: ModelConfig
@@ -306,9 +309,9 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def config_sha256(config: Config) -> str:
-    """Identifies what determines the results: everything but folders, device, batch size and tracking."""
+    """Identifies what determines the results: everything but folders, device, batch size, memory and tracking."""
     values = to_dict(config)
-    for key in ("output_dir", "cache_dir", "device", "batch_size", "tracking"):
+    for key in ("output_dir", "cache_dir", "device", "batch_size", "memory_gib", "tracking"):
         del values[key]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

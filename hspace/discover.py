@@ -58,7 +58,7 @@ def _found(cfg: Config, model: DiffusionModel, annotator: Scorer) -> Directions:
 
 
 def _find_pca(cfg: Config, model: DiffusionModel, annotator: Scorer, mask: Mask | None) -> Directions:
-    return pca(_recorded(cfg, model), model, k=_k(cfg), joint=bool(cfg.method.joint))
+    return pca(_recorded(cfg, model), model, k=_k(cfg), joint=bool(cfg.method.joint), memory=_memory(cfg))
 
 
 def _find_local_pca(cfg: Config, model: DiffusionModel, annotator: Scorer, mask: Mask | None) -> Directions:
@@ -70,7 +70,8 @@ def _find_local_pca(cfg: Config, model: DiffusionModel, annotator: Scorer, mask:
         )  # fmt: skip
 
     key = {"sample": cfg.method.sample, "num_samples": cfg.method.num_samples, **sampler_key(cfg, model)}
-    return pca(Recorded.load(keep_part(cfg, "collect", key, _num_samples(cfg), build) / "h.npy"), model, k=_k(cfg))
+    recorded = Recorded.load(keep_part(cfg, "collect", key, _num_samples(cfg), build) / "h.npy")
+    return pca(recorded, model, k=_k(cfg), memory=_memory(cfg))
 
 
 def _find_random(cfg: Config, model: DiffusionModel, annotator: Scorer, mask: Mask | None) -> Directions:
@@ -152,6 +153,10 @@ def _mask(cfg: Config, model: DiffusionModel) -> Mask | None:
         )
     image = sample(model, model.latents([_sample(cfg)]), eta=cfg.diffusion.eta).x_0
     return make_mask(region, size, image=image, network=load_regions(cfg.evaluation.regions))
+
+
+def _memory(cfg: Config) -> int | None:
+    return None if cfg.memory_gib is None else int(cfg.memory_gib * 2**30)
 
 
 def _k(cfg: Config) -> int:

@@ -23,6 +23,7 @@ from hspace.evaluation import Evaluation
 from hspace.experiments.base import Lab
 from hspace.judging import edits_of, judge, name
 from hspace.latents import check_disjoint, seed_range
+from hspace.memory import fitted
 from hspace.scorers.factory import NOT_INDEPENDENT, load_identity, load_regions, load_scorer, place, same_network
 from hspace.shards import watched
 from hspace.tracking import Run, track
@@ -76,6 +77,7 @@ def run(cfg: Config) -> Path:
         cfg.model.path, h_space=cfg.model.h_space, num_steps=cfg.diffusion.num_steps, spacing=cfg.diffusion.spacing,
         device=cfg.device, dtype=cfg.dtype, prompt=cfg.model.prompt or "", guidance=cfg.model.guidance,
     )  # fmt: skip
+    cfg = fitted(cfg, model)
     given = Directions.load(cfg.method.path) if cfg.method.path else None
     if given is not None:
         given.check(model)

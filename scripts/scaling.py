@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,7 +84,7 @@ def product_rate() -> dict[str, float]:
     """GB/s of h that one pass of PCA goes through, from memory."""
     features = np.random.default_rng(0).standard_normal((1, MEASURED_ROWS, DIM), dtype=np.float32)
     block = torch.randn(DIM, COMPONENTS + 8, dtype=torch.float64)
-    once = seconds(lambda: pca._covariance_product(features, torch.zeros(DIM), block), 3)
+    once = seconds(lambda: pca._covariance_product(features, torch.zeros(DIM), block, pca.CHUNK_BYTES), 3)
     return {"pass of PCA over h, GB/s": features.nbytes / 1e9 / once}
 
 
@@ -91,7 +92,7 @@ def passes(features: np.ndarray) -> float:
     """Passes over h that PCA takes at a step, the mean and the projections among them."""
     product, count = pca._covariance_product, 0
 
-    def counted(*arguments: torch.Tensor) -> torch.Tensor:
+    def counted(*arguments: Any) -> torch.Tensor:
         nonlocal count
         count += 1
         return product(*arguments)  # pyright: ignore[reportArgumentType]

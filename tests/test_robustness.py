@@ -5,6 +5,8 @@ import json
 import logging
 import pickle
 import random
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -143,13 +145,13 @@ def test_two_hundred_malformed_configurations_are_parsed_or_refused() -> None:
     assert refused > 140
 
 
-@pytest.mark.parametrize(
-    "word",
-    [
-        "edit.strengths=[1e999]", "edit.strengths={a:1}", "+edit.more=1", "~edit.strengths", "seed=${oc.env:NOTHING}",
-        "method={name:pca,k:[1]}", "model.path=[1]", "name='a/../../b'", "diffusion.eta=[1,[2]]", "tracking.tags=x",
-    ],
-)  # fmt: skip
+MALFORMED = [
+    "edit.strengths=[1e999]", "edit.strengths={a:1}", "+edit.more=1", "~edit.strengths", "seed=${oc.env:NOTHING}",
+    "method={name:pca,k:[1]}", "model.path=[1]", "name='a/../../b'", "diffusion.eta=[1,[2]]", "tracking.tags=x",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("word", MALFORMED)
 def test_malformed_configurations_are_one_line_on_the_command_line(
     word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,6 +160,31 @@ def test_malformed_configurations_are_one_line_on_the_command_line(
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("hspace: error: ") and err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_the_installed_command_refuses_ten_of_each_in_one_line(
+    directions: Directions, tiny_pipeline_dir: Path, tmp_path: Path
+) -> None:
+    canary, draw, folder = tmp_path / "canary", random.Random(2), tmp_path / "run"
+    folder.mkdir()
+    directions.save(tmp_path / "whole.safetensors")
+    whole = (tmp_path / "whole.safetensors").read_bytes()
+    mistakes = [[word] for word in MALFORMED]
+    while len(mistakes) < 20:
+        path = tmp_path / f"{len(mistakes)}.safetensors"
+        path.write_bytes(mutated(whole, draw, canary))
+        try:
+            Directions.load(path)
+        except InputError:
+            known = [f"model.path={tiny_pipeline_dir}", "diffusion.num_steps=3", "device=cpu"]
+            mistakes.append([*known, "method=file", f"method.path={path}"])
+    command = Path(sys.executable).with_name("hspace")
+    for words in mistakes:
+        done = subprocess.run([command, *words], cwd=folder, capture_output=True, text=True, timeout=300)
+        assert (done.returncode, done.stdout) == (2, ""), words
+        assert done.stderr.startswith("hspace: error: ") and done.stderr.count("\n") == 1, done.stderr
+    assert not canary.exists() and not list(folder.iterdir())
 
 
 def test_what_does_not_fit_the_memory_is_halved(

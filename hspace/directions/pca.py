@@ -2,7 +2,7 @@
 
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,10 +17,10 @@ from hspace.types import InputError
 
 logger = logging.getLogger(__name__)
 
-GRAM_LIMIT = 4000
-"""Most samples for the exact solver: a Gram matrix of 128 MB."""
+GRAM_LIMIT, GRAM_BYTES = 4000, 20
+"""Most samples for the exact solver, a Gram matrix of 128 MB; bytes for each of its entries, see `gram_pca`."""
 CHUNK_BYTES = 64 * 2**20
-"""Size of the one piece of h that is in memory."""
+"""Size of the one piece of h that is in memory, if no limit asks for less."""
 RESIDUAL = 1e-4
 """Block Krylov stops when |C v - λ v| is below this share of λ, for every component."""
 BROKEN = 0.3
@@ -50,7 +50,9 @@ class StepPCA:
         return replace(self, components=self.components * signs[:, None], projections=self.projections * signs)
 
 
-def pca(recorded: Recorded, model: DiffusionModel, *, k: int, joint: bool = False) -> Directions:
+def pca(
+    recorded: Recorded, model: DiffusionModel, *, k: int, joint: bool = False, memory: int | None = None
+) -> Directions:
     """Principal components of h_t at every step; direction j is the j-th component of all steps.
 
     Of a recording around one sample (`collect_around`) they are that sample's own, local ones.
@@ -68,6 +70,8 @@ def pca(recorded: Recorded, model: DiffusionModel, *, k: int, joint: bool = Fals
         k: Number of components, at most n - 1 and d.
         joint: Whether to take the components of the concatenated trajectory h_{T:1} instead. A standard deviation is
             then the whole trajectory's, steps share it as they vary, and there is no correlation to report.
+        memory: Bytes that a step may take; chunks, and where it must be the solver, are chosen by it. None: 64 MB and
+            what the solvers say.
 
     Returns:
         k directions of unit "std". A component whose |correlation| falls under .3 is reported.
@@ -80,9 +84,9 @@ def pca(recorded: Recorded, model: DiffusionModel, *, k: int, joint: bool = Fals
     recorded_seeds = tuple(itertools.chain(*distributed.gathered(recorded.seeds)))
     _check(recorded, model, k, len(recorded_seeds))
     features = recorded.open()
-    solve = gram_pca if distributed.world() == 1 and features.shape[1] <= GRAM_LIMIT else krylov_pca
+    solve, chunk = _solver(features.shape[1], memory)
     parts = [features] if joint else [features[i : i + 1] for i in range(len(features))]
-    solved = list(_aligned(solve(part, k) for part in parts))
+    solved = list(_aligned(solve(part, k, chunk) for part in parts))
     solutions = [solution for solution, _ in solved]
     components = torch.stack([solution.components for solution in solutions], dim=1)
     variance = torch.stack([solution.explained_variance for solution in solutions], dim=1).float()
@@ -112,18 +116,26 @@ def broken_components(directions: Directions) -> list[int]:
     return torch.nonzero((directions.correlation < BROKEN).any(dim=1)).flatten().tolist()
 
 
-def gram_pca(features: np.ndarray, k: int) -> StepPCA:
+def _solver(n: int, memory: int | None) -> tuple[Callable[[np.ndarray, int, int], StepPCA], int]:
+    """The solver for n samples, and the bytes of its chunks."""
+    chunk = CHUNK_BYTES if memory is None else min(CHUNK_BYTES, memory // 4)
+    fits = memory is None or GRAM_BYTES * n**2 + chunk <= memory
+    return (gram_pca if distributed.world() == 1 and n <= GRAM_LIMIT and fits else krylov_pca), chunk
+
+
+def gram_pca(features: np.ndarray, k: int, chunk: int = CHUNK_BYTES) -> StepPCA:
     """Exact PCA from the Gram matrix of the centred samples: fp32 products, float64 sums and eigenvectors.
 
-    Memory: 20 n² bytes (Gram matrix, its last product, its eigenvectors) + one chunk of 64 MB + 8 k d; time O(n² d).
+    Memory: 20 n² bytes (Gram matrix, its last product, its eigenvectors) + one chunk + 8 k d; time O(n² d).
 
     Args:
         features: (steps, n, d) float32, may be a memory map; the steps of a sample are one vector of steps · d.
         k: Number of components.
+        chunk: Bytes of the piece of h that is in memory.
     """
     n, d = _matrix_shape(features)
     gram, mean = torch.zeros(n, n, dtype=torch.float64), torch.empty(d)
-    for columns, centre, centred in _centred_columns(features):
+    for columns, centre, centred in _centred_columns(features, chunk):
         mean[columns] = centre
         gram += centred @ centred.T
     values, vectors = torch.linalg.eigh(gram)
@@ -131,40 +143,41 @@ def gram_pca(features: np.ndarray, k: int) -> StepPCA:
     _check_rank(values)
     projections = vectors * values.sqrt()
     components = torch.empty(d, k)
-    for columns, _, centred in _centred_columns(features):
+    for columns, _, centred in _centred_columns(features, chunk):
         components[columns] = centred.T @ (vectors / values.sqrt()).float()
     return StepPCA(mean, _orthonormal(components).T, values / (n - 1), projections, torch.zeros_like(values))
 
 
-def krylov_pca(features: np.ndarray, k: int) -> StepPCA:
+def krylov_pca(features: np.ndarray, k: int, chunk: int = CHUNK_BYTES) -> StepPCA:
     """PCA by block Krylov: products of the centred X and X^T with blocks, full reorthogonalisation, to RESIDUAL.
 
     Of several processes each has its own samples, and only means, products and projections are exchanged.
 
-    Memory: 24 d m bytes for a basis of m vectors (k + 8 more with every pass over the data) + one chunk of 64 MB.
+    Memory: 24 d m bytes for a basis of m vectors (k + 8 more with every pass over the data) + one chunk.
 
     Args:
         features: (steps, n, d) float32, may be a memory map; the steps of a sample are one vector of steps · d. Of
             several processes the process's own samples.
         k: Number of components.
+        chunk: Bytes of the piece of h that is in memory.
 
     Source: Musco & Musco 2015 (arXiv 1504.05477), algorithm 2.
     """
     _, d = _matrix_shape(features)
-    mean = _mean(features)
+    mean = _mean(features, chunk)
     start = torch.randn(d, min(k + 8, d), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     basis = _orthonormal(start)
-    images = block = _covariance_product(features, mean, basis)
+    images = block = _covariance_product(features, mean, basis, chunk)
     while True:
         values, components, residuals = _ritz(basis, images, k)
         if bool((residuals <= RESIDUAL).all()) or basis.shape[1] == d:
             break
         new = _orthonormal_to(basis, block[:, : d - basis.shape[1]])
-        block = _covariance_product(features, mean, new)
+        block = _covariance_product(features, mean, new, chunk)
         basis, images = torch.cat([basis, new], dim=1), torch.cat([images, block], dim=1)
     _check_rank(values)
     components = components.float()
-    projections = torch.cat([(rows @ components).double() for rows in _centred_rows(features, mean)])
+    projections = torch.cat([(rows @ components).double() for rows in _centred_rows(features, mean, chunk)])
     projections = torch.cat(distributed.gathered(projections))
     return StepPCA(mean, components.T, values, projections, residuals)
 
@@ -180,10 +193,10 @@ def _ritz(basis: Tensor, images: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor
     return values, components, residuals / values.clamp(min=float(1e-3 * values[0]))
 
 
-def _covariance_product(features: np.ndarray, mean: Tensor, block: Tensor) -> Tensor:
+def _covariance_product(features: np.ndarray, mean: Tensor, block: Tensor, chunk: int) -> Tensor:
     """C @ block = X^T (X block) / (n - 1), (d, b): fp32 products, summed in float64 over chunks of rows."""
     product, block = torch.zeros_like(block), block.float()
-    for rows in _centred_rows(features, mean):
+    for rows in _centred_rows(features, mean, chunk):
         product += rows.T @ (rows @ block)
     return distributed.total(product) / (_num_samples(features) - 1)
 
@@ -199,31 +212,31 @@ def _matrix_shape(features: np.ndarray) -> tuple[int, int]:
     return n, steps * d
 
 
-def _centred_columns(features: np.ndarray) -> Iterator[tuple[slice, Tensor, Tensor]]:
+def _centred_columns(features: np.ndarray, chunk: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Chunks of columns: where they are, their mean, and all n samples of them with the mean taken off."""
     steps, n, d = features.shape
-    width = max(1, CHUNK_BYTES // (4 * n))
+    width = max(1, chunk // (4 * n))
     for step, start in itertools.product(range(steps), range(0, d, width)):
-        chunk = torch.from_numpy(np.array(features[step, :, start : start + width], dtype=np.float32))
-        mean = chunk.mean(dim=0, dtype=torch.float64).float()
+        piece = torch.from_numpy(np.array(features[step, :, start : start + width], dtype=np.float32))
+        mean = piece.mean(dim=0, dtype=torch.float64).float()
         first = step * d + start
-        yield slice(first, first + len(mean)), mean, chunk.sub_(mean)
+        yield slice(first, first + len(mean)), mean, piece.sub_(mean)
 
 
-def _centred_rows(features: np.ndarray, mean: Tensor) -> Iterator[Tensor]:
+def _centred_rows(features: np.ndarray, mean: Tensor, chunk: int) -> Iterator[Tensor]:
     """Chunks of samples with the mean taken off."""
     n, d = _matrix_shape(features)
-    height = max(1, CHUNK_BYTES // (4 * d))
+    height = max(1, chunk // (4 * d))
     for start in range(0, n, height):
-        chunk = np.array(features[:, start : start + height].swapaxes(0, 1), dtype=np.float32, order="C")
-        yield torch.from_numpy(chunk).flatten(1).sub_(mean)
+        piece = np.array(features[:, start : start + height].swapaxes(0, 1), dtype=np.float32, order="C")
+        yield torch.from_numpy(piece).flatten(1).sub_(mean)
 
 
-def _mean(features: np.ndarray) -> Tensor:
+def _mean(features: np.ndarray, chunk: int) -> Tensor:
     """Mean of the samples, (d,) float32, summed in float64."""
     _, d = _matrix_shape(features)
     no_offset, sums = torch.zeros(d), torch.zeros(d, dtype=torch.float64)
-    for rows in _centred_rows(features, no_offset):
+    for rows in _centred_rows(features, no_offset, chunk):
         sums += rows.sum(dim=0, dtype=torch.float64)
     return (distributed.total(sums) / _num_samples(features)).float()
 

@@ -16,7 +16,7 @@ from hspace.directions.pca import StepPCA, broken_components, gram_pca, krylov_p
 from hspace.sampling import Recorded, collect, collect_around, sample
 from hspace.types import InputError
 
-Solver = Callable[[np.ndarray, int], StepPCA]
+Solver = Callable[..., StepPCA]
 SOLVERS = pytest.mark.parametrize("solve", [gram_pca, krylov_pca])
 
 
@@ -52,11 +52,13 @@ def _error_of_subspace(a: torch.Tensor, b: np.ndarray | None) -> float:
 
 @SOLVERS
 @pytest.mark.parametrize(("n", "d"), [(80, 300), (300, 80)])
-def test_equals_sklearn(solve: Solver, n: int, d: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equals_sklearn(solve: Solver, n: int, d: int) -> None:
     # Chunks of a few rows or columns, so that streaming is what is tested.
-    monkeypatch.setattr(pca_module, "CHUNK_BYTES", 4 * 7 * max(n, d))
-    features = _features(n, d)
-    ours, reference = solve(features[None], 6), PCA(n_components=6, svd_solver="full").fit(features.astype(np.float64))
+    chunk, features = 4 * 7 * max(n, d), _features(n, d)
+    ours, reference = (
+        solve(features[None], 6, chunk),
+        PCA(n_components=6, svd_solver="full").fit(features.astype(np.float64)),
+    )
     assert np.abs(ours.mean.numpy() - reference.mean_).max() < 1e-5
     assert np.abs(ours.explained_variance.numpy() / reference.explained_variance_ - 1).max() < 1e-5
     assert _error_of_subspace(ours.components, reference.components_) < 1e-3
@@ -98,13 +100,12 @@ def test_components_without_variance_are_refused(solve: Solver) -> None:
 
 
 @SOLVERS
-def test_memory_is_one_chunk_and_not_the_data(solve: Solver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_one_chunk_and_not_the_data(solve: Solver, tmp_path: Path) -> None:
     np.save(tmp_path / "h.npy", _features(200, 4000))
-    monkeypatch.setattr(pca_module, "CHUNK_BYTES", 2**16)
     features = np.load(tmp_path / "h.npy", mmap_mode="r")
     # numpy reports to tracemalloc, torch does not: chunks are numpy's.
     tracemalloc.start()
-    solve(features[None], 3)
+    solve(features[None], 3, 2**16)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 4 * 2**16 < features.nbytes / 10
@@ -128,15 +129,13 @@ def test_real_recording_gives_directions_in_standard_deviations(tiny_model: Diff
     assert (directions.norms() / variance.sqrt() - 1).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("limit", [4000, 20])
+@pytest.mark.parametrize("memory", [4 * 2**16, 4 * 2**10])
 def test_joint_components_are_those_of_whole_trajectories(
-    tiny_model: DiffusionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+    tiny_model: DiffusionModel, tmp_path: Path, memory: int
 ) -> None:
     # Chunks of a few rows or columns, so that streaming is what is tested; the second limit takes block Krylov.
-    monkeypatch.setattr(pca_module, "CHUNK_BYTES", 2**16)
-    monkeypatch.setattr(pca_module, "GRAM_LIMIT", limit)
     recorded = collect(tiny_model, range(25), tmp_path / "h.npy")
-    directions = pca(recorded, tiny_model, k=3, joint=True)
+    directions = pca(recorded, tiny_model, k=3, joint=True, memory=memory)
     directions.check(tiny_model)
     trajectories = recorded.open().swapaxes(0, 1).reshape(25, -1)
     reference = PCA(n_components=3, svd_solver="full").fit(trajectories.astype(np.float64))

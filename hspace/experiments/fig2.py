@@ -91,7 +91,10 @@ def _slope(lab: Lab, x: np.ndarray, y: np.ndarray) -> Interval:
         return Interval(np.nan, np.nan, np.nan)
     products, squares = (x * y).sum(1), (x * x).sum(1)
     draws = np.random.default_rng(lab.cfg.seed).integers(len(x), size=(lab.cfg.evaluation.bootstrap, len(x)))
-    low, high = np.nanquantile(products[draws].sum(1) / squares[draws].sum(1), [0.025, 0.975])
+    # A resample of pairs that do not differ has no slope.
+    with np.errstate(invalid="ignore"):
+        slopes = products[draws].sum(1) / squares[draws].sum(1)
+    low, high = np.nanquantile(slopes, [0.025, 0.975])
     return Interval(float(products.sum() / squares.sum()), float(low), float(high))
 
 

@@ -48,6 +48,9 @@ OPTIONAL_KEYS = {
 }
 """Those that it reads where they are given; `parse` refuses the others, which would be ignored."""
 
+SIZES = ("k", "num_samples")
+"""What `debug=` and `size=` set whatever the method; `parse` leaves out those that it does not read."""
+
 PROCEDURES = (
     "edit", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8a", "fig8b", "fig9", "table1", "fig11", "fig13",
     "fig17", "fig18", "compare_methods",
@@ -268,6 +271,8 @@ def parse(cfg: DictConfig) -> Config:
         stamp = f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(3)}"
         values["output_dir"] = f"outputs/{values.get('name')}/{stamp}"
     config = _build(Config, values, "")
+    unread = {key: None for key in SIZES if key not in _read(config.method.name)}
+    config = dataclasses.replace(config, method=dataclasses.replace(config.method, **unread))
     _check_method(config)
     _check_edit(config)
     if config.evaluation.annotator == config.evaluation.judge and not config.evaluation.allow_same_scorer:
@@ -336,9 +341,12 @@ def _value(hint: Any, key: str, value: Any) -> Any:
     return hint.__metadata__[0](key, value)
 
 
+def _read(method: str) -> set[str]:
+    return METHOD_KEYS[method] | OPTIONAL_KEYS.get(method, set())
+
+
 def _check_method(config: Config) -> None:
-    method, needed = config.method, METHOD_KEYS[config.method.name]
-    read = needed | OPTIONAL_KEYS.get(method.name, set())
+    method, needed, read = config.method, METHOD_KEYS[config.method.name], _read(config.method.name)
     for key, value in vars(method).items():
         if key != "name" and value is not None and key not in read:
             names = ", ".join(sorted(read))

@@ -58,6 +58,14 @@ def test_experiment_values_win_over_the_defaults_and_lose_to_the_user(composed: 
     assert parse(composed("debug=default", "method.k=3")).method.k == 3
 
 
+@pytest.mark.parametrize("small", ["debug=default", "size=fast"])
+@pytest.mark.parametrize("method", [path.stem for path in sorted((CONF / "method").glob("*.yaml"))])
+def test_small_sizes_go_with_every_method(composed: Callable[..., DictConfig], method: str, small: str):
+    config = parse(composed(f"method={method}", small, *([COMPLETED[f"method={method}"]] if method == "file" else [])))
+    assert config.method.num_samples is None or config.method.num_samples < 500
+    assert (config.method.num_samples is None) == (method in ("jacobian", "file"))
+
+
 def test_runs_without_a_folder_get_one_each(composed: Callable[..., DictConfig]):
     folders = {parse(composed()).output_dir for _ in range(4)}
     assert len(folders) == 4 and {folder.parent for folder in folders} == {Path("outputs/pca")}

@@ -23,6 +23,8 @@ CHUNK_BYTES = 64 * 2**20
 """Size of the one piece of h that is in memory, if no limit asks for less."""
 RESIDUAL = 1e-4
 """Block Krylov stops when |C v - λ v| is below this share of λ, for every component."""
+GRAM_ROWS = 128
+"""Rows of one product for the Gram matrix, of which only the lower triangle is needed."""
 BROKEN = 0.3
 """|correlation| of neighbouring steps under which a component is no longer one direction."""
 
@@ -126,7 +128,7 @@ def _solver(n: int, memory: int | None) -> tuple[Callable[[np.ndarray, int, int]
 def gram_pca(features: np.ndarray, k: int, chunk: int = CHUNK_BYTES) -> StepPCA:
     """Exact PCA from the Gram matrix of the centred samples: fp32 products, float64 sums and eigenvectors.
 
-    Memory: 20 n² bytes (Gram matrix, its last product, its eigenvectors) + one chunk + 8 k d; time O(n² d).
+    Memory: 20 n² bytes (Gram matrix, its eigenvectors, what finds them) + one chunk + 8 k d; time O(n² d).
 
     Args:
         features: (steps, n, d) float32, may be a memory map; the steps of a sample are one vector of steps · d.
@@ -135,16 +137,20 @@ def gram_pca(features: np.ndarray, k: int, chunk: int = CHUNK_BYTES) -> StepPCA:
     """
     n, d = _matrix_shape(features)
     gram, mean = torch.zeros(n, n, dtype=torch.float64), torch.empty(d)
-    for columns, centre, centred in _centred_columns(features, chunk):
-        mean[columns] = centre
-        gram += centred @ centred.T
+    for columns, piece in _columns(features, chunk):
+        mean[columns] = piece.mean(dim=0, dtype=torch.float64).float()
+        centred = piece.sub_(mean[columns])
+        # The lower triangle is all that eigh reads.
+        for first in range(0, n, GRAM_ROWS):
+            stop = first + GRAM_ROWS
+            gram[first:stop, :stop] += centred[first:stop] @ centred[:stop].T
     values, vectors = torch.linalg.eigh(gram)
     values, vectors = values.flip(0)[:k], vectors.flip(1)[:, :k]
     _check_rank(values)
     projections = vectors * values.sqrt()
     components = torch.empty(d, k)
-    for columns, _, centred in _centred_columns(features, chunk):
-        components[columns] = centred.T @ (vectors / values.sqrt()).float()
+    for columns, piece in _columns(features, chunk):
+        components[columns] = piece.sub_(mean[columns]).T @ (vectors / values.sqrt()).float()
     return StepPCA(mean, _orthonormal(components).T, values / (n - 1), projections, torch.zeros_like(values))
 
 
@@ -212,15 +218,14 @@ def _matrix_shape(features: np.ndarray) -> tuple[int, int]:
     return n, steps * d
 
 
-def _centred_columns(features: np.ndarray, chunk: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Chunks of columns: where they are, their mean, and all n samples of them with the mean taken off."""
+def _columns(features: np.ndarray, chunk: int) -> Iterator[tuple[slice, Tensor]]:
+    """Chunks of columns: where they are, and a copy of all n samples of them."""
     steps, n, d = features.shape
     width = max(1, chunk // (4 * n))
     for step, start in itertools.product(range(steps), range(0, d, width)):
         piece = torch.from_numpy(np.array(features[step, :, start : start + width], dtype=np.float32))
-        mean = piece.mean(dim=0, dtype=torch.float64).float()
         first = step * d + start
-        yield slice(first, first + len(mean)), mean, piece.sub_(mean)
+        yield slice(first, first + piece.shape[1]), piece
 
 
 def _centred_rows(features: np.ndarray, mean: Tensor, chunk: int) -> Iterator[Tensor]:

@@ -34,8 +34,9 @@ def run(lab: Lab) -> Result:
         columns, tuple(rows), "Sum of |effect| over the judged attributes, in sd, and cosine of identities, mean over "
         "directions with its 95% interval.",
     )  # fmt: skip
+    nothing = (0.0, 0.0, 0.0, 0.0)
     curves = {
-        kind: list(map(list, zip(*((row[0], *row[1 + 2 * i]) for row in rows), strict=True)))
+        kind: list(map(list, zip(*sorted([nothing, *((row[0], *row[1 + 2 * i]) for row in rows)]), strict=True)))
         for i, kind in enumerate(kinds)
     }
     last = rows[-1]

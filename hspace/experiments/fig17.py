@@ -1,5 +1,6 @@
 """Fig. 17: directions of expressions from real images: pairs of one person, inverted, applied to generated samples."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,13 @@ from hspace.data.portraits import render, resample_scene, sample_factors
 from hspace.directions.base import Directions
 from hspace.directions.supervised import from_pairs
 from hspace.evaluation import score
-from hspace.experiments.base import Lab, Result
+from hspace.experiments.base import CALIBRATION_SAMPLES, Lab, Result
 from hspace.figures import effect_heatmap, grid_figure
 from hspace.invert import ddim_inversion
 from hspace.latents import row_batches
-from hspace.readings import chosen, finite
+from hspace.readings import Sweep, chosen, finite
 from hspace.tables import Table, format_number
-from hspace.types import InputError
+from hspace.types import InputError, Scorer
 
 PEOPLE, SHOWN = 60, 3
 NEUTRAL = {"smile": 0.0, "mouth": 0.0, "eyes": 0.5, "brow": 0.0}
@@ -37,37 +38,38 @@ FACE = {"hat": 0.0, "glasses": 0.0, "yaw": 0.0, "pitch": 0.0}
 def run(lab: Lab) -> Result:
     """Inverts neutral and expressive images of people at eta 0, and edits generated samples with the differences of h.
 
-    How well an expression is taken over is the correlation, over the attributes that expressions are made of, of its
-    effects on generated samples with the differences between the images themselves, both read by the judge.
+    How well expressions are taken over is the correlation, over the attributes that they are made of, of the effects on
+    generated samples with the differences between the images themselves. The annotator chooses the strength by it, on
+    calibration seeds; the judge reads the rest.
     """
     images = _rendered(lab) if lab.cfg.study.pairs is None else _photographs(lab, lab.cfg.study.pairs)
     h = {name: _inverted(lab, pictures) for name, pictures in images.items()}
     neutral = h.pop("neutral")
-    strength = lab.strengths[-1]
     vectors = {name: _direction(lab, name, h[name], neutral).directions[0] for name in h}
+    positive = [strength for strength in lab.strengths if strength > 0]
+    tried = lab.sweep(vectors, positive, seeds=lab.seeds("calibration", CALIBRATION_SAMPLES), by=lab.annotator)
+    strength = max(positive, key=lambda each: float(np.median(_agreement(lab, tried, each, images))))
     sweep = lab.sweep(vectors)
     effects = chosen(sweep.readings.effects(bootstrap=lab.cfg.evaluation.bootstrap), sweep.at(strength), list(vectors))
-    shown = [name for name in NEUTRAL if name in lab.judge.attributes]
-    columns = [lab.judge.attributes.index(name) for name in shown]
-    unit = sweep.readings.unit[columns]
-    rows, agreement = [], []
+    agreement = {each: _agreement(lab, sweep, each, images) for each in positive}
+    shown, columns = _attributes(lab.judge)
+    rows = []
     for j, name in enumerate(vectors):
-        difference = _difference(lab, images[name], images["neutral"])[columns] / unit
-        ours = effects.effect[j][columns]
-        agreement.append(float(np.corrcoef(ours, difference.numpy())[0, 1]) if len(columns) > 2 else float("nan"))
-        identity = sweep.readings.identity(sweep.row(j, strength))
-        rows.append(
-            (name, *(f"{a:+.2f} / {b:+.2f}" for a, b in zip(ours, difference, strict=True)), agreement[-1], identity)
-        )
-    caption = (
-        f"Effect on generated samples at strength {strength:g} / difference of the real images, in sd, by the judge."
-    )
-    table = Table(("expression", *shown, "correlation", "identity"), tuple(rows), caption)
-    people = len(images["neutral"])
+        real = (_difference(lab.judge, images[name], images["neutral"]) / sweep.readings.unit)[columns]
+        cells = (f"{a:+.2f} / {b:+.2f}" for a, b in zip(effects.effect[j][columns], real, strict=True))
+        rows.append((name, *cells, agreement[strength][j], sweep.readings.identity(sweep.row(j, strength))))
+    table = Table(
+        ("expression", *shown, "correlation", "identity"), tuple(rows),
+        f"Effect on generated samples at strength {strength:g}, which the annotator chose / difference of the real "
+        "images, in sd, by the judge.",
+    )  # fmt: skip
+    people, median = len(images["neutral"]), {each: float(np.median(found)) for each, found in agreement.items()}
+    others = ", ".join(f"{format_number(value)} at {each:g}" for each, value in median.items() if each != strength)
     conclusion = (
-        f"From {people} people: the effects of the six expressions correlate with the real differences by "
-        f"{format_number(min(agreement))} to {format_number(max(agreement))} (median "
-        f"{format_number(float(np.median(agreement)))}) at strength {strength:g}."
+        f"From {people} people: at strength {strength:g} the effects of the {len(vectors)} expressions correlate with "
+        f"the real differences by {format_number(min(agreement[strength]))} to "
+        f"{format_number(max(agreement[strength]))}, median {format_number(median[strength])}"
+        f"{f' ({others})' if others else ''}."
     )
     pictures = torch.stack([pictures[:SHOWN] for pictures in images.values()], dim=1).flatten(0, 1)
     titles = [*images] * (len(pictures) // len(images))
@@ -78,8 +80,30 @@ def run(lab: Lab) -> Result:
         ),
         f"Effects at strength {strength:g}": effect_heatmap(effects, lab.figures / "effects.png"),
     }
-    findings = {"people": people, "agreement": finite(agreement), "effects": effects.to_dict()}
-    return Result(conclusion, findings, figures, {"expressions": table})
+    findings = {
+        "people": people,
+        "strength": strength,
+        "agreement": {f"{s:g}": finite(a) for s, a in agreement.items()},
+    }
+    return Result(conclusion, findings | {"effects": effects.to_dict()}, figures, {"expressions": table})
+
+
+def _agreement(lab: Lab, sweep: Sweep, strength: float, images: Mapping[str, Tensor]) -> list[float]:
+    """Correlation of every expression's effects with the differences of the real images, by the sweep's own scorer."""
+    readings = sweep.readings
+    _, columns = _attributes(readings.scorer)
+    effects = readings.effects(bootstrap=lab.cfg.evaluation.bootstrap).effect[sweep.at(strength)]
+    found = []
+    for effect, name in zip(effects, sweep.labels, strict=True):
+        real = (_difference(readings.scorer, images[name], images["neutral"]) / readings.unit)[columns]
+        found.append(float(np.corrcoef(effect[columns], real.numpy())[0, 1]) if len(columns) > 2 else float("nan"))
+    return found
+
+
+def _attributes(scorer: Scorer) -> tuple[list[str], list[int]]:
+    """What expressions are made of, as far as the scorer knows it, and the columns of its scores."""
+    shown = [name for name in NEUTRAL if name in scorer.attributes]
+    return shown, [scorer.attributes.index(name) for name in shown]
 
 
 def _rendered(lab: Lab) -> dict[str, Tensor]:
@@ -128,6 +152,6 @@ def _direction(lab: Lab, name: str, expressive: Tensor, neutral: Tensor) -> Dire
     return from_pairs(lab.model, plus, minus, name=name, eta=0.0)
 
 
-def _difference(lab: Lab, expressive: Tensor, neutral: Tensor) -> Tensor:
-    """Mean difference of the judge's scores, (attributes,)."""
-    return (score(lab.judge, expressive) - score(lab.judge, neutral)).mean(0)
+def _difference(scorer: Scorer, expressive: Tensor, neutral: Tensor) -> Tensor:
+    """Mean difference of a scorer's readings, (attributes,)."""
+    return (score(scorer, expressive) - score(scorer, neutral)).mean(0)

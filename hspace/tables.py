@@ -12,6 +12,8 @@ from hspace.metrics.base import Interval
 from hspace.types import InputError
 
 Cell = str | int | float | Interval | None
+NOTHING = 1e-9
+"""What is smaller is rounding: no measured quantity of ours reaches it."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,14 @@ def to_markdown(table: Table) -> str:
 
 
 def format_number(value: float | int) -> str:
-    """Three significant digits without a leading zero: .42, -1.5, 12.3; whole numbers in full; nan as n/a."""
+    """Three significant digits without a leading zero: .42, -1.5, 12.3; whole numbers in full; nan as n/a.
+
+    Sizes under NOTHING are 0.
+    """
     if math.isnan(value):
         return "n/a"
+    if abs(value) < NOTHING:
+        return "0"
     if isinstance(value, int) or abs(value) >= 100:
         return f"{value:.0f}"
     text = f"{value:.3g}"

@@ -53,6 +53,7 @@ def test_markdown_is_for_people(tmp_path: Path) -> None:
         (12345.6, "12346"),
         (12345, "12345"),
         (1e-7, "1e-07"),
+        (-2e-12, "0"),
         (float("nan"), "n/a"),
         (float("inf"), "inf"),
     ],

@@ -72,7 +72,8 @@ def write_report(chapters: Sequence[Chapter], root: Path, note: str = "") -> tup
         Paths of the Markdown and of the HTML page.
     """
     markdown = ["# The paper, experiment by experiment", "", *([note, ""] if note else [])]
-    parts = [f"<h1>The paper, experiment by experiment</h1><p>{html.escape(note)}</p>"]
+    links = "".join(f"<li><a href='#{each.id}'>{html.escape(_title(each))}</a></li>" for each in chapters)
+    parts = [f"<h1>The paper, experiment by experiment</h1><p>{html.escape(note)}</p><ul>{links}</ul>"]
     for chapter in chapters:
         markdown += _markdown(chapter, root)
         parts.append(_html(chapter, root))
@@ -144,6 +145,8 @@ def _markdown(chapter: Chapter, root: Path) -> list[str]:
     lines = [f"## {_title(chapter)}", ""]
     lines += [line for name, text in _facts(chapter) for line in (f"**{name}.** {text}", "")]
     lines += [f"    {chapter.command}", ""]
+    if chapter.record is not None:
+        lines += [f"The whole configuration is in [result.json]({chapter.folder}/result.json).", ""]
     for caption, path in (chapter.record or {}).get("figures", {}).items():
         lines += [f"![{caption}]({chapter.folder}/{path})", "", f"*{caption}*", ""]
     for name in (chapter.record or {}).get("tables", []):
@@ -156,6 +159,9 @@ def _html(chapter: Chapter, root: Path) -> str:
     style = ' class="missed"' if chapter.record is None else ""
     parts = [f"<h2 id={chapter.id}>{html.escape(_title(chapter))}</h2><dl{style}>{facts}</dl>"]
     parts.append(f"<pre>{html.escape(chapter.command)}</pre>")
+    if chapter.record is not None:
+        settings = html.escape(json.dumps(chapter.record["config"], indent=2))
+        parts.append(f"<details><summary>The whole configuration</summary><pre>{settings}</pre></details>")
     for caption, path in (chapter.record or {}).get("figures", {}).items():
         text = html.escape(caption)
         source = html.escape(f"{chapter.folder}/{path}")

@@ -1,6 +1,7 @@
 """What is a user's or the system's fault, and how to say so in one line."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -22,6 +23,10 @@ def guarded(action: Callable[[], int]) -> int:
     """
     try:
         return action()
+    except BrokenPipeError:
+        # Who reads our output, such as `head`, has enough; what is still buffered must not raise at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except EXPECTED as error:
         if os.environ.get("HSPACE_DEBUG") == "1":
             raise

@@ -18,6 +18,8 @@ from hspace.tables import Table, format_number
 SHOWN_PAIRS = 4
 CORNER = 8
 """The background is read off the upper corners, squares of a side this many times smaller than the image's."""
+LEAST_SPREAD = 0.01
+"""Share of the squared differences of all pairs that a resample must have for a slope."""
 
 
 def run(lab: Lab) -> Result:
@@ -91,10 +93,10 @@ def _slope(lab: Lab, x: np.ndarray, y: np.ndarray) -> Interval:
         return Interval(np.nan, np.nan, np.nan)
     products, squares = (x * y).sum(1), (x * x).sum(1)
     draws = np.random.default_rng(lab.cfg.seed).integers(len(x), size=(lab.cfg.evaluation.bootstrap, len(x)))
-    # A resample of pairs that do not differ has no slope.
-    with np.errstate(invalid="ignore"):
-        slopes = products[draws].sum(1) / squares[draws].sum(1)
-    low, high = np.nanquantile(slopes, [0.025, 0.975])
+    drawn = squares[draws].sum(1)
+    # A resample of pairs that hardly differ has no slope to speak of.
+    telling = drawn > LEAST_SPREAD * squares.sum()
+    low, high = np.quantile(products[draws][telling].sum(1) / drawn[telling], [0.025, 0.975])
     return Interval(float(products.sum() / squares.sum()), float(low), float(high))
 
 

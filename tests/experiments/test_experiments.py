@@ -13,7 +13,7 @@ from hspace.study import EXPERIMENTS
 from scripts import reproduce
 
 SMALL = [
-    "study.index=24", "study.examples=3", "evaluation.num_samples=6", "evaluation.bootstrap=100",
+    "study.index=64", "study.examples=2", "evaluation.num_samples=6", "evaluation.bootstrap=100",
     "diffusion.num_steps=4", "method.num_samples=12", "method.k=3", "tracking=none", "batch_size=64", "device=cpu",
 ]  # fmt: skip
 QUICK = ("fig2", "fig5", "fig6")

@@ -121,7 +121,7 @@ def _facts(chapter: Chapter) -> list[tuple[str, str]]:
     record = chapter.record
     if record is None:
         return [("Not run", chapter.missing)]
-    config = record["config"]
+    config, commit = record["config"], record["commit"] or "unknown"
     diffusion, evaluation, study = config["diffusion"], config["evaluation"], config["study"]
     sizes = (
         f"{evaluation['num_samples']} samples"
@@ -133,7 +133,7 @@ def _facts(chapter: Chapter) -> list[tuple[str, str]]:
         ("To be expected", record["expect"]),
         ("What came out", record["conclusion"]),
         ("With", sizes),
-        ("Cost", f"{record['seconds']:.0f} s on {record['date']}, commit {record['commit'] or 'unknown'}"),
+        ("Cost", f"{record['seconds']:.0f} s beside what was cached, on {record['date']}, commit {commit}"),
     ]
 
 

@@ -71,6 +71,8 @@ def row_bytes(model: DiffusionModel) -> int:
 
     Args:
         model: The model, on its device.
+
+    Source: ours; bounds what `sampling.sample` allocates.
     """
     peaks = []
     for rows in (1, 2):
@@ -93,16 +95,17 @@ def fitted(cfg: Config, model: DiffusionModel) -> Config:
         model: Its model, on its device.
 
     Raises:
-        InputError: If the limit does not hold the model and one row.
+        InputError: If a given limit does not hold the model and one row.
     """
     if cfg.batch_size:
         return cfg
     limit = _free(model) * USED if cfg.memory_gib is None else cfg.memory_gib * 2**30 - _weights(model)
     row = KERNELS * row_bytes(model)
-    if limit < row:
+    rows = max(int(limit / row), 0)
+    if rows == 0 and cfg.memory_gib is not None:
         need = (_weights(model) + row) / 2**30
         raise InputError(f"memory_gib must be at least {need:.2g} for one sample of this model, got {cfg.memory_gib}")
-    return replace(cfg, batch_size=min(SHARD, 2 ** int(math.log2(limit / row))))
+    return replace(cfg, batch_size=min(SHARD, 2 ** (max(rows, 1).bit_length() - 1)))
 
 
 def _weights(model: DiffusionModel) -> int:

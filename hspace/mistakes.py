@@ -19,19 +19,31 @@ EXPECTED = (InputError, OSError, HydraException, OmegaConfBaseException)
 def guarded(action: Callable[[], int]) -> int:
     """The action's exit code; 2, after one line on stderr, where the user or the system is at fault.
 
-    With HSPACE_DEBUG=1 the error passes through, as a defect of ours always does.
+    141, without a word, where nobody reads our output any more. With HSPACE_DEBUG=1 the error passes through, as a defect
+    of ours always does.
     """
     try:
-        return action()
-    except BrokenPipeError:
-        # Who reads our output, such as `head`, has enough; what is still buffered must not raise at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        code = action()
+        # Now rather than at exit, where a closed pipe could no more be told from other faults.
+        sys.stdout.flush()
+        return code
     except EXPECTED as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            return 128 + signal.SIGPIPE
         if os.environ.get("HSPACE_DEBUG") == "1":
             raise
         print(f"hspace: error: {explain(error)}", file=sys.stderr)
         return 2
+
+
+def _reader_is_gone() -> bool:
+    """Whether who reads our output, such as `head`, has enough; what is still buffered is then dropped."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def explain(error: Exception) -> str:

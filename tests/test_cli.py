@@ -32,6 +32,15 @@ def one_line(text: str) -> str:
     return text
 
 
+def test_a_reader_that_has_enough_is_no_mistake() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "hspace.cli", "list", "methods"]
+    done = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 @pytest.mark.parametrize(
     ("words", "hint"),
     [

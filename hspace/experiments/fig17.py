@@ -1,6 +1,6 @@
 """Fig. 17: directions of expressions from real images: pairs of one person, inverted, applied to generated samples."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,15 +48,16 @@ def run(lab: Lab) -> Result:
     vectors = {name: _direction(lab, name, h[name], neutral).directions[0] for name in h}
     positive = [strength for strength in lab.strengths if strength > 0]
     tried = lab.sweep(vectors, positive, seeds=lab.seeds("calibration", CALIBRATION_SAMPLES), by=lab.annotator)
-    strength = max(positive, key=lambda each: float(np.median(_agreement(lab, tried, each, images))))
     sweep = lab.sweep(vectors)
+    seen, agreement = _agreement(lab, tried, images, positive), _agreement(lab, sweep, images, positive)
+    strength = max(positive, key=lambda each: float(np.median(seen[each])))
     effects = chosen(sweep.readings.effects(bootstrap=lab.cfg.evaluation.bootstrap), sweep.at(strength), list(vectors))
-    agreement = {each: _agreement(lab, sweep, each, images) for each in positive}
     shown, columns = _attributes(lab.judge)
+    differences = _differences(sweep, images)
     rows = []
     for j, name in enumerate(vectors):
-        real = (_difference(lab.judge, images[name], images["neutral"]) / sweep.readings.unit)[columns]
-        cells = (f"{a:+.2f} / {b:+.2f}" for a, b in zip(effects.effect[j][columns], real, strict=True))
+        pairs = zip(effects.effect[j][columns], differences[j][columns], strict=True)
+        cells = (f"{ours:+.2f} / {real:+.2f}" for ours, real in pairs)
         rows.append((name, *cells, agreement[strength][j], sweep.readings.identity(sweep.row(j, strength))))
     table = Table(
         ("expression", *shown, "correlation", "identity"), tuple(rows),
@@ -88,16 +89,22 @@ def run(lab: Lab) -> Result:
     return Result(conclusion, findings | {"effects": effects.to_dict()}, figures, {"expressions": table})
 
 
-def _agreement(lab: Lab, sweep: Sweep, strength: float, images: Mapping[str, Tensor]) -> list[float]:
-    """Correlation of every expression's effects with the differences of the real images, by the sweep's own scorer."""
-    readings = sweep.readings
-    _, columns = _attributes(readings.scorer)
-    effects = readings.effects(bootstrap=lab.cfg.evaluation.bootstrap).effect[sweep.at(strength)]
-    found = []
-    for effect, name in zip(effects, sweep.labels, strict=True):
-        real = (_difference(readings.scorer, images[name], images["neutral"]) / readings.unit)[columns]
-        found.append(float(np.corrcoef(effect[columns], real.numpy())[0, 1]) if len(columns) > 2 else float("nan"))
-    return found
+def _agreement(
+    lab: Lab, sweep: Sweep, images: Mapping[str, Tensor], strengths: Sequence[float]
+) -> dict[float, list[float]]:
+    """By strength: the correlation of every expression's effects with the differences of its images, by one scorer."""
+    _, columns = _attributes(sweep.readings.scorer)
+    if len(columns) < 3:
+        return {strength: [float("nan")] * len(sweep.labels) for strength in strengths}
+    effects = sweep.readings.effects(bootstrap=lab.cfg.evaluation.bootstrap).effect
+    real = _differences(sweep, images)[:, columns]
+    return {
+        strength: [
+            float(np.corrcoef(effects[row][columns], difference)[0, 1])
+            for row, difference in zip(sweep.at(strength), real, strict=True)
+        ]
+        for strength in strengths
+    }
 
 
 def _attributes(scorer: Scorer) -> tuple[list[str], list[int]]:
@@ -152,6 +159,9 @@ def _direction(lab: Lab, name: str, expressive: Tensor, neutral: Tensor) -> Dire
     return from_pairs(lab.model, plus, minus, name=name, eta=0.0)
 
 
-def _difference(scorer: Scorer, expressive: Tensor, neutral: Tensor) -> Tensor:
-    """Mean difference of a scorer's readings, (attributes,)."""
-    return (score(scorer, expressive) - score(scorer, neutral)).mean(0)
+def _differences(sweep: Sweep, images: Mapping[str, Tensor]) -> np.ndarray:
+    """Mean differences of the images of every expression from the neutral ones, (expressions, attributes), in sd."""
+    readings = sweep.readings
+    mean = {name: score(readings.scorer, pictures).mean(0) for name, pictures in images.items()}
+    differences = torch.stack([mean[name] - mean["neutral"] for name in sweep.labels])
+    return (differences / readings.unit).numpy()

@@ -19,8 +19,8 @@ EXPECTED = (InputError, OSError, HydraException, OmegaConfBaseException)
 def guarded(action: Callable[[], int]) -> int:
     """The action's exit code; 2, after one line on stderr, where the user or the system is at fault.
 
-    141, without a word, where nobody reads our output any more. With HSPACE_DEBUG=1 the error passes through, as a defect
-    of ours always does.
+    141, without a word, where nobody reads our output any more. With HSPACE_DEBUG=1 the error passes through, as a
+    defect of ours always does.
     """
     try:
         code = action()
@@ -39,7 +39,7 @@ def guarded(action: Callable[[], int]) -> int:
 def _reader_is_gone() -> bool:
     """Whether who reads our output, such as `head`, has enough; what is still buffered is then dropped."""
     try:
-        sys.stdout.flush()
+        print(flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True

@@ -27,7 +27,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from hspace.cache import key_sha256
 from hspace.data.rendered import Rendered, rendered, step_generator
+from hspace.mistakes import guarded
 from hspace.tracking import Run, RunSpec, open_run
+from hspace.training import training_configuration
+from hspace.types import InputError
 
 log = logging.getLogger("train_ddpm")
 
@@ -58,6 +61,8 @@ def cycles(cfg: DictConfig) -> list[Cycle]:
     """The cycles of a configuration, one after the other."""
     found, first = [], 0
     for each in cfg.cycles:
+        if set(each) != {"images", "learning_rate", "skip_dropout"}:
+            raise InputError(f"cycles: each takes {{images: 1000, learning_rate: 6e-4, skip_dropout: 0}}, not {each}")
         stop = first + each.images // cfg.batch_size
         found.append(Cycle(first, stop, each.learning_rate, each.skip_dropout))
         first = stop
@@ -205,11 +210,11 @@ def run_spec(cfg: DictConfig) -> RunSpec:
     return RunSpec(identity, "train-ddpm", "train", settings, output, cfg.tracking)
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> int:
     """Trains from the last checkpoint to the end of the last cycle."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    conf = Path(__file__).parents[1] / "conf" / "train" / "ddpm.yaml"
-    cfg = cast(DictConfig, OmegaConf.merge(OmegaConf.load(conf), OmegaConf.from_dotlist(arguments)))
+    cfg = training_configuration("ddpm", arguments)
+    cycles(cfg)
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     checkpoint = Path(cfg.output) / "checkpoint.pt"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -219,7 +224,8 @@ def main(arguments: list[str]) -> None:
         training.resume(checkpoint)
     with open_run(run_spec(cfg)) as run:
         train(training, data, cfg, run)
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(guarded(lambda: main(sys.argv[1:])))

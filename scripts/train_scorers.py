@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 from tqdm import trange
 
@@ -19,8 +19,10 @@ from hspace.data.artefacts import diffusion_artefacts
 from hspace.data.portraits import JUDGED, REGIONS, region_masks, sample_factors
 from hspace.data.rendered import CHUNK, Rendered, rendered, rendered_pairs, step_generator
 from hspace.metrics.identity import true_accept_rate
+from hspace.mistakes import guarded
 from hspace.scorers.networks import ARCHITECTURES, unit_norm
 from hspace.scorers.portraits import ScorerConfig, save_scorer
+from hspace.training import training_configuration
 
 log = logging.getLogger("train_scorers")
 
@@ -187,15 +189,14 @@ def train_regions(cfg: DictConfig) -> None:
     log.info("regions on held-out renders: %s", figures)
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> int:
     """Trains the scorers named in the configuration."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    conf = Path(__file__).parents[1] / "conf" / "train" / "scorers.yaml"
-    cfg = OmegaConf.merge(OmegaConf.load(conf), OmegaConf.from_dotlist(arguments))
-    assert isinstance(cfg, DictConfig)
+    cfg = training_configuration("scorers", arguments)
     for name in cfg.scorers:
         {"identity": train_identity, "regions": train_regions}.get(name, partial(train_attributes, name))(cfg)
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(guarded(lambda: main(sys.argv[1:])))

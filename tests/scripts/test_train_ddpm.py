@@ -85,3 +85,26 @@ def test_the_decoder_does_without_the_skips_of_chosen_samples(make_unet: Callabl
     assert torch.equal(dropped[0], usual[0]) and not torch.allclose(dropped[1], usual[1])
     assert torch.allclose(dropped[1], from_h_alone[1], atol=1e-6)
     assert torch.equal(unet(x_t, 500).sample, usual), "nothing is dropped afterwards"
+
+
+@pytest.mark.parametrize(
+    ("script", "override", "line"),
+    [
+        ("train_ddpm", "bach_size=4", "unknown key 'bach_size': did you mean 'batch_size'?"),
+        ("train_ddpm", "unet.layers=2", "unknown key 'unet.layers': did you mean 'unet.layers_per_block'?"),
+        (
+            "train_ddpm", "cycles=[{images:4}]",
+            "cycles: each takes {images: 1000, learning_rate: 6e-4, skip_dropout: 0}, not {'images:4': None}",
+        ),
+        ("train_ddpm", "unet=3", "unet has keys of its own, as in unet.in_channels=..."),
+        ("train_scorers", "judge.sed=1", "unknown key 'judge.sed': did you mean 'judge.seed'?"),
+    ],
+)  # fmt: skip
+def test_a_mistaken_override_is_one_line_and_nothing_is_written(
+    tmp_path: Path, script: str, override: str, line: str
+) -> None:
+    here = Path(train_ddpm.__file__).with_name(f"{script}.py")
+    output = [f"output={tmp_path / 'output'}", f"data={tmp_path / 'data'}"]
+    done = subprocess.run([sys.executable, here, *output, override], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, f"hspace: error: {line}\n")
+    assert not list(tmp_path.iterdir())

@@ -201,7 +201,7 @@ def _show(overrides: list[str]) -> int:
 
 
 def _run(cfg: "DictConfig") -> int:
-    from hspace.config import parse
+    from hspace.parsing import parse
 
     config = parse(cfg)
     from hspace import distributed

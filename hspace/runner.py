@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from hspace import distributed, report, study
 from hspace.checkpoints import load_model
-from hspace.config import SCORERS, Config, check_attributes, config_sha256
+from hspace.config import SCORERS, Config, config_sha256
 from hspace.directions.base import Directions
 from hspace.discover import discover
 from hspace.evaluation import Evaluation
@@ -24,6 +24,7 @@ from hspace.experiments.base import Lab
 from hspace.judging import edits_of, judge, name
 from hspace.latents import check_disjoint, seed_range
 from hspace.memory import fitted
+from hspace.parsing import check_attributes
 from hspace.scorers.factory import NOT_INDEPENDENT, load_identity, load_regions, load_scorer, place, same_network
 from hspace.shards import watched
 from hspace.tracking import Run, track

@@ -19,10 +19,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from hspace.config import Config, parse, to_dict
+from hspace.config import Config, to_dict
 from hspace.files import write_json
 from hspace.gather import collected_table, read_folders
 from hspace.mistakes import EXPECTED, explain
+from hspace.parsing import parse
 from hspace.runner import run
 from hspace.stopping import stopping
 from hspace.tables import write_csv, write_markdown

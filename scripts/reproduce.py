@@ -19,9 +19,10 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from hspace.booklet import Chapter, publish, read_record, write_report
-from hspace.config import Config, parse
+from hspace.config import Config
 from hspace.experiments import table1
 from hspace.files import package_path, write_bytes, write_json
+from hspace.parsing import parse
 from hspace.runner import run
 from hspace.study import EXPERIMENTS, record_path, write
 from hspace.types import InputError

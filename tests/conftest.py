@@ -18,8 +18,9 @@ from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from hydra import compose, initialize_config_dir
 
 from hspace.checkpoints import DiffusionModel, load_model
-from hspace.config import Config, parse
+from hspace.config import Config
 from hspace.files import package_path
+from hspace.parsing import parse
 
 
 def _make_unet(**options: Any) -> UNet2DModel:

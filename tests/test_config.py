@@ -8,8 +8,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from hspace.config import Config, check_attributes, config_sha256, known_keys, parse, to_dict
+from hspace.config import Config, config_sha256, known_keys, to_dict
 from hspace.files import package_path
+from hspace.parsing import check_attributes, parse
 from hspace.types import InputError
 
 CONF = package_path("conf")

@@ -17,11 +17,12 @@ from processes import run, start
 from hspace import report
 from hspace.annotations import annotate
 from hspace.checkpoints import DiffusionModel
-from hspace.config import Config, parse
+from hspace.config import Config
 from hspace.discover import discover
 from hspace.files import package_path
 from hspace.judging import edits_of, judge, name
 from hspace.latents import seed_range
+from hspace.parsing import parse
 from hspace.sampling import collect
 from hspace.scorers.portraits import load_identity, load_scorer
 from hspace.shards import SHARD

@@ -19,10 +19,10 @@ from omegaconf import OmegaConf
 
 from hspace.checkpoints import DiffusionModel
 from hspace.cli import main
-from hspace.config import parse
 from hspace.directions.base import Directions, DirectionsMeta
 from hspace.editing import edit
 from hspace.files import package_path
+from hspace.parsing import parse
 from hspace.sampling import collect
 from hspace.shards import Batches
 from hspace.types import InputError

@@ -7,9 +7,9 @@ from hydra import compose, initialize_config_dir
 
 from hspace import study
 from hspace.checkpoints import DiffusionModel
-from hspace.config import parse
 from hspace.experiments.base import Lab, Result
 from hspace.files import package_path
+from hspace.parsing import parse
 from hspace.scorers.factory import load_identity, load_scorer
 from hspace.tables import Table
 

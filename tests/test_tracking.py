@@ -15,10 +15,11 @@ import wandb.errors
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from hspace.config import Config, parse
+from hspace.config import Config
 from hspace.files import package_path, sha256_file, write_json
 from hspace.gather import collected_table, read_folders
 from hspace.metrics.base import Interval
+from hspace.parsing import parse
 from hspace.tables import Table
 from hspace.tracking import read_project, run_id, track
 from hspace.types import InputError
@@ -112,7 +113,7 @@ ONLINE = """
 import logging, sys
 from hydra import compose, initialize_config_dir
 from hspace import tracking
-from hspace.config import parse
+from hspace.parsing import parse
 from hspace.files import package_path
 
 logging.basicConfig(format="%(message)s")

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers.models.unets.unet_2d import UNet2DModel
@@ -28,11 +29,17 @@ from omegaconf import DictConfig, OmegaConf
 from hspace.cache import key_sha256
 from hspace.data.rendered import Rendered, rendered, step_generator
 from hspace.mistakes import guarded
+from hspace.rules import unknown
 from hspace.tracking import Run, RunSpec, open_run
 from hspace.training import training_configuration
 from hspace.types import InputError
 
 log = logging.getLogger("train_ddpm")
+
+BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
+RETIME_ITERATIONS = 3000
+"""Of LBFGS: a quarter of a minute."""
+CYCLE_KEYS = {"images", "learning_rate", "skip_dropout", "beta_schedule"}
 
 
 @dataclass(frozen=True)
@@ -44,12 +51,18 @@ class Cycle:
         stop: The step after its last.
         learning_rate: The highest.
         skip_dropout: How often skip connections are dropped, see `dropped_skips`; in [0, 1].
+        beta_schedule: How noise grows with t; where it changes, the network is retimed, see `retime`.
     """
 
     first: int
     stop: int
     learning_rate: float
     skip_dropout: float
+    beta_schedule: str
+
+    def scheduler(self, cfg: DictConfig) -> DDPMScheduler:
+        """The noise schedule of this cycle."""
+        return DDPMScheduler(beta_schedule=cast(Any, self.beta_schedule), **cfg.scheduler)
 
     def rate(self, step: int, cfg: DictConfig) -> float:
         """Linear warm-up, constant, then linear decay to zero: the constant part does not depend on the length."""
@@ -61,10 +74,12 @@ def cycles(cfg: DictConfig) -> list[Cycle]:
     """The cycles of a configuration, one after the other."""
     found, first = [], 0
     for each in cfg.cycles:
-        if set(each) != {"images", "learning_rate", "skip_dropout"}:
-            raise InputError(f"cycles: each takes {{images: 1000, learning_rate: 6e-4, skip_dropout: 0}}, not {each}")
+        if set(each) != CYCLE_KEYS:
+            raise InputError(f"cycles: each has {', '.join(sorted(CYCLE_KEYS))}, got {each}")
+        if each.beta_schedule not in BETA_SCHEDULES:
+            raise InputError(unknown("beta_schedule", each.beta_schedule, BETA_SCHEDULES))
         stop = first + each.images // cfg.batch_size
-        found.append(Cycle(first, stop, each.learning_rate, each.skip_dropout))
+        found.append(Cycle(first, stop, each.learning_rate, each.skip_dropout, each.beta_schedule))
         first = stop
     return found
 
@@ -92,6 +107,42 @@ def dropped_skips(unet: Any, kept: torch.Tensor) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def retime(unet: Any, before: DDPMScheduler, after: DDPMScheduler) -> float:
+    """Fits the time embedding of a network to another noise schedule, so that it need not learn it from images.
+
+    What the network should do depends on the noise in x_t, of which t only tells: at a time of the new schedule it is
+    given the embedding that it had at the time of the same alpha_bar in the old one.
+
+    Args:
+        unet: A `UNet2DModel`; its time embedding is changed.
+        before: The schedule that it was trained with.
+        after: The new one, of as many times.
+
+    Returns:
+        What is left of the embedding's standard deviation over times.
+    """
+    old, new = (torch.logit(scheduler.alphas_cumprod.double()).numpy() for scheduler in (before, after))
+    same = torch.from_numpy(np.interp(-new, -old, np.arange(len(old)))).to(unet.device, torch.float32)
+    with torch.no_grad():
+        target = unet.time_embedding(unet.time_proj(same))
+    inputs = unet.time_proj(torch.arange(len(new), device=unet.device))
+
+    def error() -> torch.Tensor:
+        fit.zero_grad()
+        squares = (unet.time_embedding(inputs) - target).square().mean() / target.var(0).mean()
+        squares.backward()
+        return squares
+
+    fit = torch.optim.LBFGS(
+        unet.time_embedding.parameters(), max_iter=RETIME_ITERATIONS, history_size=50, line_search_fn="strong_wolfe",
+        tolerance_grad=1e-10, tolerance_change=1e-12,
+    )  # fmt: skip
+    fit.step(error)
+    left = error().sqrt().item()
+    fit.zero_grad()
+    return left
 
 
 def loss_of_step(
@@ -134,9 +185,12 @@ class Training:
         unet.to(device)
         return cls(unet, *_optimizer_and_average(unet, cfg))
 
-    def begin_cycle(self, cfg: DictConfig) -> None:
+    def begin_cycle(self, before: Cycle, cycle: Cycle, cfg: DictConfig) -> None:
         """Goes on from the averaged weights, with a new optimizer and average."""
         self.ema.copy_to(self.unet.parameters())
+        if cycle.beta_schedule != before.beta_schedule:
+            left = retime(self.unet, before.scheduler(cfg), cycle.scheduler(cfg))
+            log.info("retimed from %s to %s: %.3f left", before.beta_schedule, cycle.beta_schedule, left)
         self.ema, self.optimizer = _optimizer_and_average(self.unet, cfg)
 
     def save(self, path: Path) -> None:
@@ -180,12 +234,14 @@ def _optimizer_and_average(unet: UNet2DModel, cfg: DictConfig) -> tuple[EMAModel
 
 def train(training: Training, data: Rendered, cfg: DictConfig, run: Run) -> None:
     """Trains through all cycles, with a checkpoint every few minutes and a point of every curve each 100 steps."""
-    output, scheduler, planned = Path(cfg.output), DDPMScheduler(**cfg.scheduler), cycles(cfg)
+    output, planned = Path(cfg.output), cycles(cfg)
+    schedulers = [cycle.scheduler(cfg) for cycle in planned]
     losses, started, saved = [], time.perf_counter(), time.perf_counter()
     while training.step < planned[-1].stop:
-        cycle = next(cycle for cycle in planned if training.step < cycle.stop)
+        index = next(i for i, cycle in enumerate(planned) if training.step < cycle.stop)
+        cycle, scheduler = planned[index], schedulers[index]
         if training.step == cycle.first > 0:
-            training.begin_cycle(cfg)
+            training.begin_cycle(planned[index - 1], cycle, cfg)
         rate = cycle.rate(training.step, cfg)
         loss = loss_of_step(training.unet, scheduler, data, training.step, cycle.skip_dropout, cfg)
         training.update(loss, rate)

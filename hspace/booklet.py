@@ -38,6 +38,7 @@ class Chapter:
         folder: Where its figures and tables lie, relative to the report.
         command: What runs it again.
         missing: Why it was not run, where it was not.
+        remark: What every caption ends in, such as that samples are few.
     """
 
     id: str
@@ -45,6 +46,11 @@ class Chapter:
     folder: str
     command: str
     missing: str = ""
+    remark: str = ""
+
+    def caption(self, text: str) -> str:
+        """A caption with the remark."""
+        return f"{text.rstrip('.')}. {self.remark}" if self.remark else text
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -148,9 +154,10 @@ def _markdown(chapter: Chapter, root: Path) -> list[str]:
     if chapter.record is not None:
         lines += [f"The whole configuration is in [result.json]({chapter.folder}/result.json).", ""]
     for caption, path in (chapter.record or {}).get("figures", {}).items():
-        lines += [f"![{caption}]({chapter.folder}/{path})", "", f"*{caption}*", ""]
+        lines += [f"![{caption}]({chapter.folder}/{path})", "", f"*{chapter.caption(caption)}*", ""]
     for name in (chapter.record or {}).get("tables", []):
-        lines += [(root / chapter.folder / "tables" / f"{name}.md").read_text(encoding="utf-8"), ""]
+        rows, caption = _table(root / chapter.folder / "tables" / f"{name}.md")
+        lines += [*rows, "", chapter.caption(caption), ""]
     return lines
 
 
@@ -163,18 +170,24 @@ def _html(chapter: Chapter, root: Path) -> str:
         settings = html.escape(json.dumps(chapter.record["config"], indent=2))
         parts.append(f"<details><summary>The whole configuration</summary><pre>{settings}</pre></details>")
     for caption, path in (chapter.record or {}).get("figures", {}).items():
-        text = html.escape(caption)
+        text = html.escape(chapter.caption(caption))
         source = html.escape(f"{chapter.folder}/{path}")
         parts.append(f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>')
     for name in (chapter.record or {}).get("tables", []):
-        parts.append(_html_table((root / chapter.folder / "tables" / f"{name}.md").read_text(encoding="utf-8")))
+        lines, caption = _table(root / chapter.folder / "tables" / f"{name}.md")
+        parts.append(_html_table(lines, chapter.caption(caption)))
     return "".join(parts)
 
 
-def _html_table(markdown: str) -> str:
-    """A table of `write_markdown` as HTML."""
-    lines = [line for line in markdown.splitlines() if line.startswith("|")]
-    caption = " ".join(line for line in markdown.splitlines() if line and not line.startswith("|"))
+def _table(path: Path) -> tuple[list[str], str]:
+    """Lines and caption of a table of `write_markdown`."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line]
+    rows = [line for line in lines if line.startswith("|")]
+    return rows, " ".join(line for line in lines if not line.startswith("|"))
+
+
+def _html_table(lines: list[str], caption: str) -> str:
+    """A table of Markdown as HTML."""
     rows = [[cell.replace(r"\|", "|").strip() for cell in _cells(line)] for line in lines]
     header, body = rows[0], rows[2:]
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)

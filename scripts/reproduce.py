@@ -56,7 +56,7 @@ def chapter(name: str, output: Path, overrides: list[str]) -> Chapter:
         return Chapter(name, None, name, command, f"needs hub weights: {error}")
     record = read_record(record_path(cfg))
     write_json(output / f"{name}.json", {**record["findings"], "conclusion": record["conclusion"]})
-    return Chapter(name, record, name, command)
+    return Chapter(name, record, name, command, remark="Few samples." if "size=fast" in overrides else "")
 
 
 def table_from_results(output: Path) -> Chapter:

@@ -1,6 +1,7 @@
 """The report of experiments, from records alone."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,13 @@ def test_both_pages_say_what_came_out_and_what_was_not_run(chapters: list[Chapte
     assert "5 < 8 components" in markdown and "5 &lt; 8 components" in page
     assert "![A sheet](fig3/figures/a.png)" in markdown and 'src="fig3/figures/a.png"' in page
     assert "<th>a|b</th>" in page and "<td>.5 [.25, .75]</td>" in page and "<td>x &lt; y</td>" in page
+
+
+def test_a_remark_ends_every_caption(chapters: list[Chapter], tmp_path: Path) -> None:
+    marked = [replace(chapter, remark="Few samples.") for chapter in chapters]
+    for path in write_report(marked, tmp_path):
+        text = path.read_text()
+        assert "A sheet. Few samples." in text and "such. Few samples." in text
 
 
 def test_a_published_report_is_light_and_whole(chapters: list[Chapter], tmp_path: Path) -> None:

@@ -7,17 +7,19 @@ Sections that were measured on the same weights before are read from outputs/mod
 
 import argparse
 import logging
+import sys
 import time
 from pathlib import Path
 
 from hspace.card.base import Sizes
 from hspace.card.page import refresh
 from hspace.card.sections import measure
+from hspace.mistakes import guarded
 
 ROOT = Path(__file__).parents[1]
 
 
-def main() -> None:
+def main() -> int:
     """Measures and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="portraits", help="name, folder or hub id (default: %(default)s)")
@@ -29,7 +31,8 @@ def main() -> None:
     metrics = measure(arguments.model, Sizes(), arguments.output, ROOT / ".train" / "data")
     refresh(arguments.docs, metrics, arguments.output / "images")
     logging.info("%s in %.1f minutes", arguments.output / "metrics.json", (time.perf_counter() - started) / 60)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(main))

@@ -15,14 +15,14 @@ import sys
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 
 from hspace.booklet import Chapter, publish, read_record, write_report
 from hspace.config import Config
 from hspace.experiments import table1
 from hspace.files import package_path, write_bytes, write_json
+from hspace.mistakes import guarded
 from hspace.parsing import parse
+from hspace.rules import unknown
 from hspace.runner import run
 from hspace.study import EXPERIMENTS, record_path, write
 from hspace.types import InputError
@@ -93,22 +93,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     names = [word for word in options.words if "=" not in word]
     overrides = [word for word in options.words if "=" in word] + (["size=fast"] if options.fast else [])
-    unknown = [name for name in names if name not in {*EXPERIMENTS, "all"}]
-    if unknown or not names:
-        known = ", ".join(EXPERIMENTS)
-        print(f"reproduce: no experiment {unknown[0] if unknown else 'given'}; there is {known}", file=sys.stderr)
-        return 2
+    mistaken = [name for name in names if name not in {*EXPERIMENTS, "all"}]
+    if mistaken or not names:
+        raise InputError(unknown("experiment", mistaken[0] if mistaken else "", [*EXPERIMENTS, "all"]))
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("hspace").setLevel(logging.INFO)
-    try:
-        if options.from_results:
-            chapters = [table_from_results(options.output)]
-        else:
-            wanted = list(EXPERIMENTS) if "all" in names else names
-            chapters = [chapter(name, options.output, overrides) for name in wanted]
-    except (InputError, OSError, HydraException, OmegaConfBaseException) as error:
-        print(f"reproduce: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    if options.from_results:
+        chapters = [table_from_results(options.output)]
+    else:
+        wanted = list(EXPERIMENTS) if "all" in names else names
+        chapters = [chapter(name, options.output, overrides) for name in wanted]
     _, page = write_report(chapters, options.output, FAST if options.fast else "")
     if options.publish:
         publish_results(chapters, options.output)
@@ -117,4 +111,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

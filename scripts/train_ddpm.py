@@ -122,6 +122,8 @@ def retime(unet: Any, before: DDPMScheduler, after: DDPMScheduler) -> float:
 
     Returns:
         What is left of the embedding's standard deviation over times.
+
+    Source: ours.
     """
     old, new = (torch.logit(scheduler.alphas_cumprod.double()).numpy() for scheduler in (before, after))
     same = torch.from_numpy(np.interp(-new, -old, np.arange(len(old)))).to(unet.device, torch.float32)

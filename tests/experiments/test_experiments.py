@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from hspace.cli import main
 from hspace.config import PROCEDURES
 from hspace.files import package_path
+from hspace.mistakes import guarded
 from hspace.study import EXPERIMENTS
 from scripts import reproduce
 
@@ -65,11 +66,11 @@ def test_reproduce_writes_a_report(tmp_path: Path, cache: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize(
-    ("words", "message"), [(["fig99"], "no experiment fig99"), (["fig2", "nonsense=1"], "nonsense")]
+    ("words", "message"), [(["fig99"], "unknown experiment 'fig99'"), (["fig2", "nonsense=1"], "nonsense")]
 )
 def test_reproduce_says_in_one_line_what_is_wrong(
     words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert reproduce.main([*words, "--output", str(tmp_path)]) == 2
+    assert guarded(lambda: reproduce.main([*words, "--output", str(tmp_path)])) == 2
     error = capsys.readouterr().err.strip()
     assert message in error and "\n" not in error

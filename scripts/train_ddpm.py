@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers.models.unets.unet_2d import UNet2DModel
@@ -29,16 +28,13 @@ from omegaconf import DictConfig, OmegaConf
 from hspace.cache import key_sha256
 from hspace.data.rendered import Rendered, rendered, step_generator
 from hspace.mistakes import guarded
-from hspace.rules import unknown
+from hspace.retiming import noise_scheduler, retime
 from hspace.tracking import Run, RunSpec, open_run
 from hspace.training import training_configuration
 from hspace.types import InputError
 
 log = logging.getLogger("train_ddpm")
 
-BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
-RETIME_ITERATIONS = 3000
-"""Of LBFGS: a quarter of a minute."""
 CYCLE_KEYS = {"images", "learning_rate", "skip_dropout", "beta_schedule"}
 
 
@@ -62,7 +58,7 @@ class Cycle:
 
     def scheduler(self, cfg: DictConfig) -> DDPMScheduler:
         """The noise schedule of this cycle."""
-        return DDPMScheduler(beta_schedule=cast(Any, self.beta_schedule), **cfg.scheduler)
+        return noise_scheduler(self.beta_schedule, cfg.scheduler)
 
     def rate(self, step: int, cfg: DictConfig) -> float:
         """Linear warm-up, constant, then linear decay to zero: the constant part does not depend on the length."""
@@ -76,8 +72,6 @@ def cycles(cfg: DictConfig) -> list[Cycle]:
     for each in cfg.cycles:
         if set(each) != CYCLE_KEYS:
             raise InputError(f"cycles: each has {', '.join(sorted(CYCLE_KEYS))}, got {each}")
-        if each.beta_schedule not in BETA_SCHEDULES:
-            raise InputError(unknown("beta_schedule", each.beta_schedule, BETA_SCHEDULES))
         stop = first + each.images // cfg.batch_size
         found.append(Cycle(first, stop, each.learning_rate, each.skip_dropout, each.beta_schedule))
         first = stop
@@ -107,44 +101,6 @@ def dropped_skips(unet: Any, kept: torch.Tensor) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def retime(unet: Any, before: DDPMScheduler, after: DDPMScheduler) -> float:
-    """Fits the time embedding of a network to another noise schedule, so that it need not learn it from images.
-
-    What the network should do depends on the noise in x_t, of which t only tells: at a time of the new schedule it is
-    given the embedding that it had at the time of the same alpha_bar in the old one.
-
-    Args:
-        unet: A `UNet2DModel`; its time embedding is changed.
-        before: The schedule that it was trained with.
-        after: The new one, of as many times.
-
-    Returns:
-        What is left of the embedding's standard deviation over times.
-
-    Source: ours.
-    """
-    old, new = (torch.logit(scheduler.alphas_cumprod.double()).numpy() for scheduler in (before, after))
-    same = torch.from_numpy(np.interp(-new, -old, np.arange(len(old)))).to(unet.device, torch.float32)
-    with torch.no_grad():
-        target = unet.time_embedding(unet.time_proj(same))
-    inputs = unet.time_proj(torch.arange(len(new), device=unet.device))
-
-    def error() -> torch.Tensor:
-        fit.zero_grad()
-        squares = (unet.time_embedding(inputs) - target).square().mean() / target.var(0).mean()
-        squares.backward()
-        return squares
-
-    fit = torch.optim.LBFGS(
-        unet.time_embedding.parameters(), max_iter=RETIME_ITERATIONS, history_size=50, line_search_fn="strong_wolfe",
-        tolerance_grad=1e-10, tolerance_change=1e-12,
-    )  # fmt: skip
-    fit.step(error)
-    left = error().sqrt().item()
-    fit.zero_grad()
-    return left
 
 
 def loss_of_step(
@@ -272,7 +228,8 @@ def main(arguments: list[str]) -> int:
     """Trains from the last checkpoint to the end of the last cycle."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     cfg = training_configuration("ddpm", arguments)
-    cycles(cfg)
+    for cycle in cycles(cfg):
+        cycle.scheduler(cfg)  # a mistaken name is said before anything is written
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     checkpoint = Path(cfg.output) / "checkpoint.pt"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)

@@ -1,18 +1,11 @@
-"""The noise schedules of a training, and how a trained network is told of another one."""
+"""A noise schedule for portraits, and how a trained network is told of another one."""
 
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 
-from hspace.rules import unknown
-from hspace.types import InputError
-
-OURS = "narrow_cosine"
-BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", OURS)
 LOG_SNR_WIDTH, LOG_SNR_SHIFT = 0.6, -1.0
 """Of the narrow cosine: 1 and 0 are the cosine schedule itself."""
 RETIME_ITERATIONS = 3000
@@ -33,24 +26,7 @@ def narrow_cosine(num_train_timesteps: int) -> list[float]:
     return (1 - alpha_bar / np.concatenate([[1.0], alpha_bar[:-1]])).tolist()
 
 
-def noise_scheduler(beta_schedule: str, options: Mapping[str, Any]) -> DDPMScheduler:
-    """The diffusers scheduler of a noise schedule.
-
-    Args:
-        beta_schedule: One of diffusers', or `narrow_cosine`.
-        options: All else that `DDPMScheduler` takes, `num_train_timesteps` among it.
-
-    Raises:
-        InputError: If there is no such noise schedule.
-    """
-    if beta_schedule not in BETA_SCHEDULES:
-        raise InputError(unknown("beta_schedule", beta_schedule, BETA_SCHEDULES))
-    if beta_schedule == OURS:
-        return DDPMScheduler(trained_betas=narrow_cosine(options["num_train_timesteps"]), **options)
-    return DDPMScheduler(beta_schedule=cast(Any, beta_schedule), **options)
-
-
-def retime(unet: Any, before: DDPMScheduler, after: DDPMScheduler) -> float:
+def retime(unet: Any, before: Tensor, after: Tensor) -> float:
     """Fits the time embedding of a network to another noise schedule, so that it need not learn it from images.
 
     What the network should do depends on the noise in x_t, of which t only tells: at a time of the new schedule it is
@@ -58,15 +34,15 @@ def retime(unet: Any, before: DDPMScheduler, after: DDPMScheduler) -> float:
 
     Args:
         unet: A `UNet2DModel`; its time embedding is changed.
-        before: The schedule that it was trained with.
-        after: The new one.
+        before: alpha_bar by model time, (times,), that it was trained with.
+        after: The new one, (new times,).
 
     Returns:
         What is left of the embedding's standard deviation over times.
 
     Source: ours.
     """
-    old, new = (torch.logit(scheduler.alphas_cumprod.double()).numpy() for scheduler in (before, after))
+    old, new = (torch.logit(alpha_bar.double()).numpy() for alpha_bar in (before, after))
     same = torch.from_numpy(np.interp(-new, -old, np.arange(len(old)))).to(unet.device, torch.float32)
     with torch.no_grad():
         target = unet.time_embedding(unet.time_proj(same))

@@ -28,13 +28,15 @@ from omegaconf import DictConfig, OmegaConf
 from hspace.cache import key_sha256
 from hspace.data.rendered import Rendered, rendered, step_generator
 from hspace.mistakes import guarded
-from hspace.retiming import noise_scheduler, retime
+from hspace.retiming import narrow_cosine, retime
+from hspace.rules import unknown
 from hspace.tracking import Run, RunSpec, open_run
 from hspace.training import training_configuration
 from hspace.types import InputError
 
 log = logging.getLogger("train_ddpm")
 
+BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "narrow_cosine")
 CYCLE_KEYS = {"images", "learning_rate", "skip_dropout", "beta_schedule"}
 
 
@@ -58,7 +60,9 @@ class Cycle:
 
     def scheduler(self, cfg: DictConfig) -> DDPMScheduler:
         """The noise schedule of this cycle."""
-        return noise_scheduler(self.beta_schedule, cfg.scheduler)
+        if self.beta_schedule == "narrow_cosine":
+            return DDPMScheduler(trained_betas=narrow_cosine(cfg.scheduler.num_train_timesteps), **cfg.scheduler)
+        return DDPMScheduler(beta_schedule=cast(Any, self.beta_schedule), **cfg.scheduler)
 
     def rate(self, step: int, cfg: DictConfig) -> float:
         """Linear warm-up, constant, then linear decay to zero: the constant part does not depend on the length."""
@@ -72,6 +76,8 @@ def cycles(cfg: DictConfig) -> list[Cycle]:
     for each in cfg.cycles:
         if set(each) != CYCLE_KEYS:
             raise InputError(f"cycles: each has {', '.join(sorted(CYCLE_KEYS))}, got {each}")
+        if each.beta_schedule not in BETA_SCHEDULES:
+            raise InputError(unknown("beta_schedule", each.beta_schedule, BETA_SCHEDULES))
         stop = first + each.images // cfg.batch_size
         found.append(Cycle(first, stop, each.learning_rate, each.skip_dropout, each.beta_schedule))
         first = stop
@@ -147,7 +153,7 @@ class Training:
         """Goes on from the averaged weights, with a new optimizer and average."""
         self.ema.copy_to(self.unet.parameters())
         if cycle.beta_schedule != before.beta_schedule:
-            left = retime(self.unet, before.scheduler(cfg), cycle.scheduler(cfg))
+            left = retime(self.unet, *(each.scheduler(cfg).alphas_cumprod for each in (before, cycle)))
             log.info("retimed from %s to %s: %.3f left", before.beta_schedule, cycle.beta_schedule, left)
         self.ema, self.optimizer = _optimizer_and_average(self.unet, cfg)
 
@@ -228,8 +234,7 @@ def main(arguments: list[str]) -> int:
     """Trains from the last checkpoint to the end of the last cycle."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     cfg = training_configuration("ddpm", arguments)
-    for cycle in cycles(cfg):
-        cycle.scheduler(cfg)  # a mistaken name is said before anything is written
+    cycles(cfg)
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     checkpoint = Path(cfg.output) / "checkpoint.pt"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)

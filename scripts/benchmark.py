@@ -10,6 +10,7 @@ and `directions` have limits in seconds on an H200 and run only where they are n
 """
 
 import argparse
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,9 @@ from architectures import celebahq
 from measuring import Row, refresh, write
 
 from hspace.checkpoints import DiffusionModel, load_model
+from hspace.mistakes import guarded
+from hspace.rules import unknown
+from hspace.types import InputError
 
 ROWS: dict[str, Callable[[str, DiffusionModel], Row]] = {
     "sampling_b1": partial(measured.sampling, batch=1),
@@ -42,7 +46,7 @@ ON_REQUEST: dict[str, Callable[[str, DiffusionModel], Row]] = {
 """Rows with limits in seconds on one card."""
 
 
-def main() -> None:
+def main() -> int:
     """Measure the chosen rows, writing the file after each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rows", default=",".join(ROWS), help="names, separated by commas; all: %(default)s")
@@ -53,9 +57,11 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, help="folder of performance.md, whose table is put in place")
     arguments = parser.parse_args()
     names, known = arguments.rows.split(","), ROWS | ON_REQUEST
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        parser.error(f"no row {unknown[0]}; rows are {', '.join(known)}")
+    for name in names:
+        if name not in known:
+            raise InputError(unknown("row", name, known))
+    if arguments.threads < 1:
+        raise InputError(f"--threads must be at least 1, got {arguments.threads}")
     torch.set_num_threads(arguments.threads)
     load = celebahq if arguments.model == "celebahq-architecture" else partial(load_model, arguments.model)
     model, rows = load(dtype=arguments.dtype), []
@@ -66,7 +72,8 @@ def main() -> None:
         write(rows, arguments.output)
     if arguments.docs:
         refresh(arguments.docs / "performance.md", rows)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(main))

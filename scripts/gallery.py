@@ -29,9 +29,12 @@ from hspace.figures import grid_figure, strip_figure
 from hspace.invert import ddim_inversion
 from hspace.masks import make_mask
 from hspace.metrics.effect import name_components
+from hspace.mistakes import guarded
 from hspace.mix import arithmetic, interpolate, swap
+from hspace.rules import unknown
 from hspace.sampling import collect, sample
 from hspace.scorers.portraits import load_regions, load_scorer
+from hspace.types import InputError
 
 log = logging.getLogger("gallery")
 
@@ -203,10 +206,9 @@ PICTURES: dict[str, Callable[[], None]] = {
 def main(names: Sequence[str]) -> int:
     """Draws the pictures named, or all."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    unknown = [name for name in names if name not in PICTURES]
-    if unknown:
-        print(f"unknown picture {unknown[0]!r}: there is {', '.join(PICTURES)}", file=sys.stderr)
-        return 2
+    for name in names:
+        if name not in PICTURES:
+            raise InputError(unknown("picture", name, PICTURES))
     for name in names or PICTURES:
         log.info("drawing %s", name)
         PICTURES[name]()
@@ -215,4 +217,4 @@ def main(names: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(guarded(lambda: main(sys.argv[1:])))

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -131,10 +132,16 @@ def test_comparators_reach_the_reference(
         assert abs(abs(float(found.flatten() @ reference)) - 1) <= 1e-3
 
 
-def test_an_unknown_row_is_refused(
-    benchmark: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--rows", "jacobien"])
-    with pytest.raises(SystemExit, match="2"):
-        benchmark.main()
-    assert "no row jacobien" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--rows", "jacobien"], "unknown row 'jacobien': did you mean 'jacobian'?"),
+        (["--threads", "0"], "--threads must be at least 1, got 0"),
+        (["--model", "nowhere"], "no model and no folder nowhere; known models: portraits (a hub id is owner/name)"),
+    ],
+)
+def test_a_mistaken_option_is_one_line_and_nothing_is_written(tmp_path: Path, arguments: list[str], line: str) -> None:
+    command = [sys.executable, SCRIPTS / "benchmark.py", "--output", tmp_path / "output", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, f"hspace: error: {line}\n")
+    assert not list(tmp_path.iterdir())

@@ -17,6 +17,12 @@ def narrow_cosine(num_train_timesteps: int) -> list[float]:
 
     log alpha_bar / (1 - alpha_bar) = shift - 2 width log tan(pi u / 2), u = (t + 1/2) / num_train_timesteps.
 
+    Args:
+        num_train_timesteps: How many model times there are.
+
+    Returns:
+        By model time, each in (0, 1): what `trained_betas` of a diffusers scheduler takes.
+
     Source: Nichol & Dhariwal 2021 (arXiv 2102.09672), eq. 17; the shift is that of Hoogeboom et al. 2023 (arXiv
     2301.11093), sec. 3.1; the width is ours.
     """

@@ -1,4 +1,4 @@
-"""A noise schedule for portraits, and how a trained network is told of another one."""
+"""Cosine noise schedules of any width, and how a trained network is told of another schedule."""
 
 from typing import Any
 
@@ -6,19 +6,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LOG_SNR_WIDTH, LOG_SNR_SHIFT = 0.6, -1.0
-"""Of the narrow cosine: 1 and 0 are the cosine schedule itself."""
 RETIME_ITERATIONS = 3000
 """Of LBFGS: a quarter of a minute."""
 
 
-def narrow_cosine(num_train_timesteps: int) -> list[float]:
-    """The betas of a cosine schedule with more of its times where the attributes of portraits are decided.
+def cosine(num_train_timesteps: int, width: float, shift: float) -> list[float]:
+    """The betas of a cosine schedule that has more of its times where attributes are decided.
 
     log alpha_bar / (1 - alpha_bar) = shift - 2 width log tan(pi u / 2), u = (t + 1/2) / num_train_timesteps.
 
     Args:
         num_train_timesteps: How many model times there are.
+        width: Of the range of log SNR, above 0; with 1, and a shift of 0, this is the cosine schedule itself.
+        shift: log SNR in the middle of the times.
 
     Returns:
         By model time, each in (0, 1): what `trained_betas` of a diffusers scheduler takes.
@@ -27,7 +27,7 @@ def narrow_cosine(num_train_timesteps: int) -> list[float]:
     2301.11093), sec. 3.1; the width is ours.
     """
     u = (np.arange(num_train_timesteps) + 0.5) / num_train_timesteps
-    log_snr = LOG_SNR_SHIFT - 2 * LOG_SNR_WIDTH * np.log(np.tan(np.pi * u / 2))
+    log_snr = shift - 2 * width * np.log(np.tan(np.pi * u / 2))
     alpha_bar = 1 / (1 + np.exp(-log_snr))
     return (1 - alpha_bar / np.concatenate([[1.0], alpha_bar[:-1]])).tolist()
 

@@ -11,8 +11,6 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -28,16 +26,19 @@ from omegaconf import DictConfig, OmegaConf
 from hspace.cache import key_sha256
 from hspace.data.rendered import Rendered, rendered, step_generator
 from hspace.mistakes import guarded
-from hspace.retiming import narrow_cosine, retime
+from hspace.retiming import cosine, retime
 from hspace.rules import unknown
+from hspace.skips import changed_skips, targets
 from hspace.tracking import Run, RunSpec, open_run
 from hspace.training import training_configuration
 from hspace.types import InputError
 
 log = logging.getLogger("train_ddpm")
 
-BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "narrow_cosine")
-CYCLE_KEYS = {"images", "learning_rate", "skip_dropout", "beta_schedule"}
+BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
+CYCLE_KEYS = {"images", "learning_rate", "skip_dropout", "skip_exchange", "beta_schedule"}
+EXCHANGED_BELOW = 0.95
+"""alpha_bar: where there is less noise, the loss counts an error of the clean image more than twenty times over."""
 
 
 @dataclass(frozen=True)
@@ -48,21 +49,18 @@ class Cycle:
         first: Its first step.
         stop: The step after its last.
         learning_rate: The highest.
-        skip_dropout: How often skip connections are dropped, see `dropped_skips`; in [0, 1].
-        beta_schedule: How noise grows with t; where it changes, the network is retimed, see `retime`.
+        skip_dropout: How often an image loses its skip connections, see `loss_of_step`; in [0, 1].
+        skip_exchange: How often it has those of the same portrait with another expression; in [0, 1].
+        beta_schedule: How noise grows with t: a name of diffusers, or width and shift of `cosine`. Where it changes,
+            the network is retimed, see `retime`.
     """
 
     first: int
     stop: int
     learning_rate: float
     skip_dropout: float
-    beta_schedule: str
-
-    def scheduler(self, cfg: DictConfig) -> DDPMScheduler:
-        """The noise schedule of this cycle."""
-        if self.beta_schedule == "narrow_cosine":
-            return DDPMScheduler(trained_betas=narrow_cosine(cfg.scheduler.num_train_timesteps), **cfg.scheduler)
-        return DDPMScheduler(beta_schedule=cast(Any, self.beta_schedule), **cfg.scheduler)
+    skip_exchange: float
+    beta_schedule: Any
 
     def rate(self, step: int, cfg: DictConfig) -> float:
         """Linear warm-up, constant, then linear decay to zero: the constant part does not depend on the length."""
@@ -72,63 +70,77 @@ class Cycle:
 
 def cycles(cfg: DictConfig) -> list[Cycle]:
     """The cycles of a configuration, one after the other."""
+    if cfg.batch_size < 2 or cfg.batch_size % 2:
+        raise InputError(f"batch_size must be even, its halves exchange skip connections; got {cfg.batch_size}")
+    _check_beta_schedule(cfg.sampled_with)
     found, first = [], 0
     for each in cfg.cycles:
         if set(each) != CYCLE_KEYS:
             raise InputError(f"cycles: each has {', '.join(sorted(CYCLE_KEYS))}, got {each}")
-        if each.beta_schedule not in BETA_SCHEDULES:
-            raise InputError(unknown("beta_schedule", each.beta_schedule, BETA_SCHEDULES))
+        _check_beta_schedule(each.beta_schedule)
         stop = first + each.images // cfg.batch_size
-        found.append(Cycle(first, stop, each.learning_rate, each.skip_dropout, each.beta_schedule))
+        settings = {name: each[name] for name in CYCLE_KEYS - {"images"}}
+        found.append(Cycle(first, stop, **settings))
         first = stop
     return found
 
 
-@contextmanager
-def dropped_skips(unet: Any, kept: torch.Tensor) -> Iterator[None]:
-    """Has the decoder of a `UNet2DModel` do without skip connections for some samples of a batch.
-
-    What the skips carry past the bottleneck no edit of h can change. A decoder that has to draw some images from h
-    alone leaves more to h also where it has the skips.
+def scheduler_of(beta_schedule: Any, cfg: DictConfig) -> DDPMScheduler:
+    """The scheduler of a cycle, or of the exported pipeline.
 
     Args:
-        unet: The network.
-        kept: (batch,), 1 where a sample keeps its skips and 0 where it has none.
+        beta_schedule: A name of diffusers, or width and shift of `cosine`.
+        cfg: The configuration.
     """
-    kept = kept.to(unet.device)[:, None, None, None]
+    if isinstance(beta_schedule, str):
+        return DDPMScheduler(beta_schedule=cast(Any, beta_schedule), **cfg.scheduler)
+    betas = cosine(cfg.scheduler.num_train_timesteps, beta_schedule.width, beta_schedule.shift)
+    return DDPMScheduler(trained_betas=betas, **cfg.scheduler)
 
-    def drop(block: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        hidden, skips, *rest = arguments
-        return hidden, tuple(skip * kept.to(skip.dtype) for skip in skips), *rest
 
-    hooks = [block.register_forward_pre_hook(drop) for block in unet.up_blocks]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+def _check_beta_schedule(schedule: Any) -> None:
+    """Raises InputError."""
+    if isinstance(schedule, str):
+        if schedule not in BETA_SCHEDULES:
+            raise InputError(unknown("beta_schedule", schedule, BETA_SCHEDULES))
+    elif not OmegaConf.is_dict(schedule) or set(schedule) != {"width", "shift"} or schedule.width <= 0:
+        raise InputError(f"beta_schedule is a name or such as {{width: 0.8, shift: -1}}, got {schedule}")
 
 
 def loss_of_step(
-    unet: Any, scheduler: Any, data: Rendered, step: int, skip_dropout: float, cfg: DictConfig
+    unet: Any, scheduler: Any, data: tuple[Rendered, Rendered], step: int, cycle: Cycle, cfg: DictConfig
 ) -> torch.Tensor:
     """Mean squared error of the prediction for the batch of one step, which depends on (seed, step) alone.
 
-    Model times are stratified over the batch, which lowers the variance of the gradient. A sample loses its skips with
-    probability skip_dropout · (1 - alpha_bar_t): hardly ever where the prediction is mostly the noise in x_t.
+    Model times are stratified over each half of the batch, which lowers the variance of the gradient. An image loses
+    its skips with probability skip_dropout · (1 - alpha_bar_t): hardly ever where the prediction is mostly the noise in
+    x_t. In a cycle that exchanges skips the halves show the same portraits with different expressions.
+
+    Args:
+        unet: The network.
+        scheduler: Has the noise levels and the prediction type.
+        data: Portraits, and the same ones with other expressions.
+        step: Of the training.
+        cycle: That it belongs to.
+        cfg: The configuration.
     """
-    generator = step_generator(cfg.seed, step)
-    index = torch.randint(len(data.images), (cfg.batch_size,), generator=generator)
-    strata = (torch.arange(cfg.batch_size) + torch.rand(cfg.batch_size, generator=generator)) / cfg.batch_size
-    x_0 = data.batch(index)
+    generator, half = step_generator(cfg.seed, step), cfg.batch_size // 2
+    portraits, others = data
+    index = torch.randint(len(portraits.images), (cfg.batch_size,), generator=generator)
+    t = (torch.arange(half) + torch.rand(half, generator=generator)) / half * scheduler.config.num_train_timesteps
+    x_0, t = portraits.batch(index), t.long().repeat(2)
+    if cycle.skip_exchange:
+        x_0[half:] = others.batch(index[:half])
     noise = torch.randn(x_0.shape, generator=generator)
-    t = (strata * scheduler.config.num_train_timesteps).long()
-    kept = torch.rand(cfg.batch_size, generator=generator) >= skip_dropout * (1 - scheduler.alphas_cumprod[t])
+    alpha_bar = scheduler.alphas_cumprod[t]
+    kept = torch.rand(cfg.batch_size, generator=generator) >= cycle.skip_dropout * (1 - alpha_bar)
+    exchanged = (torch.rand(half, generator=generator) < cycle.skip_exchange).repeat(2)
+    exchanged &= kept & (alpha_bar < EXCHANGED_BELOW)
     x_0, noise, t = (a.to(unet.device) for a in (x_0, noise, t))
-    with torch.autocast(unet.device.type, torch.bfloat16, enabled=cfg.bf16), dropped_skips(unet, kept):
-        output = unet(scheduler.add_noise(x_0, noise, t), t).sample
-    target = {"epsilon": noise, "sample": x_0}.get(scheduler.config.prediction_type)
-    return F.mse_loss(output.float(), scheduler.get_velocity(x_0, noise, t) if target is None else target)
+    x_t = scheduler.add_noise(x_0, noise, t)
+    with torch.autocast(unet.device.type, torch.bfloat16, enabled=cfg.bf16), changed_skips(unet, kept, exchanged):
+        output = unet(x_t, t).sample
+    return F.mse_loss(output.float(), targets(scheduler, x_0, x_t, t, exchanged))
 
 
 @dataclass
@@ -153,8 +165,7 @@ class Training:
         """Goes on from the averaged weights, with a new optimizer and average."""
         self.ema.copy_to(self.unet.parameters())
         if cycle.beta_schedule != before.beta_schedule:
-            left = retime(self.unet, *(each.scheduler(cfg).alphas_cumprod for each in (before, cycle)))
-            log.info("retimed from %s to %s: %.3f left", before.beta_schedule, cycle.beta_schedule, left)
+            _retime(self.unet, before.beta_schedule, cycle.beta_schedule, cfg)
         self.ema, self.optimizer = _optimizer_and_average(self.unet, cfg)
 
     def save(self, path: Path) -> None:
@@ -183,11 +194,18 @@ class Training:
         self.ema.step(self.unet.parameters())
         self.step += 1
 
-    def export(self, folder: Path, scheduler: DDPMScheduler) -> None:
-        """Writes the averaged weights as a diffusers pipeline in half precision."""
+    def export(self, folder: Path, cycle: Cycle, cfg: DictConfig) -> None:
+        """Writes the averaged weights as a diffusers pipeline in half precision, retimed to `sampled_with`."""
         averaged = UNet2DModel(**cast(dict[str, Any], self.unet.config))
         self.ema.copy_to(averaged.parameters())
-        DDPMPipeline(unet=averaged.half(), scheduler=scheduler).save_pretrained(folder)
+        if cycle.beta_schedule != cfg.sampled_with:
+            _retime(averaged, cycle.beta_schedule, cfg.sampled_with, cfg)
+        DDPMPipeline(unet=averaged.half(), scheduler=scheduler_of(cfg.sampled_with, cfg)).save_pretrained(folder)
+
+
+def _retime(unet: UNet2DModel, before: Any, after: Any, cfg: DictConfig) -> None:
+    left = retime(unet, *(scheduler_of(each, cfg).alphas_cumprod for each in (before, after)))
+    log.info("retimed from %s to %s: %.3f left", before, after, left)
 
 
 def _optimizer_and_average(unet: UNet2DModel, cfg: DictConfig) -> tuple[EMAModel, torch.optim.Optimizer]:
@@ -196,10 +214,10 @@ def _optimizer_and_average(unet: UNet2DModel, cfg: DictConfig) -> tuple[EMAModel
     return average, torch.optim.AdamW(unet.parameters(), weight_decay=0.01)
 
 
-def train(training: Training, data: Rendered, cfg: DictConfig, run: Run) -> None:
+def train(training: Training, data: tuple[Rendered, Rendered], cfg: DictConfig, run: Run) -> None:
     """Trains through all cycles, with a checkpoint every few minutes and a point of every curve each 100 steps."""
     output, planned = Path(cfg.output), cycles(cfg)
-    schedulers = [cycle.scheduler(cfg) for cycle in planned]
+    schedulers = [scheduler_of(cycle.beta_schedule, cfg) for cycle in planned]
     losses, started, saved = [], time.perf_counter(), time.perf_counter()
     while training.step < planned[-1].stop:
         index = next(i for i, cycle in enumerate(planned) if training.step < cycle.stop)
@@ -207,7 +225,7 @@ def train(training: Training, data: Rendered, cfg: DictConfig, run: Run) -> None
         if training.step == cycle.first > 0:
             training.begin_cycle(planned[index - 1], cycle, cfg)
         rate = cycle.rate(training.step, cfg)
-        loss = loss_of_step(training.unet, scheduler, data, training.step, cycle.skip_dropout, cfg)
+        loss = loss_of_step(training.unet, scheduler, data, training.step, cycle, cfg)
         training.update(loss, rate)
         losses.append(loss.item())
         step, finished = training.step, training.step == planned[-1].stop
@@ -219,7 +237,7 @@ def train(training: Training, data: Rendered, cfg: DictConfig, run: Run) -> None
             losses, started = [], time.perf_counter()
         if finished or time.perf_counter() - saved > 60 * cfg.checkpoint_minutes:
             training.save(output / "checkpoint.pt")
-            training.export(output / "pipeline", scheduler)
+            training.export(output / "pipeline", cycle, cfg)
             saved = time.perf_counter()
 
 
@@ -238,7 +256,10 @@ def main(arguments: list[str]) -> int:
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     checkpoint = Path(cfg.output) / "checkpoint.pt"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    data = rendered(cfg.train_images, cfg.size, cfg.seed, Path(cfg.data))
+    data = tuple(
+        rendered(cfg.train_images, cfg.size, cfg.seed, Path(cfg.data), other_expression=other)
+        for other in (False, True)
+    )
     training = Training.start(cfg, automatic if cfg.device == "auto" else cfg.device)
     if checkpoint.exists():
         training.resume(checkpoint)

@@ -15,7 +15,7 @@ CHAINS = {
     "data": ["sdf", "portrait_layers", "portraits", "rendered"],
     "scorers": ["networks", "portraits", "pretrained", "clip", "hub", "factory"],
     "metrics": ["fid", "kid", "distances", "effect", "repeats"],
-    "card": ["portraits", "semantics", "sections", "page"],
+    "card": ["portraits", "semantics", "carried", "sections", "page"],
 }
 OWNERS = {
     "diffusers": {"schedule", "unet", "checkpoints"},

@@ -22,6 +22,7 @@ class Sizes:
         examples: Examples on each side of a mean difference.
         calibration: Samples that names and strengths are chosen on.
         judged: Samples that the judge reads.
+        pairs: Pairs of renders that differ in one attribute.
         bootstrap: Resamples behind an interval.
         batch_size: Rows of one U-Net pass.
     """
@@ -38,6 +39,7 @@ class Sizes:
     examples: int = 100
     calibration: int = 48
     judged: int = 200
+    pairs: int = 64
     bootstrap: int = 1000
     batch_size: int = 32
 

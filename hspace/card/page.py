@@ -41,7 +41,7 @@ def refresh(docs: Path, metrics: dict[str, Any], pictures: Path) -> None:
 
 def figures(metrics: dict[str, Any]) -> str:
     """All tables, as Markdown."""
-    tables = (targets(metrics), _attributes(metrics), _components(metrics), _moved(metrics), _regions(metrics))
+    tables = tuple(table(metrics) for table in (targets, _attributes, _components, _moved, _carried, _regions))
     return "\n".join(map(to_markdown, tables))
 
 
@@ -125,6 +125,18 @@ def _moved(metrics: dict[str, Any]) -> Table:
         f"Mean differences of {count} + {count} annotated samples, at one strength s each: share of samples having the "
         "attribute (smile: above the renderer's median; yaw: to the right) unedited, at \N{MINUS SIGN}s and at +s, and "
         "the mean cosine of identities to the unedited samples over both."
+    )
+    return Table(("attribute", *columns), rows, caption)
+
+
+def _carried(metrics: dict[str, Any]) -> Table:
+    """What h carries."""
+    columns = ("log_snr", "by_h")
+    rows = tuple((name, *(row[column] for column in columns)) for name, row in metrics["carried"].items())
+    caption = (
+        "Pairs of renders that differ in one attribute, with the same noise. log_snr: log alpha_bar / (1 - alpha_bar) "
+        "at which the prediction of the clean image shows half of the difference, by the judge; by_h: the share of it "
+        "that comes from h, the rest comes through the skip connections."
     )
     return Table(("attribute", *columns), rows, caption)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from hspace.cache import cached, key_sha256
 from hspace.card import portraits, semantics
 from hspace.card.base import Sizes
+from hspace.card.carried import carried_by_h
 from hspace.checkpoints import DiffusionModel, load_model
 from hspace.data.portraits import JUDGED
 from hspace.data.rendered import Rendered, rendered, rendered_pairs
@@ -39,8 +40,8 @@ log = logging.getLogger(__name__)
 VERSION = 1
 """Part of every cache key, to be raised when a figure is measured in another way."""
 TRAINING_SEED = 10
-REFERENCE_SEED, FRESH_SEED, INDEPENDENT_SEED, PEOPLE_SEED = 70, 71, 72, 73
-"""Streams of renders; no training draws from the last four."""
+REFERENCE_SEED, FRESH_SEED, INDEPENDENT_SEED, PEOPLE_SEED, PAIRS_SEED = 70, 71, 72, 73, 74
+"""Streams of renders that no training draws from."""
 MOVED = ("glasses", "hat", "gender", "smile", "yaw")
 TILE, SHEET, COLUMNS = 96, 24, 6
 NUM_NEAREST, NUM_EDITED = 8, 2
@@ -103,6 +104,7 @@ def measure(model: str, sizes: Sizes, output: Path, training_dir: Path) -> dict[
         "scorers": _scorers,
         "components": _components,
         "moved": _moved,
+        "carried": lambda bench, _: {"carried": carried_by_h(bench.model, bench.judge, sizes.pairs, PAIRS_SEED)},
     }
     figures: dict[str, Any] = {}
     for name, build in sections.items():
@@ -259,7 +261,7 @@ def _summary(figures: dict[str, Any]) -> dict[str, Any]:
         "semantic_components": len(semantic),
         "semantic_attributes": sorted({row["attribute"] for row in semantic}),
         **by_attribute,
-        **{name: figures[name] for name in ("nearest", "regions", "attributes", "components", "moved")},
+        **{name: figures[name] for name in ("nearest", "regions", "attributes", "components", "moved", "carried")},
     }
 
 

@@ -15,9 +15,10 @@ from hspace.data import portrait_layers
 from hspace.data.portrait_layers import REGIONS, Factors
 
 __all__ = ["ATTRIBUTES", "JUDGED", "REGIONS", "Attribute", "Factors", "labels", "region_masks", "render"]
-__all__ += ["resample_scene", "sample_factors", "visibility"]
+__all__ += ["resample_expression", "resample_scene", "sample_factors", "visibility"]
 
 SUPERSAMPLING = 2
+EXPRESSION = ("smile", "mouth", "eyes", "brow", "glasses")
 
 
 @dataclass(frozen=True)
@@ -103,19 +104,40 @@ def sample_factors(generator: torch.Generator, n: int, *, correlated: bool = Tru
 
 def _draw_correlated(generator: torch.Generator, n: int) -> Factors:
     uniform = {attribute.id: torch.rand(n, generator=generator) for attribute in ATTRIBUTES}
-    gender, age = (uniform["gender"] < 0.5).float(), uniform["age"]
+    return _correlate(uniform, (uniform["gender"] < 0.5).float(), uniform["age"])
+
+
+def _correlate(uniform: Factors, gender: Tensor, age: Tensor) -> Factors:
+    """Factors given gender presentation and age, from uniform numbers."""
     chance = {
         "glasses": torch.lerp(0.45 * age, 0.22 + 0.70 * age, gender),
         "hat": torch.lerp(0.02 + 0.08 * age, 0.24 + 0.24 * age, gender),
         "beard": 0.4 * gender,
     }
-    factors = dict(uniform, gender=gender)
+    factors = dict(uniform, gender=gender, age=age)
     factors |= {name: (uniform[name] < chance[name]).float() for name in chance}
     factors["smile"] = 2 * uniform["smile"] ** torch.where(gender > 0, 1.6, 0.6) - 1
     factors["mouth"] = (1.5 * uniform["mouth"] - 0.5).clamp(min=0)
     factors["hair_length"] = torch.lerp(0.3 + 0.7 * uniform["hair_length"], 0.45 * uniform["hair_length"], gender)
     factors |= {name: 2 * uniform[name] - 1 for name in ("brow", "yaw", "pitch")}
     return factors
+
+
+def resample_expression(factors: Factors, generator: torch.Generator) -> Factors:
+    """The same portraits with another expression, and with glasses put on or taken off (`EXPRESSION`).
+
+    Both portraits of a pair come from the correlated distribution.
+
+    Args:
+        factors: From `sample_factors`, each (n,).
+        generator: Source of randomness, on the CPU.
+
+    Returns:
+        New factors that share all others with `factors`.
+    """
+    uniform = {attribute.id: torch.rand(len(factors["age"]), generator=generator) for attribute in ATTRIBUTES}
+    fresh = _correlate(uniform, factors["gender"], factors["age"])
+    return factors | {name: fresh[name] for name in EXPRESSION}
 
 
 def resample_scene(factors: Factors, generator: torch.Generator) -> Factors:

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from hspace.data.portraits import Factors, labels, render, resample_scene, sample_factors, visibility
+from hspace.data.portraits import (
+    Factors,
+    labels,
+    render,
+    resample_expression,
+    resample_scene,
+    sample_factors,
+    visibility,
+)
 from hspace.files import write_atomic
 
 log = logging.getLogger(__name__)
@@ -37,7 +45,9 @@ class Rendered:
         return self.images[index].float() / 127.5 - 1
 
 
-def rendered(n: int, size: int, seed: int, cache_dir: Path, *, correlated: bool = True) -> Rendered:
+def rendered(
+    n: int, size: int, seed: int, cache_dir: Path, *, correlated: bool = True, other_expression: bool = False
+) -> Rendered:
     """Portraits of one private stream of factors; painted on first use, read from `cache_dir` later.
 
     Args:
@@ -46,9 +56,14 @@ def rendered(n: int, size: int, seed: int, cache_dir: Path, *, correlated: bool 
         seed: Seed of the stream.
         cache_dir: Folder of the cached images.
         correlated: As in `sample_factors`.
+        other_expression: Whether to paint the same portraits with another expression, see `resample_expression`.
     """
-    factors = sample_factors(torch.Generator().manual_seed(seed), n, correlated=correlated)
-    path = cache_dir / f"portraits_v{VERSION}_{size}px_{n}_seed{seed}{'' if correlated else '_independent'}.npy"
+    generator = torch.Generator().manual_seed(seed)
+    factors = sample_factors(generator, n, correlated=correlated)
+    if other_expression:
+        factors = resample_expression(factors, generator)
+    kind = f"{'' if correlated else '_independent'}{'_expression' if other_expression else ''}"
+    path = cache_dir / f"portraits_v{VERSION}_{size}px_{n}_seed{seed}{kind}.npy"
     if not path.exists():
         log.info("painting %d portraits at %d pixels into %s", n, size, path)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ def make_metrics(**changed: Any) -> dict[str, Any]:
                        "yaw": {"judge": 0.99, "error": 0.03}},
         "components": [{"component": 2, "attribute": "yaw", "effect": 1.5, "low": 1.3, "ratio": 3.0, "semantic": True}],
         "moved": {"yaw": {"unedited": 0.5, "before": 0.1, "after": 0.9, "identity": 0.8, "strength": 1.5}},
+        "carried": {"yaw": {"log_snr": -2.2, "by_h": 0.9}, "smile": {"log_snr": None, "by_h": None}},
         "regions": {"eyes": 0.95},
         "sizes": {"generated": 2048, "steps": 25, "edit_steps": 10, "judged": 200, "discovery": 500, "examples": 100},
     }  # fmt: skip

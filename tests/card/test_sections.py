@@ -7,13 +7,13 @@ from omegaconf import OmegaConf
 from hspace.card import sections
 from hspace.card.base import Sizes
 from hspace.card.page import figures
-from hspace.card.sections import PEOPLE_SEED, REFERENCE_SEED, TRAINING_SEED, measure
+from hspace.card.sections import PAIRS_SEED, REFERENCE_SEED, TRAINING_SEED, measure
 from hspace.data.portraits import REGIONS
 from hspace.files import package_path
 
 SIZES = Sizes(
     generated=24, steps=4, edit_steps=3, reference=64, training_renders=32, people=16, discovery=6, components=2,
-    annotated=8, examples=2, calibration=3, judged=4, bootstrap=100, batch_size=24,
+    annotated=8, examples=2, calibration=3, judged=4, pairs=2, bootstrap=100, batch_size=24,
 )  # fmt: skip
 SINGLE = {
     "decided_share", "marginal_error_max", "mean_error_max", "fid_generated", "fid_floor", "fid_independent",
@@ -41,7 +41,7 @@ def test_every_section_is_measured_once_and_written(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("measured again")
 
-    for name in ("_generated", "_portraits", "_scorers", "_components", "_moved"):
+    for name in ("_generated", "_portraits", "_scorers", "_components", "_moved", "carried_by_h"):
         monkeypatch.setattr(sections, name, never)
     assert measure(str(tiny_pipeline_dir), SIZES, tmp_path / "card", tmp_path / "data") == metrics
 
@@ -51,4 +51,4 @@ def test_renders_are_fresh_and_the_training_set_is_the_one_of_the_training() -> 
     ddpm, scorers = (OmegaConf.load(conf / f"{name}.yaml") for name in ("ddpm", "scorers"))
     assert (Sizes().training_renders, TRAINING_SEED) == (ddpm.train_images, ddpm.seed)
     used = {ddpm.seed, scorers.held_out.seed, *(scorers[name].seed for name in scorers.scorers)}
-    assert not used & set(range(REFERENCE_SEED, PEOPLE_SEED + 1))
+    assert not used & set(range(REFERENCE_SEED, PAIRS_SEED + 1))

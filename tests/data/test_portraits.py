@@ -7,11 +7,13 @@ import torch
 
 from hspace.data.portraits import (
     ATTRIBUTES,
+    EXPRESSION,
     JUDGED,
     REGIONS,
     labels,
     region_masks,
     render,
+    resample_expression,
     resample_scene,
     sample_factors,
     visibility,
@@ -63,6 +65,20 @@ def test_another_scene_keeps_the_person() -> None:
     for attribute in ATTRIBUTES:
         same = torch.equal(people[attribute.id], scene[attribute.id])
         assert same == (attribute.owner == "person"), attribute.id
+
+
+def test_another_expression_keeps_the_rest_and_the_distribution() -> None:
+    portraits = sample_factors(generator(), N)
+    others = resample_expression(portraits, generator(1))
+    for attribute in ATTRIBUTES:
+        same = torch.equal(portraits[attribute.id], others[attribute.id])
+        assert same == (attribute.id not in EXPRESSION), attribute.id
+    for name in EXPRESSION:
+        assert abs(float(portraits[name].mean() - others[name].mean())) < 0.02, name
+        for tied in ("gender", "age"):
+            assert abs(correlation(portraits, name, tied) - correlation(others, name, tied)) < 0.03, (name, tied)
+    # What goes with neither gender presentation nor age is drawn anew.
+    assert abs(correlation({"brow": portraits["brow"], "other": others["brow"]}, "brow", "other")) < 0.03
 
 
 @pytest.mark.parametrize("size", [17, 32, 64])

@@ -256,7 +256,7 @@ def main(arguments: list[str]) -> int:
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     checkpoint = Path(cfg.output) / "checkpoint.pt"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    data = tuple(
+    portraits, others = (
         rendered(cfg.train_images, cfg.size, cfg.seed, Path(cfg.data), other_expression=other)
         for other in (False, True)
     )
@@ -264,7 +264,7 @@ def main(arguments: list[str]) -> int:
     if checkpoint.exists():
         training.resume(checkpoint)
     with open_run(run_spec(cfg)) as run:
-        train(training, data, cfg, run)
+        train(training, (portraits, others), cfg, run)
     return 0
 
 

@@ -39,7 +39,7 @@ class Sizes:
     examples: int = 100
     calibration: int = 48
     judged: int = 200
-    pairs: int = 64
+    pairs: int = 32
     bootstrap: int = 1000
     batch_size: int = 32
 

@@ -45,12 +45,14 @@ def carried_by_h(model: DiffusionModel, judge: Scorer, n: int, seed: int) -> dic
         whole = _change(judge, pairs, column)
         undecided = bisect_left(
             range(len(alpha_bar)), True,
-            key=lambda t: _change(judge, predictions(model, pairs, noise, t)[0], column) < HALF * whole,
+            key=lambda t: _change(judge, predictions(model, pairs, noise, t), column) < HALF * whole,
         )  # fmt: skip
         if undecided == 0:
             figures[attribute.id] = {"log_snr": None, "by_h": None}
             continue
-        own, swapped = (_change(judge, each, column) for each in predictions(model, pairs, noise, undecided - 1))
+        own, swapped = (
+            _change(judge, predictions(model, pairs, noise, undecided - 1, swap=swap), column) for swap in (False, True)
+        )
         log_snr = float(torch.logit(alpha_bar[undecided - 1]))
         figures[attribute.id] = {"log_snr": log_snr, "by_h": (own - swapped) / (2 * own)}
     return figures
@@ -66,24 +68,22 @@ def counterfactuals(attribute: Attribute, n: int, size: int, seed: int) -> Tenso
 
 
 @torch.no_grad()
-def predictions(model: DiffusionModel, pairs: Tensor, noise: Images, t: int) -> tuple[Tensor, Tensor]:
-    """P_t of both portraits of each pair, as it is and with the h of the other one: each shaped like `pairs`.
+def predictions(model: DiffusionModel, pairs: Tensor, noise: Images, t: int, *, swap: bool = False) -> Tensor:
+    """P_t of both portraits of each pair, shaped like `pairs`.
 
     Args:
         model: The model.
         pairs: (2, n, C, H, W) in [-1, 1].
         noise: (n, C, H, W), the same for both.
         t: Model time.
+        swap: Whether each is decoded with the h of the other.
     """
     schedule = model.schedule
     x_t = schedule.add_noise(pairs.flatten(0, 1), noise.repeat(2, 1, 1, 1), t).to(model.device, model.dtype)
     encoded = model.unet.encode(x_t, t, model.cond)
-
-    def predicted(h: Tensor) -> Tensor:
-        eps = schedule.to_eps(model.unet.decode(h, encoded), x_t, t)
-        return schedule.predict_x0(x_t, eps, t).unflatten(0, (2, -1)).cpu()
-
-    return predicted(encoded.h), predicted(encoded.h.roll(len(noise), dims=0))
+    h = encoded.h.roll(len(noise), dims=0) if swap else encoded.h
+    eps = schedule.to_eps(model.unet.decode(h, encoded), x_t, t)
+    return schedule.predict_x0(x_t, eps, t).unflatten(0, (2, -1)).cpu()
 
 
 def _change(judge: Scorer, pairs: Tensor, column: int) -> float:

@@ -87,8 +87,9 @@ def test_pairs_differ_in_one_attribute_that_the_judge_reads(judge: PortraitScore
 def test_with_the_same_h_nothing_is_swapped(tiny_model: DiffusionModel) -> None:
     one = torch.rand(1, 2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     noise = torch.zeros(2, 3, 16, 16)
-    own, swapped = predictions(tiny_model, one.expand(2, -1, -1, -1, -1), noise, 500)
+    same = one.expand(2, -1, -1, -1, -1)
+    own, swapped = (predictions(tiny_model, same, noise, 500, swap=swap) for swap in (False, True))
     assert torch.allclose(own, swapped, atol=1e-5) and own.shape == (2, 2, 3, 16, 16)
     different = torch.cat([one, -one])
-    own, swapped = predictions(tiny_model, different, noise, 500)
+    own, swapped = (predictions(tiny_model, different, noise, 500, swap=swap) for swap in (False, True))
     assert not torch.allclose(own, swapped, atol=1e-3)

@@ -85,8 +85,8 @@ def test_curves_are_tracked_offline_and_the_result_is_a_model(tmp_path: Path) ->
         ),
         (
             "train_ddpm",
-            "cycles=[{images: 4, learning_rate: 1e-4, skip_dropout: 0, skip_exchange: 0, beta_schedule: cosine}]",
-            "unknown beta_schedule 'cosine': there is linear, scaled_linear, sigmoid, squaredcos_cap_v2",
+            "cycles=[{images: 4, learning_rate: 1e-4, skip_dropout: 0, skip_exchange: 0, beta_schedule: squaredcos}]",
+            "unknown beta_schedule 'squaredcos': did you mean 'squaredcos_cap_v2'?",
         ),
         (
             "train_ddpm",

@@ -8,6 +8,7 @@ learning rate go to Weights & Biases, offline unless `tracking=online`.
 """
 
 import logging
+import math
 import os
 import sys
 import time
@@ -36,7 +37,13 @@ from hspace.types import InputError
 log = logging.getLogger("train_ddpm")
 
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
-CYCLE_KEYS = {"images", "learning_rate", "skip_dropout", "skip_exchange", "beta_schedule"}
+CYCLE_RANGES = {
+    "images": (1, math.inf),
+    "learning_rate": (0, math.inf),
+    "skip_dropout": (0, 1),
+    "skip_exchange": (0, 1),
+}
+CYCLE_KEYS = {*CYCLE_RANGES, "beta_schedule"}
 EXCHANGED_BELOW = 0.95
 """alpha_bar: where there is less noise, the loss counts an error of the clean image more than twenty times over."""
 
@@ -69,15 +76,22 @@ class Cycle:
 
 
 def cycles(cfg: DictConfig) -> list[Cycle]:
-    """The cycles of a configuration, one after the other."""
-    if cfg.batch_size < 2 or cfg.batch_size % 2:
+    """The cycles of a configuration, one after the other.
+
+    Raises:
+        InputError: If a setting of theirs, the batch size, or the schedule that is sampled with is wrong.
+    """
+    if not isinstance(cfg.batch_size, int) or cfg.batch_size < 2 or cfg.batch_size % 2:
         raise InputError(f"batch_size must be even, its halves exchange skip connections; got {cfg.batch_size}")
-    _check_beta_schedule(cfg.sampled_with)
+    _check_beta_schedule("sampled_with", cfg.sampled_with)
     found, first = [], 0
     for each in cfg.cycles:
         if set(each) != CYCLE_KEYS:
             raise InputError(f"cycles: each has {', '.join(sorted(CYCLE_KEYS))}, got {each}")
-        _check_beta_schedule(each.beta_schedule)
+        for name, (low, high) in CYCLE_RANGES.items():
+            if not _is_number(each[name]) or not low <= each[name] <= high:
+                raise InputError(f"cycles: {name} must be a number in [{low}, {high}], got {each[name]}")
+        _check_beta_schedule("beta_schedule", each.beta_schedule)
         stop = first + each.images // cfg.batch_size
         settings = {name: each[name] for name in CYCLE_KEYS - {"images"}}
         found.append(Cycle(first, stop, **settings))
@@ -98,13 +112,19 @@ def scheduler_of(beta_schedule: Any, cfg: DictConfig) -> DDPMScheduler:
     return DDPMScheduler(trained_betas=betas, **cfg.scheduler)
 
 
-def _check_beta_schedule(schedule: Any) -> None:
-    """Raises InputError."""
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_beta_schedule(key: str, schedule: Any) -> None:
+    """Raises InputError if the value of a key is no noise schedule."""
     if isinstance(schedule, str):
         if schedule not in BETA_SCHEDULES:
-            raise InputError(unknown("beta_schedule", schedule, BETA_SCHEDULES))
-    elif not OmegaConf.is_dict(schedule) or set(schedule) != {"width", "shift"} or schedule.width <= 0:
-        raise InputError(f"beta_schedule is a name or such as {{width: 0.8, shift: -1}}, got {schedule}")
+            raise InputError(unknown(key, schedule, BETA_SCHEDULES))
+        return
+    numbers = OmegaConf.is_dict(schedule) and set(schedule) == {"width", "shift"}
+    if not numbers or not all(map(_is_number, schedule.values())) or not schedule.width > 0:
+        raise InputError(f"{key} is a name, or two numbers such as {{width: 0.8, shift: -1}}, got {schedule}")
 
 
 def loss_of_step(
@@ -119,7 +139,7 @@ def loss_of_step(
     Args:
         unet: The network.
         scheduler: Has the noise levels and the prediction type.
-        data: Portraits, and the same ones with other expressions.
+        data: Portraits, and the same ones with other expressions, which only cycles that exchange skips read.
         step: Of the training.
         cycle: That it belongs to.
         cfg: The configuration.
@@ -252,14 +272,13 @@ def main(arguments: list[str]) -> int:
     """Trains from the last checkpoint to the end of the last cycle."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     cfg = training_configuration("ddpm", arguments)
-    cycles(cfg)
+    planned = cycles(cfg)
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     checkpoint = Path(cfg.output) / "checkpoint.pt"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    portraits, others = (
-        rendered(cfg.train_images, cfg.size, cfg.seed, Path(cfg.data), other_expression=other)
-        for other in (False, True)
-    )
+    portraits = others = rendered(cfg.train_images, cfg.size, cfg.seed, Path(cfg.data))
+    if any(cycle.skip_exchange for cycle in planned):
+        others = rendered(cfg.train_images, cfg.size, cfg.seed, Path(cfg.data), other_expression=True)
     training = Training.start(cfg, automatic if cfg.device == "auto" else cfg.device)
     if checkpoint.exists():
         training.resume(checkpoint)

@@ -22,7 +22,8 @@ def carried_by_h(model: DiffusionModel, judge: Scorer, n: int, seed: int) -> dic
     """By judged attribute: the noise level at which half of it is decided, and how much of it h carries there.
 
     Decided is the change of the judge's score between the predicted images P_t of a pair, as a share of the change
-    between the renders themselves; both portraits get the same noise.
+    between the renders themselves; both portraits get the same noise. It falls as noise grows, so the level is found by
+    bisection.
 
     Args:
         model: Of the portraits.
@@ -59,7 +60,11 @@ def carried_by_h(model: DiffusionModel, judge: Scorer, n: int, seed: int) -> dic
 
 
 def counterfactuals(attribute: Attribute, n: int, size: int, seed: int) -> Tensor:
-    """Pairs of portraits that differ in one attribute alone, and hide none: (2, n, 3, size, size), low and high."""
+    """Pairs of portraits that differ in one attribute alone, and hide none.
+
+    Returns:
+        (2, n, 3, size, size) in [-1, 1]: with the low and with the high end of the attribute.
+    """
     factors = sample_factors(torch.Generator().manual_seed(seed), n, correlated=False)
     factors |= {"hat": torch.zeros(n), "age": 0.5 * factors["age"]}
     ends = (0.0, 1.0) if attribute.kind == "binary" else ENDS

@@ -19,6 +19,7 @@ __all__ += ["resample_expression", "resample_scene", "sample_factors", "visibili
 
 SUPERSAMPLING = 2
 EXPRESSION = ("smile", "mouth", "eyes", "brow", "glasses")
+"""What is drawn anew for another expression of the same portrait."""
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,17 @@ def test_curves_are_tracked_offline_and_the_result_is_a_model(tmp_path: Path) ->
     ("script", "override", "line"),
     [
         ("train_ddpm", "bach_size=4", "unknown key 'bach_size': did you mean 'batch_size'?"),
+        (
+            "train_ddpm",
+            "sampled_with={width: wide, shift: 0}",
+            "sampled_with is a name, or two numbers such as {width: 0.8, shift: -1}, got {'width': 'wide', 'shift': 0}",
+        ),
+        (
+            "train_ddpm",
+            "cycles=[{images: 4, learning_rate: 1e-4, skip_dropout: 0, skip_exchange: 2, beta_schedule: linear}]",
+            "cycles: skip_exchange must be a number in [0, 1], got 2",
+        ),
+        ("train_ddpm", "batch_size=abc", "batch_size must be even, its halves exchange skip connections; got abc"),
         ("train_ddpm", "batch_size=3", "batch_size must be even, its halves exchange skip connections; got 3"),
         ("train_ddpm", "unet.layers=2", "unknown key 'unet.layers': did you mean 'unet.layers_per_block'?"),
         (
@@ -91,7 +102,7 @@ def test_curves_are_tracked_offline_and_the_result_is_a_model(tmp_path: Path) ->
         (
             "train_ddpm",
             "cycles=[{images: 4, learning_rate: 1e-4, skip_dropout: 0, skip_exchange: 0, beta_schedule: {width: 1}}]",
-            "beta_schedule is a name or such as {width: 0.8, shift: -1}, got {'width': 1}",
+            "beta_schedule is a name, or two numbers such as {width: 0.8, shift: -1}, got {'width': 1}",
         ),
         ("train_ddpm", "unet=3", "unet has keys of its own, as in unet.in_channels=..."),
         ("train_scorers", "judge.sed=1", "unknown key 'judge.sed': did you mean 'judge.seed'?"),

@@ -10,24 +10,27 @@ RETIME_ITERATIONS = 3000
 """Of LBFGS: a quarter of a minute."""
 
 
-def cosine(num_train_timesteps: int, width: float, shift: float) -> list[float]:
+def cosine(num_train_timesteps: int, width: float, shift: float, slope: float = 0.0) -> list[float]:
     """The betas of a cosine schedule that has more of its times where attributes are decided.
 
-    log alpha_bar / (1 - alpha_bar) = shift - 2 width log tan(pi u / 2), u = (t + 1/2) / num_train_timesteps.
+    log alpha_bar / (1 - alpha_bar) = shift - 2 width log tan(pi u / 2) + slope (1/2 - u),
+    u = (t + 1/2) / num_train_timesteps.
 
     Args:
         num_train_timesteps: How many model times there are.
         width: Of the range of log SNR, above 0; with 1, and a shift of 0, this is the cosine schedule itself.
         shift: log SNR in the middle of the times.
+        slope: How far log SNR falls evenly over all times, 0 or more; it makes the range wide without thinning out its
+            middle.
 
     Returns:
         By model time, each in (0, 1): what `trained_betas` of a diffusers scheduler takes.
 
     Source: Nichol & Dhariwal 2021 (arXiv 2102.09672), eq. 17; the shift is that of Hoogeboom et al. 2023 (arXiv
-    2301.11093), sec. 3.1; the width is ours.
+    2301.11093), sec. 3.1; width and slope are ours.
     """
     u = (np.arange(num_train_timesteps) + 0.5) / num_train_timesteps
-    log_snr = shift - 2 * width * np.log(np.tan(np.pi * u / 2))
+    log_snr = shift - 2 * width * np.log(np.tan(np.pi * u / 2)) + slope * (0.5 - u)
     alpha_bar = 1 / (1 + np.exp(-log_snr))
     return (1 - alpha_bar / np.concatenate([[1.0], alpha_bar[:-1]])).tolist()
 

@@ -58,8 +58,8 @@ class Cycle:
         learning_rate: The highest.
         skip_dropout: How often an image loses its skip connections, see `loss_of_step`; in [0, 1].
         skip_exchange: How often it has those of the same portrait with another expression; in [0, 1].
-        beta_schedule: How noise grows with t: a name of diffusers, or width and shift of `cosine`. Where it changes,
-            the network is retimed, see `retime`.
+        beta_schedule: How noise grows with t: a name of diffusers, or [width, shift, slope] of `cosine`. Where it
+            changes, the network is retimed, see `retime`.
     """
 
     first: int
@@ -83,7 +83,7 @@ def cycles(cfg: DictConfig) -> list[Cycle]:
     """
     if not isinstance(cfg.batch_size, int) or cfg.batch_size < 2 or cfg.batch_size % 2:
         raise InputError(f"batch_size must be even, its halves exchange skip connections; got {cfg.batch_size}")
-    _check_beta_schedule("sampled_with", cfg.sampled_with)
+    check_beta_schedule("sampled_with", cfg.sampled_with)
     found, first = [], 0
     for each in cfg.cycles:
         if set(each) != CYCLE_KEYS:
@@ -91,7 +91,7 @@ def cycles(cfg: DictConfig) -> list[Cycle]:
         for name, (low, high) in CYCLE_RANGES.items():
             if not _is_number(each[name]) or not low <= each[name] <= high:
                 raise InputError(f"cycles: {name} must be a number in [{low}, {high}], got {each[name]}")
-        _check_beta_schedule("beta_schedule", each.beta_schedule)
+        check_beta_schedule("beta_schedule", each.beta_schedule)
         stop = first + each.images // cfg.batch_size
         settings = {name: each[name] for name in CYCLE_KEYS - {"images"}}
         found.append(Cycle(first, stop, **settings))
@@ -103,12 +103,12 @@ def scheduler_of(beta_schedule: Any, cfg: DictConfig) -> DDPMScheduler:
     """The scheduler of a cycle, or of the exported pipeline.
 
     Args:
-        beta_schedule: A name of diffusers, or width and shift of `cosine`.
+        beta_schedule: A name of diffusers, or [width, shift, slope] of `cosine`.
         cfg: The configuration.
     """
     if isinstance(beta_schedule, str):
         return DDPMScheduler(beta_schedule=cast(Any, beta_schedule), **cfg.scheduler)
-    betas = cosine(cfg.scheduler.num_train_timesteps, beta_schedule.width, beta_schedule.shift)
+    betas = cosine(cfg.scheduler.num_train_timesteps, *beta_schedule)
     return DDPMScheduler(trained_betas=betas, **cfg.scheduler)
 
 
@@ -116,15 +116,17 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _check_beta_schedule(key: str, schedule: Any) -> None:
+def check_beta_schedule(key: str, schedule: Any) -> None:
     """Raises InputError if the value of a key is no noise schedule."""
     if isinstance(schedule, str):
         if schedule not in BETA_SCHEDULES:
             raise InputError(unknown(key, schedule, BETA_SCHEDULES))
         return
-    numbers = OmegaConf.is_dict(schedule) and set(schedule) == {"width", "shift"}
-    if not numbers or not all(map(_is_number, schedule.values())) or not schedule.width > 0:
-        raise InputError(f"{key} is a name, or two numbers such as {{width: 0.8, shift: -1}}, got {schedule}")
+    numbers = OmegaConf.is_list(schedule) and len(schedule) == 3 and all(map(_is_number, schedule))
+    if not numbers or not schedule[0] > 0 or schedule[2] < 0:
+        raise InputError(
+            f"{key} is a name, or [width, shift, slope] with a width above 0 and a slope of 0 or more, got {schedule}"
+        )
 
 
 def loss_of_step(

@@ -12,15 +12,16 @@ from hspace import retiming
 from hspace.checkpoints import load_model
 
 
-def cosine(width: float, shift: float) -> Tensor:
-    return DDPMScheduler(trained_betas=retiming.cosine(1000, width, shift)).alphas_cumprod
+def cosine(width: float, shift: float, slope: float = 0.0) -> Tensor:
+    return DDPMScheduler(trained_betas=retiming.cosine(1000, width, shift, slope)).alphas_cumprod
 
 
 @pytest.mark.parametrize("t", [0, 250, 749, 999])
-@pytest.mark.parametrize(("width", "shift"), [(0.6, -1.0), (0.8, 0.5)])
-def test_a_cosine_has_the_log_snr_that_is_stated(t: int, width: float, shift: float) -> None:
-    expected = shift - 2 * width * math.log(math.tan(math.pi / 2 * (t + 0.5) / 1000))
-    assert torch.logit(cosine(width, shift)[t].double()).item() == pytest.approx(expected, rel=1e-3, abs=1e-3)
+@pytest.mark.parametrize(("width", "shift", "slope"), [(0.6, -1.0, 0.0), (0.8, 0.5, 0.0), (0.2, -1.5, 4.5)])
+def test_a_cosine_has_the_log_snr_that_is_stated(t: int, width: float, shift: float, slope: float) -> None:
+    u = (t + 0.5) / 1000
+    expected = shift - 2 * width * math.log(math.tan(math.pi / 2 * u)) + slope * (0.5 - u)
+    assert torch.logit(cosine(width, shift, slope)[t].double()).item() == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
 def test_of_full_width_and_unshifted_it_is_the_cosine_schedule() -> None:

@@ -37,7 +37,7 @@ from hspace.types import Images
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Part of every cache key, to be raised when a figure is measured in another way."""
 TRAINING_SEED = 10
 REFERENCE_SEED, FRESH_SEED, INDEPENDENT_SEED, PEOPLE_SEED, PAIRS_SEED = 70, 71, 72, 73, 74

@@ -42,6 +42,8 @@ def component_effects(
 ) -> tuple[list[tuple[str, int] | None], EffectMatrix]:
     """Names of the first principal components by the annotator, and their effects from -2 to +2 by the judge.
 
+    Components are those of the whole trajectory: of single steps they need not be one direction at all of them.
+
     Args:
         model: The model, at the steps of the edits.
         annotator: Names components on calibration seeds.
@@ -53,7 +55,8 @@ def component_effects(
         Attribute and sign of each component, or None, and the judge's effects, in sd of the unedited samples.
     """
     seeds, path = seed_range("discovery", sizes.discovery), folder / "h.npy"
-    directions = pca(collect(model, seeds, path, batch_size=sizes.batch_size), model, k=sizes.components)
+    recorded = collect(model, seeds, path, batch_size=sizes.batch_size)
+    directions = pca(recorded, model, k=sizes.components, joint=True)
     path.unlink()
     readings = []
     for scorer, role, n in ((annotator, "calibration", sizes.calibration), (judge, "evaluation", sizes.judged)):

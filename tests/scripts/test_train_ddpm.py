@@ -16,7 +16,7 @@ TINY = [
     "size=16", "train_images=8", "batch_size=2", "warmup_steps=1", "checkpoint_minutes=0",
     "cycles=[{images: 4, learning_rate: 6e-4, skip_dropout: 0, skip_exchange: 0, beta_schedule: linear},"
     "{images: 4, learning_rate: 4e-4, skip_dropout: 0.5, skip_exchange: 0.5,"
-    " beta_schedule: {width: 0.6, shift: -1}}]",
+    " beta_schedule: [0.6, -1, 2]}]",
     "bf16=false", "device=cpu", "unet.block_out_channels=[8,8,8]", "unet.norm_num_groups=4",
     "unet.attention_head_dim=8",
 ]  # fmt: skip
@@ -77,8 +77,9 @@ def test_curves_are_tracked_offline_and_the_result_is_a_model(tmp_path: Path) ->
         ("train_ddpm", "bach_size=4", "unknown key 'bach_size': did you mean 'batch_size'?"),
         (
             "train_ddpm",
-            "sampled_with={width: wide, shift: 0}",
-            "sampled_with is a name, or two numbers such as {width: 0.8, shift: -1}, got {'width': 'wide', 'shift': 0}",
+            "sampled_with=[wide, 0, 0]",
+            "sampled_with is a name, or [width, shift, slope] with a width above 0 and a slope of 0 or more, got "
+            "['wide', 0, 0]",
         ),
         (
             "train_ddpm",
@@ -101,8 +102,14 @@ def test_curves_are_tracked_offline_and_the_result_is_a_model(tmp_path: Path) ->
         ),
         (
             "train_ddpm",
-            "cycles=[{images: 4, learning_rate: 1e-4, skip_dropout: 0, skip_exchange: 0, beta_schedule: {width: 1}}]",
-            "beta_schedule is a name, or two numbers such as {width: 0.8, shift: -1}, got {'width': 1}",
+            "cycles=[{images: 4, learning_rate: 1e-4, skip_dropout: 0, skip_exchange: 0, beta_schedule: [1]}]",
+            "beta_schedule is a name, or [width, shift, slope] with a width above 0 and a slope of 0 or more, got [1]",
+        ),
+        (
+            "train_ddpm",
+            "sampled_with=[0.2, 0, -1]",
+            "sampled_with is a name, or [width, shift, slope] with a width above 0 and a slope of 0 or more, got "
+            "[0.2, 0, -1]",
         ),
         ("train_ddpm", "unet=3", "unet has keys of its own, as in unet.in_channels=..."),
         ("train_scorers", "judge.sed=1", "unknown key 'judge.sed': did you mean 'judge.seed'?"),

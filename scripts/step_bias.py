@@ -21,7 +21,7 @@ from hspace.schedule import Schedule
 from hspace.tables import Table, to_markdown
 from hspace.training import training_configuration
 
-RENDERS, SAMPLES, BATCH, SEED = 8192, 6144, 512, 99
+RENDERS, SAMPLES, BATCH, SEED = 8192, 20_480, 512, 99
 DIMENSIONS = 192
 """Of the renders' principal subspace, which holds 97% of their variance. Noise outside it would decide nothing."""
 

@@ -109,9 +109,9 @@ def _components(metrics: dict[str, Any]) -> Table:
     )
     sizes = metrics["sizes"]
     caption = (
-        f"Principal components of h, of all steps together, from {sizes['discovery']} samples, that the annotator gives "
-        "a name. effect: change of the attribute from \N{MINUS SIGN}2 to +2, in sd, by the judge; low: lower end of its "
-        "95% interval; ratio: to the next attribute's effect. Semantic: low ≥ .5 and ratio ≥ 1.5."
+        f"Principal components of h, of all steps together, from {sizes['discovery']} samples, that the annotator "
+        "gives a name. effect: change of the attribute from \N{MINUS SIGN}2 to +2, in sd, by the judge; low: lower end "
+        "of its 95% interval; ratio: to the next attribute's effect. Semantic: low ≥ .5 and ratio ≥ 1.5."
     )
     return Table((*columns, "semantic"), rows, caption)
 

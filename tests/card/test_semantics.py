@@ -80,7 +80,7 @@ def test_effects_of_components_are_those_between_the_two_strengths(tiny_model: D
     names, matrix = component_effects(tiny_model, Brightness(), Brightness(), SIZES, tmp_path)
     assert len(names) == 2 and matrix.effect.shape == (2, 2) and not list(tmp_path.glob("*.npy"))
     assert (matrix.low <= matrix.effect).all() and (matrix.effect <= matrix.high).all()
-    found = pca(collect(tiny_model, seed_range("discovery", 6), tmp_path / "h.npy"), tiny_model, k=2)
+    found = pca(collect(tiny_model, seed_range("discovery", 6), tmp_path / "h.npy"), tiny_model, k=2, joint=True)
     latents = tiny_model.latents(seed_range("evaluation", 4))
     images = edit(tiny_model, latents, found, component=1, strengths=[-2, 0, 2])
     low, unedited, high = (Brightness()(each) for each in images.unbind(1))

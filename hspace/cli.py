@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hspace import __version__
-from hspace.files import package_path
-from hspace.stopping import Stopped, stopping
+from hspace.system.files import package_path
+from hspace.system.stopping import Stopped, stopping
 from hspace.types import InputError
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _with_local_model(overrides: list[str]) -> list[str]:
 
 
 def _list(words: list[str]) -> int:
-    from hspace.rules import unknown
+    from hspace.runs.rules import unknown
 
     topics = [*LISTS, "attributes"]
     for word in words:
@@ -135,14 +135,14 @@ def _choices(group: str) -> Iterable[tuple[str, str]]:
 
 
 def _attributes() -> Iterable[tuple[str, str]]:
-    from hspace.data.portraits import ATTRIBUTES
+    from hspace.portraits.faces import ATTRIBUTES
 
     return [(attribute.id, f"{attribute.kind}: {attribute.meaning}") for attribute in ATTRIBUTES]
 
 
 def _cache(words: list[str]) -> int:
-    from hspace.cache import damage, entries, prune
-    from hspace.rules import unknown
+    from hspace.runs.rules import unknown
+    from hspace.system.cache import damage, entries, prune
 
     action, *settings = words or ["ls"]
     if action not in CACHE_ACTIONS:
@@ -163,7 +163,7 @@ def _cache(words: list[str]) -> int:
 
 
 def _days(word: str) -> float:
-    from hspace.rules import number
+    from hspace.runs.rules import number
 
     key, _, value = word.partition("=")
     try:
@@ -201,11 +201,11 @@ def _show(overrides: list[str]) -> int:
 
 
 def _run(cfg: "DictConfig") -> int:
-    from hspace.parsing import parse
+    from hspace.runs.parsing import parse
 
     config = parse(cfg)
-    from hspace import distributed
-    from hspace.runner import run
+    from hspace.commands.run import run
+    from hspace.system import distributed
 
     with distributed.processes():
         if distributed.rank() > 0:
@@ -218,7 +218,7 @@ def _run(cfg: "DictConfig") -> int:
 
 
 def _sweep(overrides: list[str]) -> int:
-    from hspace.sweep import sweep
+    from hspace.commands.sweep import sweep
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("torchrun starts the processes of one run: leave out -m, or let each job of a sweep call it")
@@ -227,7 +227,7 @@ def _sweep(overrides: list[str]) -> int:
 
 
 def _guarded(action: Callable[[], int]) -> int:
-    from hspace.mistakes import guarded
+    from hspace.runs.errors import guarded
 
     return guarded(action)
 

@@ -9,7 +9,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
-from hspace.checkpoints import DiffusionModel, load_model
+from hspace.diffusion.checkpoints import DiffusionModel, load_model
 
 CELEBAHQ: dict[str, Any] = {
     "sample_size": 256,

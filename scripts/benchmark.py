@@ -20,9 +20,9 @@ import torch
 from architectures import celebahq
 from measuring import Row, refresh, write
 
-from hspace.checkpoints import DiffusionModel, load_model
-from hspace.mistakes import guarded
-from hspace.rules import unknown
+from hspace.diffusion.checkpoints import DiffusionModel, load_model
+from hspace.runs.errors import guarded
+from hspace.runs.rules import unknown
 from hspace.types import InputError
 
 ROWS: dict[str, Callable[[str, DiffusionModel], Row]] = {

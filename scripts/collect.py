@@ -8,10 +8,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from hspace.gather import Record, collected_table, read_folders
-from hspace.mistakes import guarded
-from hspace.tables import write_csv, write_markdown
-from hspace.tracking import read_project
+from hspace.output.tables import write_csv, write_markdown
+from hspace.runs.collecting import Record, collected_table, read_folders
+from hspace.runs.errors import guarded
+from hspace.runs.tracking import read_project
 
 
 def main() -> int:

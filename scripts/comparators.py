@@ -13,10 +13,10 @@ from sklearn.decomposition import PCA, IncrementalPCA
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hspace.checkpoints import DiffusionModel
-from hspace.krylov import Operator
-from hspace.latents import Latents
-from hspace.sampling import sample
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.latents import Latents
+from hspace.diffusion.sampling import sample
+from hspace.directions.krylov import Operator
 
 SVDS_TOLERANCE = 3e-2
 """ARPACK's residual relative to each eigenvalue, for about the angle that ours has; its default takes longer."""

@@ -13,8 +13,8 @@ import wandb
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
-from hspace.files import write_text
-from hspace.mistakes import guarded
+from hspace.runs.errors import guarded
+from hspace.system.files import write_text
 
 CURVES = 8
 """Directions that have a curve of their own."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from hspace.files import write_json, write_text
-from hspace.tables import Table, to_markdown
+from hspace.output.tables import Table, to_markdown
+from hspace.system.files import write_json, write_text
 from hspace.types import InputError
 
 SHORT_PAIRS, LONG_PAIRS = 20, 5

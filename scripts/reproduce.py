@@ -16,15 +16,15 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from hspace.booklet import Chapter, publish, read_record, write_report
-from hspace.config import Config
+from hspace.commands.run import run
 from hspace.experiments import table1
-from hspace.files import package_path, write_bytes, write_json
-from hspace.mistakes import guarded
-from hspace.parsing import parse
-from hspace.rules import unknown
-from hspace.runner import run
-from hspace.study import EXPERIMENTS, record_path, write
+from hspace.experiments.registry import EXPERIMENTS, record_path, write
+from hspace.output.booklet import Chapter, publish, read_record, write_report
+from hspace.runs.config import Config
+from hspace.runs.errors import guarded
+from hspace.runs.parsing import parse
+from hspace.runs.rules import unknown
+from hspace.system.files import package_path, write_bytes, write_json
 from hspace.types import InputError
 
 log = logging.getLogger("reproduce")

@@ -23,14 +23,14 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from hspace.checkpoints import DiffusionModel
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.sampling import collect as collect_h
+from hspace.diffusion.sampling import sample
 from hspace.directions.jacobian import DecoderJacobian
 from hspace.directions.jacobian import jacobian as jacobian_directions
+from hspace.directions.krylov import Triplets, top_triplets
 from hspace.directions.pca import GRAM_LIMIT, gram_pca, krylov_pca
-from hspace.editing import apply_offsets
-from hspace.krylov import Triplets, top_triplets
-from hspace.sampling import collect as collect_h
-from hspace.sampling import sample
+from hspace.edits.sums import apply_offsets
 
 K = 8
 """Singular vectors of the Jacobian rows."""

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 
+from hspace.diffusion.sampling import Recorded
+from hspace.diffusion.unet import SemanticUNet
 from hspace.directions import pca
-from hspace.files import sha256_file
-from hspace.mistakes import guarded
-from hspace.sampling import Recorded
-from hspace.shards import SHARD, RowWriter
-from hspace.tables import Table, to_markdown
-from hspace.unet import SemanticUNet
+from hspace.output.tables import Table, to_markdown
+from hspace.runs.errors import guarded
+from hspace.system.files import sha256_file
+from hspace.system.shards import SHARD, RowWriter
 
 SAMPLES, STEPS, DIM, COMPONENTS = 1_000_000, 50, 512 * 8 * 8, 8
 MEASURED_ROWS = 16 * SHARD

@@ -17,10 +17,10 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from hydra import compose, initialize_config_dir
 
-from hspace.checkpoints import DiffusionModel, load_model
-from hspace.config import Config
-from hspace.files import package_path
-from hspace.parsing import parse
+from hspace.diffusion.checkpoints import DiffusionModel, load_model
+from hspace.runs.config import Config
+from hspace.runs.parsing import parse
+from hspace.system.files import package_path
 
 
 def _make_unet(**options: Any) -> UNet2DModel:

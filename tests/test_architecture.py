@@ -8,26 +8,21 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "hspace"
-TABLE = re.findall(r"^\| (`.*?) \|", (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"), re.MULTILINE)
-ORDER = [name for cell in TABLE for name in re.findall(r"`(\w+)(?:\.py|/)`", cell)]
-# Inside a folder only `base` is shared, but for these, which build on each other in this order.
-CHAINS = {
-    "data": ["sdf", "portrait_layers", "portraits", "rendered"],
-    "scorers": ["networks", "portraits", "pretrained", "clip", "hub", "factory"],
-    "metrics": ["fid", "kid", "distances", "effect", "repeats"],
-    "card": ["portraits", "semantics", "carried", "sections", "page"],
-}
+PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+ROWS = [line.split("|")[1:-1] for line in PAGE.splitlines() if line.startswith("| `")]
+INSIDE = {re.findall(r"\w+", room)[0]: re.findall(r"`(\w+)`", modules) for room, _, modules, _ in ROWS}
+ORDER = list(INSIDE)
 OWNERS = {
-    "diffusers": {"schedule", "unet", "checkpoints"},
+    "diffusers": {"diffusion"},
     "sklearn": {"directions"},
     "torchmetrics": {"metrics"},
-    "matplotlib": {"figures"},
-    "wandb": {"tracking"},
-    "hydra": {"mistakes", "sweep", "cli"},
+    "matplotlib": {"output"},
+    "wandb": {"runs"},
+    "hydra": {"runs", "commands", "cli"},
 }
 # Heavy or optional libraries that may be imported where they are used.
 LATE = {"wandb", "transformers", "torch_fidelity", "onnxruntime"}
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
 
 def imported(node: ast.AST) -> list[str]:
@@ -47,14 +42,18 @@ def may_import(importer: list[str], name: str) -> bool:
         return importer[0] in OWNERS.get(library, {importer[0]})
     if ours[0] != importer[0]:
         return ours[0] == "__version__" or ours[0] in ORDER[: ORDER.index(importer[0])]
-    chain = CHAINS.get(importer[0], [])
-    before = chain[: chain.index(importer[1])] if importer[1] in chain else []
-    return importer[1] == "__init__" or ours[1] in ["base", *before]
+    room = INSIDE[importer[0]]
+    return ours[1] in room[: room.index(importer[1])]
 
 
-def test_the_table_names_every_module_once() -> None:
-    assert len(set(ORDER)) == len(ORDER)
-    assert {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in MODULES} <= set(ORDER)
+def test_the_table_names_every_room_and_every_module_once() -> None:
+    assert len(ORDER) == len(ROWS) <= 20
+    entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= 20
+    assert {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in MODULES} == set(ORDER)
+    for room in ORDER:
+        modules = sorted(path.stem for path in (PACKAGE / room).glob("*.py") if path.stem != "__init__")
+        assert sorted(INSIDE[room]) == modules
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

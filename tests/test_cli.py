@@ -11,8 +11,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from hspace.cli import main
-from hspace.config import Config, to_dict
-from hspace.files import write_json
+from hspace.runs.config import Config, to_dict
+from hspace.system.files import write_json
 
 ROOT = Path(__file__).parents[1]
 
@@ -113,7 +113,7 @@ def test_a_failed_write_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("hspace.runner.run", lambda config: (config.output_dir / "x").mkdir(parents=True))
+    monkeypatch.setattr("hspace.commands.run.run", lambda config: (config.output_dir / "x").mkdir(parents=True))
     assert main([f"output_dir={tmp_path / 'file'}"]) == 2
     assert "file" in one_line(capsys.readouterr().err)
 
@@ -122,12 +122,12 @@ def test_an_interrupt_is_exit_code_130(monkeypatch: pytest.MonkeyPatch):
     def interrupted(config: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hspace.runner.run", interrupted)
+    monkeypatch.setattr("hspace.commands.run.run", interrupted)
     assert main(["seed=1"]) == 130
 
 
 def test_a_defect_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("hspace.runner.run", lambda config: 1 / 0)
+    monkeypatch.setattr("hspace.commands.run.run", lambda config: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["seed=1"])
 
@@ -147,7 +147,7 @@ def test_a_path_beside_a_chosen_model_keeps_the_choice(capsys: pytest.CaptureFix
 
 
 def test_the_figure_is_what_a_run_prints(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setattr("hspace.runner.run", lambda config: config.output_dir / "figure.png")
+    monkeypatch.setattr("hspace.commands.run.run", lambda config: config.output_dir / "figure.png")
     assert main(["output_dir=there"]) == 0
     assert capsys.readouterr().out == f"{Path('there/figure.png')}\n"
 
@@ -176,7 +176,7 @@ def test_a_sweep_skips_what_is_finished_and_one_failure_stops_no_other(
         write_json(config.output_dir / "run.json", {"config": to_dict(config), "results": {"mean/effect": config.seed}})
         return config.output_dir / "figure.png"
 
-    monkeypatch.setattr("hspace.sweep.run", run)
+    monkeypatch.setattr("hspace.commands.sweep.run", run)
     monkeypatch.chdir(tmp_path)
     assert main(["-m", "method=pca,random", "seed=0,1"]) == 0
     folders = {config.output_dir for config in ran}

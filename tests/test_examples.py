@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hspace.directions.base import Directions
+from hspace.directions.record import Directions
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 

@@ -1,1 +1,1 @@
-"""Editing directions: the record and its file, and the methods that find them."""
+"""Finding directions: the record and its file, and one module per method."""

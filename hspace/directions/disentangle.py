@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from hspace.directions.base import Directions
+from hspace.directions.record import Directions
 from hspace.types import InputError
 
 SPANNED = 1e-3

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hspace.checkpoints import DiffusionModel
-from hspace.convolution import LeanConvolutions
-from hspace.directions.base import Directions, DirectionsMeta
-from hspace.krylov import Triplets, top_triplets
-from hspace.latents import Latents
-from hspace.sampling import sample
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.latents import Latents
+from hspace.diffusion.sampling import sample
+from hspace.diffusion.unet import Encoded, SemanticUNet
+from hspace.directions.convolution import LeanConvolutions
+from hspace.directions.krylov import Triplets, top_triplets
+from hspace.directions.record import Directions, DirectionsMeta
 from hspace.types import InputError
-from hspace.unet import Encoded, SemanticUNet
 
 log = logging.getLogger(__name__)
 

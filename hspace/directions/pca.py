@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hspace import distributed
-from hspace.checkpoints import DiffusionModel
-from hspace.directions.base import Directions, DirectionsMeta
-from hspace.sampling import Recorded
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.sampling import Recorded
+from hspace.directions.record import Directions, DirectionsMeta
+from hspace.system import distributed
 from hspace.types import InputError
 
 logger = logging.getLogger(__name__)

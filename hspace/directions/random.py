@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from hspace.directions.base import Directions
+from hspace.directions.record import Directions
 from hspace.types import InputError
 
 

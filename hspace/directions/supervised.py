@@ -7,11 +7,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
-from hspace.annotations import Annotations, extremes
-from hspace.checkpoints import DiffusionModel
-from hspace.directions.base import Directions, DirectionsMeta
-from hspace.sampling import sample
-from hspace.shards import Batches
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.sampling import sample
+from hspace.directions.annotations import Annotations, extremes
+from hspace.directions.record import Directions, DirectionsMeta
+from hspace.system.shards import Batches
 from hspace.types import InputError
 
 CLASSIFIERS = {

@@ -1,1 +1,1 @@
-"""The paper's experiments, one short procedure per figure or table, composed from the modules below."""
+"""The paper's figures and tables, one procedure each."""

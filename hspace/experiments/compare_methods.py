@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hspace.directions.base import Directions
 from hspace.directions.disentangle import disentangle
-from hspace.experiments.base import Lab, Result
-from hspace.figures import curve_figure
-from hspace.metrics.base import Interval
-from hspace.readings import Readings, bootstrap_weights, bootstrapped, finite, mean_interval
-from hspace.tables import Table, format_number
+from hspace.directions.record import Directions
+from hspace.evaluation.readings import Readings, bootstrap_weights, bootstrapped, finite, mean_interval
+from hspace.metrics.interval import Interval
+from hspace.output.figures import curve_figure
+from hspace.output.tables import Table, format_number
+from hspace.runs.lab import Lab, Result
 
 SHARES = (0.5, 1.0, 1.5)
 """Strengths at which the judge reads, in calibrated strengths."""

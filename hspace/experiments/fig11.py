@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import torch
 
-from hspace.experiments.base import Lab, Result
-from hspace.figures import curve_figure, strip_figure
-from hspace.readings import Sweep, effect_of
-from hspace.tables import Table, format_number
+from hspace.evaluation.readings import Sweep, effect_of
+from hspace.output.figures import curve_figure, strip_figure
+from hspace.output.tables import Table, format_number
+from hspace.runs.lab import Lab, Result
 
 INJECTIONS = ("symmetric", "asyrp")
 

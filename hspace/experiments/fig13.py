@@ -5,10 +5,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from hspace.experiments.base import Lab, Result
-from hspace.figures import effect_heatmap
-from hspace.readings import chosen, finite
-from hspace.tables import Table, format_number
+from hspace.evaluation.readings import chosen, finite
+from hspace.output.figures import effect_heatmap
+from hspace.output.tables import Table, format_number
+from hspace.runs.lab import Lab, Result
 
 DIRECTIONS = 3
 

@@ -7,17 +7,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hspace.data.images import find_images, load_images
-from hspace.data.portraits import render, resample_scene, sample_factors
-from hspace.directions.base import Directions
+from hspace.diffusion.inversion import ddim_inversion
+from hspace.diffusion.photographs import find_images, load_images
+from hspace.directions.record import Directions
 from hspace.directions.supervised import from_pairs
-from hspace.evaluation import score
-from hspace.experiments.base import CALIBRATION_SAMPLES, Lab, Result
-from hspace.figures import effect_heatmap, grid_figure
-from hspace.invert import ddim_inversion
-from hspace.latents import row_batches
-from hspace.readings import Sweep, chosen, finite
-from hspace.tables import Table, format_number
+from hspace.evaluation.effects import score
+from hspace.evaluation.readings import Sweep, chosen, finite
+from hspace.output.figures import effect_heatmap, grid_figure
+from hspace.output.tables import Table, format_number
+from hspace.portraits.faces import render, resample_scene, sample_factors
+from hspace.runs.lab import CALIBRATION_SAMPLES, Lab, Result
+from hspace.system.shards import row_batches
 from hspace.types import InputError, Scorer
 
 PEOPLE, SHOWN = 60, 3

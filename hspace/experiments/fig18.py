@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from hspace.experiments.base import Lab, Result
-from hspace.readings import mean_interval
-from hspace.tables import Table, format_number
+from hspace.evaluation.readings import mean_interval
+from hspace.output.tables import Table, format_number
+from hspace.runs.lab import Lab, Result
 
 
 def run(lab: Lab) -> Result:

@@ -4,16 +4,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hspace.directions.base import Directions
+from hspace.diffusion.sampling import sample
+from hspace.directions.record import Directions
 from hspace.directions.supervised import from_pairs
-from hspace.evaluation import score
-from hspace.experiments.base import Lab, Result
-from hspace.figures import grid_figure
-from hspace.metrics.base import Interval
-from hspace.mix import swap
-from hspace.readings import effect_of, finite
-from hspace.sampling import sample
-from hspace.tables import Table, format_number
+from hspace.edits.mixing import swap
+from hspace.evaluation.effects import score
+from hspace.evaluation.readings import effect_of, finite
+from hspace.metrics.interval import Interval
+from hspace.output.figures import grid_figure
+from hspace.output.tables import Table, format_number
+from hspace.runs.lab import Lab, Result
 
 SHOWN_PAIRS = 4
 CORNER = 8

@@ -1,9 +1,9 @@
 """Fig. 3: principal components of h are changes with a name, such as pose, gender and age."""
 
-from hspace.experiments.base import Lab, Result
-from hspace.figures import effect_heatmap
-from hspace.readings import chosen, effect_of, finite
-from hspace.tables import Table, format_number
+from hspace.evaluation.readings import chosen, effect_of, finite
+from hspace.output.figures import effect_heatmap
+from hspace.output.tables import Table, format_number
+from hspace.runs.lab import Lab, Result
 
 
 def run(lab: Lab) -> Result:

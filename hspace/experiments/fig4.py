@@ -3,11 +3,11 @@
 import numpy as np
 
 from hspace.directions.random import random
-from hspace.experiments.base import Lab, Result
-from hspace.figures import curve_figure
-from hspace.metrics.base import Interval
-from hspace.readings import Sweep, finite, mean_interval
-from hspace.tables import Table, format_number
+from hspace.evaluation.readings import Sweep, finite, mean_interval
+from hspace.metrics.interval import Interval
+from hspace.output.figures import curve_figure
+from hspace.output.tables import Table, format_number
+from hspace.runs.lab import Lab, Result
 
 
 def run(lab: Lab) -> Result:

@@ -4,13 +4,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hspace.editing import apply_offsets
-from hspace.experiments.base import Lab, Result
-from hspace.figures import strip_figure
-from hspace.metrics.base import Interval
-from hspace.readings import mean_interval
-from hspace.sampling import sample
-from hspace.tables import Table, format_number
+from hspace.diffusion.sampling import sample
+from hspace.edits.sums import apply_offsets
+from hspace.evaluation.readings import mean_interval
+from hspace.metrics.interval import Interval
+from hspace.output.figures import strip_figure
+from hspace.output.tables import Table, format_number
+from hspace.runs.lab import Lab, Result
 from hspace.types import InputError
 
 REGIONS = ("eyes", "mouth", "hair")

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from hspace.experiments.base import Lab, Result
-from hspace.figures import curve_figure
-from hspace.metrics.base import Interval
-from hspace.readings import effect_of
-from hspace.tables import Table, format_number
+from hspace.evaluation.readings import effect_of
+from hspace.metrics.interval import Interval
+from hspace.output.figures import curve_figure
+from hspace.output.tables import Table, format_number
+from hspace.runs.lab import Lab, Result
 
 COUNTS = (1, 2, 5, 10, 20, 50, 100, 200)
 """Examples on each side."""

@@ -1,10 +1,10 @@
 """Fig. 8b: edits one on top of the other: expression, pose, age and glasses."""
 
-from hspace.editing import Term, sequence_offsets
-from hspace.experiments.base import Lab, Result
-from hspace.figures import effect_heatmap, grid_figure
-from hspace.readings import effect_of
-from hspace.tables import Table, format_number
+from hspace.edits.sums import Term, sequence_offsets
+from hspace.evaluation.readings import effect_of
+from hspace.output.figures import effect_heatmap, grid_figure
+from hspace.output.tables import Table, format_number
+from hspace.runs.lab import Lab, Result
 
 
 def run(lab: Lab) -> Result:

@@ -1,10 +1,10 @@
 """Fig. 9: eq. 12 takes off a direction what goes along with it."""
 
 from hspace.directions.disentangle import disentangle
-from hspace.experiments.base import Lab, Result
-from hspace.figures import effect_heatmap
-from hspace.readings import chosen, effect_of
-from hspace.tables import Table, format_number
+from hspace.evaluation.readings import chosen, effect_of
+from hspace.output.figures import effect_heatmap
+from hspace.output.tables import Table, format_number
+from hspace.runs.lab import Lab, Result
 
 CASES = (("glasses", ("age", "gender")), ("age", ("gender",)))
 """What is edited, and without what."""

@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hspace.config import Config
-from hspace.directions.base import Directions
 from hspace.directions.disentangle import disentangle
-from hspace.experiments.base import Lab, Result
-from hspace.figures import effect_heatmap
+from hspace.directions.record import Directions
+from hspace.evaluation.readings import effect_of, finite
 from hspace.metrics.effect import EffectMatrix, effect_matrix
 from hspace.metrics.repeats import over_seeds
-from hspace.readings import effect_of, finite
-from hspace.tables import Cell, Table, format_number
+from hspace.output.figures import effect_heatmap
+from hspace.output.tables import Cell, Table, format_number
+from hspace.runs.config import Config
+from hspace.runs.lab import Lab, Result
 
 KINDS: tuple[str, ...] = ("original", "disentangled", "equal_strength")
 """Directions before eq. 12, after it at the same effect on their own attribute, and after it at the same strength."""

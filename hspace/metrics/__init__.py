@@ -1,1 +1,1 @@
-"""What an edit does to an image: effect, accuracy, identity preservation, image quality."""
+"""Numbers from scores and images; knows no model."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from hspace.metrics.base import Z_95, Interval
+from hspace.metrics.interval import Z_95, Interval
 from hspace.types import InputError
 
 

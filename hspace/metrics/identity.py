@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from hspace.metrics.base import Interval, mean_interval
+from hspace.metrics.interval import Interval, mean_interval
 from hspace.types import InputError
 
 

@@ -9,7 +9,7 @@ from torchmetrics import Metric
 from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-from hspace.metrics.base import Interval, mean_interval
+from hspace.metrics.interval import Interval, mean_interval
 from hspace.types import Embedder, Images, InputError
 
 DATA_RANGE = 2.0

@@ -1,1 +1,1 @@
-"""Scorers read attributes off images; embedders map images to features."""
+"""Networks that read images: attributes, identity, regions, features."""

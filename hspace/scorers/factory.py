@@ -3,11 +3,11 @@
 import torch
 from torch import nn
 
-from hspace.checkpoints import weights_sha256
 from hspace.scorers import portraits
 from hspace.scorers.clip import load_clip
 from hspace.scorers.hub import load_classifier, load_features, load_parser
 from hspace.scorers.pretrained import Pretrained
+from hspace.system.hashes import weights_sha256
 from hspace.types import Embedder, InputError, RegionNetwork, Scorer
 
 NOT_INDEPENDENT = "NOT INDEPENDENT: also the annotator"

@@ -1,4 +1,4 @@
-"""The scorers of the embedded portraits, trained by scripts/train_scorers.py: annotator, judge, identity and regions.
+"""The scorers of the embedded portraits: annotator, judge, identity and regions (scripts/making/train_scorers.py).
 
 The annotator labels examples and names directions; the judge, trained apart on other images with another
 architecture, grades edits. Weights lie in `weights/portraits/<name>/`, one safetensors and one JSON file each.
@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from hspace.data.portraits import visibility
-from hspace.files import package_path, write_atomic, write_json
+from hspace.portraits.faces import visibility
 from hspace.scorers.networks import ARCHITECTURES, PlainNet, ResidualNet, to_input_size, unit_norm
+from hspace.system.files import package_path, write_atomic, write_json
 from hspace.types import Images, InputError, Scores
 
 SCORERS = ("portraits-annotator", "portraits-judge")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hspace.checkpoints import DiffusionModel
-from hspace.directions.base import Directions, DirectionsMeta
+from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.directions.disentangle import disentangle
+from hspace.directions.record import Directions, DirectionsMeta
 from hspace.types import InputError
 
 Make = Callable[..., Directions]

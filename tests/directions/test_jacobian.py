@@ -15,15 +15,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hspace.checkpoints import DiffusionModel, load_model
-from hspace.directions.base import Directions
+from hspace.diffusion.checkpoints import DiffusionModel, load_model
+from hspace.diffusion.latents import Latents
+from hspace.diffusion.sampling import sample
+from hspace.diffusion.schedule import PREDICTION_TYPES
+from hspace.diffusion.unet import Encoded, SemanticUNet
 from hspace.directions.jacobian import FORWARD_MODES, NULLSPACE_RANK, DecoderJacobian, jacobian
-from hspace.editing import edit
-from hspace.latents import Latents
-from hspace.sampling import sample
-from hspace.schedule import PREDICTION_TYPES
+from hspace.directions.record import Directions
+from hspace.edits.sums import edit
 from hspace.types import InputError
-from hspace.unet import Encoded, SemanticUNet
 
 STEP = 1
 FAST: dict[str, Any] = {"steps": [STEP], "block_size": 16}

@@ -9,11 +9,11 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from hspace.checkpoints import DiffusionModel
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.sampling import Recorded, collect, collect_around, sample
 from hspace.directions import pca as pca_module
-from hspace.directions.base import Directions
 from hspace.directions.pca import StepPCA, broken_components, gram_pca, krylov_pca, pca
-from hspace.sampling import Recorded, collect, collect_around, sample
+from hspace.directions.record import Directions
 from hspace.types import InputError
 
 Solver = Callable[..., StepPCA]

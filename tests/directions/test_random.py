@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from hspace.checkpoints import DiffusionModel
-from hspace.directions.base import Directions, DirectionsMeta
+from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.directions.random import random
+from hspace.directions.record import Directions, DirectionsMeta
 from hspace.types import InputError
 
 

@@ -8,12 +8,12 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
-from hspace.annotations import Annotations, annotate, extremes
-from hspace.checkpoints import DiffusionModel
-from hspace.directions.base import Directions
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.sampling import sample
+from hspace.directions.annotations import Annotations, annotate, extremes
+from hspace.directions.record import Directions
 from hspace.directions.supervised import boundary, from_pairs, supervised
-from hspace.editing import edit
-from hspace.sampling import sample
+from hspace.edits.sums import edit
 from hspace.types import InputError
 
 ETA = [1.0, 0.5, 0.0]

@@ -7,10 +7,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from hspace.cli import main
-from hspace.config import PROCEDURES
-from hspace.files import package_path
-from hspace.mistakes import guarded
-from hspace.study import EXPERIMENTS
+from hspace.experiments.registry import EXPERIMENTS
+from hspace.runs.config import PROCEDURES
+from hspace.runs.errors import guarded
+from hspace.system.files import package_path
 from scripts import reproduce
 
 SMALL = [

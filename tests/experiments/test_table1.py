@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from hspace.config import Config
 from hspace.experiments import table1
 from hspace.experiments.table1 import KINDS, Scores
-from hspace.tables import write_csv
+from hspace.output.tables import write_csv
+from hspace.runs.config import Config
 
 NAMES = ("smile", "hat")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hspace.masks import make_mask
+from hspace.directions.masks import make_mask
 from hspace.scorers.hub import load_classifier, load_features, load_parser
 from hspace.types import Embedder, InputError, RegionNetwork, Scorer
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hspace.data.portraits import (
+from hspace.portraits.faces import (
     JUDGED,
     REGIONS,
     labels,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hspace.cli import main
-from hspace.directions.base import Directions
+from hspace.directions.record import Directions
 
 TINY = [
     "diffusion.num_steps=3", "edit.strengths=[-2,2]", "evaluation.num_samples=4", "evaluation.bootstrap=100",

@@ -13,7 +13,7 @@ import pytest
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 
-from hspace.checkpoints import DiffusionModel
+from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.types import InputError
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"

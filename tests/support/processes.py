@@ -9,7 +9,7 @@ from pathlib import Path
 from hspace.cli import main
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["hspace.cli", "hspace.runner"])
+FORKS.set_forkserver_preload(["hspace.cli", "hspace.commands.run"])
 
 
 def _main(words: list[str], log: Path) -> None:

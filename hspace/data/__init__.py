@@ -1,1 +1,0 @@
-"""Data sets: the procedural portraits, whose every image has exact labels."""

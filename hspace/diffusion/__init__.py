@@ -1,0 +1,1 @@
+"""A checkpoint and the process that runs it: loading, sampling, inversion, and the tap."""

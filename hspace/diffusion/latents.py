@@ -1,0 +1,145 @@
+"""The noise a sample is made of, from its seed alone.
+
+x_T and z of a seed come from private generators keyed by (seed, role), so a sample depends on no other sample, on no
+device and on no number of processes.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hspace.types import Images, InputError
+
+FIRST_SEED = {"discovery": 0, "calibration": 1_000_000, "evaluation": 2_000_000}
+"""Where the sample seeds of each use begin; what made a direction is never used to judge it."""
+
+SEEDS_PER_ROLE = 1_000_000
+
+NEIGHBOUR_NOISE = 0.15
+"""Share of the variance that is new in a neighbour's noise."""
+
+
+@dataclass(frozen=True)
+class Latents:
+    """What generates a batch of samples: x_T and the variance noise of every step.
+
+    Attributes:
+        seeds: One seed per sample.
+        x_T: Terminal noise, (batch, channel, height, width), standard normal.
+        z: Variance noise, (batch, steps, channel, height, width), standard normal; step 0 is the noisiest.
+        residual: What is added to the last x_t, shaped like x_T: the part of an inverted image that no noise leads to.
+    """
+
+    seeds: tuple[int, ...]
+    x_T: Images
+    z: Tensor
+    residual: Images | None = None
+
+    @classmethod
+    def from_seeds(cls, seeds: Sequence[int], shape: tuple[int, ...], num_steps: int) -> "Latents":
+        """Draw the noise of each seed on the CPU, in float32.
+
+        Args:
+            seeds: Integers >= 0, one per sample.
+            shape: (channel, height, width) of the model's samples.
+            num_steps: Number of steps; the noise of the first steps does not depend on it.
+
+        Raises:
+            InputError: If there is no seed, or one is no integer >= 0.
+        """
+        return cls(tuple(seeds), draw(seeds, "x_T", shape), draw(seeds, "z", (num_steps, *shape)))
+
+    def to(self, device: torch.device | str) -> "Latents":
+        """The same noise on another device."""
+        residual = None if self.residual is None else self.residual.to(device)
+        return Latents(self.seeds, self.x_T.to(device), self.z.to(device), residual)
+
+    def select(self, rows: Sequence[int]) -> "Latents":
+        """The given samples, in the given order; a sample may be named more than once."""
+        rows = list(rows)
+        residual = None if self.residual is None else self.residual[rows]
+        return Latents(tuple(self.seeds[row] for row in rows), self.x_T[rows], self.z[rows], residual)
+
+    def neighbours(self, numbers: Sequence[int]) -> "Latents":
+        """Samples near the first one: sqrt(.85) x + sqrt(.15) noise, for x_T and z alike.
+
+        Args:
+            numbers: Which of its neighbours, integers >= 0; the noise of each is keyed by the sample's seed and this.
+
+        Returns:
+            As many samples as there are numbers, all with the sample's own seed.
+
+        Source: the code of Haas et al. 2024, local PCA.
+        """
+        first = self.select([0] * len(numbers))
+
+        def perturb(x: Tensor, role: str) -> Tensor:
+            noise = np.stack([_normal(self.seeds[0], f"{role} neighbour {number}", x.shape[1:]) for number in numbers])
+            return math.sqrt(1 - NEIGHBOUR_NOISE) * x + math.sqrt(NEIGHBOUR_NOISE) * torch.from_numpy(noise).to(x)
+
+        return replace(first, x_T=perturb(first.x_T, "x_T"), z=perturb(first.z, "z"))
+
+
+def draw(seeds: Sequence[int], role: str, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal float32 noise on the CPU, from one private generator for each (seed, role).
+
+    Args:
+        seeds: Integers >= 0, one per sample.
+        role: What the noise is for; the streams of different roles have nothing in common.
+        shape: Of one sample's noise.
+
+    Returns:
+        The noise, (seeds, *shape).
+
+    Raises:
+        InputError: If there is no seed, or one is no integer >= 0.
+    """
+    if not seeds:
+        raise InputError("seeds must name at least one sample, got none")
+    for seed in seeds:
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise InputError(f"seeds must be integers >= 0, got {seed!r}")
+    return torch.from_numpy(np.stack([_normal(seed, role, shape) for seed in seeds]))
+
+
+def _normal(seed: int, role: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Standard normal float32 values of one stream, keyed by a 128-bit hash of (seed, role).
+
+    numpy's generator because torch's, on the CPU, keeps only the low 32 bits of its seed: hashed keys would collide.
+    """
+    digest = hashlib.blake2b(f"{role}/{seed}".encode(), digest_size=16).digest()
+    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+    return generator.standard_normal(shape, dtype=np.float32)
+
+
+def seed_range(role: str, n: int, start: int = 0) -> tuple[int, ...]:
+    """The sample seeds start, ..., start + n - 1 of one role.
+
+    Raises:
+        InputError: If the role is unknown, or the seeds are not among its 1,000,000.
+    """
+    if role not in FIRST_SEED:
+        raise InputError(f"the role of seeds must be one of {', '.join(FIRST_SEED)}, got {role}")
+    if n < 1 or start < 0 or start + n > SEEDS_PER_ROLE:
+        raise InputError(f"{role} has seeds 0 to {SEEDS_PER_ROLE - 1}, got start {start} and {n} samples")
+    first = FIRST_SEED[role] + start
+    return tuple(range(first, first + n))
+
+
+def check_disjoint(**seeds: Sequence[int]) -> None:
+    """Check that no seed is in two of the named lists.
+
+    Raises:
+        InputError: If one is; both lists and the smallest common seed are named.
+    """
+    names = list(seeds)
+    for position, name in enumerate(names):
+        for other in names[position + 1 :]:
+            common = set(seeds[name]) & set(seeds[other])
+            if common:
+                raise InputError(f"{name} and {other} must not share samples, both have seed {min(common)}")

@@ -1,0 +1,298 @@
+"""The reverse process, with an optional edit of h at every step, and a stream of recorded h to disk."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.latents import Latents
+from hspace.diffusion.unet import H_SPACES, Encoded
+from hspace.system.files import write_json
+from hspace.system.shards import SHARD, Batches, row_batches, row_writer
+from hspace.system.stopping import uninterrupted
+from hspace.types import HForBatch, HTrajectory, Images, InputError
+
+INJECTIONS = ("symmetric", "asyrp")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What the reverse process gave.
+
+    Attributes:
+        x_0: Images, (batch, channel, height, width), about [-1, 1], not clipped.
+        h: The h that the network computed at every step, without any offset or replacement, (batch, steps, channel,
+            height, width); None if not recorded.
+    """
+
+    x_0: Images
+    h: HTrajectory | None
+
+
+@torch.no_grad()
+def sample(
+    model: DiffusionModel,
+    latents: Latents,
+    *,
+    eta: float | Sequence[float] = 1.0,
+    delta_h: HForBatch | None = None,
+    replace_h: HForBatch | None = None,
+    injection: str = "symmetric",
+    record_h: bool = False,
+    observe: Callable[[int, Encoded], None] | None = None,
+) -> Samples:
+    """Run the reverse process, adding `delta_h` to the h that the edited trajectory itself has just computed.
+
+    The network computes in the model's dtype, the process around it in float32 or better.
+
+    Args:
+        model: The model; its schedule says which steps are taken.
+        latents: x_T and z of the batch. Where sigma is 0 (eta 0, or the last step) z is not read.
+        eta: 0 is DDIM, 1 is DDPM; one value or one per step.
+        delta_h: Offsets of h, (1 or batch, steps, channel, height, width), or None.
+        replace_h: What to put in the place of the computed h, shaped the same, or None; offsets are added to it.
+        injection: `symmetric` puts the edited eps into P_t and D_t; `asyrp` into P_t only.
+        record_h: Whether to return h.
+        observe: Called with every step's index and what the encoder gave at its x_t.
+
+    Raises:
+        InputError: If a shape or choice is wrong.
+        NotFinite: If an image becomes NaN or infinite; step and seed are named.
+
+    Source: Haas et al. 2024 (arXiv 2303.11073), eqs. 2-5; Kwon et al. 2023 (arXiv 2210.10960), eq. 5, for Asyrp.
+    """
+    schedule, unet = model.schedule, model.unet
+    etas = schedule.etas(eta)
+    _check_inputs(model, latents, {"delta_h": delta_h, "replace_h": replace_h}, injection)
+    dtype = torch.promote_types(model.dtype, torch.float32)
+    x_t, z = latents.x_T.to(model.device, dtype), latents.z.to(model.device)
+    delta_h, replace_h = (h if h is None else h.to(model.device, model.dtype) for h in (delta_h, replace_h))
+    trajectory, finite = [], []
+    for i, (t, t_prev) in enumerate(schedule.pairs()):
+        encoded = unet.encode(x_t, t, model.cond)
+        if observe is not None:
+            observe(i, encoded)
+        h = encoded.h if replace_h is None else replace_h[:, i].expand_as(encoded.h)
+        h = h if delta_h is None else h + delta_h[:, i]
+        eps = eps_edit = schedule.to_eps(unet.decode(h, encoded).to(dtype), x_t, t)
+        if injection == "asyrp" and h is not encoded.h:
+            eps = schedule.to_eps(unet.decode(encoded.h, encoded).to(dtype), x_t, t)
+        x0_hat = schedule.predict_x0(x_t, eps_edit, t)
+        mean, sigma = schedule.posterior(x0_hat, eps, t, t_prev, etas[i])
+        x_t = mean + sigma * z[:, i] if sigma > 0 else mean
+        # Read once after the loop, so that a GPU need not wait at every step.
+        finite.append(x_t.isfinite().flatten(1).all(dim=1))
+        if record_h:
+            trajectory.append(encoded.h)
+    _check_finite(torch.stack(finite).cpu(), schedule.timesteps, latents.seeds)
+    if latents.residual is not None:
+        x_t = x_t + latents.residual.to(x_t)
+    return Samples(model.codec.decode(x_t), torch.stack(trajectory, dim=1) if record_h else None)
+
+
+def _check_inputs(
+    model: DiffusionModel, latents: Latents, trajectories: Mapping[str, Tensor | None], injection: str
+) -> None:
+    batch, steps = len(latents.x_T), len(model.schedule.timesteps)
+    if injection not in INJECTIONS:
+        raise InputError(f"injection must be one of {', '.join(INJECTIONS)}, got {injection}")
+    if tuple(latents.x_T.shape[1:]) != model.sample_shape:
+        raise InputError(f"x_T must be samples of shape {model.sample_shape}, got {tuple(latents.x_T.shape[1:])}")
+    if tuple(latents.z.shape) != (batch, steps, *model.sample_shape):
+        raise InputError(f"z must have shape {(batch, steps, *model.sample_shape)}, got {tuple(latents.z.shape)}")
+    expected = (batch, steps, *model.h_shape)
+    for name, h in trajectories.items():
+        if h is not None and (len(h) not in (1, batch) or tuple(h.shape[1:]) != expected[1:]):
+            raise InputError(f"{name} must have shape {expected}, or 1 in place of {batch}, got {tuple(h.shape)}")
+
+
+class NotFinite(InputError):
+    """A sample became NaN or infinite; `row` says which of the batch."""
+
+    def __init__(self, row: int, message: str) -> None:
+        super().__init__(message)
+        self.row = row
+
+
+def _check_finite(finite: Tensor, timesteps: Sequence[int], seeds: Sequence[int]) -> None:
+    """Raises NotFinite for the first step, and the first sample at it, that is not: (steps, batch) bool."""
+    if not finite.all():
+        step, row = torch.nonzero(~finite)[0].tolist()
+        where = f"at step {step} (t={timesteps[step]})"
+        hint = "use smaller strengths, or dtype=float32"
+        raise NotFinite(row, f"the image of seed {seeds[row]} became NaN or infinite {where}; {hint}")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Recorded h on disk: `path` is a `.npy` of float32 (steps, samples, d), and these facts lie beside it as JSON.
+
+    Attributes:
+        path: The `.npy` file.
+        seeds: Seed of each sample.
+        h_shape: (channel, height, width); d is their product.
+        timesteps: Model time of each step, descending.
+        eta: Of each step, in [0, 1].
+        model_sha256: Hash of the model's weights.
+        h_space: Where h was tapped.
+    """
+
+    path: Path
+    seeds: tuple[int, ...]
+    h_shape: tuple[int, int, int]
+    timesteps: tuple[int, ...]
+    eta: tuple[float, ...]
+    model_sha256: str
+    h_space: str
+
+    def save(self) -> None:
+        """Write the facts beside the array, as JSON."""
+        write_json(self.path.with_suffix(".json"), {k: v for k, v in asdict(self).items() if k != "path"})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Recorded":
+        """Find a recording again.
+
+        Raises:
+            InputError: If the array or the facts beside it are missing, broken, or do not fit together.
+        """
+        path = Path(path)
+        try:
+            recorded = cls(path, **_parse_facts(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path.with_suffix('.json')} does not describe a recording of h: {error}") from error
+        recorded.open()
+        return recorded
+
+    def open(self) -> np.memmap:
+        """The array, (steps, samples, d), read from disk as it is used.
+
+        Raises:
+            InputError: If the file is missing, no plain float32 array, or of another shape.
+        """
+        try:
+            array = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.path} is no readable .npy file: {error}") from error
+        expected = (len(self.timesteps), len(self.seeds), int(np.prod(self.h_shape)))
+        if array.shape != expected or array.dtype != np.float32:
+            raise InputError(f"{self.path} must hold float32 {expected}, got {array.dtype} {array.shape}")
+        return array
+
+
+def _parse_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    h_space, sha256 = facts["h_space"], facts["model_sha256"]
+    if h_space not in H_SPACES or not isinstance(sha256, str):
+        raise ValueError(f"h_space {h_space!r}, model_sha256 {sha256!r}")
+    parsed = {key: tuple(int(value) for value in facts[key]) for key in ("seeds", "h_shape", "timesteps")}
+    eta = tuple(float(value) for value in facts["eta"])
+    return parsed | {"eta": eta, "h_space": h_space, "model_sha256": sha256}
+
+
+def collect(
+    model: DiffusionModel,
+    seeds: Sequence[int],
+    path: str | Path,
+    *,
+    eta: float | Sequence[float] = 1.0,
+    batch_size: int = 16,
+    shards: Path | None = None,
+) -> Recorded:
+    """Sample without an edit and stream h to disk; memory holds one batch.
+
+    Args:
+        model: The model to sample.
+        seeds: One seed per sample.
+        path: The `.npy` to write, complete or not at all; 4 · steps · samples · d bytes.
+        eta: 0 is DDIM, 1 is DDPM; one value or one per step.
+        batch_size: Samples per batch; noise does not depend on it.
+        shards: Folder that keeps what is finished for a later process to continue; none but this recording's.
+
+    Raises:
+        InputError: If the seeds, eta or batch size are wrong.
+        OSError: If the file cannot be written.
+    """
+    seeds, steps = tuple(seeds), len(model.schedule.timesteps)
+
+    def draw(rows: range) -> Latents:
+        return Latents.from_seeds(seeds[rows.start : rows.stop], model.sample_shape, steps)
+
+    return _collect(model, seeds, draw, path, eta, batch_size, shards)
+
+
+def collect_around(
+    model: DiffusionModel,
+    center: Latents,
+    n: int,
+    path: str | Path,
+    *,
+    first: int = 0,
+    eta: float | Sequence[float] = 1.0,
+    batch_size: int = 16,
+    shards: Path | None = None,
+) -> Recorded:
+    """Like `collect`, for n neighbours of one sample, whose seed all of them carry.
+
+    Args:
+        model: The model to sample.
+        center: One sample, generated or inverted; see `Latents.neighbours`.
+        n: Number of neighbours.
+        path: The `.npy` to write, complete or not at all; 4 · steps · n · d bytes.
+        first: Number of the first neighbour, of an endless row of them.
+        eta: 0 is DDIM, 1 is DDPM; one value or one per step.
+        batch_size: Samples per batch; noise does not depend on it.
+        shards: Folder that keeps what is finished for a later process to continue; none but this recording's.
+
+    Raises:
+        InputError: If `center` is not one sample, or eta, n or the batch size is wrong.
+        OSError: If the file cannot be written.
+
+    Source: the code of Haas et al. 2024, local PCA.
+    """
+    if len(center.seeds) != 1 or n < 1:
+        raise InputError(f"neighbours need one sample and n >= 1, got {len(center.seeds)} samples and n={n}")
+
+    def draw(rows: range) -> Latents:
+        return center.neighbours(range(first + rows.start, first + rows.stop))
+
+    return _collect(model, center.seeds * n, draw, path, eta, batch_size, shards)
+
+
+def _collect(
+    model: DiffusionModel,
+    seeds: tuple[int, ...],
+    draw: Callable[[range], Latents],
+    path: str | Path,
+    eta: float | Sequence[float],
+    batch_size: int,
+    shards: Path | None,
+) -> Recorded:
+    """Stream h of the samples that `draw` gives for ranges of rows."""
+    path, timesteps, etas = Path(path), model.schedule.timesteps, model.schedule.etas(eta)
+    recorded = Recorded(path, seeds, model.h_shape, timesteps, etas, model.model_sha256, model.unet.h_space)
+    batches = Batches(batch_size)
+
+    def make(rows: range) -> np.ndarray:
+        h = sample(model, draw(rows), eta=etas, record_h=True).h
+        assert h is not None
+        return h.flatten(start_dim=2).float().cpu().numpy()
+
+    with row_writer(path, (len(timesteps), len(seeds), int(np.prod(model.h_shape))), shards) as writer:
+        for rows in tqdm(row_batches(len(seeds), SHARD), desc="collect h", disable=None, leave=False):
+            if writer.has(rows):
+                continue
+            with uninterrupted():
+                for batch, h in batches(rows, make):
+                    writer.write(batch.start, h)
+                writer.finish(rows)
+        # Facts of an older recording must not describe the new array.
+        path.with_suffix(".json").unlink(missing_ok=True)
+    recorded.save()
+    return recorded

@@ -1,0 +1,222 @@
+"""Scored samples, and the choice of examples among them. h is not kept: a seed generates it again."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.sampling import sample
+from hspace.system.files import write_atomic
+from hspace.system.shards import Batches, in_shards
+from hspace.types import InputError, Scorer
+
+STRATA = 4
+"""Quantile groups of a continuous attribute that is to be balanced."""
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What a scorer read off generated samples, and all that generates these samples again.
+
+    Attributes:
+        seeds: n different sample seeds.
+        attributes: A ids, one per column.
+        binary: Which columns are probabilities.
+        scores: (n, A) float32.
+        visible: (n, A) bool; where False the score means nothing.
+        scorer: Id of the scorer.
+        timesteps: Model time of each step, descending.
+        eta: Of each step, in [0, 1].
+        model_sha256: Hash of the model's weights.
+    """
+
+    seeds: tuple[int, ...]
+    attributes: tuple[str, ...]
+    binary: tuple[bool, ...]
+    scores: Tensor
+    visible: Tensor
+    scorer: str
+    timesteps: tuple[int, ...]
+    eta: tuple[float, ...]
+    model_sha256: str
+
+    def __post_init__(self) -> None:
+        """Raises InputError where lengths do not fit, a seed is there twice, or a score is not finite."""
+        shape = (len(self.seeds), len(self.attributes))
+        if tuple(self.scores.shape) != shape or tuple(self.visible.shape) != shape or len(self.binary) != shape[1]:
+            raise InputError(f"scores and visible must be {shape}, got {[*self.scores.shape]}, {[*self.visible.shape]}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise InputError(f"seeds must differ, got {len(self.seeds)} seeds of which {len(set(self.seeds))} differ")
+        if not self.scores.isfinite().all():
+            raise InputError("scores must be finite, got nan or inf")
+
+    def save(self, path: str | Path) -> None:
+        """Write scores and visibility as safetensors, atomically, with the rest as JSON in its metadata."""
+        tensors = {"scores": self.scores.contiguous(), "visible": self.visible.contiguous()}
+        facts = {key: value for key, value in vars(self).items() if key not in tensors}
+        with write_atomic(path) as temporary:
+            save_file(tensors, temporary, metadata={"hspace": json.dumps(facts)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Annotations":
+        """Inverse of `save`.
+
+        Raises:
+            InputError: If the file is missing or no file of annotations.
+        """
+        try:
+            with safe_open(Path(path), framework="pt") as file:
+                facts = json.loads(file.metadata()["hspace"])
+                tensors = {name: file.get_tensor(name) for name in ("scores", "visible")}
+            tuples = {key: tuple(value) for key, value in facts.items() if isinstance(value, list)}
+            return cls(**(facts | tuples), **tensors)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} holds no annotations: {error}") from error
+
+    def check(self, model: DiffusionModel) -> None:
+        """Check that the seeds generate the scored samples on this model.
+
+        Raises:
+            InputError: Naming the annotations' value and the model's.
+        """
+        compared = {
+            "model_sha256": (self.model_sha256, model.model_sha256),
+            "timesteps": (self.timesteps, model.schedule.timesteps),
+        }
+        for name, (ours, theirs) in compared.items():
+            if ours != theirs:
+                raise InputError(f"annotations are of another model: {name} is {ours} in them, {theirs} here")
+
+    def column(self, attribute: str) -> int:
+        """Index of an attribute's column.
+
+        Raises:
+            InputError: If it was not scored.
+        """
+        if attribute not in self.attributes:
+            raise InputError(f"unknown attribute {attribute!r}, {self.scorer} scores {', '.join(self.attributes)}")
+        return self.attributes.index(attribute)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Seeds of the samples with most (`plus`) and least (`minus`) of an attribute, k of each, no seed in both."""
+
+    plus: tuple[int, ...]
+    minus: tuple[int, ...]
+
+
+@torch.no_grad()
+def annotate(
+    model: DiffusionModel,
+    seeds: Sequence[int],
+    scorer: Scorer,
+    *,
+    eta: float | Sequence[float] = 1.0,
+    batch_size: int = 16,
+    shards: Path | None = None,
+) -> Annotations:
+    """Generate samples and keep their scores.
+
+    Args:
+        model: The model to sample.
+        seeds: One per sample, all different; the paper's code takes 10,000.
+        scorer: The annotator; never the judge of edits made with what it chose.
+        eta: 0 is DDIM, 1 is DDPM; one value or one per step.
+        batch_size: Samples per pass.
+        shards: Folder that keeps what is finished for a later process to continue; none but these annotations'.
+
+    Raises:
+        InputError: If a seed is there twice, or an argument is out of range.
+    """
+    seeds, etas, batches = tuple(seeds), model.schedule.etas(eta), Batches(batch_size)
+
+    def score(rows: range) -> Tensor:
+        images = sample(model, model.latents(seeds[rows.start : rows.stop]), eta=etas).x_0
+        return scorer(images.cpu()).float().cpu()
+
+    with tqdm(total=len(seeds), desc="annotate", disable=None, leave=False) as progress:
+
+        def make(rows: range) -> Tensor:
+            scores = torch.cat([scores for _, scores in batches(rows, score)])
+            progress.update(len(rows))
+            return scores
+
+        table = in_shards(shards, len(seeds), make)
+    return Annotations(
+        seeds=seeds,
+        attributes=tuple(scorer.attributes),
+        binary=tuple(scorer.binary),
+        scores=table,
+        visible=scorer.visible(table),
+        scorer=scorer.id,
+        timesteps=model.schedule.timesteps,
+        eta=etas,
+        model_sha256=model.model_sha256,
+    )
+
+
+def extremes(annotations: Annotations, attribute: str, k: int, *, balance: str | None = None) -> Examples:
+    """The k samples with the highest and the k with the lowest score of an attribute, among those that show it.
+
+    Args:
+        annotations: Scored samples.
+        attribute: What the examples are to differ in; binary or continuous.
+        k: Examples on each side.
+        balance: An attribute they are not to differ in: each side gets as many examples of each of its two values,
+            or of each of its four quarters if it is continuous.
+
+    Raises:
+        InputError: If an attribute is unknown, k is no multiple of the number of groups to balance, there are less than
+            2 k samples, or the two sides would not differ: a binary attribute has less than k samples above or below
+            .5, or a continuous one is constant.
+
+    Source: Haas et al. 2024, sec. V-A.
+    """
+    column = annotations.column(attribute)
+    strata = _strata(annotations, annotations.visible[:, column], balance)
+    if k < 1 or k % len(strata):
+        raise InputError(f"k must be a multiple of the {len(strata)} groups of {balance or 'examples'}, got {k}")
+    plus, minus = [], []
+    for name, rows in strata.items():
+        highest, lowest = _ends(annotations, rows, column, k // len(strata), f"{attribute}{name}")
+        plus += highest
+        minus += lowest
+    seeds = annotations.seeds
+    return Examples(tuple(seeds[row] for row in plus), tuple(seeds[row] for row in minus))
+
+
+def _strata(annotations: Annotations, shown: Tensor, balance: str | None) -> dict[str, Tensor]:
+    """Rows of the samples to choose from, in groups of like value of the balanced attribute."""
+    if balance is None:
+        return {"": torch.nonzero(shown)[:, 0]}
+    column = annotations.column(balance)
+    rows = torch.nonzero(shown & annotations.visible[:, column])[:, 0]
+    values = annotations.scores[rows, column]
+    if annotations.binary[column]:
+        return {f" with {balance} above .5": rows[values > 0.5], f" with {balance} below .5": rows[values <= 0.5]}
+    quarters = rows[values.argsort(stable=True)].tensor_split(STRATA)
+    # Back in the order of seeds, since among equal scores the first are chosen: probabilities of 0 and 1 are many.
+    return {f" in quarter {i + 1} of {balance}": quarter.sort().values for i, quarter in enumerate(quarters)}
+
+
+def _ends(annotations: Annotations, rows: Tensor, column: int, k: int, name: str) -> tuple[list[int], list[int]]:
+    """The k of `rows` that score highest and the k that score lowest; `name` is what to call them in an error."""
+    if 2 * k > len(rows):
+        raise InputError(f"{k} examples on each side need {2 * k} samples, {len(rows)} show {name}")
+    scores = annotations.scores[rows, column]
+    order = scores.argsort(descending=True, stable=True)
+    highest, lowest = order[:k], order[-k:]
+    bound = 0.5 if annotations.binary[column] else float(scores[lowest].max())
+    if not scores[highest].min() > bound >= scores[lowest].max():
+        above = int((scores > bound).sum())
+        reason = f"{above} of {len(rows)} samples are above {bound:g}"
+        raise InputError(f"{k} examples on each side do not differ in {name}: {reason}")
+    return rows[highest].tolist(), rows[lowest].tolist()

@@ -1,0 +1,1 @@
+"""Applying directions: sums, step windows, swaps and interpolations."""

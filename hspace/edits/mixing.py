@@ -1,0 +1,177 @@
+"""Samples mixed with each other: swap of h, vector arithmetic and interpolation.
+
+Whoever's h a sample gets, it is the h of that sample's own, unedited trajectory at the same step.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.latents import Latents
+from hspace.diffusion.sampling import sample
+from hspace.directions.supervised import from_pairs
+from hspace.edits.sums import Edits, edit
+from hspace.system.shards import row_batches
+from hspace.types import HTrajectory, Images, InputError
+
+MIXED = ("h", "x_T", "both")
+PARALLEL = 1e-4
+"""Sine of the angle under which the arc between two vectors is straight, or undefined: they are mixed linearly."""
+
+
+def swap(
+    model: DiffusionModel,
+    latents: Latents,
+    donors: Latents,
+    *,
+    eta: float | Sequence[float] = 1.0,
+    batch_size: int = 16,
+) -> Images:
+    """Each sample with the h of its donor at every step; x_T and z stay its own.
+
+    Args:
+        model: The model to sample.
+        latents: The samples.
+        donors: As many samples, whose h is taken.
+        eta: 0 is DDIM, 1 is DDPM; one value or one per step; of both.
+        batch_size: Samples per pass.
+
+    Returns:
+        Images, (batch, channel, height, width), on the CPU.
+
+    Raises:
+        InputError: If there are not as many donors as samples.
+
+    Source: Haas et al. 2024, fig. 2a.
+    """
+    _check_partners(latents, donors)
+    images = []
+    for rows in row_batches(len(latents.seeds), batch_size):
+        h = sample(model, donors.select(rows), eta=eta, record_h=True).h
+        images.append(sample(model, latents.select(rows), eta=eta, replace_h=h).x_0.cpu())
+    return torch.cat(images)
+
+
+def arithmetic(
+    model: DiffusionModel,
+    latents: Latents,
+    plus: Latents,
+    minus: Latents,
+    *,
+    strengths: Sequence[float],
+    eta: float | Sequence[float] = 1.0,
+    batch_size: int = 16,
+) -> Edits:
+    """Each sample with strength · (h of `plus` - h of `minus`) added at every step.
+
+    Args:
+        model: The model to sample.
+        latents: The samples to edit.
+        plus: One sample, with what is to be added.
+        minus: One sample without it; a separate one, or the same person's.
+        strengths: Factors of the difference; the paper uses 1/5.
+        eta: 0 is DDIM, 1 is DDPM; one value or one per step; of all samples.
+        batch_size: Rows (sample and strength) per pass.
+
+    Returns:
+        Images, (batch, strengths, channel, height, width), on the CPU.
+
+    Raises:
+        InputError: If `plus` or `minus` is not one sample, or an argument is out of range.
+
+    Source: Haas et al. 2024, fig. 2b.
+    """
+    if len(plus.seeds) != 1 or len(minus.seeds) != 1:
+        raise InputError(f"arithmetic takes one sample of each kind, got {len(plus.seeds)} and {len(minus.seeds)}")
+    h_plus, h_minus = ({"pair": _h(model, latents, eta, 1)[0]} for latents in (plus, minus))
+    difference = from_pairs(model, h_plus, h_minus, name="difference", eta=eta, seeds=plus.seeds + minus.seeds)
+    return edit(model, latents, difference, component=0, strengths=strengths, eta=eta, batch_size=batch_size)
+
+
+def interpolate(
+    model: DiffusionModel,
+    first: Latents,
+    second: Latents,
+    *,
+    weights: Sequence[float],
+    space: str = "both",
+    spherical: bool = True,
+    eta: float | Sequence[float] = 1.0,
+    batch_size: int = 16,
+) -> Edits:
+    """Samples between pairs of samples. Memory: 8 · batch · steps · d bytes of h.
+
+    Args:
+        model: The model to sample.
+        first: The samples at weight 0.
+        second: As many samples, at weight 1.
+        weights: Where between the two, in [0, 1].
+        space: What is interpolated: `h`, put in the place of the computed one while x_T and z are the first's; `x_T`,
+            with z, while h follows by itself; or `both`.
+        spherical: Along the great arc, at each step, which keeps the norm of noise; else along the straight line.
+        eta: 0 is DDIM, 1 is DDPM; one value or one per step; of both.
+        batch_size: Rows (sample and weight) per pass.
+
+    Returns:
+        Images, (batch, weights, channel, height, width), on the CPU.
+
+    Raises:
+        InputError: If there are not as many second samples as first, or an argument is out of range.
+    """
+    _check_partners(first, second)
+    if space not in MIXED:
+        raise InputError(f"space must be one of {', '.join(MIXED)}, got {space}")
+    if not weights or not all(0 <= weight <= 1 for weight in weights):
+        raise InputError(f"weights must be in [0, 1] and at least one, got {list(weights)}")
+    h = None if space == "x_T" else [_h(model, latents, eta, batch_size) for latents in (first, second)]
+    images = []
+    for rows in row_batches(len(first.seeds) * len(weights), batch_size):
+        pairs = [row // len(weights) for row in rows]
+        weight = torch.tensor([weights[row % len(weights)] for row in rows])
+        ours, theirs = first.select(pairs), second.select(pairs)
+        noise = ours if space == "h" else _between_noise(ours, theirs, weight, spherical)
+        mixed = None if h is None else between(h[0][pairs], h[1][pairs], weight, spherical)
+        images.append(sample(model, noise, eta=eta, replace_h=mixed).x_0.cpu())
+    return torch.cat(images).unflatten(0, (-1, len(weights)))
+
+
+def between(first: Tensor, second: Tensor, weight: Tensor, spherical: bool) -> Tensor:
+    """Points between two batches of maps (batch, ..., C, H, W), each map (C, H, W) a vector, at weights (batch,).
+
+    Source: Shoemake 1985, for the great arc: sin((1 - w) θ) / sin θ · first + sin(w θ) / sin θ · second.
+    """
+    weight = weight.to(first).reshape(-1, *(1,) * (first.ndim - 1))
+    straight = torch.lerp(first, second, weight)
+    if not spherical:
+        return straight
+    cosine = torch.cosine_similarity(first.flatten(-3).double(), second.flatten(-3).double(), dim=-1)
+    angle = cosine.clamp(-1, 1).arccos()[..., None, None, None]
+    sine = angle.sin()
+    arc = ((1 - weight) * angle).sin() / sine * first + (weight * angle).sin() / sine * second
+    return torch.where(sine < PARALLEL, straight, arc.to(first))
+
+
+def _between_noise(first: Latents, second: Latents, weight: Tensor, spherical: bool) -> Latents:
+    x_T, z = (between(a, b, weight, spherical) for a, b in ((first.x_T, second.x_T), (first.z, second.z)))
+    # What an inverted image keeps beside its noise is faded, since it is no noise.
+    zero = torch.zeros_like(x_T)
+    ours, theirs = (zero if latents.residual is None else latents.residual for latents in (first, second))
+    return replace(first, x_T=x_T, z=z, residual=between(ours, theirs, weight, False))
+
+
+def _h(model: DiffusionModel, latents: Latents, eta: float | Sequence[float], batch_size: int) -> HTrajectory:
+    """The h of every sample's own trajectory, on the CPU."""
+    trajectories = []
+    for rows in row_batches(len(latents.seeds), batch_size):
+        h = sample(model, latents.select(rows), eta=eta, record_h=True).h
+        assert h is not None
+        trajectories.append(h.cpu())
+    return torch.cat(trajectories)
+
+
+def _check_partners(first: Latents, second: Latents) -> None:
+    if len(first.seeds) != len(second.seeds):
+        raise InputError(f"every sample needs a partner, got {len(first.seeds)} samples and {len(second.seeds)}")

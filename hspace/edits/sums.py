@@ -1,0 +1,216 @@
+"""Edits: strengths times directions, added over a window of steps, for many samples at once.
+
+The edit is exactly strength x direction; what a strength means is in the direction's `unit`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.latents import Latents
+from hspace.diffusion.sampling import NotFinite, sample
+from hspace.directions.record import Directions
+from hspace.system.shards import Batches
+from hspace.types import InputError
+
+Edits = Float[Tensor, "batch edits channel height width"]
+"""Edited images, (batch, edits, channel, height, width)."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One direction at one strength in a window of steps, to be added to others.
+
+    Attributes:
+        directions: Directions of h or of x_T.
+        component: Which of them.
+        strength: Factor of the direction, in its unit.
+        start: First edited step; 0 is the noisiest.
+        stop: First step that is not edited any more; None edits to the end.
+    """
+
+    directions: Directions
+    component: int
+    strength: float
+    start: int = 0
+    stop: int | None = None
+
+
+def edit(
+    model: DiffusionModel,
+    latents: Latents,
+    directions: Directions,
+    *,
+    component: int,
+    strengths: Sequence[float],
+    eta: float | Sequence[float] = 1.0,
+    injection: str = "symmetric",
+    start: int = 0,
+    stop: int | None = None,
+    batch_size: int = 16,
+) -> Edits:
+    """Every sample at every strength of one component.
+
+    Args:
+        model: The model that the directions belong to.
+        latents: The samples to edit.
+        directions: Directions of h or of x_T.
+        component: Which of them.
+        strengths: Factors of the direction; 0 leaves a sample as it is.
+        eta: 0 is DDIM, 1 is DDPM; one value or one per step.
+        injection: `symmetric` or `asyrp`.
+        start: First edited step; 0 is the noisiest.
+        stop: First step that is not edited any more; None edits to the end.
+        batch_size: Rows (sample and strength) per pass.
+
+    Returns:
+        Images, (batch, strengths, channel, height, width), on the CPU.
+
+    Raises:
+        InputError: If the directions do not fit the model, or an argument is out of range.
+        NotFinite: If an image becomes NaN or infinite; direction, strength, seed and step are named.
+    """
+    directions.check(model)
+    weights = _weights(directions, component, strengths)
+    offsets = edit_offsets(directions, weights, len(model.schedule.timesteps), start, stop)
+    try:
+        return apply_offsets(model, latents, offsets, eta=eta, injection=injection, batch_size=batch_size)
+    except NotFinite as error:
+        setting = f"{directions.meta.names[component]!r} at strength {strengths[error.row]:g}"
+        raise NotFinite(error.row, f"{setting}: {error}") from None
+
+
+def edit_offsets(
+    directions: Directions, weights: Float[Tensor, "edits k"], num_steps: int, start: int = 0, stop: int | None = None
+) -> Tensor:
+    """Weighted sums of directions, so that several components can be edited at once.
+
+    Args:
+        directions: k directions of h or of x_T.
+        weights: One row per edit, the strength of each component, (edits, k).
+        num_steps: The model's number of steps.
+        start: First edited step; 0 is the noisiest.
+        stop: First step that is not edited any more; None edits to the end.
+
+    Returns:
+        Offsets of h, (edits, steps, channel, height, width), zero outside the window; of x_T, which has no steps,
+        (edits, channel, height, width).
+
+    Raises:
+        InputError: If a weight is NaN or infinite, their number is not k, or the window is empty or too long.
+    """
+    vectors = directions.directions
+    if weights.shape[1] != len(vectors) or not weights.isfinite().all():
+        raise InputError(f"weights must be {len(vectors)} finite strengths per edit, got {weights.tolist()}")
+    stop = num_steps if stop is None else stop
+    if not 0 <= start < stop <= num_steps:
+        raise InputError(f"the edited steps must satisfy 0 <= start < stop <= {num_steps}, got {start} to {stop}")
+    offsets = torch.einsum("ek,k...->e...", weights, vectors)
+    if directions.meta.space == "x_T":
+        if (start, stop) != (0, num_steps):
+            raise InputError(f"an edit of x_T has no steps; leave out start and stop, got {start} to {stop}")
+        return offsets
+    if offsets.shape[1] != num_steps:
+        raise InputError(f"the directions have {offsets.shape[1]} steps, the model takes {num_steps}")
+    offsets[:, :start] = 0
+    offsets[:, stop:] = 0
+    return offsets
+
+
+def sum_offsets(model: DiffusionModel, terms: Sequence[Term]) -> Tensor:
+    """One edit: the sum of all terms, for `apply_offsets`.
+
+    Args:
+        model: The model that the directions belong to.
+        terms: Any number of terms, all of h or all of x_T.
+
+    Returns:
+        Offsets, (1, steps, channel, height, width), or without the steps for x_T.
+
+    Raises:
+        InputError: If there is no term, one does not fit the model, or their spaces differ.
+    """
+    return _term_offsets(model, terms).sum(0, keepdim=True)
+
+
+def sequence_offsets(model: DiffusionModel, terms: Sequence[Term]) -> Tensor:
+    """As many edits as terms, for `apply_offsets`: the first one, the first two together, and so on.
+
+    Args, Returns and Raises are those of `sum_offsets`, with one row per term.
+
+    Source: Haas et al. 2024, fig. 8b.
+    """
+    return _term_offsets(model, terms).cumsum(0)
+
+
+def _term_offsets(model: DiffusionModel, terms: Sequence[Term]) -> Tensor:
+    spaces = {term.directions.meta.space for term in terms}
+    if len(spaces) != 1:
+        raise InputError(
+            f"the terms of an edit must be of one space, h or x_T, got {' and '.join(sorted(spaces)) or 0}"
+        )
+    return torch.cat([_offset(model, term) for term in terms])
+
+
+def _offset(model: DiffusionModel, term: Term) -> Tensor:
+    term.directions.check(model)
+    weights = _weights(term.directions, term.component, [term.strength])
+    return edit_offsets(term.directions, weights, len(model.schedule.timesteps), term.start, term.stop)
+
+
+def _weights(directions: Directions, component: int, strengths: Sequence[float]) -> Tensor:
+    """One row per strength, zero but for the component."""
+    k = len(directions.directions)
+    if not 0 <= component < k:
+        raise InputError(f"component must be in [0, {k}), got {component}")
+    weights = torch.zeros(len(strengths), k)
+    weights[:, component] = torch.tensor(strengths, dtype=torch.float32)
+    return weights
+
+
+def apply_offsets(
+    model: DiffusionModel,
+    latents: Latents,
+    offsets: Tensor,
+    *,
+    eta: float | Sequence[float] = 1.0,
+    injection: str = "symmetric",
+    batch_size: int = 16,
+) -> Edits:
+    """Every sample under every edit.
+
+    Args:
+        model: The model to sample.
+        latents: The samples to edit.
+        offsets: From `edit_offsets`: of h, (edits, steps, channel, height, width), or of x_T without the steps.
+        eta: 0 is DDIM, 1 is DDPM; one value or one per step.
+        injection: `symmetric` or `asyrp`.
+        batch_size: Rows (sample and edit) per pass.
+
+    Returns:
+        Images, (batch, edits, channel, height, width), on the CPU.
+
+    Raises:
+        InputError: If there is no edit, or an argument is out of range.
+        NotFinite: If an image becomes NaN or infinite; `row` is the edit.
+    """
+    if batch_size < 1 or not len(offsets):
+        raise InputError(f"batch_size and the number of edits must be >= 1, got {batch_size} and {len(offsets)}")
+    num_edits = len(offsets)
+
+    def make(rows: range) -> Tensor:
+        index = torch.tensor(rows)
+        batch, delta = latents.select((index // num_edits).tolist()), offsets[index % num_edits]
+        if offsets.ndim == 4:
+            batch, delta = replace(batch, x_T=batch.x_T + delta), None
+        try:
+            return sample(model, batch, eta=eta, delta_h=delta, injection=injection).x_0.cpu()
+        except NotFinite as error:
+            raise NotFinite(rows[error.row] % num_edits, str(error)) from None
+
+    batches = Batches(batch_size)(range(len(latents.seeds) * num_edits), make)
+    return torch.cat([images for _, images in batches]).unflatten(0, (-1, num_edits))

@@ -1,0 +1,230 @@
+"""Strengths that reach the same effect, so that directions of unrelated norms are compared at equal effect.
+
+The annotator reads calibration seeds here; what else an edit of that strength does is for the judge to say, on others.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.latents import check_disjoint
+from hspace.diffusion.sampling import sample
+from hspace.directions.record import Directions
+from hspace.edits.sums import edit, edit_offsets
+from hspace.evaluation.effects import score
+from hspace.metrics.effect import score_unit
+from hspace.types import InputError, Scorer
+
+FIRST = 0.5
+"""Norm of the first offset that is tried, in spreads of the samples."""
+MAX_REFINEMENTS = 8
+"""Strengths that are tried once the target is bracketed; half as many are mostly enough."""
+SPREAD_SAMPLES = 16
+"""Samples that the spread is read off; it only says where to begin and where to give up."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The strength of one direction that reaches a target effect, as JSON values.
+
+    Attributes:
+        attribute: What is to be moved.
+        target: Effect asked for, signed, in standard deviations of the unedited scores.
+        strength: Of the edit, in the direction's unit; negative where the direction moves the attribute the other way.
+        effect: At `strength`, in the unit of `target`.
+        reached: Whether `effect` is the target to within the tolerance. If not, `strength` is the one whose effect
+            comes nearest: beyond it the edit moves the attribute no further, or only within the tolerance.
+        tried: Each strength that was tried and its effect, in that order.
+        scorer: Id of the scorer that read the edits.
+        seeds: Of the samples.
+    """
+
+    attribute: str
+    target: float
+    strength: float
+    effect: float
+    reached: bool
+    tried: tuple[tuple[float, float], ...]
+    scorer: str
+    seeds: tuple[int, ...]
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> "Calibration":
+        """Inverse of `dataclasses.asdict`, also after a way through JSON."""
+        tried = tuple((float(strength), float(effect)) for strength, effect in record["tried"])
+        return cls(**(record | {"tried": tried, "seeds": tuple(record["seeds"])}))
+
+
+def calibrate(
+    model: DiffusionModel,
+    directions: Directions,
+    component: int,
+    attribute: str,
+    scorer: Scorer,
+    *,
+    target: float,
+    seeds: Sequence[int],
+    unit: Tensor | None = None,
+    eta: float | Sequence[float] = 1.0,
+    injection: str = "symmetric",
+    start: int = 0,
+    stop: int | None = None,
+    batch_size: int = 16,
+    tolerance: float = 0.05,
+    most: float = 2.0,
+) -> Calibration:
+    """Finds the smallest strength at which a direction moves an attribute by a given effect, on either of its sides.
+
+    Doubles the strength until the target is passed, then narrows it by regula falsi: some five to eight edits of each
+    sample. Strengths begin where the offset is half as long as the samples' spread (the root of the total variance of
+    h over the edited steps, or of x_T), so that the search is the same for any unit of strength.
+
+    Args:
+        model: The model that the directions belong to.
+        directions: Directions of h or of x_T.
+        component: Which of them.
+        attribute: What is to be moved.
+        scorer: The annotator; never the judge that reports on the edits.
+        target: Signed effect, in standard deviations of the unedited scores; not 0.
+        seeds: Calibration seeds, at least two, none of them among those that the directions were found on.
+        unit: Standard deviation of each score, (attributes,), best from many samples; None takes that over `seeds`.
+        eta: 0 is DDIM, 1 is DDPM; one value or one per step.
+        injection: `symmetric` or `asyrp`.
+        start: First edited step; 0 is the noisiest.
+        stop: First step that is not edited any more; None edits to the end.
+        batch_size: Rows of one U-Net pass.
+        tolerance: How near the target is near enough, in fractions of it.
+        most: Norm of the largest offset that is tried, in spreads.
+
+    Raises:
+        InputError: If the direction is zero, the attribute is unknown, constant or nowhere visible, an argument is out
+            of range, or a seed was used in discovery.
+    """
+    check_disjoint(discovery=directions.meta.seeds, calibration=seeds)
+    column = _column(scorer, attribute)
+    if not (math.isfinite(target) and target != 0 and tolerance > 0 and most >= FIRST and len(seeds) > 1):
+        raise InputError(
+            f"a calibration needs a target other than 0, a tolerance above 0, most of at least {FIRST} and two seeds, "
+            f"got {target}, {tolerance}, {most} and {len(seeds)}"
+        )
+    latents = model.latents(seeds)
+    settings = {"eta": eta, "injection": injection, "start": start, "stop": stop, "batch_size": batch_size}
+
+    def scores_at(strength: float) -> tuple[Tensor, Tensor]:
+        images = edit(model, latents, directions, component=component, strengths=[strength], **settings)[:, 0]
+        scores = score(scorer, images)
+        return scores[:, column].double(), scorer.visible(scores)[:, column]
+
+    before, shown = scores_at(0.0)
+    sd = float(score_unit(before[:, None], shown[:, None]) if unit is None else unit[column])
+    if not sd > 0:
+        raise InputError(f"attribute {attribute} does not vary over the unedited samples, so that effects have no unit")
+
+    def effect(strength: float) -> float:
+        after, visible = scores_at(strength)
+        return float((after - before)[shown & visible].mean()) / sd if bool((shown & visible).any()) else math.nan
+
+    scale = _scale(model, directions, component, seeds[:SPREAD_SAMPLES], eta, start, stop)
+    strength, reached, tried = search(effect, target, first=FIRST * scale, most=most * scale, tolerance=tolerance)
+    return Calibration(attribute, float(target), strength, dict(tried)[strength], reached, tried, scorer.id, (*seeds,))
+
+
+def with_calibrations(directions: Directions, calibrations: Sequence[Calibration]) -> Directions:
+    """The directions with one calibration each in their metadata, by the name of the direction.
+
+    Raises:
+        InputError: If there is not one for each direction.
+    """
+    names = directions.meta.names
+    if len(calibrations) != len(names):
+        raise InputError(f"{len(names)} directions need as many calibrations, got {len(calibrations)}")
+    records = {name: asdict(calibration) for name, calibration in zip(names, calibrations, strict=True)}
+    return replace(directions, meta=replace(directions.meta, calibration=records))
+
+
+def search(
+    effect: Callable[[float], float], target: float, *, first: float, most: float, tolerance: float
+) -> tuple[float, bool, tuple[tuple[float, float], ...]]:
+    """The strength of least size whose effect is the target, for an effect that rises from 0 at strength 0.
+
+    Args:
+        effect: Of a strength; nan where nothing can be read.
+        target: Effect asked for, not 0.
+        first: Strength to begin with, > 0; both signs are tried, and the side that moves towards the target is kept.
+        most: Largest size of a strength.
+        tolerance: In fractions of the target.
+
+    Returns:
+        The strength that comes nearest to the target, or the smallest that does so but for `tolerance`, whether it is
+        near enough, and all strengths tried with their effects.
+
+    Raises:
+        InputError: If nothing can be read off either first edit.
+    """
+    tried: dict[float, float] = {}
+
+    def short_of(strength: float) -> float:
+        """What is missing to the target, in fractions of it; nan is not kept, since JSON has none."""
+        value = effect(strength)
+        if not math.isnan(value):
+            tried[strength] = value
+        return 1 - value / target
+
+    missing = {side * first: short_of(side * first) for side in (1, -1)}
+    if not tried:
+        raise InputError(f"the attribute is visible in no edit at strengths {first:g} and {-first:g}")
+    high = min(tried, key=missing.__getitem__)
+    low, short_low, short_high = 0.0, 1.0, missing[high]
+    while short_high > tolerance and 2 * abs(high) <= most:
+        low, short_low = high, short_high
+        high *= 2
+        short_high = short_of(high)
+    for _ in range(MAX_REFINEMENTS if short_high < -tolerance else 0):
+        # Regula falsi, kept off the ends so that a curved effect cannot pin one of them.
+        share = min(max(short_low / (short_low - short_high), 0.1), 0.9)
+        middle = low + share * (high - low)
+        short = short_of(middle)
+        if math.isnan(short) or abs(short) <= tolerance:
+            break
+        if short > 0:
+            low, short_low = middle, short
+        else:
+            high, short_high = middle, short
+    miss = {strength: abs(1 - value / target) for strength, value in tried.items()}
+    least = min(miss.values())
+    reached = least <= tolerance
+    # An effect that saturates is as large at strengths that break the image: of nearly equal ones the smallest.
+    slack = 0.0 if reached else tolerance * max(1 - least, 0)
+    return min((s for s in miss if miss[s] <= least + slack), key=abs), reached, tuple(tried.items())
+
+
+def _column(scorer: Scorer, attribute: str) -> int:
+    if attribute not in scorer.attributes:
+        raise InputError(f"unknown attribute {attribute!r}, {scorer.id} scores {', '.join(scorer.attributes)}")
+    return scorer.attributes.index(attribute)
+
+
+def _scale(
+    model: DiffusionModel,
+    directions: Directions,
+    component: int,
+    seeds: Sequence[int],
+    eta: float | Sequence[float],
+    start: int,
+    stop: int | None,
+) -> float:
+    """The strength at which the offset is as long as the samples' spread."""
+    weights = torch.eye(len(directions.directions))[component : component + 1]
+    norm = float(edit_offsets(directions, weights, len(model.schedule.timesteps), start, stop).norm())
+    if norm == 0:
+        raise InputError(f"direction {directions.meta.names[component]!r} is zero over the edited steps")
+    if directions.meta.space == "x_T":
+        return math.prod(model.sample_shape) ** 0.5 / norm
+    h = sample(model, model.latents(seeds), eta=eta, record_h=True).h
+    assert h is not None
+    return float(h[:, start:stop].double().var(dim=0).sum().sqrt()) / norm

@@ -1,0 +1,163 @@
+"""How far an edit takes h off where the model's own samples have it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.sampling import Recorded, sample
+from hspace.directions.pca import gram_pca
+from hspace.directions.record import Directions
+from hspace.edits.sums import edit_offsets
+from hspace.metrics.interval import Interval, mean_interval
+from hspace.system.shards import row_batches
+from hspace.types import HTrajectory, InputError
+
+ROWS = 256
+"""Samples in memory at a time."""
+
+
+@dataclass(frozen=True)
+class HGaussian:
+    """A Gaussian of h at each step: `rank` principal components and one variance for all that is left.
+
+    The covariance is V diag(variance) V^T + residual (I - V V^T).
+
+    Attributes:
+        mean: (steps, d) float32.
+        components: V, orthonormal rows, (steps, rank, d) float32.
+        variance: Along each component, (steps, rank) float64.
+        residual: Variance along each direction outside the components, (steps,) float64.
+    """
+
+    mean: Tensor
+    components: Tensor
+    variance: Tensor
+    residual: Tensor
+
+    @property
+    def rank(self) -> int:
+        """Number of components."""
+        return self.components.shape[1]
+
+    def distance(self, h: HTrajectory) -> Tensor:
+        """Mahalanobis distance of each sample at each step, over sqrt(d), so that the fitted samples lie about 1 away.
+
+        sqrt((h - mean)^T C^-1 (h - mean) / d), in standard deviations; unseen samples are farther where there were
+        fewer samples than dimensions, so compare edited ones with unedited ones of the same seeds.
+
+        Args:
+            h: (batch, steps, channel, height, width).
+
+        Returns:
+            (batch, steps) float64, >= 0.
+
+        Raises:
+            InputError: If h has other steps or another size.
+        """
+        rows = h.flatten(2)
+        if rows.shape[1:] != self.mean.shape:
+            raise InputError(f"h must be {tuple(self.mean.shape)} steps and features, got {tuple(rows.shape[1:])}")
+        centred = rows.double() - self.mean
+        along = torch.einsum("bsd,srd->bsr", centred, self.components.double())
+        left = (centred.square().sum(dim=2) - along.square().sum(dim=2)).clamp(min=0)
+        squared = (along.square() / self.variance).sum(dim=2) + left / self.residual
+        return (squared / rows.shape[2]).sqrt()
+
+
+def fit_gaussian(recorded: Recorded, rank: int) -> HGaussian:
+    """Fits a Gaussian to recorded h at every step by maximum likelihood, but with n - 1.
+
+    The residual variance is the mean over the d - rank directions outside the components, so that a rank near the
+    number of samples leaves next to none and the distance of unseen samples grows without bound: state the rank.
+
+    Args:
+        recorded: h of n discovery samples.
+        rank: Number of principal components, from 1 to min(n - 2, d - 1).
+
+    Raises:
+        InputError: If the rank is out of range, or h has fewer components with variance.
+
+    Source: Tipping & Bishop 1999 (J. R. Stat. Soc. B 61, 611-622), probabilistic PCA.
+    """
+    features = recorded.open()
+    _, n, d = features.shape
+    if not 1 <= rank <= min(n - 2, d - 1):
+        raise InputError(f"rank must be from 1 to {min(n - 2, d - 1)} for {n} samples of {d} features, got {rank}")
+    steps = [gram_pca(features[i : i + 1], rank) for i in range(len(features))]
+    totals = torch.tensor([_total_variance(features[i], step.mean.numpy()) for i, step in enumerate(steps)])
+    variance = torch.stack([step.explained_variance for step in steps])
+    return HGaussian(
+        mean=torch.stack([step.mean for step in steps]),
+        components=torch.stack([step.components for step in steps]),
+        variance=variance,
+        residual=(totals - variance.sum(dim=1)) / (d - rank),
+    )
+
+
+def off_manifold(
+    model: DiffusionModel,
+    directions: Directions,
+    gaussian: HGaussian,
+    seeds: Sequence[int],
+    *,
+    component: int,
+    strength: float,
+    eta: float | Sequence[float] = 1.0,
+    injection: str = "symmetric",
+    start: int = 0,
+    stop: int | None = None,
+    batch_size: int = 16,
+) -> tuple[Interval, ...]:
+    """How much farther from the model's own samples an edit takes h, at each step.
+
+    Mean over samples of distance(edited h) - distance(unedited h), where the edited h is what the decoder is given:
+    that of the edited trajectory with the offset. 0 costs nothing; the distance of a sample of the model is about 1.
+
+    Args:
+        model: The model that the directions belong to.
+        directions: Directions of h or of x_T.
+        gaussian: Of h on discovery seeds, from `fit_gaussian`.
+        seeds: Of at least two evaluation samples.
+        component: Which direction.
+        strength: In the direction's unit.
+        eta: Stochasticity, in [0, 1], one number or one per step.
+        injection: `symmetric` or `asyrp`.
+        start: First edited step, 0 is the noisiest.
+        stop: Step before which the edit ends; None is the last.
+        batch_size: Samples per pass.
+
+    Returns:
+        One 95% interval over samples per step, in Mahalanobis distances over sqrt(d).
+
+    Raises:
+        InputError: If the directions do not fit the model, there are fewer than two seeds, or an argument is out of
+            range.
+    """
+    directions.check(model)
+    if len(seeds) < 2:
+        raise InputError(f"the cost of an edit needs at least two samples, got {len(seeds)}")
+    weights = strength * torch.eye(len(directions.directions))[component][None]
+    offset = edit_offsets(directions, weights, len(model.schedule.timesteps), start, stop)
+    costs = []
+    for rows in row_batches(len(seeds), batch_size):
+        latents = model.latents([seeds[row] for row in rows])
+        edited, delta = (replace(latents, x_T=latents.x_T + offset), None) if offset.ndim == 4 else (latents, offset)
+        before = sample(model, latents, eta=eta, record_h=True).h
+        after = sample(model, edited, eta=eta, delta_h=delta, injection=injection, record_h=True).h
+        assert before is not None and after is not None
+        # What is recorded leaves the offset out.
+        after = after.cpu() if delta is None else after.cpu() + delta
+        costs.append(gaussian.distance(after) - gaussian.distance(before.cpu()))
+    cost = torch.cat(costs)
+    sums = zip(cost.sum(dim=0).tolist(), cost.square().sum(dim=0).tolist(), strict=True)
+    return tuple(mean_interval(len(cost), first, second) for first, second in sums)
+
+
+def _total_variance(features: np.ndarray, mean: np.ndarray) -> float:
+    """Sum of the variances of all features, with n - 1, of (n, d)."""
+    chunks = (features[first : first + ROWS].astype(np.float64) - mean for first in range(0, len(features), ROWS))
+    return sum(float(np.square(chunk).sum()) for chunk in chunks) / (len(features) - 1)

@@ -1,0 +1,138 @@
+"""What a scorer and an identity encoder read off edits of the same samples, and figures that combine it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hspace.metrics import interval
+from hspace.metrics.effect import EffectMatrix, effect_matrix
+from hspace.metrics.interval import Interval
+from hspace.output.figures import strip_figure
+from hspace.types import Scorer
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What a scorer and an identity encoder read off samples and their edits.
+
+    Attributes:
+        scorer: Who read.
+        names: Of the edits, E of them.
+        seeds: Of the samples, n of them.
+        original: Scores of the unedited samples, (n, A).
+        edited: Scores of the edits, (E, n, A).
+        cosine: Of the identity embeddings of each edit and its original, (E, n).
+        images: The first samples unedited and under every edit, (shown, 1 + E, C, H, W) in [-1, 1].
+        unit: The sd of each score over unedited samples, (A,), in which effects are counted.
+    """
+
+    scorer: Scorer
+    names: tuple[str, ...]
+    seeds: tuple[int, ...]
+    original: Tensor
+    edited: Tensor
+    cosine: Tensor
+    images: Tensor
+    unit: Tensor
+
+    @property
+    def visible(self) -> Tensor:
+        """Where both scores can be read, (E, n, A)."""
+        edited = torch.stack([self.scorer.visible(scores) for scores in self.edited])
+        return edited & self.scorer.visible(self.original)
+
+    def effects(self, *, bootstrap: int, seed: int = 0) -> EffectMatrix:
+        """Mean effects with their intervals, in `unit`."""
+        return effect_matrix(
+            self.original, self.edited, attributes=self.scorer.attributes, edits=self.names, visible=self.visible,
+            unit=self.unit, bootstrap=bootstrap, seed=seed,
+        )  # fmt: skip
+
+    def identity(self, edit: int) -> Interval:
+        """Mean cosine of an edit with its 95% normal interval."""
+        return mean_interval(self.cosine[edit].numpy())
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Directions, each at every strength.
+
+    Attributes:
+        labels: Of the directions.
+        strengths: S of them, without 0.
+        readings: Of the edits, each direction's strengths together.
+    """
+
+    labels: tuple[str, ...]
+    strengths: tuple[float, ...]
+    readings: Readings
+
+    def row(self, direction: int, strength: float) -> int:
+        """Index of an edit in the readings."""
+        return direction * len(self.strengths) + self.strengths.index(strength)
+
+    def at(self, strength: float) -> list[int]:
+        """Every direction at one strength."""
+        return [self.row(j, strength) for j in range(len(self.labels))]
+
+    def strip(self, title: str, path: Path, notes: Sequence[str] = (), shown: int = 0) -> Path:
+        """One sample as rows of directions and columns of strengths, the unedited one among them."""
+        columns = sorted([0.0, *self.strengths])
+        images = self.readings.images[shown]
+        index = [[0 if s == 0 else 1 + self.row(j, s) for s in columns] for j in range(len(self.labels))]
+        labels = [f"{a}\n{b}" if b else a for a, b in zip(self.labels, notes or [""] * len(self.labels), strict=True)]
+        return strip_figure(images[torch.tensor(index)], labels, columns, title, path)
+
+
+def chosen(matrix: EffectMatrix, rows: Sequence[int], names: Sequence[str] | None = None) -> EffectMatrix:
+    """Some edits of an effect matrix, under other names if given."""
+    index = list(rows)
+    arrays = {name: getattr(matrix, name)[index] for name in ("effect", "low", "high")}
+    return replace(matrix, edits=tuple(names or [matrix.edits[row] for row in index]), **arrays)
+
+
+def effect_of(matrix: EffectMatrix, row: int, attribute: str) -> Interval:
+    """One cell of an effect matrix."""
+    column = matrix.attributes.index(attribute)
+    return Interval(*(float(values[row, column]) for values in (matrix.effect, matrix.low, matrix.high)))
+
+
+def bootstrap_weights(n: int, bootstrap: int, seed: int) -> np.ndarray:
+    """How often each of n samples is drawn, (1 + bootstrap, n); the first row draws each once."""
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=bootstrap)
+    return np.vstack([np.ones(n), draws])
+
+
+def bootstrapped(readings: Readings, bootstrap: int, seed: int) -> np.ndarray:
+    """Effects of every resample of the samples, (1 + bootstrap, E, A), in sd of the unedited ones; the first is whole.
+
+    For figures that combine several cells of an effect matrix, whose own intervals are of single cells.
+    """
+    counted = readings.visible.double().numpy()
+    change = (readings.edited - readings.original).double().numpy() * counted
+    weights = bootstrap_weights(len(readings.seeds), bootstrap, seed)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = np.tensordot(weights, change, (1, 1)) / np.tensordot(weights, counted, (1, 1))
+        return means / readings.unit.double().numpy()
+
+
+def mean_interval(values: np.ndarray) -> Interval:
+    """Mean of independent values, (n,), with its 95% normal interval; no width for a single one."""
+    values = values.astype(np.float64)
+    if len(values) == 1:
+        return Interval(*[float(values[0])] * 3)
+    return interval.mean_interval(len(values), float(values.sum()), float((values**2).sum()))
+
+
+def finite(values: Any) -> Any:
+    """Numbers of any nesting as JSON types; what is not finite becomes None."""
+    if isinstance(values, np.ndarray | Tensor):
+        return finite(values.tolist())
+    if isinstance(values, list | tuple):
+        return [finite(value) for value in values]
+    return float(values) if np.isfinite(values) else None

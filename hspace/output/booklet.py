@@ -1,0 +1,200 @@
+"""One report of many experiments, drawn from their records only, as Markdown and as HTML."""
+
+import csv
+import html
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from hspace.system.files import write_bytes, write_text
+from hspace.types import InputError
+
+STYLE = """
+body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a }
+h2 { margin-top: 3rem; border-top: 1px solid #ddd; padding-top: 1.5rem }
+table { border-collapse: collapse; font-size: .85rem; display: block; overflow-x: auto }
+th, td { padding: .25rem .7rem; border-bottom: 1px solid #eee; text-align: left; white-space: nowrap }
+td:not(:first-child) { font-variant-numeric: tabular-nums }
+figure { margin: 1.5rem 0 } img { max-width: 100% } figcaption, .quiet { color: #666; font-size: .85rem }
+dt { font-weight: 600 } dd { margin: 0 0 .6rem } pre { background: #f6f6f6; padding: .6rem; overflow-x: auto }
+.missed { color: #a33 }
+"""
+PICTURE_COLOURS, PICTURE_WIDTH = 96, 900
+"""Of a published picture: so many colours, and at most so many pixels wide."""
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One experiment in the report.
+
+    Attributes:
+        id: Name of the experiment.
+        record: What `study.write` kept; None where it was not run.
+        folder: Where its figures and tables lie, relative to the report.
+        command: What runs it again.
+        missing: Why it was not run, where it was not.
+        remark: What every caption ends in, such as that samples are few.
+    """
+
+    id: str
+    record: dict[str, Any] | None
+    folder: str
+    command: str
+    missing: str = ""
+    remark: str = ""
+
+    def caption(self, text: str) -> str:
+        """A caption with the remark."""
+        return f"{text.rstrip('.')}. {self.remark}" if self.remark else text
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """An experiment's record.
+
+    Raises:
+        InputError: If the file is missing or no record.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return {**record, "figures": dict(record["figures"]), "tables": list(record["tables"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no record of an experiment: {error}") from None
+
+
+def write_report(chapters: Sequence[Chapter], root: Path, note: str = "") -> tuple[Path, Path]:
+    """Writes report.md and report.html into `root`.
+
+    Args:
+        chapters: In the order in which they are to be read.
+        root: Folder of the report; the chapters' folders lie in it.
+        note: Said above all, such as that samples are few.
+
+    Returns:
+        Paths of the Markdown and of the HTML page.
+    """
+    markdown = ["# The paper, experiment by experiment", "", *([note, ""] if note else [])]
+    links = "".join(f"<li><a href='#{each.id}'>{html.escape(_title(each))}</a></li>" for each in chapters)
+    parts = [f"<h1>The paper, experiment by experiment</h1><p>{html.escape(note)}</p><ul>{links}</ul>"]
+    for chapter in chapters:
+        markdown += _markdown(chapter, root)
+        parts.append(_html(chapter, root))
+    write_text(root / "report.md", "\n".join(markdown))
+    head = f'<meta charset="utf-8"><title>hspace: the paper, reproduced</title><style>{STYLE}</style>'
+    body = "".join(parts)
+    write_text(root / "report.html", f"<!doctype html><html lang=en><head>{head}</head><body>{body}</body></html>")
+    return root / "report.md", root / "report.html"
+
+
+def publish(chapters: Sequence[Chapter], root: Path, target: Path, note: str) -> None:
+    """A light copy of a report to keep beside the code: records, tables, small pictures, and the page.
+
+    Args:
+        chapters: Of the report in `root`.
+        root: Folder of the report.
+        target: Folder to write; pictures are reduced to few colours.
+        note: Said above all.
+    """
+    for chapter in chapters:
+        if chapter.record is None:
+            continue
+        source, copy = root / chapter.folder, target / chapter.folder
+        shutil.rmtree(copy, ignore_errors=True)
+        for picture in chapter.record["figures"].values():
+            _shrink(source / picture, copy / picture)
+        for table in (f"tables/{name}.{kind}" for name in chapter.record["tables"] for kind in ("csv", "md")):
+            write_bytes(copy / table, (source / table).read_bytes())
+        write_bytes(copy / "result.json", (source / "result.json").read_bytes())
+    write_report(chapters, target, note)
+    (target / "report.html").unlink()
+
+
+def _shrink(source: Path, target: Path) -> None:
+    picture = Image.open(source).convert("RGB")
+    scale = min(PICTURE_WIDTH / picture.width, 1)
+    size = (round(picture.width * scale), round(picture.height * scale))
+    small = picture.resize(size, Image.Resampling.LANCZOS).quantize(PICTURE_COLOURS, kmeans=1)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    small.save(target, optimize=True)
+
+
+def _facts(chapter: Chapter) -> list[tuple[str, str]]:
+    """What stands above the pictures of an experiment."""
+    record = chapter.record
+    if record is None:
+        return [("Not run", chapter.missing)]
+    config, commit = record["config"], record["commit"] or "unknown"
+    diffusion, evaluation, study = config["diffusion"], config["evaluation"], config["study"]
+    sizes = (
+        f"{evaluation['num_samples']} samples"
+        + (f" in each of {study['repeats']} repeats" if study["repeats"] > 1 else "")
+        + f", {diffusion['num_steps']} steps, eta {diffusion['eta']}, model {config['model']['name']}, judge "
+        f"{evaluation['judge']}, annotator {evaluation['annotator']}"
+    )
+    return [
+        ("To be expected", record["expect"]),
+        ("What came out", record["conclusion"]),
+        ("With", sizes),
+        ("Cost", f"{record['seconds']:.0f} s beside what was cached, on {record['date']}, commit {commit}"),
+    ]
+
+
+def _title(chapter: Chapter) -> str:
+    return chapter.id if chapter.record is None else f"{chapter.id}: {chapter.record['title']}"
+
+
+def _markdown(chapter: Chapter, root: Path) -> list[str]:
+    lines = [f"## {_title(chapter)}", ""]
+    lines += [line for name, text in _facts(chapter) for line in (f"**{name}.** {text}", "")]
+    lines += [f"    {chapter.command}", ""]
+    if chapter.record is not None:
+        lines += [f"The whole configuration is in [result.json]({chapter.folder}/result.json).", ""]
+    for caption, path in (chapter.record or {}).get("figures", {}).items():
+        lines += [f"![{caption}]({chapter.folder}/{path})", "", f"*{chapter.caption(caption)}*", ""]
+    for name in (chapter.record or {}).get("tables", []):
+        rows, caption = _table(root / chapter.folder / "tables" / f"{name}.md")
+        lines += [*rows, "", chapter.caption(caption), ""]
+    return lines
+
+
+def _html(chapter: Chapter, root: Path) -> str:
+    facts = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in _facts(chapter))
+    style = ' class="missed"' if chapter.record is None else ""
+    parts = [f"<h2 id={chapter.id}>{html.escape(_title(chapter))}</h2><dl{style}>{facts}</dl>"]
+    parts.append(f"<pre>{html.escape(chapter.command)}</pre>")
+    if chapter.record is not None:
+        settings = html.escape(json.dumps(chapter.record["config"], indent=2))
+        parts.append(f"<details><summary>The whole configuration</summary><pre>{settings}</pre></details>")
+    for caption, path in (chapter.record or {}).get("figures", {}).items():
+        text = html.escape(chapter.caption(caption))
+        source = html.escape(f"{chapter.folder}/{path}")
+        parts.append(f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>')
+    for name in (chapter.record or {}).get("tables", []):
+        lines, caption = _table(root / chapter.folder / "tables" / f"{name}.md")
+        parts.append(_html_table(lines, chapter.caption(caption)))
+    return "".join(parts)
+
+
+def _table(path: Path) -> tuple[list[str], str]:
+    """Lines and caption of a table of `write_markdown`."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line]
+    rows = [line for line in lines if line.startswith("|")]
+    return rows, " ".join(line for line in lines if not line.startswith("|"))
+
+
+def _html_table(lines: list[str], caption: str) -> str:
+    """A table of Markdown as HTML."""
+    rows = [[cell.replace(r"\|", "|").strip() for cell in _cells(line)] for line in lines]
+    header, body = rows[0], rows[2:]
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    cells = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in body)
+    return f'<table><tr>{head}</tr>{cells}</table><p class="quiet">{html.escape(caption)}</p>'
+
+
+def _cells(line: str) -> list[str]:
+    """Cells of a Markdown row; an escaped bar is no border."""
+    return next(csv.reader([line.strip().strip("|")], delimiter="|", escapechar="\\"))

@@ -1,0 +1,1 @@
+"""The rendered world of faces, whose every image has exact labels."""

@@ -1,0 +1,220 @@
+"""Procedural portraits whose every image has exact labels, so that edits can be measured and not only looked at.
+
+`sample_factors` draws people, `render` paints them and `region_masks` says which pixel shows what. A factor is a
+(n,) float tensor; the table `ATTRIBUTES` says what each means. The painting itself is in `layers`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hspace.portraits import layers
+from hspace.portraits.layers import REGIONS, Factors
+
+__all__ = ["ATTRIBUTES", "JUDGED", "REGIONS", "Attribute", "Factors", "labels", "region_masks", "render"]
+__all__ += ["resample_expression", "resample_scene", "sample_factors", "visibility"]
+
+SUPERSAMPLING = 2
+EXPRESSION = ("smile", "mouth", "eyes", "brow", "glasses")
+"""What is drawn anew for another expression of the same portrait."""
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One factor of variation.
+
+    Attributes:
+        id: Name used in configs, metadata, tables and W&B keys alike.
+        kind: `binary` (0 or 1) or `continuous`.
+        low: Smallest value.
+        high: Largest value.
+        marginal: Its distribution, with or without correlations.
+        owner: `person` if an identity keeps it, else `scene`.
+        judged: Whether scorers read it from images.
+        meaning: What a large value looks like.
+    """
+
+    id: str
+    kind: Literal["binary", "continuous"]
+    low: float
+    high: float
+    marginal: str
+    owner: Literal["person", "scene"]
+    judged: bool
+    meaning: str
+
+
+ATTRIBUTES = (
+    Attribute("glasses", "binary", 0.0, 1.0, "Bernoulli(.40)", "scene", True, "wears glasses"),
+    Attribute("hat", "binary", 0.0, 1.0, "Bernoulli(.21)", "scene", True, "wears a hat"),
+    Attribute("beard", "binary", 0.0, 1.0, "Bernoulli(.20)", "person", True, "has a beard"),
+    Attribute("gender", "binary", 0.0, 1.0, "Bernoulli(.50)", "person", True, "masculine presentation"),
+    Attribute(
+        "smile", "continuous", -1.0, 1.0, "2 U^1.6 - 1 or 2 U^.6 - 1, evenly", "scene", True, "corners of the mouth up"
+    ),
+    Attribute("mouth", "continuous", 0.0, 1.0, "U(-.5, 1) clipped", "scene", True, "mouth open"),
+    Attribute("eyes", "continuous", 0.0, 1.0, "U(0, 1)", "scene", True, "eyes wide open"),
+    Attribute("brow", "continuous", -1.0, 1.0, "U(-1, 1)", "scene", True, "brows raised"),
+    Attribute(
+        "yaw", "continuous", -1.0, 1.0, "U(-1, 1)", "scene", True, "head turned to the right of the image, 24 degrees"
+    ),
+    Attribute("pitch", "continuous", -1.0, 1.0, "U(-1, 1)", "scene", True, "head turned up, 13 degrees"),
+    Attribute("age", "continuous", 0.0, 1.0, "U(0, 1)", "person", True, "old: wrinkles and grey hair"),
+    Attribute("skin", "continuous", 0.0, 1.0, "U(0, 1)", "person", True, "dark skin"),
+    Attribute("hair_color", "continuous", 0.0, 1.0, "U(0, 1)", "person", True, "fair hair"),
+    Attribute("hair_length", "continuous", 0.0, 1.0, "U(0, .45) or U(.3, 1), evenly", "person", True, "long hair"),
+    Attribute("face_width", "continuous", 0.0, 1.0, "U(0, 1)", "person", False, "wide face"),
+    Attribute("jaw", "continuous", 0.0, 1.0, "U(0, 1)", "person", False, "square jaw"),
+    Attribute("eye_color", "continuous", 0.0, 1.0, "U(0, 1)", "person", False, "brown, green, blue eyes"),
+    Attribute("eye_spacing", "continuous", 0.0, 1.0, "U(0, 1)", "person", False, "eyes far apart"),
+    Attribute("nose", "continuous", 0.0, 1.0, "U(0, 1)", "person", False, "long nose"),
+    Attribute("clothes", "continuous", 0.0, 1.0, "U(0, 1)", "scene", False, "colour of clothes and hat"),
+    Attribute("background", "continuous", 0.0, 1.0, "U(0, 1)", "scene", False, "hue of the background"),
+)
+JUDGED = tuple(attribute for attribute in ATTRIBUTES if attribute.judged)
+
+
+def sample_factors(generator: torch.Generator, n: int, *, correlated: bool = True) -> Factors:
+    """Draws n portraits' factors.
+
+    The correlations are those that celebrity photos show, and no others:
+
+    | factor | given gender (0, 1) and age |
+    |---|---|
+    | glasses | P = .45 age for 0, .22 + .70 age for 1 |
+    | hat | P = .02 + .08 age for 0, .24 + .24 age for 1 |
+    | beard | P = 0 for 0, .40 for 1 |
+    | smile | 2 U^.6 - 1 for 0 (mostly smiling), 2 U^1.6 - 1 for 1 |
+    | hair_length | U(.3, 1) for 0, U(0, .45) for 1 |
+
+    Args:
+        generator: Source of randomness, on the CPU.
+        n: Number of portraits.
+        correlated: If False, every factor is drawn independently from the same marginal.
+
+    Returns:
+        Factors by attribute id, each (n,) float32.
+    """
+    if correlated:
+        return _draw_correlated(generator, n)
+    return {attribute.id: _draw_correlated(generator, n)[attribute.id] for attribute in ATTRIBUTES}
+
+
+def _draw_correlated(generator: torch.Generator, n: int) -> Factors:
+    uniform = {attribute.id: torch.rand(n, generator=generator) for attribute in ATTRIBUTES}
+    return _correlate(uniform, (uniform["gender"] < 0.5).float(), uniform["age"])
+
+
+def _correlate(uniform: Factors, gender: Tensor, age: Tensor) -> Factors:
+    """Factors given gender presentation and age, from uniform numbers."""
+    chance = {
+        "glasses": torch.lerp(0.45 * age, 0.22 + 0.70 * age, gender),
+        "hat": torch.lerp(0.02 + 0.08 * age, 0.24 + 0.24 * age, gender),
+        "beard": 0.4 * gender,
+    }
+    factors = dict(uniform, gender=gender, age=age)
+    factors |= {name: (uniform[name] < chance[name]).float() for name in chance}
+    factors["smile"] = 2 * uniform["smile"] ** torch.where(gender > 0, 1.6, 0.6) - 1
+    factors["mouth"] = (1.5 * uniform["mouth"] - 0.5).clamp(min=0)
+    factors["hair_length"] = torch.lerp(0.3 + 0.7 * uniform["hair_length"], 0.45 * uniform["hair_length"], gender)
+    factors |= {name: 2 * uniform[name] - 1 for name in ("brow", "yaw", "pitch")}
+    return factors
+
+
+def resample_expression(factors: Factors, generator: torch.Generator) -> Factors:
+    """The same portraits with another expression, and with glasses put on or taken off (`EXPRESSION`).
+
+    Both portraits of a pair come from the correlated distribution.
+
+    Args:
+        factors: From `sample_factors`, each (n,).
+        generator: Source of randomness, on the CPU.
+
+    Returns:
+        New factors that share all others with `factors`.
+    """
+    uniform = {attribute.id: torch.rand(len(factors["age"]), generator=generator) for attribute in ATTRIBUTES}
+    fresh = _correlate(uniform, factors["gender"], factors["age"])
+    return factors | {name: fresh[name] for name in EXPRESSION}
+
+
+def resample_scene(factors: Factors, generator: torch.Generator) -> Factors:
+    """The same people with another expression, pose, glasses, hat, clothes and background.
+
+    Args:
+        factors: The people, each factor (n,).
+        generator: Source of randomness, on the CPU.
+
+    Returns:
+        New factors that share every person-bound one with `factors`.
+    """
+    scene = sample_factors(generator, len(factors["age"]), correlated=False)
+    return {attribute.id: (factors if attribute.owner == "person" else scene)[attribute.id] for attribute in ATTRIBUTES}
+
+
+def visibility(factors: Factors) -> Tensor:
+    """Which judged attributes an image shows; scores of the others are left out.
+
+    A hat hides the brows, and all hair that does not fall over the ears; grey hair has no hair colour.
+
+    Returns:
+        (n, judged attributes) bool, in the order of `JUDGED`.
+    """
+    bare = factors["hat"] < 0.5
+    shown = {
+        "brow": bare,
+        "hair_color": (factors["age"] < 0.6) & (bare | (factors["hair_length"] > 0.35)),
+        "hair_length": bare | (factors["hair_length"] > 0.35),
+    }
+    everywhere = torch.ones_like(bare)
+    return torch.stack([shown.get(attribute.id, everywhere) for attribute in JUDGED], dim=1)
+
+
+def labels(factors: Factors) -> Tensor:
+    """Exact values of the judged attributes, (n, judged attributes), in the order of `JUDGED`."""
+    return torch.stack([factors[attribute.id] for attribute in JUDGED], dim=1)
+
+
+def render(factors: Factors, size: int) -> Tensor:
+    """Paints portraits, anti-aliased, on a gradient background.
+
+    Args:
+        factors: Each (n,), as `sample_factors` gives them.
+        size: Height and width in pixels; any.
+
+    Returns:
+        (n, 3, size, size) float32 in [-1, 1].
+    """
+    fine = size * SUPERSAMPLING
+    canvas = torch.zeros(len(factors["age"]), 3, fine, fine)
+    for layer in layers.layers(factors, fine):
+        color = layer.color if layer.color.ndim == 4 else layer.color[:, :, None, None]
+        canvas.lerp_(color.expand_as(canvas), layer.coverage[:, None])
+    return F.avg_pool2d(canvas, SUPERSAMPLING).clamp(0, 1) * 2 - 1
+
+
+def region_masks(factors: Factors, size: int) -> dict[str, Tensor]:
+    """Exact visible region of each part: a pixel belongs to a part that paints more than half of it.
+
+    Args:
+        factors: Each (n,), as `sample_factors` gives them.
+        size: Height and width in pixels; any.
+
+    Returns:
+        By region (`REGIONS`): (n, size, size) bool. `face` includes the eyes, brows, mouth and nose in it; no other
+        two regions share a pixel.
+    """
+    fine = size * SUPERSAMPLING
+    canvas = torch.zeros(len(factors["age"]), len(REGIONS), fine, fine)
+    for layer in layers.layers(factors, fine):
+        if layer.region is None:
+            continue
+        canvas.mul_(1 - layer.coverage[:, None])
+        if layer.region in REGIONS:
+            canvas[:, REGIONS.index(layer.region)] += layer.coverage
+    masks = dict(zip(REGIONS, F.avg_pool2d(canvas, SUPERSAMPLING).unbind(1), strict=True))
+    masks["face"] = torch.stack([masks[part] for part in ("face", "eyes", "brows", "mouth", "nose")]).sum(0)
+    return {region: mask > 0.5 for region, mask in masks.items()}

@@ -1,0 +1,107 @@
+"""Rendered data sets, painted once and kept on disk: training reads them many times."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from hspace.portraits.faces import (
+    Factors,
+    labels,
+    render,
+    resample_expression,
+    resample_scene,
+    sample_factors,
+    visibility,
+)
+from hspace.system.files import write_atomic
+
+log = logging.getLogger(__name__)
+
+CHUNK = 256
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Portraits in memory.
+
+    Attributes:
+        images: (n, 3, size, size) uint8.
+        labels: (n, judged attributes) float32, exact.
+        visible: (n, judged attributes) bool.
+    """
+
+    images: Tensor
+    labels: Tensor
+    visible: Tensor
+
+    def batch(self, index: Tensor) -> Tensor:
+        """Images of the given rows, (batch, 3, size, size) float32 in [-1, 1]."""
+        return self.images[index].float() / 127.5 - 1
+
+
+def rendered(
+    n: int, size: int, seed: int, cache_dir: Path, *, correlated: bool = True, other_expression: bool = False
+) -> Rendered:
+    """Portraits of one private stream of factors; painted on first use, read from `cache_dir` later.
+
+    Args:
+        n: Number of portraits.
+        size: Height and width in pixels.
+        seed: Seed of the stream.
+        cache_dir: Folder of the cached images.
+        correlated: As in `sample_factors`.
+        other_expression: Whether to paint the same portraits with another expression, see `resample_expression`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    factors = sample_factors(generator, n, correlated=correlated)
+    if other_expression:
+        factors = resample_expression(factors, generator)
+    kind = f"{'' if correlated else '_independent'}{'_expression' if other_expression else ''}"
+    path = cache_dir / f"portraits_v{VERSION}_{size}px_{n}_seed{seed}{kind}.npy"
+    if not path.exists():
+        log.info("painting %d portraits at %d pixels into %s", n, size, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        images = _paint(factors, size)
+        with write_atomic(path) as temporary, open(temporary, "wb") as stream:
+            np.save(stream, images)
+    images = torch.from_numpy(np.load(path, allow_pickle=False))
+    return Rendered(images, labels(factors), visibility(factors))
+
+
+def rendered_pairs(n: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Two images each of n people, in scenes that have nothing to do with each other.
+
+    Args:
+        n: Number of people.
+        size: Height and width in pixels.
+        seed: Seed of the people and their scenes.
+
+    Returns:
+        Two (n, 3, size, size) uint8; row i of both shows person i.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    people = sample_factors(generator, n)
+    scenes = [resample_scene(people, generator) for _ in range(2)]
+    first, second = (torch.from_numpy(_paint(scene, size)) for scene in scenes)
+    return first, second
+
+
+def _paint(factors: Factors, size: int) -> np.ndarray:
+    """Images as uint8, (n, 3, size, size)."""
+    starts = tqdm(range(0, len(factors["age"]), CHUNK), disable=None)
+    chunks = ({name: value[start : start + CHUNK] for name, value in factors.items()} for start in starts)
+    return np.concatenate([((render(chunk, size) + 1) * 127.5).round().to(torch.uint8).numpy() for chunk in chunks])
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """Randomness of one training step, so that a resumed training draws the batches that an unbroken one draws.
+
+    Torch's CPU generator keeps the low 32 bits of a seed: seeds under 400 and steps under 10,000,000 do not collide.
+    """
+    return torch.Generator().manual_seed(seed * 10_000_000 + step)

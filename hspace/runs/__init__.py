@@ -1,0 +1,1 @@
+"""A configured run: its configuration, keys, stages, records and tracking."""

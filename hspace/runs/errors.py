@@ -1,0 +1,75 @@
+"""What is a user's or the system's fault, and how to say so in one line."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from hspace.runs.config import known_keys
+from hspace.runs.rules import unknown
+from hspace.types import InputError
+
+EXPECTED = (InputError, OSError, HydraException, OmegaConfBaseException)
+
+
+def guarded(action: Callable[[], int]) -> int:
+    """The action's exit code; 2, after one line on stderr, where the user or the system is at fault.
+
+    141, without a word, where nobody reads our output any more. With HSPACE_DEBUG=1 the error passes through, as a
+    defect of ours always does.
+    """
+    try:
+        code = action()
+        # Now rather than at exit, where a closed pipe could no more be told from other faults.
+        sys.stdout.flush()
+        return code
+    except EXPECTED as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            return 128 + signal.SIGPIPE
+        if os.environ.get("HSPACE_DEBUG") == "1":
+            raise
+        print(f"hspace: error: {explain(error)}", file=sys.stderr)
+        return 2
+
+
+def _reader_is_gone() -> bool:
+    """Whether who reads our output, such as `head`, has enough; what is still buffered is then dropped."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+def explain(error: Exception) -> str:
+    """What is wrong, on one line, in our words where Hydra's would take several."""
+    return " ".join(_explain(error).split())
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        return _unknown_choice(error.missing_cfg_file, error.options)
+    if isinstance(error, OverrideParseException):
+        return f"cannot read {error.override!r}: write key=value, and quote special characters, as in key='\"a=b\"'"
+    if isinstance(error.__cause__, ConfigAttributeError | ConfigKeyError):
+        return _unknown_key(str(error.__cause__.full_key))
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def _unknown_choice(file: str, options: Iterable[str]) -> str:
+    group, _, name = file.rpartition("/")
+    hint = "; pip install 'hspace[sweep]' brings joblib and submitit" if group == "hydra/launcher" else ""
+    return unknown(group, name, options) + hint
+
+
+def _unknown_key(key: str) -> str:
+    if key in known_keys():
+        return f"{key} is not a setting of the chosen {Path(key.replace('.', '/')).parent}"
+    return unknown("key", key, [*known_keys(), "experiment", "debug"])

@@ -1,0 +1,119 @@
+"""How much memory the network's passes take, counted, and the batch that a limit allows.
+
+A batch of b rows counts b · `row_bytes` beside the model, and takes up to KERNELS times that, as was measured
+(docs/performance.md).
+"""
+
+import math
+import os
+import weakref
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import UntypedStorage
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.runs.config import Config
+from hspace.system.shards import SHARD
+from hspace.types import InputError
+
+USED = 0.5
+"""Part of the free memory that is taken where no limit is given."""
+KERNELS = 1.6
+"""What kernels' buffers and the allocator make of the bytes of tensors; 1.36 to 1.58 on a CPU."""
+IMAGES = 8
+"""Images that a step has at once: x_T, x_t, eps, x0_hat, the two terms of the mean, noise, the next x_t."""
+
+
+class Peak(TorchDispatchMode):
+    """Counts the bytes of all tensors that operations in its block have made and that are still there.
+
+    Attributes:
+        peak: The most at any moment.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = self._now = 0
+        self._alive: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs one operation and counts what it gives; a view takes nothing more."""
+        made = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, torch.Tensor):
+                self._count(leaf.untyped_storage())
+        return made
+
+    def _count(self, storage: UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._alive:
+            self._alive.add(key)
+            self._now += size
+            self.peak = max(self.peak, self._now)
+            weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._alive.discard(key)
+        self._now -= size
+
+
+@torch.no_grad()
+def row_bytes(model: DiffusionModel) -> int:
+    """Bytes that every row of a batch takes while it is sampled with an edit and its h recorded.
+
+    The activations of a pass at their peak, by which a pass of two rows exceeds a pass of one; in float32 z of every
+    step and the images that a step works with; and at every step an offset of h, and h itself twice, as it is put
+    together.
+
+    Args:
+        model: The model, on its device.
+
+    Source: ours; bounds what `sampling.sample` allocates.
+    """
+    peaks = []
+    for rows in (1, 2):
+        x_t, t = torch.zeros(rows, *model.sample_shape, device=model.device), model.schedule.timesteps[0]
+        with Peak() as counted:
+            encoded = model.unet.encode(x_t, t, model.cond)
+            model.unet.decode(encoded.h, encoded)
+        del encoded
+        peaks.append(counted.peak)
+    h, image = math.prod(model.h_shape) * model.dtype.itemsize, 4 * math.prod(model.sample_shape)
+    steps = len(model.schedule.timesteps)
+    return peaks[1] - peaks[0] + (steps + IMAGES) * image + 3 * steps * h
+
+
+def fitted(cfg: Config, model: DiffusionModel) -> Config:
+    """The configuration with a batch size in place of 0: the largest power of two, up to a shard, that fits.
+
+    Args:
+        cfg: A parsed configuration; `memory_gib` is for the model and its passes together.
+        model: Its model, on its device.
+
+    Raises:
+        InputError: If a given limit does not hold the model and one row.
+    """
+    if cfg.batch_size:
+        return cfg
+    limit = _free(model) * USED if cfg.memory_gib is None else cfg.memory_gib * 2**30 - _weights(model)
+    row = KERNELS * row_bytes(model)
+    rows = max(int(limit / row), 0)
+    if rows == 0 and cfg.memory_gib is not None:
+        need = (_weights(model) + row) / 2**30
+        raise InputError(f"memory_gib must be at least {need:.2g} for one sample of this model, got {cfg.memory_gib}")
+    return replace(cfg, batch_size=min(SHARD, 2 ** (max(rows, 1).bit_length() - 1)))
+
+
+def _weights(model: DiffusionModel) -> int:
+    return sum(weight.numel() * weight.element_size() for weight in model.unet.parameters())
+
+
+def _free(model: DiffusionModel) -> int:
+    """Bytes free on a GPU, or the machine's memory."""
+    if model.device.type == "cuda":
+        return torch.cuda.mem_get_info(model.device)[0]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

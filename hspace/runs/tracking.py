@@ -1,0 +1,267 @@
+"""Weights & Biases: one tracked run for each run of ours, offline unless asked.
+
+The default needs no account, no network and no answer from a user. What an offline run wrote is read back with
+`wandb leet inspect --json OUTPUT_DIR/wandb` and sent later with `wandb sync`.
+"""
+
+import hashlib
+import logging
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import wandb
+import wandb.errors
+
+from hspace.output.tables import Table
+from hspace.runs.collecting import Record
+from hspace.runs.config import Config, config_sha256, to_dict
+from hspace.system import distributed
+from hspace.system.files import sha256_file
+from hspace.system.stopping import Stopped
+from hspace.types import InputError
+
+log = logging.getLogger(__name__)
+
+ONLINE_TIMEOUT = 30
+"""Seconds to wait for the server before the run goes on offline."""
+
+
+class Run:
+    """A tracked run; in mode `disabled` every method does nothing."""
+
+    def __init__(self, run: wandb.Run) -> None:
+        self._run = run
+        self._started = time.perf_counter()
+        self.define_axis("progress/seconds", "progress", "memory")
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Logs numbers as a point of their curves; steps must not decrease."""
+        self._run.log(dict(metrics), step=step)
+
+    def define_axis(self, axis: str, *prefixes: str) -> None:
+        """Draws every metric `prefix/...` over the metric `axis`, not over the number of the call."""
+        self._run.define_metric(axis, hidden=True)
+        for prefix in prefixes:
+            self._run.define_metric(f"{prefix}/*", step_metric=axis)
+
+    def log_progress(self, stage: str, done: int, n: int) -> None:
+        """Logs how far a stage is, and the memory in use, over the seconds since the run began."""
+        progress = {"progress/seconds": time.perf_counter() - self._started, f"progress/{stage}": done / n}
+        self._run.log({**progress, **_memory()})
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Sets what the overview of runs shows and sorts by: JSON values."""
+        self._run.summary.update(dict(values))
+
+    def log_table(self, name: str, table: Table) -> None:
+        """Logs a table; intervals become lists of value, low and high."""
+        rows = [[list(cell) if isinstance(cell, tuple) else cell for cell in row] for row in table.rows]
+        self._run.log({name: wandb.Table(columns=list(table.columns), data=rows, allow_mixed_types=True)})
+
+    def log_image(self, name: str, path: Path) -> None:
+        """Logs a copy of an image file."""
+        self._run.log({name: wandb.Image(str(path))})
+
+    def use_files(self, name: str, kind: str, paths: Sequence[Path]) -> None:
+        """Records files as what the run read: an artifact it used, and their checksums in its configuration."""
+        if self._run.disabled:
+            return
+        if not self._run.offline:
+            self._run.use_artifact(_artifact(name, kind, paths, {}))
+        self._note("inputs", name, kind, paths)
+
+    def log_artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
+        """Logs files as a versioned artifact, and their paths and checksums in the run's configuration.
+
+        An offline run cannot ask the server for an artifact: the configuration then says which files they were.
+
+        Args:
+            name: Letters, digits, dashes, underscores and dots.
+            kind: The artifact's type, such as `directions`.
+            paths: Files, each added under its own name.
+        """
+        if self._run.disabled:  # W&B would stage copies all the same
+            return
+        inputs = dict(self._run.config.get("inputs", {}))
+        artifact = _artifact(name, kind, paths, {"producer": self._run.id, "inputs": inputs, "files": _files(paths)})
+        self._run.log_artifact(artifact)
+        self._note("artifacts", name, kind, paths)
+
+    def _note(self, role: str, name: str, kind: str, paths: Sequence[Path]) -> None:
+        known = self._run.config.get(role, {})
+        facts = {"type": kind, "files": _files(paths)}
+        self._run.config.update({role: {**known, name: facts}}, allow_val_change=True)
+
+
+def _artifact(name: str, kind: str, paths: Sequence[Path], metadata: dict[str, Any]) -> wandb.Artifact:
+    artifact = wandb.Artifact(name, kind, metadata=metadata)
+    for path in paths:
+        artifact.add_file(str(path))
+    return artifact
+
+
+def _files(paths: Sequence[Path]) -> dict[str, dict[str, str]]:
+    return {path.name: {"path": str(path), "sha256": sha256_file(path)} for path in paths}
+
+
+def _memory() -> dict[str, float]:
+    """The most memory that the process, and the GPU for it, have held so far, in GB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    held = {"memory/process_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9}
+    return held | ({"memory/gpu_gb": torch.cuda.max_memory_allocated() / 1e9} if torch.cuda.is_available() else {})
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """What a W&B run is opened with.
+
+    Attributes:
+        id: Of the run; the same id again continues it.
+        name: For people.
+        job_type: What the run does.
+        config: Its settings, as JSON types.
+        output_dir: All of W&B's files go to `output_dir/wandb`.
+        mode: `offline`, `online` or `disabled`.
+        project: W&B project.
+        entity: W&B user or team; None is the login's own.
+        group: Runs that belong together; None is the name.
+        tags: For people.
+    """
+
+    id: str
+    name: str
+    job_type: str
+    config: dict[str, Any]
+    output_dir: Path
+    mode: Literal["online", "offline", "disabled"]
+    project: str = "hspace"
+    entity: str | None = None
+    group: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+def track(cfg: Config) -> AbstractContextManager[Run]:
+    """Opens the run that `cfg.tracking` asks for.
+
+    Its id is a hash of the configuration and the output folder, so that a repetition continues the same run. Of several
+    processes only the first is tracked.
+
+    Args:
+        cfg: A parsed configuration.
+    """
+    tracking = cfg.tracking
+    return open_run(
+        RunSpec(
+            id=run_id(cfg), name=cfg.name, job_type=cfg.method.name, config=to_dict(cfg), output_dir=cfg.output_dir,
+            mode=tracking.mode if distributed.rank() == 0 else "disabled", project=tracking.project,
+            entity=tracking.entity, group=tracking.group, tags=tuple(tracking.tags),
+        )
+    )  # fmt: skip
+
+
+@contextmanager
+def open_run(spec: RunSpec) -> Iterator[Run]:
+    """Opens a run, and marks it failed if the block raises.
+
+    All of W&B's files go to `output_dir/wandb`, also the copies of artifacts that `wandb sync` needs later.
+
+    Args:
+        spec: Mode `online` goes on offline, with a warning, where there is no login or no server.
+
+    Yields:
+        The run.
+    """
+    if spec.mode != "disabled":
+        spec.output_dir.mkdir(parents=True, exist_ok=True)
+    with _data_dir(spec.output_dir / "wandb"):
+        run = _start(spec)
+        # Not W&B's own context manager, which prints a traceback of whatever passes through it.
+        try:
+            yield Run(run)
+        except BaseException as error:
+            run.finish(exit_code=error.code if isinstance(error, Stopped) else 1)
+            raise
+        run.finish()
+
+
+def run_id(cfg: Config) -> str:
+    """The id of the run: 16 hexadecimal digits."""
+    return hashlib.sha256(f"{config_sha256(cfg)} {cfg.output_dir.resolve()}".encode()).hexdigest()[:16]
+
+
+def read_project(name: str, api: Any = None) -> list[Record]:
+    """The finished runs of a project on the server, for `collected_table`.
+
+    Args:
+        name: ENTITY/PROJECT, or ENTITY/PROJECT/GROUP for the runs of one group.
+        api: A `wandb.Api`; None logs in with the stored key.
+
+    Raises:
+        InputError: If the name has another form, or the server cannot be asked.
+    """
+    parts = name.split("/", 2)
+    if len(parts) < 2 or not all(parts):
+        raise InputError(f"a project is named ENTITY/PROJECT or ENTITY/PROJECT/GROUP, got {name!r}")
+    entity, project, *group = parts
+    filters = {"state": "finished"} | ({"group": group[0]} if group else {})
+    try:
+        runs = (api or wandb.Api()).runs(f"{entity}/{project}", filters=filters)
+        return [Record(run.name, dict(run.config), dict(run.summary)) for run in runs]
+    except (wandb.errors.Error, ValueError) as error:
+        raise InputError(f"W&B project {name}: {' '.join(str(error).split())}") from error
+
+
+def _start(spec: RunSpec) -> wandb.Run:
+    if spec.mode != "online":
+        return _init(spec)
+    wandb.setup(settings=wandb.Settings(silent=True))
+    try:
+        if not wandb.login(prompt=False, verify=False):
+            raise wandb.errors.UsageError("no API key; `wandb login` stores one")
+        return _init(spec)
+    except wandb.errors.Error as error:
+        log.warning("tracking goes on offline: %s", " ".join(str(error).split()))
+        # Another id: W&B still holds that of the run that could not start.
+        return _init(replace(spec, mode="offline", id=f"{spec.id}-offline"))
+
+
+def _init(spec: RunSpec) -> wandb.Run:
+    return wandb.init(
+        project=spec.project,
+        entity=spec.entity,
+        id=spec.id,
+        name=spec.name,
+        group=spec.group or spec.name,
+        job_type=spec.job_type,
+        tags=spec.tags,
+        config=spec.config,
+        dir=spec.output_dir,
+        mode=spec.mode,
+        resume="allow",
+        reinit="finish_previous",
+        settings=wandb.Settings(silent=True, console="off", init_timeout=ONLINE_TIMEOUT, allow_val_change=True),
+    )
+
+
+@contextmanager
+def _data_dir(path: Path) -> Iterator[None]:
+    """Has W&B stage artifacts in `path`, not in the home folder, unless the user named a place.
+
+    There is no setting for it, only the environment variable.
+    """
+    if "WANDB_DATA_DIR" in os.environ:
+        yield
+        return
+    os.environ["WANDB_DATA_DIR"] = str(path.resolve())
+    try:
+        yield
+    finally:
+        del os.environ["WANDB_DATA_DIR"]

@@ -1,0 +1,94 @@
+"""Files on disk: writes that happen wholly or not at all, checksums, and where the packaged folders are.
+
+An `OSError` (disk full, file too large, read-only folder) passes through with `filename` naming the file that was
+to be written.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+
+@contextlib.contextmanager
+def write_atomic(path: str | Path) -> Iterator[Path]:
+    """Give a temporary file beside `path` to write into, and move it over `path` when the block ends well.
+
+    The temporary keeps the suffix of `path`, since libraries choose a format by it. Missing parent folders are made.
+
+    Args:
+        path: The file to write. An old file stays as it was until the new one is complete.
+
+    Yields:
+        The temporary file's path; it exists and is empty.
+
+    Raises:
+        OSError: Whatever the system reports; `filename` is `path`. The temporary is removed on any error.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary_beside(path)
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if error.filename is None or error.filename == str(temporary):
+            error.filename, error.filename2 = str(path), None
+        raise
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _temporary_beside(path: Path) -> Path:
+    """An empty file in the folder of `path`, with the permissions that a plain `open` would give."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+    os.close(descriptor)
+    umask = os.umask(0)
+    os.umask(umask)
+    temporary = Path(name)
+    temporary.chmod(0o666 & ~umask)
+    return temporary
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write bytes atomically."""
+    with write_atomic(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write JSON atomically, indented by two, keys in the order given.
+
+    Raises:
+        ValueError: If a number is NaN or infinite, which JSON does not have.
+    """
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def sha256_file(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def package_path(name: Literal["weights", "conf"]) -> Path:
+    """The folder of embedded weights, or that of the configuration.
+
+    The configuration lies inside the package when installed from a wheel, and beside it in a checkout.
+    """
+    package = Path(__file__).resolve().parents[1]
+    inside = package / name
+    return inside if name == "weights" or inside.is_dir() else package.parent / name

@@ -1,0 +1,226 @@
+"""Long results made in shards of fixed size, each on disk once it is made, so that a killed run continues.
+
+Shard boundaries do not depend on the batch size, on memory or on when a run was killed: what continues is
+byte-identical to what was never interrupted.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from hspace.system import distributed
+from hspace.system.files import write_atomic, write_bytes
+from hspace.system.stopping import uninterrupted
+from hspace.types import InputError
+
+log = logging.getLogger(__name__)
+
+Made = TypeVar("Made")
+
+SHARD = 64
+"""Samples of one shard; no batch is larger."""
+
+
+_listener: ContextVar[Callable[[int, int], None] | None] = ContextVar("listener", default=None)
+
+
+def row_batches(n: int, batch_size: int) -> list[range]:
+    """Rows 0 to n - 1 in batches, the last of which may be smaller.
+
+    Raises:
+        InputError: If there is no row, or the batch size is below 1.
+    """
+    if n < 1 or batch_size < 1:
+        raise InputError(f"batch_size and the number of samples must be >= 1, got {batch_size} and {n}")
+    return [range(first, min(first + batch_size, n)) for first in range(0, n, batch_size)]
+
+
+@contextlib.contextmanager
+def watched(listener: Callable[[int, int], None]) -> Iterator[None]:
+    """Calls `listener` with the rows done and their number after every shard made in this block."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def say_done(done: int, n: int) -> None:
+    """Tells who watches that `done` of n rows are made."""
+    listener = _listener.get()
+    if listener is not None:
+        listener(done, n)
+
+
+class Batches:
+    """Goes through rows in batches; where a GPU's memory does not hold one, it is halved for good."""
+
+    def __init__(self, size: int) -> None:
+        """Raises InputError if the size is below 1."""
+        row_batches(1, size)
+        self.size = size
+
+    def __call__(self, rows: range, make: Callable[[range], Made]) -> Iterator[tuple[range, Made]]:
+        """Each batch of rows and what `make` gives for it.
+
+        Raises:
+            InputError: If memory does not hold a single row.
+        """
+        first = rows.start
+        while first < rows.stop:
+            batch = range(first, min(first + self.size, rows.stop))
+            try:
+                made = make(batch)
+            except torch.OutOfMemoryError as error:
+                self._halve(len(batch), error)
+                continue
+            yield batch, made
+            first = batch.stop
+
+    def _halve(self, failed: int, error: torch.OutOfMemoryError) -> None:
+        if failed == 1:
+            raise InputError(
+                "the GPU's memory does not hold one sample: use a smaller model or dtype=float16"
+            ) from error
+        self.size = failed // 2
+        log.warning("out of memory at batch size %d; goes on with %d", failed, self.size)
+        torch.cuda.empty_cache()
+
+
+def in_shards(folder: Path | None, n: int, make: Callable[[range], Tensor], *, size: int = SHARD) -> Tensor:
+    """Rows 0 to n - 1, made shard by shard, or read where an earlier process has made them.
+
+    Of several processes each makes every so manieth shard, and all get all rows.
+
+    Args:
+        folder: Of the finished shards; None keeps none.
+        n: Number of rows.
+        make: Gives a range of rows, (rows, ...), on the CPU.
+        size: Rows of a shard.
+    """
+    shards = row_batches(n, size)
+    mine = [_shard(folder, n, rows, make) for rows in shards[distributed.rank() :: distributed.world()]]
+    by_rank = distributed.gathered(mine)
+    return torch.cat([by_rank[i % len(by_rank)][i // len(by_rank)] for i in range(len(shards))])
+
+
+def _shard(folder: Path | None, n: int, rows: range, make: Callable[[range], Tensor]) -> Tensor:
+    part = None if folder is None else _read(folder, rows.start)
+    if part is None:
+        with uninterrupted():
+            part = make(rows)
+            if folder is not None:
+                _write(folder, rows.start, part)
+        say_done(rows.stop, n)
+    return part
+
+
+def _write(folder: Path, first: int, part: Tensor) -> None:
+    """A shard's file has its checksum in its name, so that it is written in one move."""
+    data = save({"rows": part.contiguous()})
+    write_bytes(folder / f"{first:08}-{hashlib.sha256(data).hexdigest()}.safetensors", data)
+
+
+def _read(folder: Path, first: int) -> Tensor | None:
+    """A finished shard; None where there is none, or it is damaged."""
+    for path in folder.glob(f"{first:08}-*.safetensors"):
+        data = path.read_bytes()
+        with contextlib.suppress(SafetensorError, KeyError):
+            if hashlib.sha256(data).hexdigest() == path.stem.partition("-")[2]:
+                return load(data)["rows"]
+    return None
+
+
+class RowWriter:
+    """Writes samples into a `.npy` of float32 (steps, samples, d) at their place in every step.
+
+    Plain writes, because a full disk is then an OSError; in a memory map it would kill the process.
+    """
+
+    def __init__(self, file: BinaryIO, journal: Path | None, shape: tuple[int, int, int]) -> None:
+        self._file, self._journal, self.shape = file, journal, shape
+        self._done = set(journal.read_text().splitlines()) if journal is not None and journal.exists() else set()
+        file.seek(0)
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        self._start = file.tell()
+
+    def write(self, first: int, h: np.ndarray) -> None:
+        """Write h of consecutive samples, float32 (batch, steps, d), from sample `first` on."""
+        for step in range(h.shape[1]):
+            self._file.seek(self._place(step, first))
+            self._file.write(np.ascontiguousarray(h[:, step]).data)
+
+    def finish(self, rows: range) -> None:
+        """Put a shard on disk, and its checksum into the journal."""
+        if self._journal is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            with self._journal.open("a") as journal:
+                journal.write(self._line(rows) + "\n")
+                journal.flush()
+                os.fsync(journal.fileno())
+        say_done(rows.stop, self.shape[1])
+
+    def has(self, rows: range) -> bool:
+        """Whether an earlier process finished a shard, and it is as it was."""
+        return bool(self._done) and self._line(rows) in self._done
+
+    def _line(self, rows: range) -> str:
+        """A shard's line in the journal, from what is in the file."""
+        digest = hashlib.sha256()
+        for step in range(self.shape[0]):
+            self._file.seek(self._place(step, rows.start))
+            digest.update(self._file.read(4 * self.shape[2] * len(rows)))
+        return f"{rows.start} {rows.stop} {digest.hexdigest()}"
+
+    def _place(self, step: int, sample: int) -> int:
+        _, samples, dim = self.shape
+        return self._start + 4 * dim * (step * samples + sample)
+
+
+@contextlib.contextmanager
+def row_writer(path: Path, shape: tuple[int, int, int], folder: Path | None) -> Iterator[RowWriter]:
+    """A writer whose array is moved to `path` when the block ends well.
+
+    Args:
+        path: The `.npy` to write.
+        shape: (steps, samples, d).
+        folder: Where the array lies until then, with a journal, for a later process to continue; None writes beside
+            `path` and leaves nothing behind.
+
+    Raises:
+        OSError: If the file cannot be written; `filename` is `path`.
+    """
+    if folder is None:
+        with write_atomic(path) as temporary, temporary.open("wb+") as file:
+            yield RowWriter(file, None, shape)
+        return
+    for needed in (folder, path.parent):
+        needed.mkdir(parents=True, exist_ok=True)
+    journal, working = folder / f"{path.stem}.journal", folder / path.name
+    if not working.exists() and journal.exists():
+        # The array was moved, and the process killed before all was done; or it is lost.
+        path.replace(working) if path.exists() else journal.unlink()
+    try:
+        with working.open("rb+" if working.exists() else "wb+") as file:
+            yield RowWriter(file, journal, shape)
+            file.flush()
+            os.fsync(file.fileno())
+        working.replace(path)
+    except BaseException as error:
+        if not journal.exists():
+            working.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(working)):
+            error.filename = str(path)
+        raise

@@ -1,0 +1,147 @@
+"""The page of the model card: the measured figures beside their targets, between two marks of the text."""
+
+import operator
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hspace.output.tables import Cell, Table, to_markdown
+from hspace.system.files import write_bytes, write_text
+from hspace.types import InputError
+
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+    "≥": operator.ge,
+    "≤": operator.le,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+
+
+def refresh(docs: Path, metrics: dict[str, Any], pictures: Path) -> None:
+    """Put the figures between the marks of portraits.md, and the pictures beside it.
+
+    Args:
+        docs: Folder of portraits.md, whose pictures lie in `images`.
+        metrics: From `measure`.
+        pictures: Folder of new pictures.
+
+    Raises:
+        InputError: If portraits.md does not have the two marks, once each and in order.
+    """
+    page = docs / "portraits.md"
+    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end) or BEGIN in rest or END in before + after:
+        raise InputError(f"{page} must have {BEGIN} and then {END}, once each")
+    write_text(page, f"{before}{BEGIN}\n\n{figures(metrics)}\n{END}{after}")
+    for picture in sorted(pictures.glob("*.png")):
+        write_bytes(docs / "images" / picture.name, picture.read_bytes())
+
+
+def figures(metrics: dict[str, Any]) -> str:
+    """All tables, as Markdown."""
+    tables = tuple(table(metrics) for table in (targets, _attributes, _components, _moved, _carried, _regions))
+    return "\n".join(map(to_markdown, tables))
+
+
+def targets(metrics: dict[str, Any]) -> Table:
+    """Every figure that has a target, with whether it is met."""
+    rows = (
+        _row(metrics, "decided_share", "generated portraits that the judge decides on, against renders", "≥", 0.9),
+        _row(metrics, "marginal_error_max", "largest error of a binary attribute's share", "≤", 0.05),
+        _row(metrics, "mean_error_max", "largest error of a continuous attribute's mean, in sd", "≤", 0.2),
+        ("FID of fresh renders", "fid_floor", metrics["fid_floor"], "", ""),
+        ("FID of generated portraits", "fid_generated", metrics["fid_generated"], "", ""),
+        ("FID of renders with independent factors", "fid_independent", metrics["fid_independent"], "", ""),
+        ("FID of an untrained model", "fid_untrained", metrics["fid_untrained"], "", ""),
+        _row(metrics, "fid_share", "FID of generated portraits: share of the way from floor to untrained", "≤", 0.05),
+        _row(metrics, "judge_accuracy_min", "judge on renders: accuracy, worst binary attribute", "≥", 0.97),
+        _row(metrics, "judge_r2_min", "judge on renders: R², worst continuous attribute", "≥", 0.95),
+        _row(metrics, "agreement_min", "judge and annotator agree on generated portraits", "≥", 0.95),
+        _row(metrics, "identity_tar", "identity: true accepts of unseen people at 1% false accepts", "≥", 0.95),
+        _row(metrics, "semantic_components", "principal components, of eight, that move one attribute", "≥", 4),
+        _row(metrics, "semantic_attributes", "different attributes among them", "≥", 3),
+        _row(metrics, "moved_before", "share having the attribute at \N{MINUS SIGN}s, worst of five", "<", 0.2),
+        _row(metrics, "moved_after", "share having the attribute at +s, worst of five", ">", 0.8),
+    )
+    sizes = metrics["sizes"]
+    caption = (
+        f"{sizes['generated']:,} portraits at {sizes['steps']} steps, eta = 1; edits at {sizes['edit_steps']} steps, "
+        f"eta = 1, read by the judge on {sizes['judged']} evaluation samples."
+    )
+    return Table(("figure", "key", "measured", "target", "met"), rows, caption)
+
+
+def _row(metrics: dict[str, Any], key: str, text: str, comparison: str, bound: float) -> tuple[Cell, ...]:
+    value = worst(metrics[key], comparison)
+    met = value is not None and COMPARISONS[comparison](value, bound)
+    return text, key, value, f"{comparison} {bound:g}".replace("0.", ".", 1), "yes" if met else "**no**"
+
+
+def worst(value: Any, comparison: str) -> float | int | None:
+    """The one number of a figure that has to meet the target: of several the worst, of a list its length."""
+    if isinstance(value, list):
+        return len(value)
+    if isinstance(value, dict):
+        return max(value.values()) if comparison in "<≤" else min(value.values())
+    return value
+
+
+def _attributes(metrics: dict[str, Any]) -> Table:
+    """What the judge reads."""
+    columns = ("judge", "error", "decided", "agreement")
+    rows = tuple((name, *(row.get(column) for column in columns)) for name, row in metrics["attributes"].items())
+    caption = (
+        "By attribute. judge: accuracy (binary) or R² (continuous) on fresh renders; error: of the share (binary) or "
+        "of the mean in sd (continuous) of generated portraits, against the labels of renders; decided: share of "
+        "generated portraits with a probability under .1 or over .9, divided by that of renders; agreement: of judge "
+        "and annotator on generated portraits."
+    )
+    return Table(("attribute", *columns), rows, caption)
+
+
+def _components(metrics: dict[str, Any]) -> Table:
+    """Principal components with a name."""
+    columns = ("component", "attribute", "effect", "low", "ratio")
+    rows = tuple(
+        (*(row[column] for column in columns), "yes" if row["semantic"] else "no") for row in metrics["components"]
+    )
+    sizes = metrics["sizes"]
+    caption = (
+        f"Principal components of h, of all steps together, from {sizes['discovery']} samples, that the annotator "
+        "gives a name. effect: change of the attribute from \N{MINUS SIGN}2 to +2, in sd, by the judge; low: lower end "
+        "of its 95% interval; ratio: to the next attribute's effect. Semantic: low ≥ .5 and ratio ≥ 1.5."
+    )
+    return Table((*columns, "semantic"), rows, caption)
+
+
+def _moved(metrics: dict[str, Any]) -> Table:
+    """Mean differences."""
+    columns = ("strength", "unedited", "before", "after", "identity")
+    rows = tuple((name, *(row[column] for column in columns)) for name, row in metrics["moved"].items())
+    count = metrics["sizes"]["examples"]
+    caption = (
+        f"Mean differences of {count} + {count} annotated samples, at one strength s each: share of samples having the "
+        "attribute (smile: above the renderer's median; yaw: to the right) unedited, at \N{MINUS SIGN}s and at +s, and "
+        "the mean cosine of identities to the unedited samples over both."
+    )
+    return Table(("attribute", *columns), rows, caption)
+
+
+def _carried(metrics: dict[str, Any]) -> Table:
+    """What h carries."""
+    columns = ("log_snr", "by_h")
+    rows = tuple((name, *(row[column] for column in columns)) for name, row in metrics["carried"].items())
+    caption = (
+        "Pairs of renders that differ in one attribute, with the same noise. log_snr: log alpha_bar / (1 - alpha_bar) "
+        "at which the prediction of the clean image shows half of the difference, by the judge; by_h: the share of it "
+        "that comes from h, the rest comes through the skip connections."
+    )
+    return Table(("attribute", *columns), rows, caption)
+
+
+def _regions(metrics: dict[str, Any]) -> Table:
+    """The segmentation network."""
+    caption = "Segmentation network: intersection over union with the exact masks of held-out renders."
+    return Table(("region", "IoU"), tuple(metrics["regions"].items()), caption)

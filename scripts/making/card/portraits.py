@@ -1,0 +1,115 @@
+"""How good generated portraits are, beside renders."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from card.base import share
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.sampling import sample
+from hspace.diffusion.unet import SemanticUNet
+from hspace.evaluation.effects import score
+from hspace.metrics.fid import FID
+from hspace.portraits.rendered import Rendered
+from hspace.types import Embedder, Images, Scorer
+
+UNDECIDED = (0.1, 0.9)
+"""Probabilities between which a scorer has not decided."""
+
+
+def generate(model: DiffusionModel, seeds: Sequence[int], *, batch_size: int) -> Tensor:
+    """Samples at eta = 1 as they are displayed: uint8 (n, 3, height, width)."""
+    batches = (seeds[first : first + batch_size] for first in range(0, len(seeds), batch_size))
+    images = torch.cat([sample(model, model.latents(batch)).x_0.cpu() for batch in batches])
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def untrained(model: DiffusionModel) -> DiffusionModel:
+    """The same architecture and schedule with the random weights that training starts from."""
+    unet = model.unet.unet
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        fresh: Any = type(unet).from_config(unet.config)
+    semantic = SemanticUNet(fresh, model.unet.h_space).to(model.device, model.dtype).eval().requires_grad_(False)
+    return replace(model, unet=semantic, model_id="untrained")
+
+
+def attribute_figures(
+    judge: Scorer, annotator: Scorer, generated: Images, renders: Rendered
+) -> dict[str, dict[str, float]]:
+    """What the judge reads off generated portraits, beside the exact labels of renders.
+
+    Args:
+        judge: Reads everything.
+        annotator: Reads the binary attributes a second time.
+        generated: In [-1, 1].
+        renders: Fresh ones.
+
+    Returns:
+        By attribute: `judge`, accuracy or R² on the renders; `error`, the difference of the share or mean from the
+        renders' labels, a mean in sd; and for binary attributes `agreement` of the two scorers on generated portraits
+        and `decided`, how often the judge decides, as a multiple of how often on renders. Where an attribute is not
+        visible it is left out.
+    """
+    read, again = score(judge, generated), score(annotator, generated)
+    visible = judge.visible(read)
+    on_renders = score(judge, renders.batch(torch.arange(len(renders.images))))
+    figures = {}
+    for j, attribute in enumerate(judge.attributes):
+        shown, known = visible[:, j], renders.visible[:, j]
+        scores, predicted, labels = read[shown, j], on_renders[known, j], renders.labels[known, j]
+        if judge.binary[j]:
+            figures[attribute] = _binary_figures(scores, again[shown, j], predicted, labels)
+        else:
+            figures[attribute] = _continuous_figures(scores, predicted, labels)
+    return figures
+
+
+def _binary_figures(scores: Tensor, again: Tensor, predicted: Tensor, labels: Tensor) -> dict[str, float]:
+    return {
+        "judge": share((predicted > 0.5) == (labels > 0.5)),
+        "error": abs(share(scores > 0.5) - share(labels > 0.5)),
+        "agreement": share((scores > 0.5) == (again > 0.5)),
+        "decided": decided_share(scores) / decided_share(predicted),
+    }
+
+
+def _continuous_figures(scores: Tensor, predicted: Tensor, labels: Tensor) -> dict[str, float]:
+    r2 = 1 - (predicted - labels).square().mean() / labels.var()
+    return {"judge": float(r2), "error": float((scores.mean() - labels.mean()).abs() / labels.std())}
+
+
+def decided_share(probabilities: Tensor) -> float:
+    """Share of probabilities, (n,), under .1 or above .9."""
+    low, high = UNDECIDED
+    return share((probabilities < low) | (probabilities > high))
+
+
+def fid(features: Embedder, real: Tensor, fake: Tensor) -> float:
+    """Fréchet distance of two sets of images in [-1, 1], (n, C, H, W) and (m, C, H, W)."""
+    metric = FID(features)
+    for images, is_real in ((real, True), (fake, False)):
+        for batch in images.split(256):
+            metric.update(batch, real=is_real)
+    return float(metric.compute())
+
+
+def nearest(images: Images, renders: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest render of each image.
+
+    Args:
+        images: n images, in [-1, 1].
+        renders: m renders, uint8.
+
+    Returns:
+        Rows of the nearest renders, (n,), and root mean square distances of pixels, (n,), in units of [-1, 1].
+    """
+    flat = images.flatten(1)
+    distances = torch.cat(
+        [torch.cdist(flat, chunk.flatten(1).float() / 127.5 - 1) for chunk in renders.split(4096)], dim=1
+    )
+    smallest = distances.min(dim=1)
+    return smallest.indices, smallest.values / flat.shape[1] ** 0.5

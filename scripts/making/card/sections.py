@@ -1,0 +1,271 @@
+"""The sections of the model card, each kept once it is measured; metrics.json and the pictures."""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from card import portraits, semantics
+from card.base import Sizes
+from card.carried import carried_by_h
+from hspace.diffusion.checkpoints import DiffusionModel, load_model
+from hspace.diffusion.latents import seed_range
+from hspace.evaluation.effects import score
+from hspace.metrics.identity import true_accept_rate
+from hspace.output.figures import effect_heatmap, grid_figure
+from hspace.portraits.faces import JUDGED
+from hspace.portraits.rendered import Rendered, rendered, rendered_pairs
+from hspace.scorers.portraits import (
+    PortraitFeatures,
+    PortraitIdentity,
+    PortraitScorer,
+    load_identity,
+    load_regions,
+    load_scorer,
+)
+from hspace.system.cache import cached, key_sha256
+from hspace.system.files import package_path, sha256_file, write_bytes, write_json
+from hspace.types import Images
+
+log = logging.getLogger(__name__)
+
+VERSION = 2
+"""Part of every cache key, to be raised when a figure is measured in another way."""
+TRAINING_SEED = 10
+REFERENCE_SEED, FRESH_SEED, INDEPENDENT_SEED, PEOPLE_SEED, PAIRS_SEED = 70, 71, 72, 73, 74
+"""Streams of renders that no training draws from."""
+MOVED = ("glasses", "hat", "gender", "smile", "yaw")
+TILE, SHEET, COLUMNS = 96, 24, 6
+NUM_NEAREST, NUM_EDITED = 8, 2
+
+
+@dataclass(frozen=True)
+class Bench:
+    """All that is measured, and with what.
+
+    Attributes:
+        model: At the steps of the generated portraits.
+        editable: The same at the steps of the edits.
+        annotator: Chooses.
+        judge: Reads.
+        identity: Identity encoder.
+        sizes: How much is measured.
+        renders_dir: Where renders are kept.
+        training_dir: Where the renders of the training lie, or are painted to.
+    """
+
+    model: DiffusionModel
+    editable: DiffusionModel
+    annotator: PortraitScorer
+    judge: PortraitScorer
+    identity: PortraitIdentity
+    sizes: Sizes
+    renders_dir: Path
+    training_dir: Path
+
+    def renders(self, n: int, seed: int, *, correlated: bool = True) -> Rendered:
+        """Fresh renders of the model's size."""
+        return rendered(n, self.model.image_shape[-1], seed, self.renders_dir, correlated=correlated)
+
+    def reference(self) -> Rendered:
+        """The renders that stand for the renderer."""
+        return self.renders(self.sizes.reference, REFERENCE_SEED)
+
+
+def measure(model: str, sizes: Sizes, output: Path, training_dir: Path) -> dict[str, Any]:
+    """Measure the card's figures and write them to metrics.json; sections that are known are read, not measured.
+
+    Args:
+        model: What `load_model` takes.
+        sizes: How much is measured.
+        output: Folder of metrics.json, of the sections and of the pictures, in `images`.
+        training_dir: Folder of the training's renders.
+
+    Returns:
+        What metrics.json holds. Shares are fractions; a figure that does not exist is None.
+    """
+    bench = Bench(
+        load_model(model, num_steps=sizes.steps), load_model(model, num_steps=sizes.edit_steps),
+        load_scorer("portraits-annotator"), load_scorer("portraits-judge"), load_identity(),
+        sizes, output / "renders", training_dir,
+    )  # fmt: skip
+    generated = _section(output, "generated", bench, _generated, scorers=False)
+    images = load_file(generated / "images.safetensors")
+    sections: dict[str, Callable[[Bench, Path], dict[str, Any]]] = {
+        "portraits": lambda bench, folder: _portraits(bench, folder, images["generated"], images["untrained"]),
+        "scorers": _scorers,
+        "components": _components,
+        "moved": _moved,
+        "carried": lambda bench, _: {"carried": carried_by_h(bench.model, bench.judge, sizes.pairs, PAIRS_SEED)},
+    }
+    figures: dict[str, Any] = {}
+    for name, build in sections.items():
+        folder = _section(output, name, bench, build)
+        figures |= json.loads((folder / "figures.json").read_text(encoding="utf-8"))
+        for picture in folder.glob("*.png"):
+            write_bytes(output / "images" / picture.name, picture.read_bytes())
+    metrics = _summary(figures) | {"model_sha256": bench.model.model_sha256, "sizes": asdict(sizes)}
+    write_json(output / "metrics.json", metrics)
+    return metrics
+
+
+def _section(
+    output: Path, name: str, bench: Bench, build: Callable[[Bench, Path], dict[str, Any]], *, scorers: bool = True
+) -> Path:
+    """The folder of a section, measured unless it is known."""
+    started = time.perf_counter()
+
+    def write(folder: Path) -> None:
+        log.info("%s …", name)
+        write_json(folder / "figures.json", _plain(build(bench, folder)))
+        log.info("%s: %.0f s", name, time.perf_counter() - started)
+
+    return cached(output / "sections", name, _key(bench, scorers), write)
+
+
+def _key(bench: Bench, scorers: bool) -> dict[str, Any]:
+    """What a section depends on."""
+    sizes = {name: value for name, value in asdict(bench.sizes).items() if name != "batch_size"}
+    key = {"version": VERSION, "sizes": sizes, "model": bench.model.model_sha256}
+    key |= {"schedule": key_sha256(asdict(bench.model.schedule))}
+    if scorers:
+        folder = package_path("weights") / "portraits"
+        files = sorted(
+            path for name in ("annotator", "judge", "identity", "regions") for path in (folder / name).iterdir()
+        )
+        key |= {"scorers": {str(path.relative_to(folder)): sha256_file(path) for path in files}}
+    return key
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no nan, which is what a figure of nothing is."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _generated(bench: Bench, folder: Path) -> dict[str, Any]:
+    """Images of the model and of an untrained one."""
+    seeds, size = seed_range("evaluation", bench.sizes.generated), bench.sizes.batch_size
+    images = {
+        "generated": portraits.generate(bench.model, seeds, batch_size=size),
+        "untrained": portraits.generate(portraits.untrained(bench.editable), seeds, batch_size=size),
+    }
+    save_file(images, folder / "images.safetensors")
+    return {}
+
+
+def _portraits(bench: Bench, folder: Path, generated: Tensor, untrained: Tensor) -> dict[str, Any]:
+    """Generated portraits beside renders."""
+    n, reference, images = len(generated), bench.reference(), _unit(generated)
+    features: Any = PortraitFeatures(bench.judge)
+    compared = {
+        "generated": images,
+        "floor": _unit(bench.renders(n, FRESH_SEED).images),
+        "independent": _unit(bench.renders(n, INDEPENDENT_SEED, correlated=False).images),
+        "untrained": _unit(untrained),
+    }
+    distances = {
+        f"fid_{name}": portraits.fid(features, _unit(reference.images), each) for name, each in compared.items()
+    }
+    grid_figure(compared["floor"][:SHEET], COLUMNS, folder / "portraits_rendered.png", tile=TILE)
+    grid_figure(images[:SHEET], COLUMNS, folder / "portraits_generated.png", tile=TILE)
+    attributes = portraits.attribute_figures(bench.judge, bench.annotator, images, reference)
+    return distances | {"attributes": attributes, "nearest": _nearest(bench, folder, images, compared["floor"])}
+
+
+def _nearest(bench: Bench, folder: Path, generated: Images, fresh: Images) -> dict[str, float]:
+    """Distances to the nearest render of the training, of generated portraits and of fresh renders; and a picture."""
+    size = bench.model.image_shape[-1]
+    training = rendered(bench.sizes.training_renders, size, TRAINING_SEED, bench.training_dir)
+    rows, distances = portraits.nearest(generated[:NUM_NEAREST], training.images)
+    titles = [f"sample {i}" for i in range(len(rows))] + [f"{distance:.2f}" for distance in distances]
+    pairs = torch.cat([generated[:NUM_NEAREST], training.batch(rows)])
+    grid_figure(pairs, len(rows), folder / "portraits_nearest.png", titles, tile=TILE)
+    _, usual = portraits.nearest(fresh[:NUM_NEAREST], training.images)
+    return {"generated": float(distances.mean()), "rendered": float(usual.mean())}
+
+
+def _scorers(bench: Bench, folder: Path) -> dict[str, Any]:
+    """Verification of unseen people, and what the training measured of the regions."""
+    pairs = rendered_pairs(bench.sizes.people, bench.model.image_shape[-1], PEOPLE_SEED)
+    first, second = (score(bench.identity, _unit(images)) for images in pairs)
+    held_out = load_regions().config.held_out
+    regions = {name.removeprefix("iou/"): value for name, value in held_out.items()}
+    return {"identity_tar": true_accept_rate(first, second), "regions": regions}
+
+
+def _components(bench: Bench, folder: Path) -> dict[str, Any]:
+    """Principal components of h."""
+    names, matrix = semantics.component_effects(bench.editable, bench.annotator, bench.judge, bench.sizes, folder)
+    effect_heatmap(matrix, folder / "portraits_components.png")
+    return {"components": semantics.semantic_components(names, matrix)}
+
+
+def _moved(bench: Bench, folder: Path) -> dict[str, Any]:
+    """Mean differences."""
+    labels, ids = bench.reference().labels, [attribute.id for attribute in JUDGED]
+    borders = {"smile": float(labels[:, ids.index("smile")].median()), "yaw": 0.0}
+    thresholds = {name: borders.get(name, 0.5) for name in MOVED}
+    directions = semantics.mean_differences(bench.editable, bench.annotator, MOVED, bench.sizes)
+    strengths = [
+        semantics.choose_strength(bench.editable, directions, j, bench.annotator, thresholds[name], bench.sizes)
+        for j, name in enumerate(MOVED)
+    ]
+    original, edited = semantics.moved_images(bench.editable, directions, strengths, bench.sizes)
+    shown = original[None, :NUM_EDITED].expand(len(MOVED), -1, -1, -1, -1)
+    rows = torch.stack([edited[:, 0, :NUM_EDITED], shown, edited[:, 1, :NUM_EDITED]], dim=2).flatten(0, 2)
+    titles = [text for name in MOVED for text in [f"{name} \N{MINUS SIGN}", "unedited", f"{name} +"] * shown.shape[1]]
+    grid_figure(rows, 3 * shown.shape[1], folder / "portraits_moved.png", titles, tile=TILE)
+    moved = semantics.moved_figures(original, edited, bench.judge, bench.identity, thresholds)
+    for name, strength in zip(MOVED, strengths, strict=True):
+        moved[name] |= {"strength": strength, "threshold": thresholds[name]}
+    return {"moved": moved}
+
+
+def _unit(images: Tensor) -> Images:
+    """uint8 images in [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def _summary(figures: dict[str, Any]) -> dict[str, Any]:
+    """The card's figures under their names, and what they are taken from."""
+    binary = [row for row in figures["attributes"].values() if "decided" in row]
+    continuous = [row for row in figures["attributes"].values() if "decided" not in row]
+    floor, untrained = figures["fid_floor"], figures["fid_untrained"]
+    semantic = [row for row in figures["components"] if row["semantic"]]
+    by_attribute = {
+        f"moved_{name}": {attribute: row[name] for attribute, row in figures["moved"].items()}
+        for name in ("before", "after", "identity", "strength")
+    }
+    return {
+        "decided_share": _extreme(min, binary, "decided"),
+        "marginal_error_max": _extreme(max, binary, "error"),
+        "mean_error_max": _extreme(max, continuous, "error"),
+        **{name: value for name, value in figures.items() if name.startswith("fid_")},
+        "fid_share": (figures["fid_generated"] - floor) / (untrained - floor),
+        "judge_accuracy_min": _extreme(min, binary, "judge"),
+        "judge_r2_min": _extreme(min, continuous, "judge"),
+        "agreement_min": _extreme(min, binary, "agreement"),
+        "identity_tar": figures["identity_tar"],
+        "semantic_components": len(semantic),
+        "semantic_attributes": sorted({row["attribute"] for row in semantic}),
+        **by_attribute,
+        **{name: figures[name] for name in ("nearest", "regions", "attributes", "components", "moved", "carried")},
+    }
+
+
+def _extreme(pick: Callable[[Sequence[float]], float], rows: list[dict[str, Any]], name: str) -> float | None:
+    """The least or the largest of a figure over attributes; None if it does not exist for one of them."""
+    values = [row[name] for row in rows]
+    return None if None in values else pick(values)

@@ -1,0 +1,170 @@
+"""How semantic the h-space is: what principal components and mean differences do to portraits.
+
+Names and strengths are chosen with the annotator on calibration seeds; the judge reads evaluation seeds.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from card.base import Sizes, share
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.latents import seed_range
+from hspace.diffusion.sampling import collect
+from hspace.directions.annotations import annotate
+from hspace.directions.pca import pca
+from hspace.directions.record import Directions
+from hspace.directions.supervised import supervised
+from hspace.edits.sums import apply_offsets, edit, edit_offsets
+from hspace.evaluation.effects import edit_samples, odd_effects, score
+from hspace.metrics.effect import EffectMatrix, name_components
+from hspace.metrics.identity import identity_preservation
+from hspace.types import Embedder, Images, Scorer
+
+COMPONENT_STRENGTHS = (-2.0, 2.0)
+MIN_EFFECT, MIN_RATIO = 0.5, 1.5
+"""What makes a component semantic: its effect in sd, and how many times that of the next attribute it is."""
+MOVED_SHARES = (0.2, 0.8)
+"""Shares having an attribute that an edit has to pass, at -s from above and at +s from below."""
+CALIBRATION_MARGIN = 0.1
+"""By how much the annotator has to see these shares passed on calibration seeds."""
+MEAN_DIFFERENCE_STRENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+"""Strengths that are tried, smallest first."""
+
+
+def component_effects(
+    model: DiffusionModel, annotator: Scorer, judge: Scorer, sizes: Sizes, folder: Path
+) -> tuple[list[tuple[str, int] | None], EffectMatrix]:
+    """Names of the first principal components by the annotator, and their effects from -2 to +2 by the judge.
+
+    Components are those of the whole trajectory: of single steps they need not be one direction at all of them.
+
+    Args:
+        model: The model, at the steps of the edits.
+        annotator: Names components on calibration seeds.
+        judge: Reads evaluation seeds.
+        sizes: How many samples.
+        folder: Where the recorded h lies meanwhile.
+
+    Returns:
+        Attribute and sign of each component, or None, and the judge's effects, in sd of the unedited samples.
+    """
+    seeds, path = seed_range("discovery", sizes.discovery), folder / "h.npy"
+    recorded = collect(model, seeds, path, batch_size=sizes.batch_size)
+    directions = pca(recorded, model, k=sizes.components, joint=True)
+    path.unlink()
+    readings = []
+    for scorer, role, n in ((annotator, "calibration", sizes.calibration), (judge, "evaluation", sizes.judged)):
+        edits = edit_samples(
+            model, directions, seed_range(role, n), strengths=COMPONENT_STRENGTHS, batch_size=sizes.batch_size
+        )
+        readings.append(odd_effects(edits, scorer, seed=0, bootstrap=sizes.bootstrap))
+    named, judged = readings
+    # `odd_effects` is half of what lies between the two strengths.
+    whole = replace(judged, effect=2 * judged.effect, low=2 * judged.low, high=2 * judged.high)
+    return name_components(named), whole
+
+
+def semantic_components(names: Sequence[tuple[str, int] | None], matrix: EffectMatrix) -> list[dict[str, Any]]:
+    """Which components move one attribute, much and hardly any other.
+
+    Args:
+        names: Attribute and sign of each component, chosen by the annotator; None has no name.
+        matrix: The judge's effects.
+
+    Returns:
+        One row per named component: the effect on its attribute, the lower end of its interval, how many times the
+        largest other effect it is, and whether that makes it semantic.
+    """
+    rows = []
+    for j, target in enumerate(names):
+        if target is None:
+            continue
+        attribute, sign = target
+        column = matrix.attributes.index(attribute)
+        low = sign * (matrix.low if sign > 0 else matrix.high)[j, column]
+        effect, others = sign * matrix.effect[j, column], np.delete(np.abs(matrix.effect[j]), column)
+        ratio = effect / np.nanmax(others)
+        semantic = bool(low >= MIN_EFFECT and ratio >= MIN_RATIO)
+        row = {"effect": float(effect), "low": float(low), "ratio": float(ratio), "semantic": semantic}
+        rows.append({"component": j, "attribute": attribute, **row})
+    return rows
+
+
+def mean_differences(model: DiffusionModel, annotator: Scorer, attributes: Sequence[str], sizes: Sizes) -> Directions:
+    """Mean differences, eq. 11, of the most extreme of the annotated samples: one direction per attribute."""
+    annotations = annotate(model, seed_range("discovery", sizes.annotated), annotator, batch_size=sizes.batch_size)
+    found = [supervised(model, annotations, name, k=sizes.examples, batch_size=sizes.batch_size) for name in attributes]
+    return Directions(torch.cat([each.directions for each in found]), replace(found[0].meta, names=tuple(attributes)))
+
+
+def choose_strength(
+    model: DiffusionModel, directions: Directions, component: int, annotator: Scorer, threshold: float, sizes: Sizes
+) -> float:
+    """The smallest strength at which the annotator sees the attribute moved on calibration seeds; else the best.
+
+    Args:
+        model: The model, at the steps of the edits.
+        directions: Named by attributes.
+        component: Which direction.
+        annotator: Reads the edits.
+        threshold: A score above it has the attribute.
+        sizes: How many samples.
+    """
+    latents = model.latents(seed_range("calibration", sizes.calibration))
+    column = annotator.attributes.index(directions.meta.names[component])
+    margins = {}
+    for strength in MEAN_DIFFERENCE_STRENGTHS:
+        edited = edit(
+            model, latents, directions, component=component, strengths=[-strength, strength],
+            batch_size=sizes.batch_size,
+        )  # fmt: skip
+        before, after = (share(score(annotator, images)[:, column] > threshold) for images in edited.unbind(1))
+        margins[strength] = min(MOVED_SHARES[0] - before, after - MOVED_SHARES[1])
+        if margins[strength] >= CALIBRATION_MARGIN:
+            break
+    return max(margins, key=margins.__getitem__)
+
+
+def moved_images(
+    model: DiffusionModel, directions: Directions, strengths: Sequence[float], sizes: Sizes
+) -> tuple[Images, Tensor]:
+    """The evaluation samples unedited, (n, C, H, W), and at -s and +s of each direction, (k, 2, n, C, H, W)."""
+    weights = torch.diag(torch.tensor(strengths))
+    weights = torch.cat([torch.zeros(1, len(strengths)), torch.stack([-weights, weights], dim=1).flatten(0, 1)])
+    offsets = edit_offsets(directions, weights, len(model.schedule.timesteps))
+    latents = model.latents(seed_range("evaluation", sizes.judged))
+    images = apply_offsets(model, latents, offsets, batch_size=sizes.batch_size).transpose(0, 1)
+    return images[0], images[1:].unflatten(0, (-1, 2))
+
+
+def moved_figures(
+    original: Images, edited: Tensor, judge: Scorer, identity: Embedder, thresholds: Mapping[str, float]
+) -> dict[str, dict[str, float]]:
+    """What the judge sees of edits.
+
+    Args:
+        original: Unedited samples, (n, C, H, W).
+        edited: From `moved_images`, one direction per threshold, (k, 2, n, C, H, W).
+        judge: Reads the attributes.
+        identity: Identity encoder.
+        thresholds: By attribute: a score above it has the attribute.
+
+    Returns:
+        By attribute: the share of samples having it unedited, `before` at -s and `after` at +s, and the mean cosine of
+        the identities to the unedited samples over both.
+    """
+    person, unedited = score(identity, original), score(judge, original)
+    figures = {}
+    for (attribute, threshold), pair in zip(thresholds.items(), edited, strict=True):
+        column = judge.attributes.index(attribute)
+        before, after = (share(score(judge, images)[:, column] > threshold) for images in pair)
+        same = identity_preservation(torch.cat([person, person]), score(identity, pair.flatten(0, 1)))
+        shares = {"unedited": share(unedited[:, column] > threshold), "before": before, "after": after}
+        figures[attribute] = {**shares, "identity": same.value}
+    return figures

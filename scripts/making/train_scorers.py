@@ -1,0 +1,202 @@
+"""Trains the scorers of the portraits and measures them on renders that no training saw.
+
+python scripts/making/train_scorers.py [key=value ...]     # keys: conf/train/scorers.yaml
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from configuration import training_configuration
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from tqdm import trange
+
+from hspace.metrics.identity import true_accept_rate
+from hspace.portraits.artefacts import diffusion_artefacts
+from hspace.portraits.faces import JUDGED, REGIONS, region_masks, sample_factors
+from hspace.portraits.rendered import CHUNK, Rendered, rendered, rendered_pairs, step_generator
+from hspace.runs.errors import guarded
+from hspace.scorers.networks import ARCHITECTURES, unit_norm
+from hspace.scorers.portraits import ScorerConfig, save_scorer
+
+log = logging.getLogger("train_scorers")
+
+BINARY = torch.tensor([attribute.kind == "binary" for attribute in JUDGED])
+SPREAD = torch.tensor([(attribute.high - attribute.low) / 3.5 for attribute in JUDGED])
+
+
+def attribute_loss(output: Tensor, labels: Tensor, visible: Tensor) -> Tensor:
+    """Cross-entropy of the binary attributes plus squared error, in units of the spread, of the visible others."""
+    output = output.float()
+    binary = F.binary_cross_entropy_with_logits(output[:, BINARY], labels[:, BINARY])
+    error = ((output - labels) / SPREAD).square() * visible
+    return binary + error[:, ~BINARY].sum() / visible[:, ~BINARY].sum()
+
+
+def margin_loss(first: Tensor, second: Tensor, scale: float, margin: float) -> Tensor:
+    """Additive-margin softmax over a batch of pairs: row i of `first` belongs to row i of `second` alone.
+
+    Source: Wang et al. 2018 (arXiv 1801.05599), eq. 5, with the batch's other people in place of class centres.
+    """
+    cosine = unit_norm(first.float()) @ unit_norm(second.float()).T
+    logits = scale * (cosine - margin * torch.eye(len(cosine)))
+    target = torch.arange(len(cosine))
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def train(network: nn.Module, loss_of_step: Callable[[torch.Generator], Tensor], seed: int, cfg: DictConfig) -> None:
+    """AdamW with a one-cycle learning rate; the batch of a step depends on (seed, step) alone."""
+    optimizer = torch.optim.AdamW(network.parameters(), cfg.learning_rate, weight_decay=cfg.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, cfg.learning_rate, cfg.steps, pct_start=0.1)
+    network.train()
+    for step in trange(cfg.steps, disable=None):
+        with torch.autocast("cpu", torch.bfloat16, enabled=cfg.bf16):
+            loss = loss_of_step(step_generator(seed, step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % 500 == 0:
+            log.info("step %d loss %.4f", step, loss.item())
+    network.eval()
+
+
+@torch.no_grad()
+def outputs(network: nn.Module, images: Tensor) -> Tensor:
+    """Network outputs of many images in [-1, 1], in chunks."""
+    return torch.cat([network(chunk) for chunk in images.split(512)])
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> Tensor:
+    """Divisor of each binary logit that minimises the cross-entropy, by a fine grid; 1 for continuous attributes.
+
+    Source: Guo et al. 2017 (arXiv 1706.04599), temperature scaling.
+    """
+    grid = torch.logspace(-1, 1, 201)
+    losses = torch.stack(
+        [F.binary_cross_entropy_with_logits(logits / t, labels, reduction="none").mean(0) for t in grid]
+    )
+    return torch.where(BINARY, grid[losses.argmin(0)], 1.0)
+
+
+def held_out_figures(output: Tensor, data: Rendered) -> dict[str, float]:
+    """Accuracy of each binary attribute and R² of each continuous one where it is visible."""
+    figures = {}
+    for j, attribute in enumerate(JUDGED):
+        seen = data.visible[:, j]
+        predicted, true = output[seen, j], data.labels[seen, j]
+        if attribute.kind == "binary":
+            figures[f"accuracy/{attribute.id}"] = ((predicted > 0) == (true > 0.5)).float().mean().item()
+        else:
+            figures[f"r2/{attribute.id}"] = (1 - (predicted - true).square().mean() / true.var()).item()
+    return figures
+
+
+def train_attributes(name: str, cfg: DictConfig) -> None:
+    """Trains and saves the annotator or the judge."""
+    data = rendered(cfg.train_images, cfg.size, cfg[name].seed, Path(cfg.data), correlated=False)
+    torch.manual_seed(cfg[name].seed)
+    network = ARCHITECTURES[cfg[name].architecture](len(JUDGED))
+
+    def loss_of_step(generator: torch.Generator) -> Tensor:
+        index = torch.randint(len(data.images), (cfg.batch_size,), generator=generator)
+        images = diffusion_artefacts(data.batch(index), generator)
+        return attribute_loss(network(images), data.labels[index], data.visible[index])
+
+    train(network, loss_of_step, cfg[name].seed, cfg)
+    held_out = rendered(cfg.held_out.images, cfg.size, cfg.held_out.seed, Path(cfg.data))
+    clean = held_out.batch(torch.arange(len(held_out.images)))
+    figures = held_out_figures(outputs(network, clean), held_out)
+    degraded = outputs(network, diffusion_artefacts(clean, torch.Generator().manual_seed(cfg.held_out.seed)))
+    temperature = fit_temperature(degraded, held_out.labels)
+    ids = tuple(attribute.id for attribute in JUDGED)
+    config = ScorerConfig(
+        name,
+        cfg[name].architecture,
+        cfg.size,
+        ids,
+        tuple(BINARY.tolist()),
+        len(ids),
+        tuple(temperature.tolist()),
+        figures,
+    )
+    save_scorer(Path(cfg.output) / name, config, network)
+    log.info("%s on held-out renders: %s", name, {key: round(value, 4) for key, value in figures.items()})
+
+
+def train_identity(cfg: DictConfig) -> None:
+    """Trains and saves the identity encoder on pairs of images of one person in two scenes."""
+    first, second = rendered_pairs(cfg.train_images // 2, cfg.size, cfg.identity.seed)
+    torch.manual_seed(cfg.identity.seed)
+    network = ARCHITECTURES[cfg.identity.architecture](cfg.identity.dim)
+
+    def embed(images: Tensor, generator: torch.Generator) -> Tensor:
+        return network(diffusion_artefacts(images.float() / 127.5 - 1, generator))
+
+    def loss_of_step(generator: torch.Generator) -> Tensor:
+        index = torch.randint(len(first), (cfg.batch_size,), generator=generator)
+        pair = embed(first[index], generator), embed(second[index], generator)
+        return margin_loss(*pair, scale=cfg.identity.scale, margin=cfg.identity.margin)
+
+    train(network, loss_of_step, cfg.identity.seed, cfg)
+    views = [
+        unit_norm(outputs(network, view.float() / 127.5 - 1))
+        for view in rendered_pairs(2048, cfg.size, cfg.held_out.seed)
+    ]
+    figures = {"true_accept_rate": true_accept_rate(views[0], views[1])}
+    config = ScorerConfig("identity", cfg.identity.architecture, cfg.size, (), (), cfg.identity.dim, (), figures)
+    save_scorer(Path(cfg.output) / "identity", config, network)
+    log.info("identity on unseen people: %s", figures)
+
+
+def masks_of_stream(n: int, size: int, seed: int) -> Tensor:
+    """Exact region masks of the n portraits that `rendered` paints for a seed, (n, regions, size, size) bool."""
+    factors = sample_factors(torch.Generator().manual_seed(seed), n)
+    chunks = ({key: value[i : i + CHUNK] for key, value in factors.items()} for i in range(0, n, CHUNK))
+    return torch.cat([torch.stack(list(region_masks(chunk, size).values()), dim=1) for chunk in chunks])
+
+
+def train_regions(cfg: DictConfig) -> None:
+    """Trains and saves the segmentation network, and measures its intersection over union on held-out renders."""
+    n = cfg.regions.train_images
+    data, masks = (
+        rendered(n, cfg.size, cfg.regions.seed, Path(cfg.data)),
+        masks_of_stream(n, cfg.size, cfg.regions.seed),
+    )
+    torch.manual_seed(cfg.regions.seed)
+    network = ARCHITECTURES[cfg.regions.architecture](len(REGIONS))
+
+    def loss_of_step(generator: torch.Generator) -> Tensor:
+        index = torch.randint(n, (cfg.batch_size,), generator=generator)
+        images = diffusion_artefacts(data.batch(index), generator)
+        return F.binary_cross_entropy_with_logits(network(images).float(), masks[index].float())
+
+    settings = cfg.copy()
+    settings.steps = cfg.regions.steps
+    train(network, loss_of_step, cfg.regions.seed, settings)
+    held_out = rendered(2048, cfg.size, cfg.held_out.seed, Path(cfg.data))
+    true = masks_of_stream(2048, cfg.size, cfg.held_out.seed)
+    found = outputs(network, held_out.batch(torch.arange(2048))) > 0
+    overlap, union = ((masks & true).sum(dim=(0, 2, 3)) for masks in (found, found | true))
+    figures = {f"iou/{region}": (a / b).item() for region, a, b in zip(REGIONS, overlap, union, strict=True)}
+    config = ScorerConfig("regions", cfg.regions.architecture, cfg.size, REGIONS, (), len(REGIONS), (), figures)
+    save_scorer(Path(cfg.output) / "regions", config, network)
+    log.info("regions on held-out renders: %s", figures)
+
+
+def main(arguments: list[str]) -> int:
+    """Trains the scorers named in the configuration."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    cfg = training_configuration("scorers", arguments)
+    for name in cfg.scorers:
+        {"identity": train_identity, "regions": train_regions}.get(name, partial(train_attributes, name))(cfg)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: main(sys.argv[1:])))

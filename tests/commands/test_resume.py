@@ -1,0 +1,184 @@
+"""Runs that are killed, stopped or find a damaged cache end with the results of a run that was not."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from processes import run, start
+
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.latents import seed_range
+from hspace.diffusion.sampling import collect
+from hspace.directions.annotations import annotate
+from hspace.output.tables import write_csv
+from hspace.runs import report
+from hspace.runs.config import Config
+from hspace.runs.discovery import discover
+from hspace.runs.judging import edits_of, judge, name
+from hspace.runs.parsing import parse
+from hspace.scorers.portraits import load_identity, load_scorer
+from hspace.system.files import package_path
+from hspace.system.shards import SHARD
+from hspace.types import Images, Scores
+
+SAMPLES = 300
+WORDS = [
+    "diffusion.num_steps=3", f"method.num_samples={SAMPLES}", "method.k=2", "edit.strengths=[-2,0,2]",
+    "evaluation.num_samples=4", "evaluation.bootstrap=100", "device=cpu",
+]  # fmt: skip
+
+
+def words_for(pipeline: Path, folder: Path, *more: str) -> list[str]:
+    return [
+        *WORDS, f"model.path={pipeline}", f"output_dir={folder / 'out'}", f"cache_dir={folder / 'cache'}",
+        "tracking.mode=disabled", *more,
+    ]  # fmt: skip
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    out = folder / "out"
+    return {path.name: path.read_bytes() for path in [*(out / "tables").iterdir(), out / "directions.safetensors"]}
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_pipeline_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], float]:
+    """What an uninterrupted run leaves, and how long it took."""
+    folder = tmp_path_factory.mktemp("whole")
+    run(["--version"], folder / "log")  # The first process pays for the imports.
+    started = time.perf_counter()
+    assert run(words_for(tiny_pipeline_dir, folder), folder / "log") == 0
+    return results(folder), time.perf_counter() - started
+
+
+@pytest.mark.parametrize("moment", [*range(3), *(pytest.param(i, marks=pytest.mark.slow) for i in range(3, 20))])
+def test_a_run_that_is_killed_continues_to_the_same_bytes(
+    whole: tuple[dict[str, bytes], float], tiny_pipeline_dir: Path, tmp_path: Path, moment: int
+) -> None:
+    wanted, seconds = whole
+    words = words_for(tiny_pipeline_dir, tmp_path)
+    process = start(words, tmp_path / "log")
+    time.sleep(random.Random(moment).uniform(0.1, 0.95) * seconds)
+    process.kill()
+    process.join()
+    assert run(words, tmp_path / "log") == 0, (tmp_path / "log").read_text()
+    assert results(tmp_path) == wanted
+    assert not list((tmp_path / "cache").glob("*/*.tmp"))
+
+
+@pytest.mark.parametrize(("number", "tracking"), [(signal.SIGTERM, "offline"), (signal.SIGINT, "disabled")])
+def test_a_signal_ends_the_run_after_its_shard(
+    whole: tuple[dict[str, bytes], float],
+    tiny_pipeline_dir: Path,
+    tmp_path: Path,
+    number: signal.Signals,
+    tracking: str,
+) -> None:
+    words = words_for(tiny_pipeline_dir, tmp_path, f"tracking.mode={tracking}")
+    process = start(words, tmp_path / "log")
+    while not (journals := list((tmp_path / "cache").glob("collect/*.tmp/shards/h.journal"))):
+        assert process.is_alive()
+        time.sleep(0.001)
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join()
+    assert process.exitcode == 128 + number
+    assert (tmp_path / "log").read_text().splitlines()[-1].startswith(f"hspace: stopped by {number.name}")
+    assert 1 <= len(journals[0].read_text().splitlines()) < SAMPLES / SHARD
+    if tracking == "offline":
+        wandb = Path(sys.executable).with_name("wandb")
+        command = [wandb, "leet", "inspect", "--json", "--summary", tmp_path / "out" / "wandb"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert json.loads(said)["exit_code"] == 128 + number
+    assert run(words_for(tiny_pipeline_dir, tmp_path), tmp_path / "log") == 0
+    assert results(tmp_path) == whole[0]
+
+
+def test_what_was_finished_is_not_made_again_and_what_was_damaged_is(
+    tiny_model: DiffusionModel, tmp_path: Path
+) -> None:
+    def made(seeds: range, path: Path, shards: Path | None) -> tuple[bytes, int]:
+        batches = []
+        encode = type(tiny_model.unet).encode
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                type(tiny_model.unet), "encode", lambda *a, **k: (batches.append(len(a[1])), encode(*a, **k))[1]
+            )
+            collect(tiny_model, seeds, path, shards=shards)
+        return path.read_bytes(), sum(batches) // 3
+
+    seeds, shards = range(150), tmp_path / "shards"
+    wanted, _ = made(seeds, tmp_path / "h.npy", None)
+    assert made(seeds, tmp_path / "a" / "h.npy", shards) == (wanted, 150)
+    assert made(seeds, tmp_path / "a" / "h.npy", shards) == (wanted, 0), "the whole array was in place"
+    (tmp_path / "a" / "h.npy").rename(shards / "h.npy")
+    with (shards / "h.npy").open("rb+") as file:
+        file.seek(2000)
+        file.write(b"damage")
+    assert made(seeds, tmp_path / "a" / "h.npy", shards) == (wanted, SHARD)
+
+
+def test_annotations_continue_and_leave_damaged_shards_aside(tiny_model: DiffusionModel, tmp_path: Path) -> None:
+    scorer = load_scorer("portraits-annotator")
+    scored = []
+
+    class Counting:
+        id, attributes, binary, visible = scorer.id, scorer.attributes, scorer.binary, scorer.visible
+
+        def __call__(self, images: Images) -> Scores:
+            scored.append(len(images))
+            return scorer(images)
+
+    wanted = annotate(tiny_model, range(150), Counting(), shards=tmp_path)
+    (first, *_) = sorted(tmp_path.iterdir())
+    first.write_bytes(first.read_bytes()[:-1] + b"x")
+    scored.clear()
+    again = annotate(tiny_model, range(150), Counting(), shards=tmp_path)
+    assert sum(scored) == SHARD and again.scores.equal(wanted.scores)
+
+
+@pytest.fixture
+def cfg(tiny_pipeline_dir: Path, tmp_path: Path) -> Config:
+    with initialize_config_dir(str(package_path("conf")), version_base="1.3"):
+        return parse(compose("config", overrides=[*words_for(tiny_pipeline_dir, tmp_path), "model=local"]))
+
+
+@pytest.mark.parametrize("turn", [0, *(pytest.param(turn, marks=pytest.mark.slow) for turn in (1, 2))])
+def test_every_damaged_file_of_the_cache_gives_the_same_results_or_none(
+    cfg: Config, tiny_model: DiffusionModel, tmp_path: Path, turn: int
+) -> None:
+    annotator, scorer, identity = load_scorer("portraits-annotator"), load_scorer("portraits-judge"), load_identity()
+
+    def outcome() -> tuple[bytes, bytes]:
+        found = discover(cfg, tiny_model, annotator)
+        seeds = seed_range("calibration", 30)
+        found, targets = name(cfg, tiny_model, found, annotator, annotator.attributes, seeds)
+        edits = edits_of(cfg, tiny_model, found, seed_range("evaluation", 30))
+        judged = judge(cfg, tiny_model, found, edits, scorer, identity, targets)
+        write_csv(report.effects_table(judged), tmp_path / "effects.csv")
+        return found.directions.numpy().tobytes(), (tmp_path / "effects.csv").read_bytes()
+
+    wanted = outcome()
+    files = sorted(path for path in cfg.cache_dir.rglob("*") if path.is_file() and path.suffix != ".lock")
+    assert {path.parent.parent.name for path in files} == {"collect", "discover", "name", "edit", "evaluate"}
+    for i, path in enumerate(files):
+        data = path.read_bytes()
+        half = len(data) // 2
+        match (i + turn) % 3:
+            case 0:
+                path.write_bytes(data[:half])
+            case 1:
+                path.write_bytes(data[:half] + bytes([data[half] ^ 16]) + data[half + 1 :])
+            case 2:
+                path.unlink()
+        if path.parent.parent.name == "collect":  # read only where directions are to be found
+            shutil.rmtree(cfg.cache_dir / "discover")
+        assert outcome() == wanted, path
+        assert path.exists()

@@ -1,0 +1,182 @@
+"""Inverted images come back: edit-friendly ones exactly at any eta, DDIM ones as closely as the steps are solved."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hspace.diffusion.checkpoints import DiffusionModel, load_model
+from hspace.diffusion.inversion import Inverted, ddim_inversion, edit_friendly_inversion, image_error
+from hspace.diffusion.latents import Latents, draw
+from hspace.diffusion.sampling import sample
+from hspace.types import InputError
+
+Load = Callable[..., DiffusionModel]
+
+
+def damp(model: DiffusionModel) -> DiffusionModel:
+    """Let the output depend less on x_t: an untrained network changes too fast with it for a fixed point."""
+    model.unet.unet.get_parameter("conv_out.weight").mul_(0.02)
+    return model
+
+
+@pytest.fixture(scope="module")
+def load(tiny_pipeline_dir: Path) -> Load:
+    return lambda n: damp(load_model(str(tiny_pipeline_dir), num_steps=n, device="cpu", dtype="float64"))
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    """Smooth images in [-1, 1], float64."""
+    coarse = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
+    return torch.nn.functional.interpolate(coarse, size=16, mode="bilinear")
+
+
+def largest(inverted: Inverted) -> float:
+    return float(inverted.reconstruction.largest.max())
+
+
+def trajectory(model: DiffusionModel, latents: Latents, eta: Any) -> list[torch.Tensor]:
+    """Every x_t that sampling passes through, the clean one without its residual."""
+    schedule, etas, x_t = model.schedule, model.schedule.etas(eta), latents.x_T
+    passed = [x_t]
+    for i, (t, t_prev) in enumerate(schedule.pairs()):
+        encoded = model.unet.encode(x_t, t, model.cond)
+        eps = schedule.to_eps(model.unet.decode(encoded.h, encoded), x_t, t)
+        mean, sigma = schedule.posterior(schedule.predict_x0(x_t, eps, t), eps, t, t_prev, etas[i])
+        x_t = mean + sigma * latents.z[:, i]
+        passed.append(x_t)
+    return passed
+
+
+@pytest.mark.parametrize("eta", [0.1, 0.5, 1.0, (1.0, 0.1, 0.7, 0.3, 1.0)])
+def test_edit_friendly_passes_through_every_drawn_x_t(load: Load, images: torch.Tensor, eta: Any) -> None:
+    model = load(5)
+    inverted = edit_friendly_inversion(model, images, eta=eta, seeds=[3, 8], record_h=True)
+    noise = draw([3, 8], "inversion", (5, 3, 16, 16)).double()
+    passed = trajectory(model, inverted.latents, eta)
+    for i, t in enumerate(model.schedule.timesteps):
+        drawn = model.schedule.add_noise(images, noise[:, i], t)
+        assert (passed[i] - drawn).abs().max() <= 1e-8
+
+    # The last step has no z: without the residual, what comes back is the network's last prediction.
+    assert inverted.latents.residual is not None
+    assert (sample(model, inverted.latents, eta=eta).x_0 - images).abs().max() <= 1e-6
+    without = sample(model, replace(inverted.latents, residual=None), eta=eta).x_0
+    assert (image_error(without, images).rms - inverted.without_residual.rms).abs().max() <= 1e-8
+    assert (without - passed[-1]).abs().max() <= 1e-8
+    assert inverted.reconstruction.largest.max() <= 1e-6 < 1e-4 < inverted.without_residual.largest.min()
+
+    h = sample(model, inverted.latents, eta=eta, record_h=True).h
+    assert h is not None and inverted.h is not None and (h - inverted.h).abs().max() <= 1e-8
+
+
+def test_steps_without_noise_are_taken_as_they_fall(load: Load, images: torch.Tensor) -> None:
+    model = load(4)
+    eta = (1.0, 0.0, 1.0, 0.0)
+    inverted = edit_friendly_inversion(model, images, eta=eta)
+    assert torch.equal(inverted.latents.z[:, 1], torch.zeros_like(images))
+    assert (sample(model, inverted.latents, eta=eta).x_0 - images).abs().max() <= 1e-6
+
+
+def test_noise_of_an_image_is_its_own(load: Load, images: torch.Tensor) -> None:
+    model = load(3)
+    both = edit_friendly_inversion(model, images, seeds=[5, 6]).latents
+    alone = edit_friendly_inversion(model, images[1:], seeds=[6]).latents
+    assert (both.z[1:] - alone.z).abs().max() <= 1e-8
+    other = edit_friendly_inversion(model, images[1:], seeds=[7]).latents
+    assert (other.x_T - alone.x_T).abs().max() > 0.1
+    generated = Latents.from_seeds([6], (3, 16, 16), 3)
+    assert abs(torch.corrcoef(torch.stack([alone.x_T.flatten(), generated.x_T.double().flatten()]))[0, 1]) < 0.2
+
+
+def test_a_residual_goes_with_its_sample(load: Load, images: torch.Tensor) -> None:
+    model = load(3)
+    latents = edit_friendly_inversion(model, images, eta=0.5).latents.select([1, 0, 1]).to("cpu")
+    assert (sample(model, latents, eta=0.5).x_0 - images[[1, 0, 1]]).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize("num_steps", [2, 5, 20])
+def test_ddim_comes_back_at_any_number_of_steps(load: Load, images: torch.Tensor, num_steps: int) -> None:
+    model = load(num_steps)
+    inverted = ddim_inversion(model, images, refine=100, tolerance=1e-10, record_h=True)
+    again = sample(model, inverted.latents, eta=0.0, record_h=True)
+    assert largest(inverted) <= 1e-4
+    assert torch.equal(again.x_0, inverted.x_0)
+    assert again.h is not None and inverted.h is not None and (again.h - inverted.h).abs().max() <= 1e-4
+    assert inverted.latents.residual is None
+
+
+def test_ddim_error_falls_with_the_number_of_steps(load: Load, images: torch.Tensor) -> None:
+    errors = [largest(ddim_inversion(load(num_steps), images, refine=0)) for num_steps in (16, 32, 64)]
+    assert errors[0] > 1.8 * errors[1] > 1.8**2 * errors[2]
+
+
+def test_generated_images_return_to_their_noise(load: Load) -> None:
+    """The pairs are the sampler's own, so that a converged inversion ends on the very x_T."""
+    model = load(5)
+    latents = model.latents([4])
+    image = sample(model, latents, eta=0.0).x_0
+    inverted = ddim_inversion(model, image, refine=100, tolerance=1e-12)
+    assert (inverted.latents.x_T - latents.x_T).abs().max() <= 1e-6
+
+
+def test_steps_that_are_not_solved_are_named(
+    load: Load, images: torch.Tensor, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        ddim_inversion(load(2), images, refine=1, tolerance=0.0)
+    assert "inversion at t=500 still changed x_t by" in caplog.text
+
+
+def test_float32(tiny_pipeline_dir: Path, images: torch.Tensor) -> None:
+    model = damp(load_model(str(tiny_pipeline_dir), num_steps=5, device="cpu"))
+    assert largest(ddim_inversion(model, images.float(), tolerance=1e-6)) <= 1e-4
+    inverted = edit_friendly_inversion(model, images.float())
+    assert (sample(model, inverted.latents).x_0 - images).abs().max() <= 1e-4
+
+
+def test_latent_models(tiny_ldm_dir: Path, tiny_sd_dir: Path, images: torch.Tensor) -> None:
+    """What is lost is then what the autoencoder loses; with a final alpha_bar below 1 the last step has noise too."""
+    for folder in (tiny_ldm_dir, tiny_sd_dir):
+        model = damp(load_model(str(folder), num_steps=3, device="cpu", dtype="float64"))
+        lost = image_error(model.codec.decode(model.codec.encode(images)), images)
+        for inverted in (ddim_inversion(model, images, tolerance=1e-9), edit_friendly_inversion(model, images)):
+            assert (inverted.reconstruction.rms - lost.rms).abs().max() <= 1e-4
+    assert inverted.latents.residual is not None and inverted.latents.residual.abs().max() <= 1e-8
+
+
+def test_guided_inversion(tiny_sd_dir: Path, images: torch.Tensor) -> None:
+    model = load_model(str(tiny_sd_dir), num_steps=3, device="cpu", dtype="float64", prompt="a man", guidance=4.0)
+    inverted = edit_friendly_inversion(model, images, eta=0.5)
+    lost = model.codec.decode(model.codec.encode(images))
+    assert (sample(model, inverted.latents, eta=0.5).x_0 - lost).abs().max() <= 1e-6
+
+
+def test_errors_are_per_image() -> None:
+    zeros = torch.zeros(2, 1, 2, 2)
+    images = zeros.clone()
+    images[1, 0, 0, 0] = -2.0
+    error = image_error(images, zeros)
+    assert error.rms.tolist() == [0.0, 1.0]
+    assert error.largest.tolist() == [0.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, x: edit_friendly_inversion(m, x, eta=0), "got 0; use ddim_inversion for eta 0"),
+        (lambda m, x: edit_friendly_inversion(m, x, eta=(0.0, 0.0)), "use ddim_inversion"),
+        (lambda m, x: edit_friendly_inversion(m, x, seeds=[1]), "seeds must be one per image, got 1 for 2 images"),
+        (lambda m, x: edit_friendly_inversion(m, x, seeds=[-1, 0]), "seeds must be integers >= 0, got -1"),
+        (lambda m, x: edit_friendly_inversion(m, x[:, :, :8]), r"images must be of shape \(3, 16, 16\), got"),
+        (lambda m, x: ddim_inversion(m, x, refine=-1), "refine must be >= 0, got -1"),
+    ],
+)
+def test_mistakes(load: Load, images: torch.Tensor, call: Callable[..., Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        call(load(2), images)

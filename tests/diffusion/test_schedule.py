@@ -1,0 +1,185 @@
+"""Parity with diffusers' schedulers in float64, and the identities of eqs. 1-5."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from diffusers.schedulers.scheduling_pndm import PNDMScheduler
+
+from hspace.diffusion.schedule import PREDICTION_TYPES, SPACINGS, Schedule
+from hspace.types import InputError
+
+
+def images(count: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(2, 3, 4, 4, generator=generator, dtype=torch.float64) for _ in range(count)]
+
+
+def in_float64(scheduler: Any) -> Any:
+    """The scheduler with its own float32 noise levels, computing in float64."""
+    scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
+    if hasattr(scheduler, "final_alpha_cumprod"):
+        scheduler.final_alpha_cumprod = scheduler.final_alpha_cumprod.double()
+    return scheduler
+
+
+def step(schedule: Schedule, output: torch.Tensor, x_t: torch.Tensor, z: torch.Tensor, i: int, eta: float) -> Any:
+    t, t_prev = schedule.pairs()[i]
+    eps = schedule.to_eps(output, x_t, t)
+    mean, sigma = schedule.posterior(schedule.predict_x0(x_t, eps, t), eps, t, t_prev, eta)
+    return mean + sigma * z
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 7, 10, 25, 50, 333, 999, 1000])
+@pytest.mark.parametrize("kind", [DDIMScheduler, DDPMScheduler])
+def test_timesteps_are_those_of_diffusers(kind: Any, num_steps: int, spacing: str) -> None:
+    scheduler = kind(timestep_spacing=spacing)
+    scheduler.set_timesteps(num_steps)
+    assert list(Schedule.from_scheduler(scheduler, num_steps).timesteps) == scheduler.timesteps.tolist()
+
+
+def test_timesteps_with_an_offset() -> None:
+    scheduler = DDIMScheduler(steps_offset=1)
+    scheduler.set_timesteps(10)
+    assert list(Schedule.from_scheduler(scheduler, 10).timesteps) == scheduler.timesteps.tolist()
+
+
+def test_trailing_never_runs_past_the_end() -> None:
+    scheduler = DDIMScheduler(timestep_spacing="trailing")
+    scheduler.set_timesteps(61)
+    assert scheduler.timesteps.tolist()[61:] == [-1]
+    assert list(Schedule.from_scheduler(scheduler, 61).timesteps) == scheduler.timesteps.tolist()[:61]
+
+
+def test_leading_pairs_of_the_paper() -> None:
+    schedule = Schedule.from_scheduler(DDPMScheduler(), 10)
+    assert schedule.pairs() == [*[(t, t - 100) for t in range(900, 0, -100)], (0, -1)]
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.3, 0.7, 1.0])
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+@pytest.mark.parametrize("set_alpha_to_one", [True, False])
+def test_steps_are_those_of_ddim(eta: float, prediction_type: Any, set_alpha_to_one: bool) -> None:
+    offset = 0 if set_alpha_to_one else 1
+    scheduler = in_float64(
+        DDIMScheduler(
+            clip_sample=False, prediction_type=prediction_type, set_alpha_to_one=set_alpha_to_one, steps_offset=offset
+        )
+    )
+    scheduler.set_timesteps(50)
+    schedule = Schedule.from_scheduler(scheduler, 50)
+    x_t, output, z = images(3)
+    for i, t in enumerate(schedule.timesteps):
+        theirs = scheduler.step(output, t, x_t, eta=eta, variance_noise=z).prev_sample
+        ours = step(schedule, output, x_t, z, i, eta)
+        assert (ours - theirs).abs().max() <= 1e-12 * theirs.abs().max()
+
+
+def test_eta_1_over_all_steps_is_ddpm() -> None:
+    scheduler = in_float64(DDPMScheduler(clip_sample=False))
+    scheduler.set_timesteps(1000)
+    schedule = Schedule.from_scheduler(scheduler, 1000)
+    x_t, output = images(2)
+    for t in (999, 500, 20, 1, 0):
+        theirs: Any = scheduler.step(output, t, x_t, generator=torch.Generator().manual_seed(1))
+        z = torch.randn(x_t.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        ours = step(schedule, output, x_t, z, 999 - t, eta=1.0)
+        assert (ours - theirs.prev_sample).abs().max() <= 1e-10
+
+
+def test_last_step_is_the_predicted_image_at_any_eta() -> None:
+    schedule = Schedule.from_scheduler(DDPMScheduler(), 10)
+    x0_hat, eps = images(2)
+    for eta in (0.0, 0.5, 1.0):
+        mean, sigma = schedule.posterior(x0_hat, eps, 0, -1, eta)
+        assert sigma == 0.0
+        assert torch.equal(mean, x0_hat)
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def test_every_prediction_type_gives_back_the_noise(prediction_type: str) -> None:
+    schedule = Schedule.from_scheduler(DDIMScheduler(prediction_type=prediction_type), 10)  # pyright: ignore[reportArgumentType]
+    x_0, noise = images(2)
+    for t in schedule.timesteps:
+        alpha, sigma = math.sqrt(schedule.alpha_bar[t]), math.sqrt(1 - schedule.alpha_bar[t])
+        output = {"epsilon": noise, "v_prediction": alpha * noise - sigma * x_0, "sample": x_0}[prediction_type]
+        x_t = schedule.add_noise(x_0, noise, t)
+        eps = schedule.to_eps(output, x_t, t)
+        assert (eps - noise).abs().max() < 1e-11
+        assert (schedule.predict_x0(x_t, eps, t) - x_0).abs().max() < 1e-11
+
+
+def test_one_eta_keeps_the_marginal_variance() -> None:
+    """sqrt(alpha_bar_prev) x_0 + D + sigma z has variance 1 - alpha_bar_prev around the clean image, for any eta."""
+    schedule = Schedule.from_scheduler(DDPMScheduler(), 10)
+    zero, one = torch.zeros(1, 1, 1, 1, dtype=torch.float64), torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    for t, t_prev in schedule.pairs()[:-1]:
+        for eta in (0.0, 0.5, 1.0):
+            direction, sigma = schedule.posterior(zero, one, t, t_prev, eta)
+            assert abs(direction.item() ** 2 + sigma**2 - (1 - schedule.alpha_bar[t_prev])) < 1e-12
+
+
+def test_final_alpha_bar_comes_from_the_checkpoint() -> None:
+    assert Schedule.from_scheduler(DDPMScheduler(), 10).final_alpha_bar == 1.0
+    pndm = PNDMScheduler(steps_offset=1, skip_prk_steps=True)
+    schedule = Schedule.from_scheduler(pndm, 10)
+    assert schedule.final_alpha_bar == schedule.alpha_bar[0] == pndm.alphas_cumprod[0].item()
+    assert schedule.timesteps[-1] == 1
+
+
+@pytest.mark.parametrize("kind", [DDIMScheduler, DDPMScheduler, PNDMScheduler])
+def test_a_configuration_serves_as_well_as_the_scheduler(kind: Any) -> None:
+    scheduler = kind(beta_schedule="scaled_linear", prediction_type="v_prediction")
+    assert Schedule.from_scheduler(dict(scheduler.config, _class_name=kind.__name__), 7) == Schedule.from_scheduler(
+        scheduler, 7
+    )
+
+
+def test_etas() -> None:
+    schedule = Schedule.from_scheduler(DDPMScheduler(), 3)
+    assert schedule.etas(0.5) == (0.5, 0.5, 0.5)
+    assert schedule.etas([0.0, 0.5, 1.0]) == (0.0, 0.5, 1.0)
+    for wrong, message in ((1.1, r"\[0, 1\], got 1.1"), (math.nan, "got nan"), ([1.0], r"3 \(one per step\), got 1")):
+        with pytest.raises(InputError, match=message):
+            schedule.etas(wrong)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "num_steps", "spacing", "message"),
+    [
+        (DDPMScheduler(), 0, None, r"num_steps must be in \[1, 1000\], got 0"),
+        (DDPMScheduler(), 1001, None, "got 1001"),
+        (DDPMScheduler(), 10, "even", "spacing must be one of leading, trailing, linspace, got even"),
+        (DDIMScheduler(steps_offset=1), 1000, None, "model time 1000 is outside"),
+        (DDIMScheduler(rescale_betas_zero_snr=True), 10, "trailing", r"alpha_bar must be in \(0, 1\).*leading"),
+        (EulerDiscreteScheduler(prediction_type="other"), 10, None, "prediction_type must be one of"),
+        (FlowMatchEulerDiscreteScheduler(), 10, None, "FlowMatchEulerDiscreteScheduler has no alphas_cumprod"),
+        ({"_class_name": "Nonsense"}, 10, None, "unknown scheduler Nonsense"),
+        ({"_class_name": "UNet2DModel"}, 10, None, "unknown scheduler UNet2DModel"),
+    ],
+)
+def test_bad_schedules(scheduler: Any, num_steps: int, spacing: str | None, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Schedule.from_scheduler(scheduler, num_steps, spacing)
+
+
+@pytest.mark.parametrize(
+    ("t", "t_prev", "eta", "message"),
+    [
+        (100, 100, 1.0, "t=100 and t_prev=100"),
+        (100, -2, 1.0, "t_prev=-2"),
+        (1000, 900, 1.0, "got 1000"),
+        (900, 800, -0.1, "got -0.1"),
+    ],
+)
+def test_bad_steps(t: int, t_prev: int, eta: float, message: str) -> None:
+    schedule = Schedule.from_scheduler(DDPMScheduler(), 10)
+    x0_hat, eps = images(2)
+    with pytest.raises(InputError, match=message):
+        schedule.posterior(x0_hat, eps, t, t_prev, eta)

@@ -1,0 +1,163 @@
+"""Samples are scored as they are generated, and examples are chosen by score, visibility and balance."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.sampling import sample
+from hspace.directions.annotations import Annotations, annotate, extremes
+from hspace.types import InputError
+
+
+class ColorScorer:
+    """Reads colours off images: `red` is the chance that there is more red than blue, `light` the mean."""
+
+    id = "colors"
+    attributes: tuple[str, ...] = ("red", "light", "contrast")
+    binary: tuple[bool, ...] = (True, False, False)
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        red, _, blue = images.mean(dim=(2, 3)).unbind(1)
+        return torch.stack([(5 * (red - blue)).sigmoid(), images.mean(dim=(1, 2, 3)), images.std(dim=(1, 2, 3))], 1)
+
+    def visible(self, scores: torch.Tensor) -> torch.Tensor:
+        return torch.stack([scores[:, 1] > -0.5, *torch.ones_like(scores[:, 1:], dtype=torch.bool).unbind(1)], 1)
+
+
+@pytest.fixture(scope="module")
+def annotations() -> Annotations:
+    """Forty samples: `hat` goes with `gender`, `yaw` with `age`; the last five hide everything but `gender`."""
+    generator = torch.Generator().manual_seed(0)
+    gender = (torch.rand(40, generator=generator) < 0.5).float()
+    hat = torch.where(torch.rand(40, generator=generator) < 0.7, gender, 1 - gender)
+    age = torch.rand(40, generator=generator)
+    yaw = age + 0.3 * torch.rand(40, generator=generator)
+    noise = 0.4 * torch.rand(2, 40, generator=generator)
+    scores = torch.stack([(gender - noise[0]).abs(), (hat - noise[1]).abs(), age, yaw], dim=1)
+    visible = torch.ones(40, 4, dtype=torch.bool)
+    visible[35:, 1:] = False
+    names = ("gender", "hat", "age", "yaw")
+    return Annotations(
+        tuple(range(100, 140)), names, (True, True, False, False), scores, visible, "t", (2, 1), (1.0, 1.0), "0" * 64
+    )
+
+
+def scores_of(annotations: Annotations, seeds: tuple[int, ...], attribute: str) -> torch.Tensor:
+    return annotations.scores[[seed - 100 for seed in seeds], annotations.column(attribute)]
+
+
+def test_samples_are_scored_as_generated(tiny_model: DiffusionModel) -> None:
+    seeds = (3, 9, 1, 4, 7)
+    ours = annotate(tiny_model, seeds, ColorScorer(), eta=0.5, batch_size=2)
+    expected = ColorScorer()(sample(tiny_model, tiny_model.latents(seeds), eta=0.5).x_0)
+    assert (ours.scores - expected).abs().max() < 1e-4
+    assert torch.equal(ours.visible, ColorScorer().visible(ours.scores))
+    assert (ours.seeds, ours.eta, ours.timesteps) == (seeds, (0.5, 0.5, 0.5), tiny_model.schedule.timesteps)
+    ours.check(tiny_model)
+    with pytest.raises(InputError, match="annotations are of another model: model_sha256"):
+        ours.check(replace(tiny_model, model_sha256="f" * 64))
+
+
+def test_file_holds_everything(annotations: Annotations, tmp_path: Path) -> None:
+    annotations.save(tmp_path / "scores.safetensors")
+    loaded = Annotations.load(tmp_path / "scores.safetensors")
+    for name, value in vars(annotations).items():
+        same = torch.equal if isinstance(value, torch.Tensor) else lambda a, b: a == b
+        assert same(getattr(loaded, name), value), name
+
+
+def test_files_that_are_no_annotations(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no tensors")
+    for name in ("text", "nothing"):
+        with pytest.raises(InputError, match=f"{name} holds no annotations: "):
+            Annotations.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("attribute", ["hat", "yaw"])
+def test_extremes_are_the_highest_and_lowest_that_show_it(annotations: Annotations, attribute: str) -> None:
+    examples = extremes(annotations, attribute, 6)
+    ranked = annotations.scores[:35, annotations.column(attribute)].sort().values
+    assert torch.equal(scores_of(annotations, examples.plus, attribute).sort().values, ranked[-6:])
+    assert torch.equal(scores_of(annotations, examples.minus, attribute).sort().values, ranked[:6])
+    assert max(*examples.plus, *examples.minus) < 135
+
+
+def test_a_binary_attribute_is_balanced_by_value(annotations: Annotations) -> None:
+    plain, balanced = (extremes(annotations, "hat", 6, balance=balance) for balance in (None, "gender"))
+    men = {
+        name: [int((scores_of(annotations, side, "gender") > 0.5).sum()) for side in (examples.plus, examples.minus)]
+        for name, examples in {"plain": plain, "balanced": balanced}.items()
+    }
+    assert men["balanced"] == [3, 3]
+    assert men["plain"][0] > men["plain"][1] + 2
+
+
+def test_a_continuous_attribute_is_balanced_by_quarters(annotations: Annotations) -> None:
+    gaps = []
+    for balance in (None, "age"):
+        examples = extremes(annotations, "yaw", 8, balance=balance)
+        plus, minus = (scores_of(annotations, side, "age") for side in (examples.plus, examples.minus))
+        gaps.append(float(plus.mean() - minus.mean()))
+    edges = annotations.scores[:35, 2].sort().values[[0, 9, 18, 27]]
+    quarters = [torch.bucketize(ages, edges, right=True).bincount(minlength=5).tolist() for ages in (plus, minus)]
+    assert quarters == [[0, 2, 2, 2, 2], [0, 2, 2, 2, 2]]
+    assert gaps[0] > 0.5 and abs(gaps[1]) < 0.2
+
+
+def test_equal_scores_do_not_undo_the_balance(annotations: Annotations) -> None:
+    generator = torch.Generator().manual_seed(1)
+    scores = torch.rand(400, 4, generator=generator)
+    scores[:, 1] = scores[:, 1].round()
+    many = replace(
+        annotations, seeds=tuple(range(100, 500)), scores=scores, visible=torch.ones(400, 4, dtype=torch.bool)
+    )
+    examples = extremes(many, "hat", 40, balance="age")
+    plus, minus = (scores_of(many, side, "age") for side in (examples.plus, examples.minus))
+    assert abs(float(plus.mean() - minus.mean())) < 0.05
+
+
+def test_equal_scores_never_put_a_sample_on_both_sides(annotations: Annotations) -> None:
+    rounded = replace(annotations, scores=annotations.scores.round())
+    examples = extremes(rounded, "hat", 12)
+    assert len({*examples.plus, *examples.minus}) == 24
+    assert examples == extremes(rounded, "hat", 12)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "k", "balance", "message"),
+    [
+        ("smile", 2, None, "unknown attribute 'smile', t scores gender, hat, age, yaw"),
+        ("hat", 2, "smile", "unknown attribute 'smile'"),
+        ("hat", 0, None, "got 0"),
+        ("hat", 3, "gender", "k must be a multiple of the 2 groups of gender, got 3"),
+        ("yaw", 18, None, "18 examples on each side need 36 samples, 35 show yaw"),
+        ("hat", 17, None, r"17 examples on each side do not differ in hat: \d+ of 35 samples are above 0.5"),
+        ("hat", 14, "gender", "7 examples on each side do not differ in hat with gender above .5|need 14 samples"),
+    ],
+)
+def test_bad_choices(annotations: Annotations, attribute: str, k: int, balance: str | None, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        extremes(annotations, attribute, k, balance=balance)
+
+
+def test_a_constant_attribute_has_no_extremes(annotations: Annotations) -> None:
+    constant = replace(annotations, scores=torch.zeros(40, 4))
+    with pytest.raises(InputError, match="2 examples on each side do not differ in yaw: 0 of 35 samples are above 0"):
+        extremes(constant, "yaw", 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": (100,) * 40}, "seeds must differ, got 40 seeds of which 1 differ"),
+        ({"seeds": (1, 2)}, r"scores and visible must be \(2, 4\)"),
+        ({"scores": torch.full((40, 4), torch.nan)}, "scores must be finite"),
+    ],
+)
+def test_broken_annotations(annotations: Annotations, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        replace(annotations, **changes)

@@ -1,0 +1,143 @@
+"""The search for a strength, on effects known in closed form and on a tiny model."""
+
+import json
+import math
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.latents import seed_range
+from hspace.directions.record import Directions, DirectionsMeta
+from hspace.edits.sums import edit
+from hspace.evaluation.calibration import Calibration, calibrate, search, with_calibrations
+from hspace.types import InputError
+
+SEEDS = seed_range("calibration", 6)
+
+
+class Contrast:
+    """Two continuous scores: half against half of the image, and a constant."""
+
+    id = "contrast"
+    attributes: tuple[str, ...] = ("contrast", "constant")
+    binary: tuple[bool, ...] = (False, False)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        contrast = images[..., :8].mean(dim=(1, 2, 3)) - images[..., 8:].mean(dim=(1, 2, 3))
+        return torch.stack([contrast, torch.zeros_like(contrast)], dim=1)
+
+    def visible(self, scores: Tensor) -> Tensor:
+        return torch.ones_like(scores, dtype=torch.bool)
+
+
+def make_directions(model: DiffusionModel, space: str = "h") -> Directions:
+    torch.manual_seed(3)
+    schedule = model.schedule
+    steps = len(schedule.timesteps)
+    shape = (steps, *model.h_shape) if space == "h" else model.sample_shape
+    meta = DirectionsMeta(
+        space=space, tap=model.unet.h_space, timesteps=schedule.timesteps, eta=(1.0,) * steps, injection="symmetric",
+        prediction_type=schedule.prediction_type, model_id=model.model_id, model_sha256=model.model_sha256,
+        method="made", names=("a", "b"), unit="unit norm", seeds=(0, 1),
+    )  # fmt: skip
+    return Directions(torch.randn(2, *shape), meta)
+
+
+@pytest.mark.parametrize(
+    "effect",
+    [
+        lambda s: 0.3 * s,
+        lambda s: -0.02 * s,
+        lambda s: 2 * math.tanh(s),
+        lambda s: 0.001 * s**3,
+        lambda s: 1.2 / (1 + math.exp(-3 * (s - 6))),
+        lambda s: 400 * s,
+    ],
+    ids=["linear", "backward", "saturating", "cubic", "late", "steep"],
+)
+def test_the_target_is_reached_with_few_edits_whatever_the_shape(effect) -> None:
+    strength, reached, tried = search(effect, 0.8, first=1.0, most=64.0, tolerance=0.02)
+    assert reached and effect(strength) == pytest.approx(0.8, rel=0.02)
+    assert len(tried) <= 12 and dict(tried)[strength] == effect(strength)
+
+
+def test_a_negative_target_is_reached_on_the_other_side() -> None:
+    strength, reached, _ = search(lambda s: 0.5 * s, -1.0, first=0.3, most=10, tolerance=0.01)
+    assert reached and strength == pytest.approx(-2, rel=0.01)
+
+
+def test_a_target_beyond_the_peak_is_not_reached_and_the_peak_is_returned() -> None:
+    strength, reached, tried = search(lambda s: s * math.exp(-s / 2), 5.0, first=0.5, most=16, tolerance=0.05)
+    assert not reached and strength == 2.0  # the peak of x exp(-x / 2), which doubling meets
+    assert max(abs(s) for s, _ in tried) == 16.0
+
+
+def test_of_equal_effects_the_smallest_strength_is_returned() -> None:
+    strength, reached, _ = search(lambda s: 0.75 * math.tanh(9 * s), 1.0, first=0.5, most=4, tolerance=0.05)
+    assert not reached and strength == 0.5
+
+
+def test_what_cannot_be_read_is_not_kept() -> None:
+    strength, reached, tried = search(lambda s: s if abs(s) < 3 else math.nan, 5.0, first=1.0, most=16, tolerance=0.05)
+    assert not reached and strength == 2.0 and all(math.isfinite(effect) for _, effect in tried)
+    with pytest.raises(InputError, match="visible in no edit"):
+        search(lambda s: math.nan, 1.0, first=1.0, most=4.0, tolerance=0.05)
+
+
+@pytest.mark.parametrize("space", ["h", "x_T"])
+def test_the_search_does_not_depend_on_the_unit_of_strength(tiny_model: DiffusionModel, space: str) -> None:
+    directions = make_directions(tiny_model, space)
+    tiny = replace(directions, directions=directions.directions / 1024)
+    found, scaled = (
+        calibrate(tiny_model, d, 1, "contrast", Contrast(), target=-0.1, seeds=SEEDS) for d in (directions, tiny)
+    )
+    assert found.reached and scaled.reached
+    assert scaled.strength / 1024 == pytest.approx(found.strength, rel=1e-3)
+    assert [effect for _, effect in scaled.tried] == pytest.approx([effect for _, effect in found.tried], abs=1e-3)
+
+    latents = tiny_model.latents(SEEDS)
+    images = edit(tiny_model, latents, directions, component=1, strengths=[0.0, found.strength])
+    before, after = (Contrast()(images[:, i])[:, 0].double() for i in range(2))
+    assert float((after - before).mean() / before.std()) == pytest.approx(found.effect, abs=1e-6)
+    assert found.effect == pytest.approx(-0.1, rel=0.05)
+
+
+def test_an_effect_out_of_reach_is_said_to_be(tiny_model: DiffusionModel) -> None:
+    directions = make_directions(tiny_model)
+    unit = torch.tensor([1e6, 1.0])
+    far = calibrate(tiny_model, directions, 0, "contrast", Contrast(), target=-0.2, seeds=SEEDS, unit=unit, most=1.0)
+    assert not far.reached and far.effect == min(effect for _, effect in far.tried)
+
+
+def test_calibrations_travel_with_the_directions(tiny_model: DiffusionModel, tmp_path) -> None:
+    directions = make_directions(tiny_model)
+    found = [
+        calibrate(tiny_model, directions, j, "contrast", Contrast(), target=0.4, seeds=SEEDS, start=1) for j in (0, 1)
+    ]
+    assert Calibration.from_dict(json.loads(json.dumps(asdict(found[0])))) == found[0]
+    with_calibrations(directions, found).save(tmp_path / "d.safetensors")
+    kept = Directions.load(tmp_path / "d.safetensors").meta.calibration
+    assert kept is not None and Calibration.from_dict(kept["b"]) == found[1]
+    with pytest.raises(InputError, match="2 directions need as many"):
+        with_calibrations(directions, found[:1])
+
+
+def test_mistakes_are_named(tiny_model: DiffusionModel) -> None:
+    directions = make_directions(tiny_model)
+
+    def run(attribute: str = "contrast", target: float = 0.5, seeds=SEEDS, which: Directions = directions) -> None:
+        calibrate(tiny_model, which, 0, attribute, Contrast(), target=target, seeds=seeds)
+
+    with pytest.raises(InputError, match="unknown attribute 'smile', contrast scores contrast, constant"):
+        run(attribute="smile")
+    with pytest.raises(InputError, match="constant does not vary"):
+        run(attribute="constant")
+    with pytest.raises(InputError, match="target other than 0"):
+        run(target=0.0)
+    with pytest.raises(InputError, match="must not share samples"):
+        run(seeds=(1, 2))
+    with pytest.raises(InputError, match="direction 'a' is zero"):
+        run(which=replace(directions, directions=torch.zeros_like(directions.directions)))

@@ -1,0 +1,99 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.sampling import Recorded, collect, sample
+from hspace.directions.record import Directions, DirectionsMeta
+from hspace.evaluation.manifold import fit_gaussian, off_manifold
+from hspace.types import InputError
+
+SHAPE, D, N, RANK = (3, 2, 2), 12, 60, 4
+
+
+def _recorded(path: Path, seed: int = 0) -> tuple[Recorded, np.ndarray]:
+    """Two steps of h whose sample mean and covariance are exact, and the covariances, (2, d, d)."""
+    rng = np.random.default_rng(seed)
+    steps, covariances = [], []
+    for step in range(2):
+        axes, _ = np.linalg.qr(rng.standard_normal((D, D)))
+        scales = np.array([9.0, 5.0, 4.0, 3.0] + [0.5] * (D - RANK)) * (1 + step)
+        noise = rng.standard_normal((N, D))
+        white, _ = np.linalg.qr(noise - noise.mean(axis=0))
+        steps.append(step + white * (N - 1) ** 0.5 * scales**0.5 @ axes.T)
+        covariances.append((axes * scales) @ axes.T)
+    np.save(path, np.stack(steps).astype(np.float32))
+    recorded = Recorded(path, tuple(range(N)), SHAPE, (500, 0), (1.0, 1.0), "0" * 64, "after")
+    return recorded, np.stack(covariances)
+
+
+def make_directions(model: DiffusionModel) -> Directions:
+    torch.manual_seed(1)
+    schedule = model.schedule
+    steps = len(schedule.timesteps)
+    meta = DirectionsMeta(
+        space="h", tap=model.unet.h_space, timesteps=schedule.timesteps, eta=(1.0,) * steps, injection="symmetric",
+        prediction_type=schedule.prediction_type, model_id=model.model_id, model_sha256=model.model_sha256,
+        method="made", names=tuple(f"direction {j}" for j in range(2)), unit="unit norm",
+    )  # fmt: skip
+    return Directions(torch.randn(2, steps, *model.h_shape), meta)
+
+
+def test_the_distance_is_that_of_the_covariance_that_the_samples_have(tmp_path: Path) -> None:
+    recorded, covariances = _recorded(tmp_path / "h.npy")
+    gaussian = fit_gaussian(recorded, RANK)
+    assert gaussian.rank == RANK and gaussian.residual.tolist() == pytest.approx([0.5, 1.0], rel=1e-5)
+    h = torch.randn(5, 2, *SHAPE, generator=torch.Generator().manual_seed(1))
+    found = gaussian.distance(h)
+    for step in range(2):
+        centred = h[:, step].flatten(1).double().numpy() - step
+        squared = np.einsum("ni,ij,nj->n", centred, np.linalg.inv(covariances[step]), centred)
+        assert found[:, step].numpy() == pytest.approx(np.sqrt(squared / D), rel=1e-4)
+
+
+def test_the_samples_themselves_are_at_1(tmp_path: Path) -> None:
+    recorded, _ = _recorded(tmp_path / "h.npy")
+    h = torch.from_numpy(np.array(recorded.open()).swapaxes(0, 1)).unflatten(2, SHAPE)
+    for rank in (1, RANK, 10):
+        # The trace of C^-1 S is d for any rank, since both have the same variance in and outside the components.
+        squared = fit_gaussian(recorded, rank).distance(h).square().mean(dim=0)
+        assert squared.tolist() == pytest.approx([(N - 1) / N] * 2, rel=1e-5)
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    recorded, _ = _recorded(tmp_path / "h.npy")
+    with pytest.raises(InputError, match="rank must be from 1 to 11 for 60 samples of 12 features, got 12"):
+        fit_gaussian(recorded, 12)
+    with pytest.raises(InputError, match=r"h must be \(2, 12\) steps and features"):
+        fit_gaussian(recorded, 2).distance(torch.zeros(1, 3, *SHAPE))
+
+
+def test_the_cost_of_an_edit_is_how_much_farther_h_lies(tiny_model: DiffusionModel, tmp_path: Path) -> None:
+    directions, seeds = make_directions(tiny_model), range(100, 105)
+    gaussian = fit_gaussian(collect(tiny_model, range(12), tmp_path / "h.npy"), rank=3)
+    nothing = off_manifold(tiny_model, directions, gaussian, seeds, component=1, strength=0.0)
+    assert [interval.value for interval in nothing] == pytest.approx([0, 0, 0], abs=1e-5)
+
+    costs = off_manifold(tiny_model, directions, gaussian, seeds, component=1, strength=2.0, start=1, batch_size=2)
+    latents, delta = tiny_model.latents(seeds), 2 * directions.directions[1:2]
+    delta[:, 0] = 0
+    before = sample(tiny_model, latents, record_h=True).h
+    after = sample(tiny_model, latents, delta_h=delta, record_h=True).h
+    assert before is not None and after is not None
+    expected = (gaussian.distance(after + delta) - gaussian.distance(before)).mean(dim=0)
+    assert [interval.value for interval in costs] == pytest.approx(expected.tolist(), rel=1e-3, abs=1e-5)
+    assert costs[0].value == pytest.approx(0, abs=1e-5) and costs[1].low > 0
+    with pytest.raises(InputError, match="at least two samples, got 1"):
+        off_manifold(tiny_model, directions, gaussian, [100], component=0, strength=1.0)
+
+
+def test_an_edit_of_x_t_has_a_cost_too(tiny_model: DiffusionModel, tmp_path: Path) -> None:
+    made = make_directions(tiny_model)
+    offsets = torch.randn(2, *tiny_model.sample_shape, generator=torch.Generator().manual_seed(0))
+    directions = Directions(offsets, replace(made.meta, space="x_T"))
+    gaussian = fit_gaussian(collect(tiny_model, range(12), tmp_path / "h.npy"), rank=3)
+    costs = off_manifold(tiny_model, directions, gaussian, range(100, 104), component=0, strength=4.0)
+    assert len(costs) == 3 and costs[0].value > 0.01

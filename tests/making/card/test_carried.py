@@ -1,0 +1,95 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from card.carried import carried_by_h, counterfactuals, predictions
+from torch import Tensor
+
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.unet import Encoded, SemanticUNet
+from hspace.portraits.faces import ATTRIBUTES, JUDGED
+from hspace.scorers.portraits import PortraitScorer, load_scorer
+
+
+@pytest.fixture(scope="module")
+def judge() -> PortraitScorer:
+    return load_scorer("portraits-judge")
+
+
+class Clean(SemanticUNet):
+    """Knows the clean image of everything that is hardly noisy; h and the skips carry a set share of it each."""
+
+    def __init__(self, usual: SemanticUNet, known: Tensor, by_h: float, first_unknown: int) -> None:
+        torch.nn.Module.__init__(self)
+        self.unet, self.h_space, self.sample_shape = usual.unet, usual.h_space, usual.sample_shape
+        self.known, self.by_h, self.first_unknown = known, by_h, first_unknown
+
+    def encode(self, x_t: Tensor, t: int, cond: Any = None) -> Encoded:
+        known = self.known if t < self.first_unknown else torch.zeros_like(self.known)
+        return Encoded(self.by_h * known, ((1 - self.by_h) * known,), torch.zeros(len(known)), torch.tensor(t), None)
+
+    def decode(self, h: Tensor, encoded: Encoded) -> Tensor:
+        return h + encoded.skips[0]
+
+
+class Level:
+    """Reads the mean of an image as every attribute."""
+
+    id = "level"
+    attributes: tuple[str, ...] = tuple(attribute.id for attribute in JUDGED)
+    binary: tuple[bool, ...] = (False,) * len(JUDGED)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return images.mean(dim=(1, 2, 3))[:, None].expand(-1, len(JUDGED))
+
+    def visible(self, scores: Tensor) -> Tensor:
+        return torch.ones_like(scores, dtype=torch.bool)
+
+
+def make_model(tiny_model: DiffusionModel, by_h: float, first_unknown: int) -> DiffusionModel:
+    unet = Clean(tiny_model.unet, torch.cat([torch.zeros(2, 3, 16, 16), torch.ones(2, 3, 16, 16)]), by_h, first_unknown)
+    return replace(tiny_model, unet=unet, schedule=replace(tiny_model.schedule, prediction_type="sample"))
+
+
+@pytest.fixture
+def black_and_white(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = torch.stack([torch.zeros(2, 3, 16, 16), torch.ones(2, 3, 16, 16)])
+    monkeypatch.setattr("card.carried.counterfactuals", lambda *_: pairs)
+
+
+@pytest.mark.usefixtures("black_and_white")
+@pytest.mark.parametrize("by_h", [0.0, 0.3, 1.0])
+def test_the_share_of_h_and_the_noise_level_are_found(tiny_model: DiffusionModel, by_h: float) -> None:
+    figures = carried_by_h(make_model(tiny_model, by_h, 300), Level(), 2, seed=0)
+    log_snr = float(torch.logit(torch.tensor(tiny_model.schedule.alpha_bar[299])))
+    assert set(figures) == {attribute.id for attribute in JUDGED}
+    for row in figures.values():
+        assert row["by_h"] == pytest.approx(by_h, abs=1e-5) and row["log_snr"] == pytest.approx(log_snr, abs=1e-4)
+
+
+@pytest.mark.usefixtures("black_and_white")
+def test_what_is_never_decided_has_no_figure(tiny_model: DiffusionModel) -> None:
+    figures = carried_by_h(make_model(tiny_model, 0.5, 0), Level(), 2, seed=0)
+    assert all(row == {"log_snr": None, "by_h": None} for row in figures.values())
+
+
+def test_pairs_differ_in_one_attribute_that_the_judge_reads(judge: PortraitScorer) -> None:
+    for attribute in JUDGED:
+        low, high = (judge(images) for images in counterfactuals(attribute, 16, 32, seed=0))
+        change = (high - low).mean(0) / torch.tensor([each.high - each.low for each in JUDGED])
+        column = judge.attributes.index(attribute.id)
+        assert change[column] > 0.6, attribute.id
+        assert change.abs().argmax() == column, attribute.id
+    assert len(JUDGED) < len(ATTRIBUTES)
+
+
+def test_with_the_same_h_nothing_is_swapped(tiny_model: DiffusionModel) -> None:
+    one = torch.rand(1, 2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    noise = torch.zeros(2, 3, 16, 16)
+    same = one.expand(2, -1, -1, -1, -1)
+    own, swapped = (predictions(tiny_model, same, noise, 500, swap=swap) for swap in (False, True))
+    assert torch.allclose(own, swapped, atol=1e-5) and own.shape == (2, 2, 3, 16, 16)
+    different = torch.cat([one, -one])
+    own, swapped = (predictions(tiny_model, different, noise, 500, swap=swap) for swap in (False, True))
+    assert not torch.allclose(own, swapped, atol=1e-3)

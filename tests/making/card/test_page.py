@@ -1,0 +1,73 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from card.page import BEGIN, END, refresh, targets, worst
+
+from hspace.types import InputError
+
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+SHARES = {"glasses": 0.9, "yaw": 0.85}
+
+
+def make_metrics(**changed: Any) -> dict[str, Any]:
+    metrics = {
+        "decided_share": 0.95, "marginal_error_max": 0.05, "mean_error_max": 0.1, "fid_floor": 1.0,
+        "fid_generated": 2.0, "fid_independent": 3.0, "fid_untrained": 101.0, "fid_share": 0.01,
+        "judge_accuracy_min": 0.99, "judge_r2_min": 0.97, "agreement_min": 0.98, "identity_tar": 0.96,
+        "semantic_components": 4, "semantic_attributes": ["age", "hat", "yaw"],
+        "moved_before": {"glasses": 0.1, "yaw": 0.15}, "moved_after": SHARES, "moved_identity": SHARES,
+        "attributes": {"glasses": {"judge": 1.0, "error": 0.01, "decided": 0.98, "agreement": 0.99},
+                       "yaw": {"judge": 0.99, "error": 0.03}},
+        "components": [{"component": 2, "attribute": "yaw", "effect": 1.5, "low": 1.3, "ratio": 3.0, "semantic": True}],
+        "moved": {"yaw": {"unedited": 0.5, "before": 0.1, "after": 0.9, "identity": 0.8, "strength": 1.5}},
+        "carried": {"yaw": {"log_snr": -2.2, "by_h": 0.9}, "smile": {"log_snr": None, "by_h": None}},
+        "regions": {"eyes": 0.95},
+        "sizes": {"generated": 2048, "steps": 25, "edit_steps": 10, "judged": 200, "discovery": 500, "examples": 100},
+    }  # fmt: skip
+    return metrics | changed
+
+
+def met(metrics: dict[str, Any]) -> dict[Any, Any]:
+    return {row[1]: row[4] for row in targets(metrics).rows if row[3]}
+
+
+def test_every_figure_with_a_target_is_met_or_not() -> None:
+    assert set(met(make_metrics()).values()) == {"yes"} and len(met(make_metrics())) == 12
+    bad = {"decided_share": None, "semantic_components": 3, "moved_before": {"glasses": 0.1, "yaw": 0.2}}
+    failed = met(make_metrics(**bad))
+    assert {key for key, answer in failed.items() if answer != "yes"} == set(bad)
+
+
+def test_the_worst_of_several_counts() -> None:
+    assert worst(SHARES, ">") == 0.85 and worst(SHARES, "<") == 0.9 and worst(["a", "b"], "≥") == 2
+
+
+def test_the_page_keeps_its_text_and_takes_the_figures(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "portraits_moved.png").write_bytes(b"picture")
+    page = tmp_path / "portraits.md"
+    page.write_text(f"Before.\n\n{BEGIN}\nold\n{END}\n\nAfter.\n", encoding="utf-8")
+    for _ in range(2):
+        refresh(tmp_path, make_metrics(), pictures)
+        text = page.read_text(encoding="utf-8")
+        assert text.startswith(f"Before.\n\n{BEGIN}\n") and text.endswith(f"{END}\n\nAfter.\n") and "old" not in text
+        assert "| judge on renders: accuracy, worst binary attribute | judge_accuracy_min | .99 | ≥ .97 | yes |" in text
+        assert "| eyes | .95 |" in text
+    assert (tmp_path / "images" / "portraits_moved.png").read_bytes() == b"picture"
+
+
+@pytest.mark.parametrize("text", ["no marks", END + BEGIN, BEGIN + END + END, BEGIN + BEGIN + END])
+def test_a_page_without_its_marks_is_left_alone(text: str, tmp_path: Path) -> None:
+    page = tmp_path / "portraits.md"
+    page.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match="once each"):
+        refresh(tmp_path, make_metrics(), tmp_path)
+    assert page.read_text(encoding="utf-8") == text
+
+
+def test_the_card_can_be_refreshed(tmp_path: Path) -> None:
+    (tmp_path / "portraits.md").write_bytes((DOCS / "portraits.md").read_bytes())
+    refresh(tmp_path, make_metrics(), tmp_path / "none")
+    assert "| semantic_components | 4 |" in (tmp_path / "portraits.md").read_text(encoding="utf-8")

@@ -1,0 +1,54 @@
+import json
+from pathlib import Path
+
+import pytest
+from card import sections
+from card.base import Sizes
+from card.page import figures
+from card.sections import PAIRS_SEED, REFERENCE_SEED, TRAINING_SEED, measure
+from omegaconf import OmegaConf
+
+from hspace.portraits.faces import REGIONS
+from hspace.system.files import package_path
+
+SIZES = Sizes(
+    generated=24, steps=4, edit_steps=3, reference=64, training_renders=32, people=16, discovery=6, components=2,
+    annotated=8, examples=2, calibration=3, judged=4, pairs=2, bootstrap=100, batch_size=24,
+)  # fmt: skip
+SINGLE = {
+    "decided_share", "marginal_error_max", "mean_error_max", "fid_generated", "fid_floor", "fid_independent",
+    "fid_untrained", "fid_share", "judge_accuracy_min", "judge_r2_min", "agreement_min", "identity_tar",
+    "semantic_components",
+}  # fmt: skip
+
+
+def test_every_section_is_measured_once_and_written(
+    tiny_pipeline_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A random model draws no hats; poses and smiles are read off anything.
+    monkeypatch.setattr(sections, "MOVED", ("smile", "yaw"))
+    metrics = measure(str(tiny_pipeline_dir), SIZES, tmp_path / "card", tmp_path / "data")
+    written = json.loads((tmp_path / "card" / "metrics.json").read_text(encoding="utf-8"))
+    assert written == json.loads(json.dumps(metrics)) and set(written) >= SINGLE
+    assert all(isinstance(written[name], int | float | None) for name in SINGLE)
+    assert set(written["moved_before"]) == set(written["moved_identity"]) == {"smile", "yaw"}
+    assert written["fid_floor"] < min(written["fid_generated"], written["fid_untrained"])
+    assert written["identity_tar"] > 0.2 and set(written["regions"]) == set(REGIONS)
+    pictures = {path.stem.removeprefix("portraits_") for path in (tmp_path / "card" / "images").glob("*.png")}
+    assert pictures == {"rendered", "generated", "nearest", "components", "moved"}
+    assert "| moved_after |" in figures(metrics)
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("measured again")
+
+    for name in ("_generated", "_portraits", "_scorers", "_components", "_moved", "carried_by_h"):
+        monkeypatch.setattr(sections, name, never)
+    assert measure(str(tiny_pipeline_dir), SIZES, tmp_path / "card", tmp_path / "data") == metrics
+
+
+def test_renders_are_fresh_and_the_training_set_is_the_one_of_the_training() -> None:
+    conf = package_path("conf") / "train"
+    ddpm, scorers = (OmegaConf.load(conf / f"{name}.yaml") for name in ("ddpm", "scorers"))
+    assert (Sizes().training_renders, TRAINING_SEED) == (ddpm.train_images, ddpm.seed)
+    used = {ddpm.seed, scorers.held_out.seed, *(scorers[name].seed for name in scorers.scorers)}
+    assert not used & set(range(REFERENCE_SEED, PAIRS_SEED + 1))

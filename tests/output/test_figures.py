@@ -1,0 +1,118 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hspace.metrics.effect import EffectMatrix
+from hspace.output.figures import TILE, curve_figure, effect_heatmap, grid_figure, strip_figure
+from hspace.types import InputError
+
+X = [-2.0, 0.0, 2.0]
+CURVE = (X, [-1.0, 0.0, 1.0], [-1.5, -0.2, 0.5], [-0.5, 0.2, 1.5])
+
+
+def _images(*shape: int) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def _matrix(scale: float = 1.0) -> EffectMatrix:
+    effect = np.array([[0.5, -0.25, np.nan], [1.0, 0.05, -0.001]]) * scale
+    return EffectMatrix(
+        ("yaw", "smile", "hat"), ("component 0", "component 1: yaw"), effect, effect - 0.1, effect + 0.1
+    )
+
+
+FIGURES: dict[str, Callable[[Path], Path]] = {
+    "strip": lambda path: strip_figure(_images(2, 3, 3, 8, 8), ["a: yaw\n+1 sd", "b"], X, "Title", path),
+    "grid": lambda path: grid_figure(_images(5, 3, 8, 8), 3, path, titles=list("abcde")),
+    "heatmap": lambda path: effect_heatmap(_matrix(), path),
+    "curve": lambda path: curve_figure({"yaw": CURVE, "hat": CURVE}, path, x_label="strength", y_label="effect"),
+}
+
+
+def _read(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"), dtype=np.int64)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_same_drawing_same_bytes_and_nothing_else_on_disk(name: str, tmp_path: Path) -> None:
+    first = FIGURES[name](tmp_path / "new" / "first.png")
+    with matplotlib.rc_context({"font.size": 30, "figure.dpi": 31, "savefig.bbox": "standard"}):
+        second = FIGURES[name](tmp_path / "second.png")
+    assert first.read_bytes() == second.read_bytes()
+    assert b"matplotlib" not in first.read_bytes().lower()
+    assert [file.name for file in first.parent.iterdir()] == ["first.png"]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_nothing_touches_the_edge_of_the_page(name: str, tmp_path: Path) -> None:
+    pixels = _read(FIGURES[name](tmp_path / "figure.png"))
+    for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
+        assert (edge == 255).all()
+
+
+@pytest.mark.parametrize(("tile", "factor"), [(TILE, -(-TILE // 32)), (70, 3)])
+def test_images_are_enlarged_by_a_whole_factor_and_in_place(tile: int, factor: int, tmp_path: Path) -> None:
+    # Images of one colour survive any filter: each tile is a block of it.
+    colors = torch.tensor([[1.0, -1, -1], [-1, 1, -1], [-1, -1, 1]])[:, :, None, None].expand(-1, -1, 32, 32)
+    pixels = _read(grid_figure(colors, 2, tmp_path / "grid.png", tile=tile))
+    centres = []
+    for color in np.eye(3, dtype=np.int64) * 255:
+        rows, columns = np.nonzero((pixels == color).all(axis=-1))
+        assert np.ptp(rows) + 1 == np.ptp(columns) + 1 == factor * 32
+        centres.append((rows.mean(), columns.mean()))
+    assert centres[0][0] == centres[1][0] < centres[2][0]
+    assert centres[0][1] == centres[2][1] < centres[1][1]
+
+
+def test_large_and_grey_images_are_drawn_as_they_are(tmp_path: Path) -> None:
+    image = _images(1, 1, 256, 256)
+    pixels = _read(grid_figure(image, 1, tmp_path / "grid.png"))
+    expected = ((image[0, 0] + 1) * 127.5).round().numpy()[..., None].repeat(3, axis=-1)
+    margin = (pixels.shape[0] - 256) // 2
+    assert np.abs(pixels[margin : margin + 256, margin : margin + 256] - expected).max() == 0
+
+
+def test_unedited_column_is_marked(tmp_path: Path) -> None:
+    white = torch.ones(1, 3, 3, 8, 8)
+    marked = _read(strip_figure(white, ["a"], X, "", tmp_path / "marked.png"))
+    plain = _read(strip_figure(white, ["a"], [-2.0, 1.0, 2.0], "", tmp_path / "plain.png"))
+    # The edges of letters have a few pixels of the band's colour.
+    marked_pixels, plain_pixels = ((pixels == 0xEC).all(axis=-1) for pixels in (marked, plain))
+    assert marked_pixels.sum() > 5000 and plain_pixels.sum() < 100
+    band = np.nonzero(marked_pixels.sum(axis=0) > 50)[0]
+    assert TILE < np.ptp(band) < 1.2 * TILE and abs(band.mean() - marked.shape[1] / 2) < 100
+
+
+def test_colours_are_centred_at_zero(tmp_path: Path) -> None:
+    for sign, strong, weak in ((1, 0, 2), (-1, 2, 0)):
+        effect = np.full((1, 1), 2.0 * sign)
+        matrix = EffectMatrix(("yaw",), ("a",), effect, effect - 0.1, effect + 0.1)
+        pixels = _read(effect_heatmap(matrix, tmp_path / "heat.png"))
+        # The cell is the largest area that is not white: red above zero, blue below.
+        colored = pixels[(pixels.min(axis=-1) < 150) & (np.ptp(pixels, axis=-1) > 60)]
+        assert np.median(colored[:, strong]) > np.median(colored[:, weak]) + 50
+
+
+def test_bad_input_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "figure.png"
+    with pytest.raises(InputError, match=r"2 rows of 3, got \(1, 3\)"):
+        strip_figure(_images(1, 3, 3, 8, 8), ["a", "b"], X, "", path)
+    with pytest.raises(InputError, match="1 or 3 channels"):
+        grid_figure(_images(1, 2, 8, 8), 1, path)
+    with pytest.raises(InputError, match="finite"):
+        grid_figure(_images(1, 3, 8, 8) * torch.nan, 1, path)
+    with pytest.raises(InputError, match="titles must be 2"):
+        grid_figure(_images(2, 3, 8, 8), 1, path, titles=["a"])
+    with pytest.raises(InputError, match="columns must be at least 1"):
+        grid_figure(_images(2, 3, 8, 8), 0, path)
+    with pytest.raises(InputError, match="curve 'yaw' must be"):
+        curve_figure({"yaw": CURVE[:3]}, path, x_label="", y_label="")
+    with pytest.raises(InputError, match="at least one curve"):
+        curve_figure({}, path, x_label="", y_label="")
+    assert not path.exists()

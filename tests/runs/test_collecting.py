@@ -1,0 +1,62 @@
+"""Many runs become one table of what differs between them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hspace.runs.collecting import Record, collected_table, read_folders
+from hspace.types import InputError
+
+ROOT = Path(__file__).parents[2]
+
+
+def config(**more: Any) -> dict[str, Any]:
+    return {"seed": 0, "output_dir": f"{more}", "method": {"name": "pca", "k": 8}, "edit": {"strengths": [1.0]}} | more
+
+
+def save(folder: Path, seed: int) -> None:
+    folder.mkdir(parents=True)
+    results = {"mean/effect": seed / 2, "effect/yaw/direction_0": 1.0}
+    (folder / "run.json").write_text(json.dumps({"config": config(seed=seed), "results": results}))
+
+
+def test_columns_are_what_differs_and_the_overall_figures() -> None:
+    records = [
+        Record("a", config(), {"mean/effect": 0.5, "identity/direction_0": 1.0}),
+        Record("b", config(edit={"strengths": [2.0, 3.0]}), {"mean/effect": 1.5, "state": "finished"}),
+    ]
+    table = collected_table(records)
+    assert table.columns == ("run", "edit.strengths", "mean/effect")
+    assert table.rows == (("a", "[1.0]", 0.5), ("b", "[2.0, 3.0]", 1.5))
+
+
+def test_folders_are_searched_and_copies_left_out(tmp_path: Path) -> None:
+    for seed in (1, 0):
+        save(tmp_path / f"run-{seed}", seed)
+    save(tmp_path / "run-0" / "wandb" / "copy", 5)
+    (tmp_path / "study").mkdir()
+    experiment = {"config": config(study={"title": "A figure"}), "findings": {"found": 3, "by": {"a": 1}}}
+    (tmp_path / "study" / "result.json").write_text(json.dumps(experiment))
+    records = read_folders([tmp_path])
+    assert [record.name for record in records] == ["run-0", "run-1", "study"]
+    assert collected_table(records).columns == ("run", "seed", "mean/effect", "found")
+    with pytest.raises(InputError, match="no finished run"):
+        read_folders([tmp_path / "nowhere"])
+    (tmp_path / "run-1" / "run.json").write_text("{}")
+    with pytest.raises(InputError, match="run-1"):
+        read_folders([tmp_path])
+
+
+def test_the_script_writes_the_table(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        save(tmp_path / "runs" / f"run-{seed}", seed)
+    script = [sys.executable, str(ROOT / "scripts" / "collect.py")]
+    done = subprocess.run([*script, "runs", "--output", "table"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "table" / "collected.csv").read_text() == "run,seed,mean/effect\nrun-0,0,0.0\nrun-1,1,0.5\n"
+    done = subprocess.run([*script, "nowhere"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1

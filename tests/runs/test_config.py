@@ -1,0 +1,161 @@
+"""Every file of conf/ composes and parses, and every wrong value is one line that names it."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from hspace.runs.config import Config, config_sha256, known_keys, to_dict
+from hspace.runs.parsing import check_attributes, parse
+from hspace.system.files import package_path
+from hspace.types import InputError
+
+CONF = package_path("conf")
+GROUPS = ("model", "dataset", "method", "edit", "evaluation", "tracking", "study", "experiment", "size", "debug")
+CHOICES = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
+# Choices that leave a value to the user.
+COMPLETED = {"model=local": "model.path=x", "model=hub": "model.path=x", "method=file": "method.path=x"}
+COMPLETED["evaluation=hub"] = "evaluation.annotator=hub:x"
+
+
+@pytest.fixture(scope="module")
+def composed() -> Callable[..., DictConfig]:
+    def compose_with(*overrides: str) -> DictConfig:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("config", overrides=list(overrides))
+
+    return compose_with
+
+
+@pytest.fixture(scope="module")
+def default(composed: Callable[..., DictConfig]) -> Config:
+    return parse(composed())
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_parses(composed: Callable[..., DictConfig], choice: str):
+    group, _, name = choice.partition("=")
+    config = to_dict(parse(composed(choice, *([COMPLETED[choice]] if choice in COMPLETED else []))))
+    if group in ("model", "method", "dataset"):
+        assert config[group]["name"] == name
+    if group == "experiment":
+        assert config["name"] == name
+
+
+def test_defaults_are_the_agreed_ones(default: Config):
+    assert (default.seed, default.device, default.dtype) == (0, "auto", "float32")
+    assert default.cache_dir == Path("outputs/cache")
+    assert dataclasses.astuple(default.diffusion) == (10, 1.0, None, "symmetric")
+    assert default.model.h_space == "after" and default.edit.components is None
+    assert default.tracking.mode == "offline" and default.evaluation.annotator != default.evaluation.judge
+
+
+def test_experiment_values_win_over_the_defaults_and_lose_to_the_user(composed: Callable[..., DictConfig]):
+    assert parse(composed("experiment=demo")).output_dir == Path("outputs/demo")
+    assert parse(composed("experiment=demo", "output_dir=there")).output_dir == Path("there")
+    assert parse(composed("debug=default", "method.k=3")).method.k == 3
+
+
+@pytest.mark.parametrize("small", ["debug=default", "size=fast"])
+@pytest.mark.parametrize("method", [path.stem for path in sorted((CONF / "method").glob("*.yaml"))])
+def test_small_sizes_go_with_every_method(composed: Callable[..., DictConfig], method: str, small: str):
+    config = parse(composed(f"method={method}", small, *([COMPLETED[f"method={method}"]] if method == "file" else [])))
+    assert config.method.num_samples is None or config.method.num_samples < 500
+    assert (config.method.num_samples is None) == (method in ("jacobian", "file"))
+
+
+def test_runs_without_a_folder_get_one_each(composed: Callable[..., DictConfig]):
+    folders = {parse(composed()).output_dir for _ in range(4)}
+    assert len(folders) == 4 and {folder.parent for folder in folders} == {Path("outputs/pca")}
+
+
+def test_zero_is_a_value(composed: Callable[..., DictConfig]):
+    config = parse(composed("seed=0", "diffusion.eta=0", "edit.start=0"))
+    assert (config.seed, config.diffusion.eta, config.edit.start) == (0, 0.0, 0)
+
+
+WRONG = {
+    "seed=-1": "seed must be a whole number from 0",
+    "seed=true": "got True",
+    "seed=1.5": "got 1.5",
+    "device=gpu": "unknown device 'gpu'",
+    "dtype=float23": "did you mean 'float32'",
+    "batch_size=-1": "batch_size must be a whole number of at least 0, got -1",
+    "memory_gib=-1": "memory_gib must be a number in [0, inf], got -1",
+    "output_dir=": "output_dir must be text that is not empty",
+    "name=a/b": "got 'a/b'",
+    "model.h_space=midle": "did you mean 'middle'",
+    "+model.guidance=-1": "model.guidance must be a number in [0, inf], got -1",
+    "+model.prompt=": "model.prompt must be text that is not empty",
+    "diffusion.num_steps=-3": "from 1 to 1000, got -3",
+    "diffusion.num_steps=many": "got 'many'",
+    "diffusion.eta=1.1": "diffusion.eta must be a number in [0, 1], got 1.1",
+    "diffusion.eta=nan": "got nan",
+    "diffusion.eta=[0,1]": "one number or 10 (one per step), got 2",
+    "diffusion.eta=[0,0,0,0,0,0,0,0,0,2]": "diffusion.eta[9] must be a number in [0, 1], got 2",
+    "diffusion.spacing=leeding": "did you mean 'leading'",
+    "diffusion.injection=asyrpp": "did you mean 'asyrp'",
+    "method.name=pac": "did you mean 'pca'",
+    "method.k=0": "of at least 1, got 0",
+    "method.k=500": "below method.num_samples=500",
+    "method.k=null": "method.k is missing",
+    "method.num_samples=1000001": "got 1000001",
+    "+method.mask=face.png": "method.mask is not read by method 'pca'",
+    "+method.conditionz=[age]": "did you mean 'method.conditions'",
+    "~edit": "edit is missing",
+    "edit.strengths=[a]": "edit.strengths[0] must be a finite number, got 'a'",
+    "edit.strengths=[inf]": "got inf",
+    "edit.strengths=3": "edit.strengths must be a list such as [0,1], got 3",
+    "edit.strengths=[]": "edit.strengths must be a list",
+    "edit.strengths=[0]": "besides 0",
+    "edit.components=[8]": "below method.k=8, got 8",
+    "edit.components=[-1]": "edit.components[0]",
+    "edit.start=10": "the 10 there are, got 10 to None",
+    "edit.stop=11": "got 0 to 11",
+    "evaluation.judge=portraits-annotator": "would grade its own choices",
+    "evaluation.judge=portraits-juge": "did you mean 'portraits-judge'",
+    "evaluation.num_samples=0": "got 0",
+    "evaluation.allow_same_scorer=perhaps": "true or false, got 'perhaps'",
+    "tracking.mode=onlin": "did you mean 'online'",
+    "tracking.tags=a": "got 'a'",
+    "+tracking.colour=blue": "unknown key 'tracking.colour'",
+    "model=local": "model.path is missing",
+    "method=file": "method.path is missing",
+}
+
+
+@pytest.mark.parametrize("override", WRONG)
+def test_a_wrong_value_is_one_line_that_names_it(composed: Callable[..., DictConfig], override: str):
+    with pytest.raises(InputError) as error:
+        parse(composed(override))
+    message = str(error.value)
+    assert WRONG[override] in message and "\n" not in message and len(message) < 250
+
+
+def test_an_unknown_attribute_names_the_nearest(default: Config):
+    method = dataclasses.replace(default.method, attribute="smile", conditions=("age", "gendre"))
+    with pytest.raises(InputError, match=r"unknown method\.conditions 'gendre': did you mean 'gender'"):
+        check_attributes(dataclasses.replace(default, method=method), ("smile", "age", "gender"))
+
+
+def test_the_hash_follows_what_determines_results(default: Config):
+    same = dataclasses.replace(default, batch_size=3, device="cpu", output_dir=Path("elsewhere"))
+    assert config_sha256(default) == config_sha256(same)
+    assert config_sha256(default) != config_sha256(dataclasses.replace(default, seed=1))
+
+
+def test_every_key_is_reachable_by_its_dotted_name(composed: Callable[..., DictConfig]):
+    cfg = composed()
+    sections = {"model", "dataset", "diffusion", "method", "edit", "evaluation", "tracking"}
+    for key in set(known_keys()) - sections:
+        section, _, name = key.rpartition(".")
+        assert name in (cfg[section] if section else cfg) or section in ("method", "model")
+
+
+def test_each_file_opens_with_what_it_is_and_its_launch_line():
+    for file in CONF.glob("*/*.yaml"):
+        comments = [line for line in file.read_text().splitlines() if line.startswith("#")]
+        assert comments and any("Launch:" in line for line in comments), file

@@ -113,7 +113,7 @@ def _with_local_model(overrides: list[str]) -> list[str]:
 
 
 def _list(words: list[str]) -> int:
-    from hspace.runs.rules import unknown
+    from hspace.system.registry import unknown
 
     topics = [*LISTS, "attributes"]
     for word in words:
@@ -141,8 +141,8 @@ def _attributes() -> Iterable[tuple[str, str]]:
 
 
 def _cache(words: list[str]) -> int:
-    from hspace.runs.rules import unknown
     from hspace.system.cache import damage, entries, prune
+    from hspace.system.registry import unknown
 
     action, *settings = words or ["ls"]
     if action not in CACHE_ACTIONS:

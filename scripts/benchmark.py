@@ -22,7 +22,7 @@ from measuring import Row, refresh, write
 
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.runs.errors import guarded
-from hspace.runs.rules import unknown
+from hspace.system.registry import unknown
 from hspace.types import InputError
 
 ROWS: dict[str, Callable[[str, DiffusionModel], Row]] = {

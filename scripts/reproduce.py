@@ -23,8 +23,8 @@ from hspace.output.booklet import Chapter, publish, read_record, write_report
 from hspace.runs.config import Config
 from hspace.runs.errors import guarded
 from hspace.runs.parsing import parse
-from hspace.runs.rules import unknown
 from hspace.system.files import package_path, write_bytes, write_json
+from hspace.system.registry import unknown
 from hspace.types import InputError
 
 log = logging.getLogger("reproduce")

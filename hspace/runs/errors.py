@@ -10,7 +10,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from hspace.runs.config import known_keys
-from hspace.runs.rules import unknown
+from hspace.system.registry import unknown
 from hspace.types import InputError
 
 EXPECTED = (InputError, OSError, HydraException, OmegaConfBaseException)

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 
 from hspace.runs.config import METHOD_KEYS, OPTIONAL_KEYS, Config, MethodConfig, known_keys
-from hspace.runs.rules import unknown
+from hspace.system.registry import unknown
 from hspace.types import InputError
 
 SIZES = ("k", "num_samples")

@@ -3,13 +3,13 @@
 Every refusal is an `InputError` of one line: the key, what would be right, and what was given.
 """
 
-import difflib
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hspace.system.registry import unknown
 from hspace.types import InputError
 
 Rule = Callable[[str, Any], Any]
@@ -109,15 +109,6 @@ def text_or_several(rule: Rule) -> Rule:
 def optional(rule: Rule) -> Rule:
     """Null, or a value that keeps the rule."""
     return lambda key, value: None if value is None else rule(key, value)
-
-
-def unknown(what: str, name: object, known: Iterable[str]) -> str:
-    """The message for a name that is not among those known: the nearest one, or all where they fit a line."""
-    known = sorted(known)
-    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    names = f"there is {', '.join(known)}" if len(known) <= 24 else "none is like it"
-    hint = f"did you mean {nearest[0]!r}?" if nearest else names
-    return f"unknown {what} {name!r}: {hint}"
 
 
 def _is(value: Any, *kinds: type) -> bool:

@@ -5,8 +5,8 @@ from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from hspace.runs.rules import unknown
 from hspace.system.files import package_path
+from hspace.system.registry import unknown
 from hspace.types import InputError
 
 

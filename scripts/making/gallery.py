@@ -32,8 +32,8 @@ from hspace.metrics.effect import name_components
 from hspace.output.figures import grid_figure, strip_figure
 from hspace.portraits.faces import render, resample_scene, sample_factors
 from hspace.runs.errors import guarded
-from hspace.runs.rules import unknown
 from hspace.scorers.portraits import load_regions, load_scorer
+from hspace.system.registry import unknown
 from hspace.types import InputError
 
 log = logging.getLogger("gallery")

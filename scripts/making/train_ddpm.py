@@ -29,9 +29,9 @@ from skips import changed_skips, targets
 
 from hspace.portraits.rendered import Rendered, rendered, step_generator
 from hspace.runs.errors import guarded
-from hspace.runs.rules import unknown
 from hspace.runs.tracking import Run, RunSpec, open_run
 from hspace.system.cache import key_sha256
+from hspace.system.registry import unknown
 from hspace.types import InputError
 
 log = logging.getLogger("train_ddpm")

@@ -79,12 +79,12 @@ def test_a_faulty_file_is_one_line(strangers: Path, fault: str) -> None:
 
 def test_an_installed_package_adds_entries(strangers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(strangers, monkeypatch, "[hspace.shapes]\ndouble = stranger_module:twice\nlost = nowhere:f\n")
-    shapes = registry(path="posixpath:join")
+    shapes = registry(path="tempfile:mkdtemp")
     assert shapes.names() == ("path", "double", "lost")
     assert shapes.get("double")(3) == 6
     meanings = {entry.name: entry.meaning for entry in shapes.listed()}
     assert meanings["double"] == "Twice the number." and meanings["lost"] == "cannot be read"
-    assert meanings["path"].startswith("Join two or more pathname components")
+    assert meanings["path"].startswith("User-callable function to create")
 
 
 def test_lists_import_nothing(strangers: Path) -> None:

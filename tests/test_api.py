@@ -9,14 +9,14 @@ import pytest
 import hspace
 
 
-@pytest.mark.parametrize("name", [name for name in hspace.__all__ if name != "__version__"])
+@pytest.mark.parametrize("name", hspace.__all__)
 def test_every_public_name_is_there_and_hidden_by_no_module_of_its_name(name: str) -> None:
     assert callable(getattr(hspace, name))
     assert importlib.util.find_spec(f"hspace.{name}") is None
 
 
 def test_a_wrong_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'smaple'"):
+    with pytest.raises(AttributeError, match="smaple"):
         _ = hspace.smaple
 
 

@@ -5,9 +5,10 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,18 @@ from filelock import FileLock, Timeout
 
 from hspace.system.files import sha256_file, write_json
 from hspace.system.stopping import uninterrupted
+from hspace.types import InputError
 
 log = logging.getLogger(__name__)
 
 ENTRY = "entry.json"
-"""In every result: its key, and size and checksum of its files."""
+"""In every result: its key, and, once it is complete, size and checksum of its files."""
 SHARDS = "shards"
 """The folder, inside an unfinished result, of what outlives a killed or failed process."""
+NAME = re.compile(r"[0-9a-f]{24}(\.tmp|\.damaged-\d+)?")
+"""Names of the folders of results: whole, unfinished, or set aside."""
+ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+"""What says that a file is not there; other errors of the system say nothing about the file."""
 
 
 def key_sha256(key: dict[str, Any]) -> str:
@@ -58,22 +64,34 @@ def cached(cache_dir: Path, stage: str, key: dict[str, Any], build: Callable[[Pa
         OSError: If the cache cannot be written.
     """
     folder = place(cache_dir, stage, key)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = _lock(folder)
+    except OSError:
+        # A disk that cannot be written still holds what was written before.
+        if damage(folder) is not None:
+            raise
+        return folder
+    with lock:
         if folder.is_dir():
             fault = damage(folder)
             if fault is None:
                 log.info("%s: reused from %s", stage, folder)
                 _mark_used(folder)
+                shutil.rmtree(folder / SHARDS, ignore_errors=True)  # of a process that was killed at its very end
                 return folder
             log.warning("%s: %s is damaged (%s); it is set aside as %s and made again", stage, folder, fault,
-                        _set_aside(folder).name)  # fmt: skip
+                        _set_aside(folder, key).name)  # fmt: skip
         _make(folder, key, build)
     return folder
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a result: a file is missing or has changed since it was written; None if nothing is."""
+    """What is wrong with a result: a file is missing or has changed since it was written; None if nothing is.
+
+    Raises:
+        OSError: If the system cannot read a file that is there.
+    """
     try:
         entry = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
         if key_sha256(entry["key"])[:24] != folder.name:
@@ -84,7 +102,7 @@ def damage(folder: Path) -> str | None:
                 return f"{name} is missing"
             if path.stat().st_size != facts["bytes"] or sha256_file(path) != facts["sha256"]:
                 return f"{name} has changed"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (*ABSENT, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"{ENTRY} cannot be read"
     return None
 
@@ -107,14 +125,15 @@ class Entry:
 
 
 def entries(cache_dir: Path) -> list[Entry]:
-    """All that is in the cache, by stage, the latest used first."""
-    folders = [path for path in cache_dir.glob("*/*") if path.is_dir()]
-    found = [_entry(folder) for folder in folders]
+    """All results in the cache, by stage, the latest used first; folders that are not results are left out."""
+    found = [_entry(folder) for folder in cache_dir.glob("*/*") if _is_result(folder)]
     return sorted(found, key=lambda entry: (entry.folder.parent.name, -entry.used))
 
 
 def prune(cache_dir: Path, days: float | None = None) -> list[Entry]:
     """Remove what no run can use: results set aside, and unfinished ones that no process works on.
+
+    Only folders whose record says that they are results are removed, whatever else lies beside them.
 
     Args:
         cache_dir: Folder of all results.
@@ -122,63 +141,96 @@ def prune(cache_dir: Path, days: float | None = None) -> list[Entry]:
 
     Returns:
         What was removed.
+
+    Raises:
+        InputError: If the folder holds files, but not one result.
     """
+    found = entries(cache_dir)
+    if not found and any(path.is_file() and path.suffix != ".lock" for path in cache_dir.rglob("*")):
+        raise InputError(f"cache_dir must be a cache of hspace, and {cache_dir} holds no result; nothing was removed")
     oldest = -1.0 if days is None else time.time() - 86400 * days
-    candidates = [entry for entry in entries(cache_dir) if entry.state != "whole" or entry.used < oldest]
-    return [entry for entry in candidates if _remove(entry)]
+    return [entry for entry in found if (entry.state != "whole" or entry.used < oldest) and _remove(entry)]
 
 
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _is_result(folder: Path) -> bool:
+    """Whether a folder's record has the key that the folder is named by."""
+    if not NAME.fullmatch(folder.name) or folder.is_symlink():
+        return False
+    try:
+        key = json.loads((folder / ENTRY).read_text(encoding="utf-8"))["key"]
+        return key_sha256(key)[:24] == folder.name[:24]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def _lock(folder: Path) -> contextlib.AbstractContextManager[Any]:
+    """Acquires the lock of a result; waits, and says so, while another process makes it."""
     lock = FileLock(folder.with_suffix(".lock"))
     try:
-        lock.acquire(blocking=False)
+        return lock.acquire(blocking=False)
     except Timeout:
         log.info("%s: waits for another process that makes it", folder.parent.name)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def _make(folder: Path, key: dict[str, Any], build: Callable[[Path], None]) -> None:
+    """Builds a result; one that an error or a kill interrupts keeps its shards at every moment.
+
+    The move of the folder into its place ends the work. Before it nothing of the shards is removed, after it nothing
+    but them.
+    """
     unfinished = unfinished_place(folder)
     unfinished.mkdir(exist_ok=True)
     try:
-        for path in unfinished.glob(".*"):  # half-written files of a process that was killed
-            path.unlink()
+        _clear(unfinished)
+        write_json(unfinished / ENTRY, {"key": key})
         build(unfinished)
         with uninterrupted():
-            shutil.rmtree(unfinished / SHARDS, ignore_errors=True)
-            files = sorted(path for path in unfinished.rglob("*") if path.is_file() and path.name != ENTRY)
-            facts = {
-                path.relative_to(unfinished).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-                for path in files
-            }
-            write_json(unfinished / ENTRY, {"key": key, "files": facts})
+            write_json(unfinished / ENTRY, {"key": key, "files": _facts(unfinished)})
             unfinished.rename(folder)
+            shutil.rmtree(folder / SHARDS, ignore_errors=True)
     except BaseException:
-        _keep_shards(unfinished)
+        with contextlib.suppress(OSError):
+            _keep_shards(unfinished)
         raise
 
 
+def _facts(unfinished: Path) -> dict[str, dict[str, Any]]:
+    """Size and checksum of each file of a result, by its path inside it."""
+    names = [path.relative_to(unfinished) for path in sorted(unfinished.rglob("*")) if path.is_file()]
+    kept = [name for name in names if name.parts[0] not in (ENTRY, SHARDS)]
+    return {
+        name.as_posix(): {"bytes": (unfinished / name).stat().st_size, "sha256": sha256_file(unfinished / name)}
+        for name in kept
+    }
+
+
+def _clear(unfinished: Path) -> None:
+    """Remove all of an unfinished result but its record, its shards, and arrays that the shards' journals tell of."""
+    arrays = {f"{path.stem}.npy" for path in (unfinished / SHARDS).glob("*.journal")}
+    for path in unfinished.iterdir():
+        if path.name not in {ENTRY, SHARDS, *arrays}:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
 def _keep_shards(unfinished: Path) -> None:
-    """Remove all of an unfinished result but its shards; all if it has none."""
+    """Leave of an unfinished result what a later process continues from, or nothing at all."""
     if not unfinished.is_dir():
         return
-    for path in unfinished.iterdir():
-        if path.name != SHARDS:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if not any(path.is_file() for path in unfinished.rglob("*")):
+    _clear(unfinished)
+    if not any(path.is_file() and path != unfinished / ENTRY for path in unfinished.rglob("*")):
         shutil.rmtree(unfinished)
 
 
-def _set_aside(folder: Path) -> Path:
+def _set_aside(folder: Path, key: dict[str, Any]) -> Path:
+    """Rename a damaged result, with a record that says what it is, for `prune`."""
     number = 1
     while (aside := folder.with_suffix(f".damaged-{number}")).exists():
         number += 1
-    return folder.rename(aside)
+    folder.rename(aside)
+    if not _is_result(aside):
+        write_json(aside / ENTRY, {"key": key})
+    return aside
 
 
 def _mark_used(folder: Path) -> None:

@@ -150,7 +150,10 @@ class RowWriter:
 
     def __init__(self, file: BinaryIO, journal: Path | None, shape: tuple[int, int, int]) -> None:
         self._file, self._journal, self.shape = file, journal, shape
-        self._done = set(journal.read_text().splitlines()) if journal is not None and journal.exists() else set()
+        text = journal.read_text(errors="replace") if journal is not None and journal.exists() else ""
+        self._done = set(text.splitlines())
+        # A line that a kill or a full disk cut short must not swallow the next.
+        self._before = "" if text == "" or text.endswith("\n") else "\n"
         file.seek(0)
         np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
         self._start = file.tell()
@@ -167,7 +170,8 @@ class RowWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
             with self._journal.open("a") as journal:
-                journal.write(self._line(rows) + "\n")
+                journal.write(f"{self._before}{self._line(rows)}\n")
+                self._before = ""
                 journal.flush()
                 os.fsync(journal.fileno())
         say_done(rows.stop, self.shape[1])

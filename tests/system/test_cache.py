@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 
 from hspace.cli import main
-from hspace.system.cache import cached, damage, entries, key_sha256, prune
+from hspace.system.cache import cached, damage, entries, key_sha256, place, prune
 
 KEY = {"a": 1, "b": [2]}
 
@@ -57,7 +58,7 @@ def test_shards_outlive_a_failure_and_nothing_else_does(tmp_path: Path) -> None:
         raise OSError("disk full")
 
     def finish(folder: Path) -> None:
-        assert [path.name for path in folder.iterdir()] == ["shards"]
+        assert sorted(path.name for path in folder.iterdir()) == ["entry.json", "shards"]
         (folder / "result.txt").write_text((folder / "shards" / "0").read_text())
 
     with pytest.raises(OSError):
@@ -121,16 +122,55 @@ def test_processes_share_one_build(tmp_path: Path) -> None:
     assert (tmp_path / "built").read_text() == "x"
 
 
+def unfinished(cache_dir: Path, key: dict[str, Any]) -> Path:
+    """What a process that fails leaves of a result that has shards."""
+
+    def fail(folder: Path) -> None:
+        (folder / "shards").mkdir()
+        (folder / "shards" / "0").write_text("first shard")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        cached(cache_dir, "stage", key, fail)
+    return place(cache_dir, "stage", key).with_suffix(".tmp")
+
+
 def test_prune_removes_what_no_run_can_use_and_on_request_what_none_has_used(tmp_path: Path) -> None:
     old, new, broken = (cached(tmp_path, "stage", {"a": i}, write_42) for i in range(3))
     (broken / "result.txt").write_text("43")
     cached(tmp_path, "stage", {"a": 2}, write_42)
+    (new / "entry.json").write_text("[" * 100_000)
+    cached(tmp_path, "stage", {"a": 1}, write_42)
     os.utime(old / "entry.json", (0, time.time() - 86400 * 40))
-    (tmp_path / "stage" / "working.tmp").mkdir()
-    with FileLock(tmp_path / "stage" / "working.lock"):
-        assert [entry.state for entry in prune(tmp_path)] == ["damaged"]
-    assert [entry.folder for entry in prune(tmp_path, 30)] == [tmp_path / "stage" / "working.tmp", old]
+    working = unfinished(tmp_path, {"a": 3})
+    with FileLock(working.with_suffix(".lock")):
+        assert [entry.state for entry in prune(tmp_path)] == ["damaged"] * 2
+    assert [entry.folder for entry in prune(tmp_path, 30)] == [working, old]
     assert {entry.folder for entry in entries(tmp_path)} == {new, broken}
+
+
+NOT_RESULTS = [
+    "photos/2024.tmp/a.jpg", "src/v1.0/main.py", f"stage/{'a' * 24}/entry.json", f"stage/{'a' * 24}.damaged-1/x",
+    f"stage/{'b' * 24}.tmp/work.txt", f"stage/{'b' * 24}.lock", "notes.txt",
+]  # fmt: skip
+
+
+def test_prune_leaves_alone_what_is_no_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in NOT_RESULTS:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text('{"key": {}, "files": {}}')
+    whole = cached(tmp_path / "real", "stage", KEY, write_42)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / whole.name).symlink_to(whole)
+    for action in (["prune"], ["prune", "days=0"]):
+        assert main(["cache", *action, f"cache_dir={tmp_path}"]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.count("\n") == 1 and "holds no result; nothing was removed" in err
+    cached(tmp_path, "stage", KEY, write_42)
+    assert main(["cache", "prune", f"cache_dir={tmp_path}", "days=0"]) == 0
+    assert capsys.readouterr().out.startswith(f"stage/{whole.name}  ")
+    assert all((tmp_path / name).is_file() for name in NOT_RESULTS) and whole.is_dir()
+    assert main(["cache", "prune", f"cache_dir={tmp_path / 'nowhere'}"]) == 0
 
 
 def test_the_command_lists_verifies_and_prunes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

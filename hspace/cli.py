@@ -38,7 +38,7 @@ examples:
   hspace --cfg job debug=default                    show a configuration without running it
   hspace list                                       models, methods, experiments and attributes
   hspace cache ls                                   what is kept in outputs/cache (or cache_dir=FOLDER)
-  hspace cache verify                               compare every file with its checksum
+  hspace cache verify                               compare every file with its checksum, hash models anew
   hspace cache prune                                remove what no run can use; days=30: and what none has used lately
 
 A run that was interrupted or killed goes on where it was when the same command is given again. HSPACE_DEBUG=1 shows
@@ -149,6 +149,10 @@ def _cache(words: list[str]) -> int:
         raise InputError(unknown("cache command", action, CACHE_ACTIONS))
     days = [word for word in settings if word.startswith("days=") and action == "prune"]
     cache_dir = Path(_compose([word for word in settings if word not in days]).cache_dir)
+    if action == "verify":
+        from hspace.system.hashes import forget
+
+        print(f"{forget()} remembered hashes of checkpoints are forgotten: each is read again when it is used next")
     found = prune(cache_dir, *map(_days, days)) if action == "prune" else entries(cache_dir)
     checked = [entry for entry in found if action == "verify" and entry.state == "whole"]
     faults = {entry.folder: damage(entry.folder) for entry in checked}

@@ -1,6 +1,6 @@
 """Tiny real models, shared by the tests: random weights, saved and loaded the way large ones are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,14 @@ from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.runs.config import Config
 from hspace.runs.parsing import parse
 from hspace.system.files import package_path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Hashes of checkpoints are remembered apart from the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HSPACE_CACHE", str(tmp_path_factory.mktemp("user_cache")))
+        yield
 
 
 def _make_unet(**options: Any) -> UNet2DModel:

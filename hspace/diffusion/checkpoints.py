@@ -23,12 +23,12 @@ from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import hf_hub_download, model_info
 
 from hspace.diffusion.codecs import Codec, PixelCodec, make_codec
+from hspace.diffusion.identity import WEIGHTS, Identity, model_identity
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.prompts import PromptEncoder, read_prompt_encoder
-from hspace.diffusion.schedule import Schedule
+from hspace.diffusion.schedule import Schedule, build_scheduler
 from hspace.diffusion.unet import Conditioning, SemanticUNet
 from hspace.system.files import package_path
-from hspace.system.hashes import weights_sha256
 from hspace.types import InputError
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class DiffusionModel:
         schedule: Noise levels and the model times that are visited.
         codec: Between the model's space and images.
         model_id: Name of the embedded model, hub id, or the folder's own name.
-        model_sha256: Hash of the weights as stored; see `weights_sha256`.
+        identity: What it is, by content.
         cond: The prompt, where the model takes one.
         encode_prompt: What makes another `cond`, where the model takes prompts.
     """
@@ -72,9 +72,14 @@ class DiffusionModel:
     schedule: Schedule
     codec: Codec
     model_id: str
-    model_sha256: str
+    identity: Identity
     cond: Conditioning | None = None
     encode_prompt: PromptEncoder | None = None
+
+    @property
+    def model_sha256(self) -> str:
+        """Hash of the network's tensors as stored."""
+        return self.identity.parts[WEIGHTS]
 
     @property
     def device(self) -> torch.device:
@@ -153,13 +158,15 @@ def load_model(
     folder, model_id = _find_folder(model)
     with _quiet_diffusers():
         index = _read_index(folder, model)
-        schedule = Schedule.from_scheduler(_read_scheduler(folder, model), num_steps, spacing)
+        scheduler = _read_scheduler(folder, model)
+        schedule = Schedule.from_scheduler(scheduler, num_steps, spacing)
         unet = _read_module(folder, "unet", index["unet"], model)
         codec = _read_codec(folder, index, model, DTYPES[dtype], target)
         encode_prompt = read_prompt_encoder(folder, target) if "text_encoder" in index else None
-    sha256 = weights_sha256(unet)
+    parts = {"unet": unet, "scheduler": scheduler, **codec.parts, **(encode_prompt.parts if encode_prompt else {})}
+    identity = model_identity(parts, folder)
     semantic = SemanticUNet(unet, h_space).to(target, DTYPES[dtype]).eval().requires_grad_(False)
-    loaded = DiffusionModel(semantic, schedule, codec, model_id, sha256, encode_prompt=encode_prompt)
+    loaded = DiffusionModel(semantic, schedule, codec, model_id, identity, encode_prompt=encode_prompt)
     return loaded.with_prompt(prompt, guidance) if encode_prompt or prompt else loaded
 
 
@@ -244,9 +251,9 @@ def _check_index(index: dict[str, Any], model: str) -> dict[str, str]:
 
 
 def _read_scheduler(folder: Path, model: str) -> Any:
-    """A pipeline's scheduler configuration; for a bare U-Net the scheduler of DDPM."""
+    """A pipeline's scheduler; for a bare U-Net the scheduler of DDPM."""
     if (folder / "model_index.json").is_file():
-        return _read_json(_part(folder, "scheduler") / "scheduler_config.json")
+        return build_scheduler(_read_json(_part(folder, "scheduler") / "scheduler_config.json"))
     log.warning("%s has no scheduler; DDPM's linear schedule of 1000 steps and eps prediction are assumed", model)
     return DDPMScheduler()
 

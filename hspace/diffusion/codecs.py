@@ -15,6 +15,11 @@ from hspace.types import Images
 class Codec(Protocol):
     """Maps images to a model's space and back."""
 
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What images depend on, by role; see `model_identity`."""
+        ...
+
     def encode(self, images: Images) -> Tensor:
         """Images in [-1, 1] to the model's space."""
         ...
@@ -30,6 +35,8 @@ class Codec(Protocol):
 
 class PixelCodec:
     """The codec of a model whose own space is pixels: nothing to do."""
+
+    parts: dict[str, Any] = {}  # noqa: RUF012
 
     def encode(self, images: Images) -> Tensor:
         """Images in [-1, 1] to the model's space, where they are the same."""
@@ -58,6 +65,11 @@ class VQCodec:
             scale: What its latents are multiplied with for the diffusion model.
         """
         self.autoencoder, self.scale = autoencoder, scale
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The autoencoder and the scaling of its latents, which its own configuration may leave open."""
+        return {"autoencoder": self.autoencoder, "scaling": self.scale}
 
     def encode(self, images: Images) -> Tensor:
         """Images in [-1, 1] to scaled latents."""

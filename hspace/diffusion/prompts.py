@@ -19,6 +19,11 @@ class PromptEncoder:
     def __init__(self, tokenizer: Any, text_encoder: Any) -> None:
         self.tokenizer, self.text_encoder = tokenizer, text_encoder
 
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What features depend on, by role; see `model_identity`."""
+        return {"tokenizer": self.tokenizer, "text_encoder": self.text_encoder}
+
     @torch.no_grad()
     def __call__(self, prompt: str, guidance: float) -> Conditioning:
         """What the U-Net is given for a prompt.

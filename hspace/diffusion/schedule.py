@@ -60,7 +60,7 @@ class Schedule:
             InputError: If the scheduler has no cumulative product, or a value is out of range.
         """
         if isinstance(scheduler, Mapping):
-            scheduler = _build_scheduler(scheduler)
+            scheduler = build_scheduler(scheduler)
         if not hasattr(scheduler, "alphas_cumprod"):
             raise InputError(f"{type(scheduler).__name__} has no alphas_cumprod; give a DDPM, DDIM or PNDM scheduler")
         config = scheduler.config
@@ -163,8 +163,12 @@ def _check_eta(eta: float) -> None:
         raise InputError(f"eta must be in [0, 1], got {eta}")
 
 
-def _build_scheduler(config: Mapping[str, Any]) -> SchedulerMixin:
-    """The diffusers scheduler that a `scheduler_config.json` names."""
+def build_scheduler(config: Mapping[str, Any]) -> SchedulerMixin:
+    """The diffusers scheduler that a `scheduler_config.json` names.
+
+    Raises:
+        InputError: If diffusers has none of the name.
+    """
     name = str(config.get("_class_name"))
     kind = getattr(diffusers, name, None)
     if not (isinstance(kind, type) and issubclass(kind, SchedulerMixin)):

@@ -119,4 +119,4 @@ def _marked(result: Result, judge: str) -> Result:
 
 
 def _key(cfg: Config, model: DiffusionModel) -> str:
-    return key_sha256({"version": VERSION, "config": config_sha256(cfg), "model": model.model_sha256})
+    return key_sha256({"version": VERSION, "config": config_sha256(cfg), "model": model.identity.sha256})

@@ -65,7 +65,7 @@ def sampler_key(cfg: Config, model: DiffusionModel) -> dict[str, Any]:
     """All of the model and the sampler that generated samples depend on."""
     schedule = model.schedule
     return {
-        "model": model.model_sha256,
+        "model": model.identity.sha256,
         "h_space": cfg.model.h_space,
         "prompt": [cfg.model.prompt, cfg.model.guidance],
         "dtype": cfg.dtype,

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from platformdirs import user_cache_path
+
 
 @contextlib.contextmanager
 def write_atomic(path: str | Path) -> Iterator[Path]:
@@ -82,6 +84,11 @@ def sha256_file(path: str | Path) -> str:
     """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def user_cache() -> Path:
+    """The user's folder of what can be made again, for all projects: HSPACE_CACHE, or where the system keeps such."""
+    return Path(os.environ.get("HSPACE_CACHE") or user_cache_path("hspace", appauthor=False))
 
 
 def package_path(name: Literal["weights", "conf"]) -> Path:

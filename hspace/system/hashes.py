@@ -1,14 +1,121 @@
-"""Hashes of what results depend on."""
+"""Hashes of what results depend on: tensors, configurations, records and files, by content."""
 
 import hashlib
+import inspect
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
 
-import torch
+from torch import Tensor, nn
+
+from hspace.system.files import sha256_file, user_cache, write_json
+
+CHUNK = 2**24
+"""Numbers that are converted to float32 at a time."""
+UNSAID = ("transformers_version", "name_or_path", "dtype", "torch_dtype", "architectures")
+"""Keys of a configuration that say who wrote it, how or where, as do all that begin with an underscore."""
+MEMORY = "hashes"
+"""Folder of remembered hashes in the user's cache."""
+_STARTED = time.time_ns()
 
 
-def weights_sha256(network: torch.nn.Module) -> str:
-    """SHA-256 over a network's tensors in sorted name order: name, shape, float32 bytes (little-endian)."""
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over tensors in sorted name order: name, shape, float32 bytes (little-endian); memory holds a chunk."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().astype("<f4", copy=False).data)
+        for chunk in tensor.detach().reshape(-1).split(CHUNK):
+            digest.update(chunk.float().cpu().contiguous().numpy().astype("<f4", copy=False).data)
     return digest.hexdigest()
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """`tensors_sha256` of all parameters and buffers that a network saves."""
+    return tensors_sha256(network.state_dict())
+
+
+def json_sha256(value: Any) -> str:
+    """SHA-256 of JSON values, with the keys of objects sorted."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def normalised(value: Any) -> Any:
+    """A configuration as JSON values that are equal where it means the same, whichever version of a library wrote it.
+
+    Args:
+        value: JSON values, dataclasses, paths, dtypes and tuples, nested in any way.
+
+    Returns:
+        JSON values without the keys of `UNSAID`; numbers that are not finite, and what is no JSON value, as text.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return normalised(asdict(value))
+    if isinstance(value, Mapping):
+        kept = {str(key): each for key, each in value.items() if not str(key).startswith("_") and key not in UNSAID}
+        return {key: normalised(each) for key, each in sorted(kept.items())}
+    if isinstance(value, list | tuple):
+        return [normalised(each) for each in value]
+    finite = not isinstance(value, float) or abs(value) < float("inf")
+    return value if isinstance(value, bool | int | float | str | None) and finite else str(value)
+
+
+def path_sha256(path: Path) -> str | None:
+    """Content of a file, or of all files of a folder with their names in it; None where there is neither."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        return json_sha256({file.relative_to(path).as_posix(): sha256_file(file) for file in files})
+    return sha256_file(path) if path.is_file() else None
+
+
+def source_sha256(kind: type) -> str | None:
+    """Content of the file that defines a class; None for classes of this package, and for those without a file."""
+    if kind.__module__.partition(".")[0] == __name__.partition(".")[0]:
+        return None
+    try:
+        return path_sha256(Path(inspect.getfile(kind)))
+    except (OSError, TypeError):
+        return None
+
+
+def remembered(files: Iterable[Path], what: Mapping[str, Any], compute: Callable[[], dict[str, str]]) -> dict[str, str]:
+    """Hashes of what was loaded from files, computed once as long as no file changes.
+
+    A file is known by its path, size, inode and the times of its last change in nanoseconds. Files that have changed
+    since this process began are not trusted: they may not be what was loaded.
+
+    Args:
+        files: All that the hashes depend on.
+        what: What is hashed and by what, as JSON values.
+        compute: Reads it all.
+    """
+    facts = {str(path.resolve()): _facts(path) for path in files}
+    if not facts or max(changed for *_, changed in facts.values()) >= _STARTED:
+        return compute()
+    place = user_cache() / MEMORY / f"{json_sha256({'files': facts, 'what': what})}.json"
+    try:
+        return dict(json.loads(place.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        hashes = compute()
+    try:
+        write_json(place, hashes)
+    except OSError:
+        pass
+    return hashes
+
+
+def forget() -> int:
+    """Forget all remembered hashes, so that each checkpoint is read again when it is used next; their number."""
+    places = list((user_cache() / MEMORY).glob("*.json"))
+    for place in places:
+        place.unlink(missing_ok=True)
+    return len(places)
+
+
+def _facts(path: Path) -> tuple[int, int, int, int]:
+    """Size, inode and the two times of a change; renaming and setting times cannot hide from the last."""
+    stat: os.stat_result = path.stat()
+    return stat.st_size, stat.st_ino, stat.st_mtime_ns, max(stat.st_mtime_ns, stat.st_ctime_ns)

@@ -20,6 +20,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.diffusion.codecs import PixelCodec
+from hspace.diffusion.identity import WEIGHTS, Identity
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampling import Recorded, collect, collect_around, sample
 from hspace.diffusion.schedule import PREDICTION_TYPES, Schedule
@@ -32,7 +33,11 @@ MILD = 0.002
 
 def make_model(unet: UNet2DModel, scheduler: Any, num_steps: int) -> DiffusionModel:
     return DiffusionModel(
-        SemanticUNet(unet), Schedule.from_scheduler(scheduler, num_steps), PixelCodec(), "tiny", "0" * 64
+        SemanticUNet(unet),
+        Schedule.from_scheduler(scheduler, num_steps),
+        PixelCodec(),
+        "tiny",
+        Identity({WEIGHTS: "0" * 64}),
     )
 
 

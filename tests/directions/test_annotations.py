@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.identity import WEIGHTS, Identity
 from hspace.diffusion.sampling import sample
 from hspace.directions.annotations import Annotations, annotate, extremes
 from hspace.types import InputError
@@ -59,7 +60,7 @@ def test_samples_are_scored_as_generated(tiny_model: DiffusionModel) -> None:
     assert (ours.seeds, ours.eta, ours.timesteps) == (seeds, (0.5, 0.5, 0.5), tiny_model.schedule.timesteps)
     ours.check(tiny_model)
     with pytest.raises(InputError, match="annotations are of another model: model_sha256"):
-        ours.check(replace(tiny_model, model_sha256="f" * 64))
+        ours.check(replace(tiny_model, identity=Identity({WEIGHTS: "f" * 64})))
 
 
 def test_file_holds_everything(annotations: Annotations, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.identity import WEIGHTS, Identity
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampling import sample
 from hspace.directions.record import Directions, DirectionsMeta
@@ -116,7 +117,7 @@ def test_bad_edits(
 def test_directions_of_another_model_are_refused(
     tiny_model: DiffusionModel, latents: Latents, directions: Directions
 ) -> None:
-    other = replace(tiny_model, model_sha256="f" * 64)
+    other = replace(tiny_model, identity=Identity({WEIGHTS: "f" * 64}))
     with pytest.raises(InputError, match="model_sha256"):
         edit(other, latents, directions, component=0, strengths=[1.0])
 
@@ -166,7 +167,7 @@ def test_bad_terms(tiny_model: DiffusionModel, directions: Directions) -> None:
     with pytest.raises(InputError, match="got 2 to 2"):
         sum_offsets(tiny_model, [Term(directions, 0, 1.0, start=2, stop=2)])
     with pytest.raises(InputError, match="model_sha256"):
-        sum_offsets(replace(tiny_model, model_sha256="f" * 64), [Term(directions, 0, 1.0)])
+        sum_offsets(replace(tiny_model, identity=Identity({WEIGHTS: "f" * 64})), [Term(directions, 0, 1.0)])
 
 
 def test_several_edits_of_several_components(

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+import train_ddpm
 
 from hspace.diffusion.checkpoints import load_model
-from scripts import train_ddpm
 
 TINY = [
     "size=16", "train_images=8", "batch_size=2", "warmup_steps=1", "checkpoint_minutes=0",

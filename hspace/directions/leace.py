@@ -1,0 +1,65 @@
+"""Taking attributes off in the metric of the data (LEACE), where eq. 12 takes them off in the plain one."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hspace.directions.shrinkage import shrunk_covariance
+from hspace.types import InputError
+
+INDEPENDENT = 1e-6
+"""Singular values of the whitened cross-covariance below this share of the largest count as zero."""
+
+
+@dataclass(frozen=True)
+class Eraser:
+    """The affine map x -> x - (x - mean) right^T left^T, after which no linear map of x says anything of z.
+
+    Attributes:
+        mean: Of the samples, (d,).
+        left: (d, r) directions that are taken off.
+        right: (r, d) what is read of x, with right @ left = I.
+    """
+
+    mean: Tensor
+    left: Tensor
+    right: Tensor
+
+    def erase(self, samples: Tensor) -> Tensor:
+        """The erased samples, (n, d) to (n, d)."""
+        return samples - ((samples - self.mean) @ self.right.T) @ self.left.T
+
+    def project(self, directions: Tensor) -> Tensor:
+        """The part of directions that a linear readout of z does not see, (m, d) to (m, d)."""
+        return directions - (directions @ self.right.T) @ self.left.T
+
+
+def fit_eraser(samples: Tensor, concepts: Tensor) -> Eraser:
+    """The least change of the samples, in their own covariance, that leaves no linear trace of the concepts.
+
+    P = I - W^-1 U U^T W with W = S_xx^(-1/2), S_xx shrunk, and U an orthonormal basis of the columns of W S_xz. The
+    cross-covariance of the erased samples with the concepts is zero whatever the shrinkage.
+
+    Args:
+        samples: x, (n, d).
+        concepts: z, (n, q): values or 0 and 1; constant columns say nothing and are passed over.
+
+    Raises:
+        InputError: If there are fewer than three samples, the lengths differ, or no concept varies.
+
+    Source: Belrose et al. 2023 (arXiv 2306.03819), theorem 4.2; the shrinkage is Ledoit-Wolf's, since n << d.
+    """
+    if len(samples) != len(concepts) or len(samples) < 3:
+        raise InputError(f"erasing needs 3 or more samples with one row of concepts each, got {len(samples)}")
+    x, z = samples.double(), concepts.double()
+    mean = x.mean(0)
+    centred, wanted = x - mean, z - z.mean(0)
+    wanted = wanted[:, wanted.std(0) > 0]
+    if not wanted.shape[1]:
+        raise InputError("erasing needs a concept that varies among the samples, got constant ones")
+    covariance = shrunk_covariance(centred)
+    crossed = (wanted / wanted.std(0)).T @ centred / len(x)
+    _, singular_values, rows = torch.linalg.svd(covariance.power(crossed, -0.5), full_matrices=False)
+    basis = rows[singular_values > INDEPENDENT * singular_values[0]]
+    return Eraser(mean, covariance.power(basis, 0.5).T, covariance.power(basis, -0.5))

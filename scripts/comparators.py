@@ -24,7 +24,7 @@ SVDS_TOLERANCE = 3e-2
 
 def ddim_pipeline(model: DiffusionModel) -> DDIMPipeline:
     """Diffusers' own pipeline of the same network, noise levels and steps."""
-    schedule = model.schedule
+    schedule = model.process
     alpha_bar = np.array(schedule.alpha_bar)
     config: dict[str, Any] = {
         "num_train_timesteps": len(alpha_bar),
@@ -34,7 +34,7 @@ def ddim_pipeline(model: DiffusionModel) -> DDIMPipeline:
         "steps_offset": schedule.timesteps[-1],
         "prediction_type": schedule.prediction_type,
     }
-    unet: Any = model.unet.unet
+    unet: Any = model.denoiser.network
     pipeline = DDIMPipeline(unet=unet, scheduler=DDIMScheduler(**config))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -52,10 +52,10 @@ def one_at_a_time(model: DiffusionModel, seeds: Sequence[int]) -> list[Tensor]:
 
 def full_pass(model: DiffusionModel, x_t: Tensor, t: int, delta_h: Tensor) -> Tensor:
     """The unsplit U-Net with an offset of the mid block's output, by a hook, as the published code has it."""
-    mid: Any = model.unet.unet.mid_block
+    mid: Any = model.denoiser.network.mid_block
     handle = mid.register_forward_hook(lambda module, inputs, h: h + delta_h)
     try:
-        return model.unet.unet(x_t, t).sample
+        return model.denoiser.network(x_t, t).sample
     finally:
         handle.remove()
 
@@ -63,9 +63,9 @@ def full_pass(model: DiffusionModel, x_t: Tensor, t: int, delta_h: Tensor) -> Te
 @torch.no_grad()
 def two_passes(model: DiffusionModel, latents: Latents, delta_h: Tensor) -> Tensor:
     """An Asyrp edit at eta 1 by two full passes per step, one of them with the offset."""
-    schedule, x_t = model.schedule, latents.x_T
+    schedule, x_t = model.process, latents.x_T
     for i, (t, t_prev) in enumerate(schedule.pairs()):
-        plain = schedule.to_eps(model.unet.unet(x_t, t).sample, x_t, t)
+        plain = schedule.to_eps(model.denoiser.network(x_t, t).sample, x_t, t)
         edited = schedule.to_eps(full_pass(model, x_t, t, delta_h[:, i]), x_t, t)
         mean, sigma = schedule.posterior(schedule.predict_x0(x_t, edited, t), plain, t, t_prev, 1.0)
         x_t = mean + sigma * latents.z[:, i]
@@ -87,7 +87,7 @@ def published_directions(
 
     def eps(delta_h: Tensor) -> Tensor:
         output = full_pass(model, x_t, t, delta_h)
-        return model.schedule.to_eps(output, x_t, t)
+        return model.process.to_eps(output, x_t, t)
 
     for _ in range(k):
         prediction, eigenvalue, calm = eps(offset).flatten(), torch.tensor(999.0), 0

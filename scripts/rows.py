@@ -44,7 +44,7 @@ GAIN_SHARE = 0.9
 
 def sampling(name: str, model: DiffusionModel, batch: int) -> Row:
     """From seeds to images, h recorded, against diffusers' DDIM pipeline at the same eta."""
-    pipeline, steps = ddim_pipeline(model), len(model.schedule.timesteps)
+    pipeline, steps = ddim_pipeline(model), len(model.process.timesteps)
 
     def ours() -> None:
         sample(model, model.latents(range(batch)), eta=1.0, record_h=True)
@@ -71,7 +71,7 @@ def collect(name: str, model: DiffusionModel, n: int = 32, batch: int = 16) -> R
 def strip(name: str, model: DiffusionModel, samples: int = 4, strengths: int = 5) -> Row:
     """Every sample at every strength at once against an edit for each."""
     latents, batch = model.latents(range(samples)), samples * strengths
-    unit = torch.randn(1, len(model.schedule.timesteps), *model.h_shape, generator=torch.Generator().manual_seed(0))
+    unit = torch.randn(1, len(model.process.timesteps), *model.h_shape, generator=torch.Generator().manual_seed(0))
     offsets = torch.linspace(-1, 1, strengths).view(-1, 1, 1, 1, 1) * unit
 
     def ours() -> Tensor:
@@ -88,15 +88,17 @@ def strip(name: str, model: DiffusionModel, samples: int = 4, strengths: int = 5
 @torch.no_grad()
 def batching_limit(model: DiffusionModel, batch: int) -> float:
     """Time per image of a forward pass in a batch over that alone, with GAIN_SHARE of the gain."""
-    many, t = model.latents(range(batch)).x_T.to(model.dtype), model.schedule.timesteps[0]
-    pairs = in_turns(lambda: model.unet.unet(many, t), lambda: model.unet.unet(many[:1], t), 2 * LONG_PAIRS)
+    many, t = model.latents(range(batch)).x_T.to(model.dtype), model.process.timesteps[0]
+    pairs = in_turns(
+        lambda: model.denoiser.network(many, t), lambda: model.denoiser.network(many[:1], t), 2 * LONG_PAIRS
+    )
     return statistics.median(a / b for a, b in pairs[1:]) / batch / GAIN_SHARE
 
 
 def asyrp(name: str, model: DiffusionModel, batch: int = 16) -> Row:
     """An Asyrp edit against two full passes per step."""
     latents, generator = model.latents(range(batch)), torch.Generator().manual_seed(0)
-    delta = torch.randn(1, len(model.schedule.timesteps), *model.h_shape, generator=generator).to(model.device)
+    delta = torch.randn(1, len(model.process.timesteps), *model.h_shape, generator=generator).to(model.device)
 
     def ours() -> Tensor:
         return sample(model, latents, delta_h=delta, injection="asyrp").x_0
@@ -124,14 +126,14 @@ def pass_operations(model: DiffusionModel) -> int:
 def _operations(model: DiffusionModel) -> tuple[int, int]:
     """Of a whole pass of one image, and of its decoder."""
     x_t = torch.zeros(1, *model.sample_shape, device=model.device)
-    t = model.schedule.timesteps[0]
+    t = model.process.timesteps[0]
     # Fused kernels are not counted on every device.
     with sdpa_kernel(SDPBackend.MATH):
         with FlopCounterMode(display=False) as whole:
-            encoded = model.unet.encode(x_t, t)
-            model.unet.decode(encoded.h, encoded)
+            encoded = model.denoiser.encode(x_t, t)
+            model.denoiser.decode(encoded.h, encoded)
         with FlopCounterMode(display=False) as decoder:
-            model.unet.decode(encoded.h, encoded)
+            model.denoiser.decode(encoded.h, encoded)
     return whole.get_total_flops(), decoder.get_total_flops()
 
 
@@ -147,8 +149,8 @@ class OneStep:
     @classmethod
     def of(cls, model: DiffusionModel) -> "OneStep":
         """Seed 0, with K reference vectors of a tenth of the usual residual."""
-        latents, t = model.latents([0]), model.schedule.timesteps[-1]
-        x_t = model.schedule.add_noise(sample(model, latents).x_0, latents.z[:, 0], t)
+        latents, t = model.latents([0]), model.process.timesteps[-1]
+        x_t = model.process.add_noise(sample(model, latents).x_0, latents.z[:, 0], t)
         return cls(model, t, x_t, top_triplets(_operator(model, x_t, t), K, tolerance=1e-5).v)
 
     def operator(self) -> DecoderJacobian:
@@ -168,7 +170,7 @@ class OneStep:
 
 def _operator(model: DiffusionModel, x_t: Tensor, t: int) -> DecoderJacobian:
     with torch.no_grad():
-        return DecoderJacobian(model.unet, model.unet.encode(x_t, t))
+        return DecoderJacobian(model.denoiser, model.denoiser.encode(x_t, t))
 
 
 def jacobian(name: str, model: DiffusionModel) -> Row:
@@ -264,9 +266,9 @@ def trajectories(name: str, model: DiffusionModel, n: int = 1000, batch: int = 6
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "h.npy"
         row = within(name, lambda: collect_h(model, range(n), path, batch_size=batch), 30.0, "")
-    rate = n * len(model.schedule.timesteps) * pass_operations(model) / row.ours_s
+    rate = n * len(model.process.timesteps) * pass_operations(model) / row.ours_s
     note = (
-        f"{n} trajectories of {len(model.schedule.timesteps)} steps, batch {batch}, {model.dtype}, h on disk; "
+        f"{n} trajectories of {len(model.process.timesteps)} steps, batch {batch}, {model.dtype}, h on disk; "
         f"{rate / 1e12:.3g} of {matrix_rate(model) / 1e12:.3g} Tflop/s that a large matrix product reaches"
     )
     return replace(row, note=note + row.note)
@@ -274,7 +276,7 @@ def trajectories(name: str, model: DiffusionModel, n: int = 1000, batch: int = 6
 
 def directions(name: str, model: DiffusionModel, k: int = 10) -> Row:
     """Top directions of one sample at every step, against the seconds allowed on an H200."""
-    latents, steps = model.latents([0]), len(model.schedule.timesteps)
+    latents, steps = model.latents([0]), len(model.process.timesteps)
     found = jacobian_directions(model, latents, k=k, tolerance=TOLERANCE)
     assert found.residuals is not None
     note = f"top {k} at {steps} steps, {model.dtype}, largest residual {float(found.residuals.max()):.0e}"

@@ -136,7 +136,7 @@ def test_the_shown_configuration_is_what_would_run(capsys: pytest.CaptureFixture
     assert main(["--cfg", "job", "model.path=FOLDER", "edit.strengths=[-3,0,3]"]) == 0
     shown = OmegaConf.create(capsys.readouterr().out)
     assert shown.model == {
-        "name": "local", "path": "FOLDER", "h_space": "after", "prompt": None, "guidance": 7.5,
+        "name": "local", "path": "FOLDER", "tap": "after", "prompt": None, "guidance": 7.5,
     }  # fmt: skip
     assert shown.edit.strengths == [-3, 0, 3]
 

@@ -77,7 +77,7 @@ def run(cfg: Config) -> Path:
     check_attributes(cfg, attributes)
     # Not a stage that is announced: a model that cannot be loaded is one line of error, and nothing before it.
     model = load_model(
-        cfg.model.path, h_space=cfg.model.h_space, num_steps=cfg.diffusion.num_steps, spacing=cfg.diffusion.spacing,
+        cfg.model.path, tap=cfg.model.tap, num_steps=cfg.diffusion.num_steps, spacing=cfg.diffusion.spacing,
         device=cfg.device, dtype=cfg.dtype, prompt=cfg.model.prompt or "", guidance=cfg.model.guidance,
     )  # fmt: skip
     cfg = fitted(cfg, model)

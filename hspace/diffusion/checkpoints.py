@@ -25,8 +25,8 @@ from huggingface_hub import hf_hub_download, model_info
 from hspace.diffusion.codecs import Codec, PixelCodec, make_codec
 from hspace.diffusion.identity import WEIGHTS, Identity, model_identity
 from hspace.diffusion.latents import Latents
+from hspace.diffusion.process import Schedule, build_scheduler
 from hspace.diffusion.prompts import PromptEncoder, read_prompt_encoder
-from hspace.diffusion.schedule import Schedule, build_scheduler
 from hspace.diffusion.unet import Conditioning, SemanticUNet
 from hspace.system.files import package_path
 from hspace.types import InputError
@@ -59,8 +59,8 @@ class DiffusionModel:
     """A loaded model, ready to sample.
 
     Attributes:
-        unet: In evaluation mode, without gradients for its weights.
-        schedule: Noise levels and the model times that are visited.
+        denoiser: In evaluation mode, without gradients for its weights.
+        process: Noise levels and the model times that are visited.
         codec: Between the model's space and images.
         model_id: Name of the embedded model, hub id, or the folder's own name.
         identity: What it is, by content.
@@ -68,8 +68,8 @@ class DiffusionModel:
         encode_prompt: What makes another `cond`, where the model takes prompts.
     """
 
-    unet: SemanticUNet
-    schedule: Schedule
+    denoiser: SemanticUNet
+    process: Schedule
     codec: Codec
     model_id: str
     identity: Identity
@@ -84,22 +84,22 @@ class DiffusionModel:
     @property
     def device(self) -> torch.device:
         """Where the weights lie."""
-        return self.unet.unet.device
+        return self.denoiser.network.device
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype the network computes in."""
-        return self.unet.unet.dtype
+        return self.denoiser.network.dtype
 
     @property
     def h_shape(self) -> tuple[int, int, int]:
         """(channel, height, width) of h at one step."""
-        return self.unet.h_shape
+        return self.denoiser.h_shape
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
         """(channel, height, width) of x_t."""
-        return self.unet.sample_shape
+        return self.denoiser.sample_shape
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -122,13 +122,13 @@ class DiffusionModel:
 
     def latents(self, seeds: Sequence[int]) -> Latents:
         """x_T and z of the given samples for this model's shape and steps, on its device."""
-        return Latents.from_seeds(seeds, self.sample_shape, len(self.schedule.timesteps)).to(self.device)
+        return Latents.from_seeds(seeds, self.sample_shape, len(self.process.timesteps)).to(self.device)
 
 
 def load_model(
     model: str = "portraits",
     *,
-    h_space: str = "after",
+    tap: str = "after",
     num_steps: int = 10,
     spacing: str | None = None,
     device: str = "auto",
@@ -140,7 +140,7 @@ def load_model(
 
     Args:
         model: An embedded model's name (`portraits`), a folder, or a hub id `owner/name`.
-        h_space: Where h is tapped: `before`, `middle` or `after` the mid block.
+        tap: Where h is tapped: `before`, `middle` or `after` the mid block.
         num_steps: Sampling steps.
         spacing: `leading`, `trailing` or `linspace`; None takes the checkpoint's.
         device: `auto` (cuda, mps, else cpu), `cpu`, `cuda` or `mps`.
@@ -165,7 +165,7 @@ def load_model(
         encode_prompt = read_prompt_encoder(folder, target) if "text_encoder" in index else None
     parts = {"unet": unet, "scheduler": scheduler, **codec.parts, **(encode_prompt.parts if encode_prompt else {})}
     identity = model_identity(parts, folder)
-    semantic = SemanticUNet(unet, h_space).to(target, DTYPES[dtype]).eval().requires_grad_(False)
+    semantic = SemanticUNet(unet, tap).to(target, DTYPES[dtype]).eval().requires_grad_(False)
     loaded = DiffusionModel(semantic, schedule, codec, model_id, identity, encode_prompt=encode_prompt)
     return loaded.with_prompt(prompt, guidance) if encode_prompt or prompt else loaded
 

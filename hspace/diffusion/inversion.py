@@ -93,7 +93,7 @@ def ddim_inversion(
     """
     if refine < 0:
         raise InputError(f"refine must be >= 0, got {refine}")
-    schedule, x_t, trajectory = model.schedule, _to_model_space(model, images), []
+    schedule, x_t, trajectory = model.process, _to_model_space(model, images), []
     for t, t_prev in reversed(schedule.pairs()):
         x_prev, change, h = x_t, float("inf"), None
         for _ in range(1 + refine):
@@ -141,7 +141,7 @@ def edit_friendly_inversion(
     Source: Huberman-Spiegelglas et al. 2024 (arXiv 2304.06140), alg. 1, with the mean and sigma of eqs. 2-5 of Haas
     et al. 2024 at any eta; the residual of the last step is ours.
     """
-    schedule = model.schedule
+    schedule = model.process
     etas, pairs = schedule.etas(eta), schedule.pairs()
     if not any(etas):
         raise InputError(f"eta must be above 0 at some step, got {eta}; use ddim_inversion for eta 0")
@@ -177,6 +177,6 @@ def _to_model_space(model: DiffusionModel, images: Images) -> Tensor:
 
 def _predict(model: DiffusionModel, x_t: Images, t: int) -> tuple[Images, HBatch]:
     """The predicted noise and h, exactly as `sample` has them."""
-    encoded = model.unet.encode(x_t, t, model.cond)
-    output = model.unet.decode(encoded.h, encoded).to(x_t.dtype)
-    return model.schedule.to_eps(output, x_t, t), encoded.h
+    encoded = model.denoiser.encode(x_t, t, model.cond)
+    output = model.denoiser.decode(encoded.h, encoded).to(x_t.dtype)
+    return model.process.to_eps(output, x_t, t), encoded.h

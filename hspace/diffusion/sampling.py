@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import Latents
-from hspace.diffusion.unet import H_SPACES, Encoded
+from hspace.diffusion.unet import TAPS, Encoded
 from hspace.system.files import write_json
 from hspace.system.shards import SHARD, Batches, row_batches, row_writer
 from hspace.system.stopping import uninterrupted
@@ -68,7 +68,7 @@ def sample(
 
     Source: Haas et al. 2024 (arXiv 2303.11073), eqs. 2-5; Kwon et al. 2023 (arXiv 2210.10960), eq. 5, for Asyrp.
     """
-    schedule, unet = model.schedule, model.unet
+    schedule, unet = model.process, model.denoiser
     etas = schedule.etas(eta)
     _check_inputs(model, latents, {"delta_h": delta_h, "replace_h": replace_h}, injection)
     dtype = torch.promote_types(model.dtype, torch.float32)
@@ -100,7 +100,7 @@ def sample(
 def _check_inputs(
     model: DiffusionModel, latents: Latents, trajectories: Mapping[str, Tensor | None], injection: str
 ) -> None:
-    batch, steps = len(latents.x_T), len(model.schedule.timesteps)
+    batch, steps = len(latents.x_T), len(model.process.timesteps)
     if injection not in INJECTIONS:
         raise InputError(f"injection must be one of {', '.join(INJECTIONS)}, got {injection}")
     if tuple(latents.x_T.shape[1:]) != model.sample_shape:
@@ -141,7 +141,7 @@ class Recorded:
         timesteps: Model time of each step, descending.
         eta: Of each step, in [0, 1].
         model_sha256: Hash of the model's weights.
-        h_space: Where h was tapped.
+        tap: Where h was tapped.
     """
 
     path: Path
@@ -150,7 +150,7 @@ class Recorded:
     timesteps: tuple[int, ...]
     eta: tuple[float, ...]
     model_sha256: str
-    h_space: str
+    tap: str
 
     def save(self) -> None:
         """Write the facts beside the array, as JSON."""
@@ -188,12 +188,12 @@ class Recorded:
 
 
 def _parse_facts(facts: dict[str, Any]) -> dict[str, Any]:
-    h_space, sha256 = facts["h_space"], facts["model_sha256"]
-    if h_space not in H_SPACES or not isinstance(sha256, str):
-        raise ValueError(f"h_space {h_space!r}, model_sha256 {sha256!r}")
+    tap, sha256 = facts["tap"], facts["model_sha256"]
+    if tap not in TAPS or not isinstance(sha256, str):
+        raise ValueError(f"tap {tap!r}, model_sha256 {sha256!r}")
     parsed = {key: tuple(int(value) for value in facts[key]) for key in ("seeds", "h_shape", "timesteps")}
     eta = tuple(float(value) for value in facts["eta"])
-    return parsed | {"eta": eta, "h_space": h_space, "model_sha256": sha256}
+    return parsed | {"eta": eta, "tap": tap, "model_sha256": sha256}
 
 
 def collect(
@@ -219,7 +219,7 @@ def collect(
         InputError: If the seeds, eta or batch size are wrong.
         OSError: If the file cannot be written.
     """
-    seeds, steps = tuple(seeds), len(model.schedule.timesteps)
+    seeds, steps = tuple(seeds), len(model.process.timesteps)
 
     def draw(rows: range) -> Latents:
         return Latents.from_seeds(seeds[rows.start : rows.stop], model.sample_shape, steps)
@@ -275,8 +275,8 @@ def _collect(
     shards: Path | None,
 ) -> Recorded:
     """Stream h of the samples that `draw` gives for ranges of rows."""
-    path, timesteps, etas = Path(path), model.schedule.timesteps, model.schedule.etas(eta)
-    recorded = Recorded(path, seeds, model.h_shape, timesteps, etas, model.model_sha256, model.unet.h_space)
+    path, timesteps, etas = Path(path), model.process.timesteps, model.process.etas(eta)
+    recorded = Recorded(path, seeds, model.h_shape, timesteps, etas, model.model_sha256, model.denoiser.tap)
     batches = Batches(batch_size)
 
     def make(rows: range) -> np.ndarray:

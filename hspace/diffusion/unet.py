@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from hspace.types import HBatch, Images, InputError
 
-H_SPACES = ("before", "middle", "after")
+TAPS = ("before", "middle", "after")
 
 
 @dataclass(frozen=True)
@@ -89,27 +89,27 @@ class Encoded:
 class SemanticUNet(nn.Module):
     """`encode` up to the tap and `decode` from there on.
 
-    The tap h_space is `after` the mid block (all results of the paper), `before` it, or in its `middle`: between the
+    The tap is `after` the mid block (all results of the paper), `before` it, or in its `middle`: between the
     two convolutions of its last residual block, after the second normalisation.
 
     Attributes:
-        h_space: Where h is tapped.
+        tap: Where h is tapped.
         sample_shape: (channel, height, width) of x_t.
         h_shape: (channel, height, width) of h.
 
     Source: Kwon et al. 2023 (arXiv 2210.10960), sec. 3; Haas et al. 2024 (arXiv 2303.11073), sec. III.
     """
 
-    def __init__(self, unet: UNet2DModel | UNet2DConditionModel, h_space: str = "after") -> None:
+    def __init__(self, unet: UNet2DModel | UNet2DConditionModel, tap: str = "after") -> None:
         """Wrap `unet`; its weights are shared, not copied.
 
         Raises:
             InputError: If the U-Net is of an unsupported kind or has no such tap.
         """
         super().__init__()
-        _check_supported(unet, h_space)
-        self.unet = unet
-        self.h_space = h_space
+        _check_supported(unet, tap)
+        self.network = unet
+        self.tap = tap
         size = unet.config["sample_size"]
         height, width = (size, size) if isinstance(size, int) else size
         self.sample_shape = (unet.config["in_channels"], height, width)
@@ -118,17 +118,17 @@ class SemanticUNet(nn.Module):
     @property
     def is_conditional(self) -> bool:
         """Whether the U-Net is conditioned on text."""
-        return isinstance(self.unet, UNet2DConditionModel)
+        return isinstance(self.network, UNet2DConditionModel)
 
     @property
     def _mid(self) -> Any:
-        return self.unet.mid_block
+        return self.network.mid_block
 
     @torch.no_grad()
     def _find_h_shape(self) -> tuple[int, int, int]:
-        zeros, cond = next(self.unet.parameters()).new_zeros, None
+        zeros, cond = next(self.network.parameters()).new_zeros, None
         if self.is_conditional:
-            cond = Conditioning("", zeros(1, 1, self.unet.config["cross_attention_dim"]), 1.0)
+            cond = Conditioning("", zeros(1, 1, self.network.config["cross_attention_dim"]), 1.0)
         _, channels, height, width = self.encode(zeros(1, *self.sample_shape), 0, cond).h.shape
         return channels, height, width
 
@@ -146,7 +146,7 @@ class SemanticUNet(nn.Module):
         Raises:
             InputError: If a U-Net conditioned on text is given none, or another one is given some.
         """
-        unet, batch = self.unet, len(x_t)
+        unet, batch = self.network, len(x_t)
         if self.is_conditional != (cond is not None):
             raise InputError("a U-Net conditioned on text needs a prompt, and no other takes one")
         x_t, context = x_t.to(unet.dtype), None
@@ -158,9 +158,9 @@ class SemanticUNet(nn.Module):
         image = 2 * x_t - 1.0 if unet.config["center_input_sample"] else x_t
         h, skips = _down(unet, image, temb, context)
         residual = None
-        if self.h_space == "middle":
+        if self.tap == "middle":
             h, residual = _mid_until_tap(self._mid, h, temb, context)
-        elif self.h_space == "after":
+        elif self.tap == "after":
             h = self._mid(h, temb, **_text(self._mid, context))
         if len(h) == batch:
             return Encoded(h, skips, temb, times, residual, context)
@@ -179,20 +179,20 @@ class SemanticUNet(nn.Module):
         """
         if encoded.unprompted_h is not None:
             h = torch.cat([h, encoded.unprompted_h + (h - encoded.h)])
-        if self.h_space == "middle":
+        if self.tap == "middle":
             h = _mid_from_tap(self._mid.resnets[-1], h, encoded)
-        elif self.h_space == "before":
+        elif self.tap == "before":
             h = self._mid(h, encoded.temb, **_text(self._mid, encoded.context))
-        output = _up(self.unet, h, encoded)
+        output = _up(self.network, h, encoded)
         if encoded.unprompted_h is None:
             return output
         prompted, unprompted = output.chunk(2)
         return unprompted + encoded.guidance * (prompted - unprompted)
 
 
-def _check_supported(unet: Any, h_space: str) -> None:
-    if h_space not in H_SPACES:
-        raise InputError(f"h_space must be one of {', '.join(H_SPACES)}, got {h_space}")
+def _check_supported(unet: Any, tap: str) -> None:
+    if tap not in TAPS:
+        raise InputError(f"tap must be one of {', '.join(TAPS)}, got {tap}")
     if not isinstance(unet, UNet2DModel | UNet2DConditionModel):
         raise InputError(f"the U-Net must be a UNet2DModel or UNet2DConditionModel, got {type(unet).__name__}")
     if unet.mid_block is None:
@@ -205,7 +205,7 @@ def _check_supported(unet: Any, h_space: str) -> None:
     if out_channels != channels:
         raise InputError(f"the U-Net must return as many channels as it takes, got {channels} to {out_channels}")
     plain_mid = isinstance(unet.mid_block, UNetMidBlock2D | UNetMidBlock2DCrossAttn)
-    if h_space == "middle" and not (plain_mid and isinstance(unet.mid_block.resnets[-1], ResnetBlock2D)):
+    if tap == "middle" and not (plain_mid and isinstance(unet.mid_block.resnets[-1], ResnetBlock2D)):
         raise InputError("the mid block's last residual block is no ResnetBlock2D; tap h before or after it")
     if isinstance(unet, UNet2DConditionModel):
         _check_conditional(unet)

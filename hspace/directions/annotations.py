@@ -88,7 +88,7 @@ class Annotations:
         """
         compared = {
             "model_sha256": (self.model_sha256, model.model_sha256),
-            "timesteps": (self.timesteps, model.schedule.timesteps),
+            "timesteps": (self.timesteps, model.process.timesteps),
         }
         for name, (ours, theirs) in compared.items():
             if ours != theirs:
@@ -136,7 +136,7 @@ def annotate(
     Raises:
         InputError: If a seed is there twice, or an argument is out of range.
     """
-    seeds, etas, batches = tuple(seeds), model.schedule.etas(eta), Batches(batch_size)
+    seeds, etas, batches = tuple(seeds), model.process.etas(eta), Batches(batch_size)
 
     def score(rows: range) -> Tensor:
         images = sample(model, model.latents(seeds[rows.start : rows.stop]), eta=etas).x_0
@@ -157,7 +157,7 @@ def annotate(
         scores=table,
         visible=scorer.visible(table),
         scorer=scorer.id,
-        timesteps=model.schedule.timesteps,
+        timesteps=model.process.timesteps,
         eta=etas,
         model_sha256=model.model_sha256,
     )

@@ -67,7 +67,7 @@ def jacobian(
 
     Source: Haas et al. 2024 (arXiv 2303.11073), sec. IV-B, eqs. 9 and 10.
     """
-    chosen = _check_steps(steps, len(model.schedule.timesteps))
+    chosen = _check_steps(steps, len(model.process.timesteps))
     _check(model, latents, mask, outside)
     solve = partial(top_triplets, tolerance=tolerance, block_size=block_size)
     found: dict[int, Triplets] = {}
@@ -76,8 +76,8 @@ def jacobian(
         if step in chosen:
             avoid = None
             if mask is not None and outside is not None:
-                avoid = solve(DecoderJacobian(model.unet, encoded, ~mask), NULLSPACE_RANK).v
-            operator = DecoderJacobian(model.unet, encoded, mask, avoid)
+                avoid = solve(DecoderJacobian(model.denoiser, encoded, ~mask), NULLSPACE_RANK).v
+            operator = DecoderJacobian(model.denoiser, encoded, mask, avoid)
             triplets = found[step] = solve(operator, k)
             residual, mode = float(triplets.residuals.max()), operator.forward_mode
             log.info("step %d: %d products by %s, largest residual %.0e", step, triplets.products, mode, residual)
@@ -102,21 +102,21 @@ class DecoderJacobian:
     """
 
     def __init__(
-        self, unet: SemanticUNet, encoded: Encoded, mask: Tensor | None = None, avoid: Tensor | None = None
+        self, denoiser: SemanticUNet, encoded: Encoded, mask: Tensor | None = None, avoid: Tensor | None = None
     ) -> None:
         """Set J; nothing is computed yet.
 
         Args:
-            unet: The model's U-Net.
+            denoiser: The model's.
             encoded: One sample at one step.
             mask: (height, width), 1 where the output counts and 0 elsewhere: J becomes M J.
             avoid: (r, channel, height, width), orthonormal directions of h that are projected off: J becomes
                 J (I - A^T A).
         """
-        self.in_shape, self.out_shape = tuple(encoded.h.shape[1:]), unet.sample_shape
+        self.in_shape, self.out_shape = tuple(encoded.h.shape[1:]), denoiser.sample_shape
         self.device, self.dtype = encoded.h.device, torch.promote_types(encoded.h.dtype, torch.float32)
         self.forward_mode: str | None = None
-        self._unet, self._encoded = unet, encoded
+        self._denoiser, self._encoded = denoiser, encoded
         self._mask = None if mask is None else mask.to(encoded.h)
         self._avoid = None if avoid is None else avoid.to(encoded.h).flatten(1)
         self._linear: _Linearised | None = None
@@ -177,7 +177,7 @@ class DecoderJacobian:
         """The masked outputs as a function of the offset of h."""
         if self._avoid is not None:
             offset = offset - ((offset.flatten(1) @ self._avoid.T) @ self._avoid).unflatten(1, self.in_shape)
-        output = self._unet.decode(encoded.h + offset, encoded)
+        output = self._denoiser.decode(encoded.h + offset, encoded)
         return output if self._mask is None else output * self._mask
 
 
@@ -215,12 +215,12 @@ def _gradient(output: Tensor, by: Tensor, vectors: Tensor) -> Tensor:
 def _directions(
     model: DiffusionModel, latents: Latents, eta: float | Sequence[float], found: dict[int, Triplets]
 ) -> Directions:
-    schedule = model.schedule
+    schedule = model.process
     vectors = torch.cat([triplets.v for triplets in found.values()]).float().cpu()
     values = [triplets.s * _eps_per_output(model, step) for step, triplets in found.items()]
     meta = DirectionsMeta(
         space="h",
-        tap=model.unet.h_space,
+        tap=model.denoiser.tap,
         timesteps=schedule.timesteps,
         eta=schedule.etas(eta),
         injection="symmetric",
@@ -243,7 +243,7 @@ def _directions(
 def _eps_per_output(model: DiffusionModel, step: int) -> float:
     """|d eps / d output| of one step; eps is affine in the output."""
     one, zero = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1)
-    return abs(model.schedule.to_eps(one, zero, model.schedule.timesteps[step]).item())
+    return abs(model.process.to_eps(one, zero, model.process.timesteps[step]).item())
 
 
 def _check_steps(steps: Sequence[int] | None, num_steps: int) -> tuple[int, ...]:

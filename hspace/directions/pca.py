@@ -288,8 +288,8 @@ def _check(recorded: Recorded, model: DiffusionModel, k: int, n: int) -> None:
         raise InputError(f"k must be from 1 to {min(n - 1, d)} for {n} samples of {d} features, got {k}")
     compared = {
         "model_sha256": (recorded.model_sha256, model.model_sha256),
-        "tap": (recorded.h_space, model.unet.h_space),
-        "timesteps": (recorded.timesteps, model.schedule.timesteps),
+        "tap": (recorded.tap, model.denoiser.tap),
+        "timesteps": (recorded.timesteps, model.process.timesteps),
     }
     for name, (ours, theirs) in compared.items():
         if ours != theirs:
@@ -308,11 +308,11 @@ def _meta(recorded: Recorded, model: DiffusionModel, k: int, joint: bool, seeds:
     local = len(set(seeds)) < len(seeds)
     return DirectionsMeta(
         space="h",
-        tap=recorded.h_space,
+        tap=recorded.tap,
         timesteps=recorded.timesteps,
         eta=recorded.eta,
         injection="symmetric",
-        prediction_type=model.schedule.prediction_type,
+        prediction_type=model.process.prediction_type,
         model_id=model.model_id,
         model_sha256=recorded.model_sha256,
         method=f"pca{' joint' if joint else ''}{' local' if local else ''}",

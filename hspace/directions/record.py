@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.process import PREDICTION_TYPES
 from hspace.diffusion.sampling import INJECTIONS
-from hspace.diffusion.schedule import PREDICTION_TYPES
-from hspace.diffusion.unet import H_SPACES
+from hspace.diffusion.unet import TAPS
 from hspace.system.files import write_atomic
 from hspace.types import InputError
 
@@ -173,11 +173,11 @@ class Directions:
         Raises:
             InputError: Naming the directions' value and the model's.
         """
-        meta, schedule = self.meta, model.schedule
+        meta, schedule = self.meta, model.process
         shape = model.h_shape if meta.space == "h" else model.sample_shape
         compared = {
             "model_sha256": (meta.model_sha256, model.model_sha256),
-            "tap": (meta.tap, model.unet.h_space),
+            "tap": (meta.tap, model.denoiser.tap),
             "timesteps": (meta.timesteps, tuple(schedule.timesteps)),
             "prediction_type": (meta.prediction_type, schedule.prediction_type),
             "shape": (tuple(self.directions.shape[-3:]), tuple(shape)),
@@ -297,7 +297,7 @@ LABEL: Rule = (_is_label, "1 to 200 printable characters")
 RULES: dict[str, Rule] = {
     "format": (lambda value: type(value) is int and value == FORMAT, str(FORMAT)),
     "space": _one_of(("h", "x_T")),
-    "tap": _one_of(H_SPACES),
+    "tap": _one_of(TAPS),
     "timesteps": (_are_timesteps, "integers >= 0, descending, at least one"),
     "eta": (_are_etas, "numbers in [0, 1]"),
     "injection": _one_of(INJECTIONS),

@@ -142,14 +142,14 @@ def from_pairs(
     alone = sorted(set(plus) ^ set(minus))
     if alone or not plus:
         raise InputError(f"every id must have an h in plus and in minus, missing one: {', '.join(alone[:5]) or 'all'}")
-    wanted = (len(model.schedule.timesteps), *model.h_shape)
+    wanted = (len(model.process.timesteps), *model.h_shape)
     for pair, h in (*plus.items(), *minus.items()):
         if tuple(h.shape) != wanted:
             raise InputError(f"h of pair {pair!r} must be {wanted} for this model, got {tuple(h.shape)}")
     total = torch.zeros(wanted, dtype=torch.float64)
     for pair in plus:
         total += plus[pair].cpu().double() - minus[pair].cpu().double()
-    meta = _meta(model, "h", model.schedule.etas(eta), "pairs", name, tuple(seeds))
+    meta = _meta(model, "h", model.process.etas(eta), "pairs", name, tuple(seeds))
     return Directions((total / len(plus)).float()[None], meta)
 
 
@@ -192,11 +192,11 @@ def _meta(
 ) -> DirectionsMeta:
     return DirectionsMeta(
         space=space,
-        tap=model.unet.h_space,
-        timesteps=model.schedule.timesteps,
+        tap=model.denoiser.tap,
+        timesteps=model.process.timesteps,
         eta=eta,
         injection="symmetric",
-        prediction_type=model.schedule.prediction_type,
+        prediction_type=model.process.prediction_type,
         model_id=model.model_id,
         model_sha256=model.model_sha256,
         method=method,

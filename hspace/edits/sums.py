@@ -76,7 +76,7 @@ def edit(
     """
     directions.check(model)
     weights = _weights(directions, component, strengths)
-    offsets = edit_offsets(directions, weights, len(model.schedule.timesteps), start, stop)
+    offsets = edit_offsets(directions, weights, len(model.process.timesteps), start, stop)
     try:
         return apply_offsets(model, latents, offsets, eta=eta, injection=injection, batch_size=batch_size)
     except NotFinite as error:
@@ -159,7 +159,7 @@ def _term_offsets(model: DiffusionModel, terms: Sequence[Term]) -> Tensor:
 def _offset(model: DiffusionModel, term: Term) -> Tensor:
     term.directions.check(model)
     weights = _weights(term.directions, term.component, [term.strength])
-    return edit_offsets(term.directions, weights, len(model.schedule.timesteps), term.start, term.stop)
+    return edit_offsets(term.directions, weights, len(model.process.timesteps), term.start, term.stop)
 
 
 def _weights(directions: Directions, component: int, strengths: Sequence[float]) -> Tensor:

@@ -220,7 +220,7 @@ def _scale(
 ) -> float:
     """The strength at which the offset is as long as the samples' spread."""
     weights = torch.eye(len(directions.directions))[component : component + 1]
-    norm = float(edit_offsets(directions, weights, len(model.schedule.timesteps), start, stop).norm())
+    norm = float(edit_offsets(directions, weights, len(model.process.timesteps), start, stop).norm())
     if norm == 0:
         raise InputError(f"direction {directions.meta.names[component]!r} is zero over the edited steps")
     if directions.meta.space == "x_T":

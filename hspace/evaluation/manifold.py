@@ -141,7 +141,7 @@ def off_manifold(
     if len(seeds) < 2:
         raise InputError(f"the cost of an edit needs at least two samples, got {len(seeds)}")
     weights = strength * torch.eye(len(directions.directions))[component][None]
-    offset = edit_offsets(directions, weights, len(model.schedule.timesteps), start, stop)
+    offset = edit_offsets(directions, weights, len(model.process.timesteps), start, stop)
     costs = []
     for rows in row_batches(len(seeds), batch_size):
         latents = model.latents([seeds[row] for row in rows])

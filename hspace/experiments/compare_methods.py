@@ -111,7 +111,7 @@ def _candidates(lab: Lab, attribute: str) -> list[Candidate]:
 
 def _unlabelled(lab: Lab) -> Mapping[str, tuple[Directions, np.ndarray]]:
     """Directions of the methods without labels, and the annotator's effects of each on calibration seeds."""
-    method, middle = lab.cfg.method, len(lab.model.schedule.timesteps) // 2
+    method, middle = lab.cfg.method, len(lab.model.process.timesteps) // 2
     found = {
         "PCA": lab.discover(name="pca", k=method.k, num_samples=method.num_samples, joint=False),
         "local PCA": lab.discover(name="local_pca", k=method.k, num_samples=method.num_samples, sample=0),

@@ -15,7 +15,7 @@ DIRECTIONS = 3
 
 def run(lab: Lab) -> Result:
     """The top directions of one sample at an early, two middle and a late step."""
-    steps = _steps(len(lab.model.schedule.timesteps))
+    steps = _steps(len(lab.model.process.timesteps))
     directions = lab.discover(name="jacobian", k=DIRECTIONS, sample=0, steps=steps)
     vectors = dict(zip(directions.meta.names, directions.directions, strict=True))
     largest = max(lab.strengths)

@@ -49,4 +49,4 @@ def run(lab: Lab) -> Result:
 
 
 def _middle(lab: Lab) -> tuple[int, ...]:
-    return (len(lab.model.schedule.timesteps) // 2,)
+    return (len(lab.model.process.timesteps) // 2,)

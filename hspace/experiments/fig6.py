@@ -27,7 +27,7 @@ def run(lab: Lab) -> Result:
         raise InputError("fig6 needs a network that knows regions, and this evaluation has none")
     rows, strips, labels = [], [], []
     image = sample(lab.model, lab.model.latents([0]), eta=lab.cfg.diffusion.eta).x_0.cpu()
-    steps = (len(lab.model.schedule.timesteps) // 2,)
+    steps = (len(lab.model.process.timesteps) // 2,)
     found_regions = {name: mask[0] for name, mask in lab.regions(image).items() if name in REGIONS and mask.any()}
     if not found_regions:
         raise InputError(f"fig6 needs a sample that shows {' or '.join(REGIONS)}, and sample 0 shows none of them")

@@ -64,7 +64,7 @@ def _measure(lab: Lab) -> Scores:
     edited = torch.stack([each.edited[..., columns] for each in readings]).unflatten(1, (len(KINDS), len(names)))
     original = torch.stack([each.original[:, columns] for each in readings])
     by_kind: dict[str, Tensor] = dict(zip(KINDS, edited.unbind(1), strict=True))
-    return Scores(names, original, by_kind, len(lab.model.schedule.timesteps), strengths)
+    return Scores(names, original, by_kind, len(lab.model.process.timesteps), strengths)
 
 
 def _strengths(lab: Lab, directions: Mapping[str, Directions]) -> tuple[float, ...]:

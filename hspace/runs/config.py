@@ -61,14 +61,14 @@ class ModelConfig:
     Attributes:
         name: The file in conf/model.
         path: What `load_model` takes: an embedded model's name, a folder or a hub id.
-        h_space: The tap, about the mid block.
+        tap: The tap, about the mid block.
         prompt: Text for a text-to-image model; None is the unconditional one.
         guidance: Classifier-free guidance on the prompt; 1 is none.
     """
 
     name: Annotated[str, word]
     path: Annotated[str, text]
-    h_space: Annotated[str, choice("before", "middle", "after")]
+    tap: Annotated[str, choice("before", "middle", "after")]
     prompt: Annotated[str | None, optional(text)] = None
     guidance: Annotated[float, number(0)] = 7.5
 

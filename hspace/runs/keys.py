@@ -63,10 +63,10 @@ def keep_part(cfg: Config, stage: str, key: dict[str, Any], n: int, build: Calla
 
 def sampler_key(cfg: Config, model: DiffusionModel) -> dict[str, Any]:
     """All of the model and the sampler that generated samples depend on."""
-    schedule = model.schedule
+    schedule = model.process
     return {
         "model": model.identity.sha256,
-        "h_space": cfg.model.h_space,
+        "tap": cfg.model.tap,
         "prompt": [cfg.model.prompt, cfg.model.guidance],
         "dtype": cfg.dtype,
         "timesteps": list(schedule.timesteps),

@@ -76,14 +76,14 @@ def row_bytes(model: DiffusionModel) -> int:
     """
     peaks = []
     for rows in (1, 2):
-        x_t, t = torch.zeros(rows, *model.sample_shape, device=model.device), model.schedule.timesteps[0]
+        x_t, t = torch.zeros(rows, *model.sample_shape, device=model.device), model.process.timesteps[0]
         with Peak() as counted:
-            encoded = model.unet.encode(x_t, t, model.cond)
-            model.unet.decode(encoded.h, encoded)
+            encoded = model.denoiser.encode(x_t, t, model.cond)
+            model.denoiser.decode(encoded.h, encoded)
         del encoded
         peaks.append(counted.peak)
     h, image = math.prod(model.h_shape) * model.dtype.itemsize, 4 * math.prod(model.sample_shape)
-    steps = len(model.schedule.timesteps)
+    steps = len(model.process.timesteps)
     return peaks[1] - peaks[0] + (steps + IMAGES) * image + 3 * steps * h
 
 
@@ -109,7 +109,7 @@ def fitted(cfg: Config, model: DiffusionModel) -> Config:
 
 
 def _weights(model: DiffusionModel) -> int:
-    return sum(weight.numel() * weight.element_size() for weight in model.unet.parameters())
+    return sum(weight.numel() * weight.element_size() for weight in model.denoiser.parameters())
 
 
 def _free(model: DiffusionModel) -> int:

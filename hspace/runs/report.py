@@ -60,7 +60,7 @@ def write(
         "config": to_dict(cfg),
         "config_sha256": config_sha256(cfg),
         "model": {"id": model.model_id, "sha256": model.model_sha256, "h_shape": list(model.h_shape)},
-        "timesteps": list(model.schedule.timesteps),
+        "timesteps": list(model.process.timesteps),
         "seeds": {role: {"first": min(used, default=None), "count": len(used)} for role, used in seeds.items()},
         "names": list(directions.meta.names),
         "judge": judged.scorer,

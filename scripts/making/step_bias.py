@@ -18,7 +18,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 from train_ddpm import check_beta_schedule, scheduler_of
 
-from hspace.diffusion.schedule import Schedule
+from hspace.diffusion.process import Schedule
 from hspace.output.tables import Table, to_markdown
 from hspace.portraits.faces import JUDGED, render, sample_factors
 from hspace.runs.errors import guarded

@@ -106,10 +106,10 @@ def test_what_was_finished_is_not_made_again_and_what_was_damaged_is(
 ) -> None:
     def made(seeds: range, path: Path, shards: Path | None) -> tuple[bytes, int]:
         batches = []
-        encode = type(tiny_model.unet).encode
+        encode = type(tiny_model.denoiser).encode
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
-                type(tiny_model.unet), "encode", lambda *a, **k: (batches.append(len(a[1])), encode(*a, **k))[1]
+                type(tiny_model.denoiser), "encode", lambda *a, **k: (batches.append(len(a[1])), encode(*a, **k))[1]
             )
             collect(tiny_model, seeds, path, shards=shards)
         return path.read_bytes(), sum(batches) // 3

@@ -36,7 +36,7 @@ JUNK: list[Any] = [
 @pytest.fixture
 def directions(tiny_model: DiffusionModel) -> Directions:
     meta = DirectionsMeta(
-        space="h", tap="after", timesteps=tiny_model.schedule.timesteps, eta=(1.0,) * 3, injection="symmetric",
+        space="h", tap="after", timesteps=tiny_model.process.timesteps, eta=(1.0,) * 3, injection="symmetric",
         prediction_type="epsilon", model_id="tiny", model_sha256=tiny_model.model_sha256, method="pca",
         names=("a", "b"), unit="std",
     )  # fmt: skip
@@ -190,7 +190,7 @@ def test_the_installed_command_refuses_ten_of_each_in_one_line(
 def test_what_does_not_fit_the_memory_is_halved(
     tiny_model: DiffusionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    encode = type(tiny_model.unet).encode
+    encode = type(tiny_model.denoiser).encode
     wanted = collect(tiny_model, range(10), tmp_path / "whole.npy", batch_size=10).open()
 
     def small(unet: Any, x_t: torch.Tensor, *rest: Any) -> Any:
@@ -198,7 +198,7 @@ def test_what_does_not_fit_the_memory_is_halved(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return encode(unet, x_t, *rest)
 
-    monkeypatch.setattr(type(tiny_model.unet), "encode", small)
+    monkeypatch.setattr(type(tiny_model.denoiser), "encode", small)
     with caplog.at_level(logging.WARNING, "hspace"):
         found = collect(tiny_model, range(10), tmp_path / "halved.npy", batch_size=10).open()
     assert [record.args for record in caplog.records] == [(10, 5), (5, 2)]

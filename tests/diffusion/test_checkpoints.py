@@ -29,22 +29,22 @@ def test_a_pipeline_comes_back_as_it_was_saved(
 ) -> None:
     model = load_model(str(tiny_pipeline_dir), device="cpu")
     assert capfd.readouterr() == ("", "")
-    loaded = model.unet.unet.state_dict()
+    loaded = model.denoiser.network.state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in tiny_unet.state_dict().items())
     assert (model.model_id, model.h_shape, model.sample_shape) == ("pipeline", (16, 8, 8), (3, 16, 16))
-    assert model.schedule.timesteps == (900, 800, 700, 600, 500, 400, 300, 200, 100, 0)
-    assert not model.unet.training
-    assert not any(parameter.requires_grad for parameter in model.unet.parameters())
+    assert model.process.timesteps == (900, 800, 700, 600, 500, 400, 300, 200, 100, 0)
+    assert not model.denoiser.training
+    assert not any(parameter.requires_grad for parameter in model.denoiser.parameters())
 
 
 def test_ddim_pipeline_keeps_its_scheduler(tiny_unet: UNet2DModel, tmp_path: Path) -> None:
     scheduler = DDIMScheduler(prediction_type="v_prediction", timestep_spacing="trailing", set_alpha_to_one=False)
     DDIMPipeline(unet=tiny_unet, scheduler=scheduler).save_pretrained(tmp_path / "ddim")  # pyright: ignore
-    schedule = load_model(str(tmp_path / "ddim"), num_steps=4, device="cpu").schedule
+    schedule = load_model(str(tmp_path / "ddim"), num_steps=4, device="cpu").process
     assert schedule.prediction_type == "v_prediction"
     assert schedule.timesteps == (999, 749, 499, 249)
     assert schedule.final_alpha_bar == schedule.alpha_bar[0]
-    assert load_model(str(tmp_path / "ddim"), num_steps=4, spacing="leading", device="cpu").schedule.timesteps[0] == 750
+    assert load_model(str(tmp_path / "ddim"), num_steps=4, spacing="leading", device="cpu").process.timesteps[0] == 750
 
 
 def test_hash_is_over_name_shape_and_float32_bytes(tiny_pipeline_dir: Path, tiny_unet: UNet2DModel) -> None:
@@ -73,7 +73,7 @@ def test_bare_unet_folder_assumes_ddpm_and_says_so(
     with caplog.at_level(logging.WARNING):
         model = load_model(str(tmp_path / "bare"), device="cpu")
     assert "DDPM's linear schedule" in caplog.text
-    assert model.schedule.prediction_type == "epsilon"
+    assert model.process.prediction_type == "epsilon"
 
 
 def test_old_layout_with_pickled_weights_at_the_root(
@@ -142,8 +142,8 @@ def test_stable_diffusion_is_diffusers_own(
     model = load_model(str(tiny_sd_dir), num_steps=4, device="cpu", prompt=prompt, guidance=guidance)
     assert capfd.readouterr() == ("", "")
     assert (model.sample_shape, model.image_shape) == ((4, 8, 8), (3, 16, 16))
-    assert model.schedule.timesteps == (751, 501, 251, 1)
-    assert model.schedule.final_alpha_bar == model.schedule.alpha_bar[0]
+    assert model.process.timesteps == (751, 501, 251, 1)
+    assert model.process.final_alpha_bar == model.process.alpha_bar[0]
 
     latents = model.latents([0, 1])
     pipeline: Any = DiffusionPipeline.from_pretrained(tiny_sd_dir, safety_checker=None)
@@ -182,7 +182,7 @@ def test_unknown_models(model: str, message: str, monkeypatch: pytest.MonkeyPatc
     [
         ({"dtype": "int8"}, "dtype must be one of float32, float64, float16, bfloat16, got int8"),
         ({"device": "tpu"}, "device must be auto or one this machine has (.*), got tpu"),
-        ({"h_space": "deep"}, "h_space must be one of"),
+        ({"tap": "deep"}, "tap must be one of"),
         ({"num_steps": 0}, "num_steps must be in"),
         ({"prompt": "a man"}, "pipeline takes no prompt, got 'a man'"),
     ],

@@ -20,7 +20,7 @@ Load = Callable[..., DiffusionModel]
 
 def damp(model: DiffusionModel) -> DiffusionModel:
     """Let the output depend less on x_t: an untrained network changes too fast with it for a fixed point."""
-    model.unet.unet.get_parameter("conv_out.weight").mul_(0.02)
+    model.denoiser.network.get_parameter("conv_out.weight").mul_(0.02)
     return model
 
 
@@ -42,11 +42,11 @@ def largest(inverted: Inverted) -> float:
 
 def trajectory(model: DiffusionModel, latents: Latents, eta: Any) -> list[torch.Tensor]:
     """Every x_t that sampling passes through, the clean one without its residual."""
-    schedule, etas, x_t = model.schedule, model.schedule.etas(eta), latents.x_T
+    schedule, etas, x_t = model.process, model.process.etas(eta), latents.x_T
     passed = [x_t]
     for i, (t, t_prev) in enumerate(schedule.pairs()):
-        encoded = model.unet.encode(x_t, t, model.cond)
-        eps = schedule.to_eps(model.unet.decode(encoded.h, encoded), x_t, t)
+        encoded = model.denoiser.encode(x_t, t, model.cond)
+        eps = schedule.to_eps(model.denoiser.decode(encoded.h, encoded), x_t, t)
         mean, sigma = schedule.posterior(schedule.predict_x0(x_t, eps, t), eps, t, t_prev, etas[i])
         x_t = mean + sigma * latents.z[:, i]
         passed.append(x_t)
@@ -59,8 +59,8 @@ def test_edit_friendly_passes_through_every_drawn_x_t(load: Load, images: torch.
     inverted = edit_friendly_inversion(model, images, eta=eta, seeds=[3, 8], record_h=True)
     noise = draw([3, 8], "inversion", (5, 3, 16, 16)).double()
     passed = trajectory(model, inverted.latents, eta)
-    for i, t in enumerate(model.schedule.timesteps):
-        drawn = model.schedule.add_noise(images, noise[:, i], t)
+    for i, t in enumerate(model.process.timesteps):
+        drawn = model.process.add_noise(images, noise[:, i], t)
         assert (passed[i] - drawn).abs().max() <= 1e-8
 
     # The last step has no z: without the residual, what comes back is the network's last prediction.

@@ -15,7 +15,7 @@ def test_another_prompt_needs_no_other_weights(tiny_sd_dir: Path, caplog: pytest
     model = load_model(str(tiny_sd_dir), num_steps=2, device="cpu")
     assert model.cond is not None and model.cond.context.shape == (1, 8, 16)
     other = model.with_prompt("a man", 3.0)
-    assert other.unet is model.unet
+    assert other.denoiser is model.denoiser
     assert other.cond is not None and (other.cond.prompt, other.cond.guidance) == ("a man", 3.0)
     assert torch.equal(other.cond.context[1], model.cond.context[0])
     with pytest.raises(InputError, match=r"guidance must be a number >= 0 \(1 is none\), got -1"):

@@ -22,9 +22,9 @@ from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.diffusion.codecs import PixelCodec
 from hspace.diffusion.identity import WEIGHTS, Identity
 from hspace.diffusion.latents import Latents
+from hspace.diffusion.process import PREDICTION_TYPES, Schedule
 from hspace.diffusion.sampling import Recorded, collect, collect_around, sample
-from hspace.diffusion.schedule import PREDICTION_TYPES, Schedule
-from hspace.diffusion.unet import H_SPACES, SemanticUNet
+from hspace.diffusion.unet import TAPS, SemanticUNet
 from hspace.types import InputError
 
 # With little noise an untrained network's images stay about [-1, 1], to which a pipeline clips them.
@@ -109,10 +109,10 @@ def test_one_offset_serves_the_whole_batch(tiny_model: DiffusionModel, latents: 
 def test_injection_is_the_equations_with_a_hooked_network(
     tiny_model: DiffusionModel, latents: Latents, delta_h: torch.Tensor, injection: str
 ) -> None:
-    unet: Any = tiny_model.unet.unet
-    alpha_bar = tiny_model.schedule.alpha_bar
+    unet: Any = tiny_model.denoiser.network
+    alpha_bar = tiny_model.process.alpha_bar
     x = latents.x_T
-    for i, (t, t_prev) in enumerate(tiny_model.schedule.pairs()):
+    for i, (t, t_prev) in enumerate(tiny_model.process.pairs()):
         a, b = alpha_bar[t], alpha_bar[t_prev] if t_prev >= 0 else 1.0
         eps = unet(x, t).sample
         handle = unet.mid_block.register_forward_hook(lambda _, inputs, output, i=i: output + delta_h[:, i])
@@ -135,24 +135,24 @@ def test_both_terms_share_one_encoder_pass(
     def count(name: str) -> Callable[..., None]:
         return lambda *_: counts.update({name: counts[name] + 1})
 
-    handles = [getattr(tiny_model.unet.unet, name).register_forward_hook(count(name)) for name in counts]
+    handles = [getattr(tiny_model.denoiser.network, name).register_forward_hook(count(name)) for name in counts]
     sample(tiny_model, latents, delta_h=delta_h, injection=injection)
     for handle in handles:
         handle.remove()
     assert counts == {"conv_in": 3, "conv_out": decoder_passes}
 
 
-@pytest.mark.parametrize("h_space", H_SPACES)
+@pytest.mark.parametrize("tap", TAPS)
 def test_recorded_h_excludes_the_offset(
-    tiny_model: DiffusionModel, latents: Latents, delta_h: torch.Tensor, h_space: str
+    tiny_model: DiffusionModel, latents: Latents, delta_h: torch.Tensor, tap: str
 ) -> None:
-    model = replace(tiny_model, unet=SemanticUNet(tiny_model.unet.unet, h_space))
+    model = replace(tiny_model, denoiser=SemanticUNet(tiny_model.denoiser.network, tap))
     edited = sample(model, latents, delta_h=delta_h, record_h=True).h
     plain = sample(model, latents, record_h=True).h
     assert edited is not None and plain is not None
     assert tuple(plain.shape) == (2, 3, 16, 8, 8)
     assert torch.equal(edited[:, 0], plain[:, 0])
-    assert torch.equal(plain[:, 0], model.unet.encode(latents.x_T, model.schedule.timesteps[0]).h)
+    assert torch.equal(plain[:, 0], model.denoiser.encode(latents.x_T, model.process.timesteps[0]).h)
     assert (edited[:, 1] - plain[:, 1]).abs().max() > 1e-3
 
 
@@ -167,15 +167,15 @@ def test_replacing_h_by_itself_changes_nothing(tiny_model: DiffusionModel, laten
 def test_replaced_h_is_what_the_decoder_sees(
     tiny_model: DiffusionModel, latents: Latents, delta_h: torch.Tensor
 ) -> None:
-    unet: Any = tiny_model.unet.unet
+    unet: Any = tiny_model.denoiser.network
     h = torch.randn(1, 3, *tiny_model.h_shape, generator=torch.Generator().manual_seed(8))
     steps = iter(range(3))
     handle = unet.mid_block.register_forward_hook(lambda _, inputs, output: 0 * output + h[:, next(steps)])
     expected = latents.x_T
-    for i, (t, t_prev) in enumerate(tiny_model.schedule.pairs()):
+    for i, (t, t_prev) in enumerate(tiny_model.process.pairs()):
         eps = unet(expected, t).sample
-        x0_hat = tiny_model.schedule.predict_x0(expected, eps, t)
-        mean, sigma = tiny_model.schedule.posterior(x0_hat, eps, t, t_prev, 1.0)
+        x0_hat = tiny_model.process.predict_x0(expected, eps, t)
+        mean, sigma = tiny_model.process.posterior(x0_hat, eps, t, t_prev, 1.0)
         expected = mean + sigma * latents.z[:, i]
     handle.remove()
     replaced = sample(tiny_model, latents, replace_h=h, record_h=True)
@@ -190,7 +190,7 @@ def test_every_encoding_is_shown_to_an_observer(tiny_model: DiffusionModel, late
     assert h is not None and list(seen) == [0, 1, 2]
     for i, encoded in seen.items():
         assert torch.equal(encoded.h, h[:, i])
-        assert encoded.t.tolist() == [tiny_model.schedule.timesteps[i]] * 2
+        assert encoded.t.tolist() == [tiny_model.process.timesteps[i]] * 2
 
 
 def test_h_is_recorded_on_request_only(tiny_model: DiffusionModel, latents: Latents) -> None:
@@ -324,7 +324,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing fact": (lambda f: (f / "h.json").write_text("{}"), "does not describe a recording"),
     "facts of a list": (lambda f: (f / "h.json").write_text("[]"), "does not describe a recording"),
     "no seeds": (lambda f: _set_fact(f, seeds="many"), "does not describe a recording"),
-    "other tap": (lambda f: _set_fact(f, h_space="deep"), "does not describe a recording"),
+    "other tap": (lambda f: _set_fact(f, tap="deep"), "does not describe a recording"),
     "two h axes": (lambda f: _set_fact(f, h_shape=[16, 64]), "does not describe a recording"),
 }
 

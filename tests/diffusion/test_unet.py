@@ -8,7 +8,7 @@ import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-from hspace.diffusion.unet import H_SPACES, Conditioning, SemanticUNet
+from hspace.diffusion.unet import TAPS, Conditioning, SemanticUNet
 from hspace.types import InputError
 
 MakeUNet = Callable[..., UNet2DModel]
@@ -38,11 +38,11 @@ def noisy_images(unet: UNet2DModel) -> torch.Tensor:
     return torch.randn(2, 3, *shape, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("h_space", H_SPACES)
+@pytest.mark.parametrize("tap", TAPS)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_split_forward_is_bitwise_the_whole(make_unet: MakeUNet, variant: str, h_space: str) -> None:
+def test_split_forward_is_bitwise_the_whole(make_unet: MakeUNet, variant: str, tap: str) -> None:
     unet = make_unet(**VARIANTS[variant])
-    semantic = SemanticUNet(unet, h_space)
+    semantic = SemanticUNet(unet, tap)
     x_t = noisy_images(unet)
     for t in (999, 1):
         encoded = semantic.encode(x_t, t)
@@ -50,20 +50,20 @@ def test_split_forward_is_bitwise_the_whole(make_unet: MakeUNet, variant: str, h
         assert torch.equal(semantic.decode(encoded.h, encoded), unet(x_t, t).sample)  # pyright: ignore
 
 
-@pytest.mark.parametrize("h_space", H_SPACES)
+@pytest.mark.parametrize("tap", TAPS)
 @pytest.mark.parametrize("variant", ["attention", "scale and shift"])
-def test_an_edit_is_bitwise_a_forward_hook(make_unet: MakeUNet, variant: str, h_space: str) -> None:
+def test_an_edit_is_bitwise_a_forward_hook(make_unet: MakeUNet, variant: str, tap: str) -> None:
     unet: Any = make_unet(**VARIANTS[variant])
-    semantic = SemanticUNet(unet, h_space)
+    semantic = SemanticUNet(unet, tap)
     x_t = noisy_images(unet)
     delta_h = torch.randn(2, *semantic.h_shape, generator=torch.Generator().manual_seed(2))
     encoded = semantic.encode(x_t, 500)
     ours = semantic.decode(encoded.h + delta_h, encoded)
 
-    if h_space == "before":
+    if tap == "before":
         handle = unet.mid_block.register_forward_pre_hook(lambda _, inputs: (inputs[0] + delta_h, *inputs[1:]))
     else:
-        tapped = unet.mid_block if h_space == "after" else unet.mid_block.resnets[-1].norm2
+        tapped = unet.mid_block if tap == "after" else unet.mid_block.resnets[-1].norm2
         handle = tapped.register_forward_hook(lambda _, inputs, output: output + delta_h)
     try:
         hooked = unet(x_t, 500).sample
@@ -86,18 +86,18 @@ def test_input_of_another_dtype_is_cast(tiny_unet: UNet2DModel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "h_space", "message"),
+    ("options", "tap", "message"),
     [
-        ({}, "deep", "h_space must be one of before, middle, after, got deep"),
+        ({}, "deep", "tap must be one of before, middle, after, got deep"),
         ({"mid_block_type": None}, "after", "no mid block"),
         ({"num_class_embeds": 4}, "after", "conditioned on classes"),
         ({"sample_size": None}, "after", "no sample_size"),
         ({"out_channels": 6}, "after", "got 3 to 6"),
     ],
 )
-def test_unsupported_unets(make_unet: MakeUNet, options: dict[str, Any], h_space: str, message: str) -> None:
+def test_unsupported_unets(make_unet: MakeUNet, options: dict[str, Any], tap: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        SemanticUNet(make_unet(**options), h_space)
+        SemanticUNet(make_unet(**options), tap)
 
 
 CONDITIONAL: dict[str, dict[str, Any]] = {
@@ -133,31 +133,31 @@ def latents_of(unet: UNet2DConditionModel) -> torch.Tensor:
     return torch.randn(2, *SemanticUNet(unet).sample_shape, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("h_space", H_SPACES)
+@pytest.mark.parametrize("tap", TAPS)
 @pytest.mark.parametrize("variant", CONDITIONAL)
-def test_split_forward_with_text_is_bitwise_the_whole(variant: str, h_space: str) -> None:
+def test_split_forward_with_text_is_bitwise_the_whole(variant: str, tap: str) -> None:
     unet = make_conditional(**CONDITIONAL[variant])
-    semantic, x_t, cond = SemanticUNet(unet, h_space), latents_of(unet), prompt(1, 1.0)
+    semantic, x_t, cond = SemanticUNet(unet, tap), latents_of(unet), prompt(1, 1.0)
     encoded = semantic.encode(x_t, 500, cond)
     assert tuple(encoded.h.shape[1:]) == semantic.h_shape
     theirs = unet(x_t, 500, cond.context.expand(2, -1, -1)).sample  # pyright: ignore
     assert torch.equal(semantic.decode(encoded.h, encoded), theirs)
 
 
-@pytest.mark.parametrize("h_space", H_SPACES)
-def test_guidance_is_two_passes_in_one_batch(h_space: str) -> None:
+@pytest.mark.parametrize("tap", TAPS)
+def test_guidance_is_two_passes_in_one_batch(tap: str) -> None:
     unet: Any = make_conditional()
-    semantic, x_t, cond = SemanticUNet(unet, h_space), latents_of(unet), prompt(2, 7.5)
+    semantic, x_t, cond = SemanticUNet(unet, tap), latents_of(unet), prompt(2, 7.5)
     encoded = semantic.encode(x_t, 500, cond)
     assert torch.equal(encoded.h, semantic.encode(torch.cat([x_t] * 2), 500, cond).h[:2])
     both = unet(torch.cat([x_t, x_t]), 500, cond.context.repeat_interleave(2, dim=0)).sample
     assert torch.equal(semantic.decode(encoded.h, encoded), both[2:] + 7.5 * (both[:2] - both[2:]))
 
 
-@pytest.mark.parametrize("h_space", H_SPACES)
-def test_an_edit_moves_both_passes_alike(h_space: str) -> None:
+@pytest.mark.parametrize("tap", TAPS)
+def test_an_edit_moves_both_passes_alike(tap: str) -> None:
     unet: Any = make_conditional()
-    semantic, x_t, cond = SemanticUNet(unet, h_space), latents_of(unet), prompt(2, 3.0)
+    semantic, x_t, cond = SemanticUNet(unet, tap), latents_of(unet), prompt(2, 3.0)
     delta_h = torch.randn(2, *semantic.h_shape, generator=torch.Generator().manual_seed(2))
     outputs = []
     for features in cond.context:
@@ -169,11 +169,11 @@ def test_an_edit_moves_both_passes_alike(h_space: str) -> None:
     assert (ours - semantic.decode(guided.h, guided)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("h_space", H_SPACES)
-def test_selected_samples_decode_to_what_they_do_together(h_space: str) -> None:
+@pytest.mark.parametrize("tap", TAPS)
+def test_selected_samples_decode_to_what_they_do_together(tap: str) -> None:
     """With guidance, where each sample has two passes."""
     unet: Any = make_conditional()
-    semantic, x_t, cond = SemanticUNet(unet, h_space), latents_of(unet), prompt(2, 3.0)
+    semantic, x_t, cond = SemanticUNet(unet, tap), latents_of(unet), prompt(2, 3.0)
     encoded = semantic.encode(x_t, 500, cond)
     together = semantic.decode(encoded.h, encoded)
     selected = encoded.select([1, 0, 1])

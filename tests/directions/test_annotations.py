@@ -57,7 +57,7 @@ def test_samples_are_scored_as_generated(tiny_model: DiffusionModel) -> None:
     expected = ColorScorer()(sample(tiny_model, tiny_model.latents(seeds), eta=0.5).x_0)
     assert (ours.scores - expected).abs().max() < 1e-4
     assert torch.equal(ours.visible, ColorScorer().visible(ours.scores))
-    assert (ours.seeds, ours.eta, ours.timesteps) == (seeds, (0.5, 0.5, 0.5), tiny_model.schedule.timesteps)
+    assert (ours.seeds, ours.eta, ours.timesteps) == (seeds, (0.5, 0.5, 0.5), tiny_model.process.timesteps)
     ours.check(tiny_model)
     with pytest.raises(InputError, match="annotations are of another model: model_sha256"):
         ours.check(replace(tiny_model, identity=Identity({WEIGHTS: "f" * 64})))

@@ -26,7 +26,7 @@ def make(tiny_model: DiffusionModel) -> Make:
         meta = DirectionsMeta(
             space=space,
             tap="after",
-            timesteps=tiny_model.schedule.timesteps,
+            timesteps=tiny_model.process.timesteps,
             eta=(1.0, 1.0, 1.0),
             injection="symmetric",
             prediction_type="epsilon",

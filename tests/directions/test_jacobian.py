@@ -17,8 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.diffusion.latents import Latents
+from hspace.diffusion.process import PREDICTION_TYPES
 from hspace.diffusion.sampling import sample
-from hspace.diffusion.schedule import PREDICTION_TYPES
 from hspace.diffusion.unet import Encoded, SemanticUNet
 from hspace.directions.jacobian import FORWARD_MODES, NULLSPACE_RANK, DecoderJacobian, jacobian
 from hspace.directions.record import Directions
@@ -63,7 +63,7 @@ def encoded(model: DiffusionModel, latents: Latents) -> Encoded:
 @pytest.fixture(scope="module")
 def explicit(model: DiffusionModel, encoded: Encoded) -> Tensor:
     """d output / d h, (3 * 8 * 8, 16 * 4 * 4)."""
-    return explicit_jacobian(model.unet, encoded)
+    return explicit_jacobian(model.denoiser, encoded)
 
 
 @pytest.fixture(scope="module")
@@ -103,12 +103,10 @@ def check_against_svd(directions: Directions, matrix: Tensor, k: int, scale: flo
     assert principal_angle(directions.directions[:, 0], vh[:k]) <= 1e-4
 
 
-@pytest.mark.parametrize("h_space", ["before", "middle", "after"])
-def test_forward_products_are_derivatives(
-    make_unet: Callable[..., UNet2DModel], latents: Latents, h_space: str
-) -> None:
+@pytest.mark.parametrize("tap", ["before", "middle", "after"])
+def test_forward_products_are_derivatives(make_unet: Callable[..., UNet2DModel], latents: Latents, tap: str) -> None:
     network: Any = make_unet(sample_size=8)
-    unet = SemanticUNet(network.double(), h_space)
+    unet = SemanticUNet(network.double(), tap)
     v = torch.randn(2, *unet.h_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         encoded = unet.encode(latents.x_T, 500)
@@ -120,7 +118,7 @@ def test_forward_products_are_derivatives(
 def test_reverse_products_are_those_of_the_explicit_jacobian(
     model: DiffusionModel, encoded: Encoded, explicit: Tensor
 ) -> None:
-    operator = DecoderJacobian(model.unet, encoded)
+    operator = DecoderJacobian(model.denoiser, encoded)
     u = torch.randn(3, *operator.out_shape, dtype=torch.float64)
     assert (operator.vjp(u).flatten(1) - u.flatten(1) @ explicit).abs().max() <= 1e-12
 
@@ -128,7 +126,7 @@ def test_reverse_products_are_those_of_the_explicit_jacobian(
 def test_forward_and_reverse_products_are_adjoint(model: DiffusionModel, encoded: Encoded, mask: Tensor) -> None:
     avoid = torch.linalg.qr(torch.randn(16 * 4 * 4, 5, dtype=torch.float64)).Q.T.unflatten(1, (16, 4, 4))
     for options in ({}, {"mask": mask}, {"mask": mask, "avoid": avoid}):
-        operator = DecoderJacobian(model.unet, encoded, **options)
+        operator = DecoderJacobian(model.denoiser, encoded, **options)
         v = torch.randn(4, *operator.in_shape, dtype=torch.float64)
         u = torch.randn(4, *operator.out_shape, dtype=torch.float64)
         left, right = (operator.jvp(v) * u).flatten(1).sum(1), (v * operator.vjp(u)).flatten(1).sum(1)
@@ -137,12 +135,12 @@ def test_forward_and_reverse_products_are_adjoint(model: DiffusionModel, encoded
 
 def test_only_the_decoder_runs(model: DiffusionModel, encoded: Encoded) -> None:
     calls: list[str] = []
-    unet: Any = model.unet.unet
+    unet: Any = model.denoiser.network
     handles = [
         part.register_forward_hook(lambda *_, name=name: calls.append(name))
         for name, part in (("encoder", unet.conv_in), ("mid", unet.mid_block), ("decoder", unet.conv_out))
     ]
-    operator = DecoderJacobian(model.unet, encoded)
+    operator = DecoderJacobian(model.denoiser, encoded)
     operator.jvp(torch.ones(2, *operator.in_shape))
     operator.vjp(torch.ones(2, *operator.out_shape))
     for handle in handles:
@@ -151,7 +149,7 @@ def test_only_the_decoder_runs(model: DiffusionModel, encoded: Encoded) -> None:
 
 
 def test_both_ways_to_a_forward_product_agree(model: DiffusionModel, encoded: Encoded) -> None:
-    operator = DecoderJacobian(model.unet, encoded)
+    operator = DecoderJacobian(model.denoiser, encoded)
     v = torch.randn(3, *operator.in_shape, dtype=torch.float64)
     products = []
     for operator.forward_mode in FORWARD_MODES:
@@ -283,12 +281,12 @@ def test_the_samples_own_noise_is_followed(model: DiffusionModel, latents: Laten
 
 def test_singular_values_are_those_of_eps(model: DiffusionModel, latents: Latents) -> None:
     """At step 0 all three see the same x_T, so their raw Jacobians are the same."""
-    alpha_bar = model.schedule.alpha_bar[model.schedule.timesteps[0]]
+    alpha_bar = model.process.alpha_bar[model.process.timesteps[0]]
     expected = {"epsilon": 1.0, "v_prediction": alpha_bar**0.5, "sample": (alpha_bar / (1 - alpha_bar)) ** 0.5}
     assert set(expected) == set(PREDICTION_TYPES)
     values = {}
     for prediction_type in PREDICTION_TYPES:
-        changed = replace(model, schedule=replace(model.schedule, prediction_type=prediction_type))
+        changed = replace(model, process=replace(model.process, prediction_type=prediction_type))
         found = jacobian(changed, latents, k=1, steps=[0], block_size=16).singular_values
         assert found is not None
         values[prediction_type] = float(found[0])
@@ -380,10 +378,10 @@ def test_latent_and_guided_models(kind: str, prompt: str, request: pytest.Fixtur
     steps: dict[int, Encoded] = {}
     sample(latent_model, latents, observe=steps.__setitem__)
     assert (steps[1].unprompted_h is not None) == bool(prompt)
-    operator = DecoderJacobian(latent_model.unet, steps[1])
+    operator = DecoderJacobian(latent_model.denoiser, steps[1])
     v = torch.randn(1, *operator.in_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
-        ahead, behind = (latent_model.unet.decode(steps[1].h + e * v, steps[1]) for e in (1e-4, -1e-4))
+        ahead, behind = (latent_model.denoiser.decode(steps[1].h + e * v, steps[1]) for e in (1e-4, -1e-4))
     product = operator.jvp(v)
     assert (product - (ahead - behind) / 2e-4).abs().max() <= 1e-5 * product.abs().max()
     mask = torch.ones(latent_model.sample_shape[1:], dtype=torch.bool)

@@ -34,10 +34,10 @@ def _recording(features: np.ndarray, model: DiffusionModel, path: Path) -> Recor
         path=path,
         seeds=tuple(range(features.shape[1])),
         h_shape=model.h_shape,
-        timesteps=model.schedule.timesteps,
+        timesteps=model.process.timesteps,
         eta=(1.0,) * features.shape[0],
         model_sha256=model.model_sha256,
-        h_space="after",
+        tap="after",
     )
     recorded.save()
     return recorded

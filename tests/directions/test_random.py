@@ -9,7 +9,7 @@ from hspace.types import InputError
 
 @pytest.fixture
 def like(tiny_model: DiffusionModel) -> Directions:
-    schedule = tiny_model.schedule
+    schedule = tiny_model.process
     meta = DirectionsMeta(
         space="h",
         tap="after",

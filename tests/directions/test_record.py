@@ -20,7 +20,7 @@ K = 2
 @pytest.fixture
 def directions(tiny_model: DiffusionModel) -> Directions:
     """Two directions that fit the tiny model, with every optional tensor."""
-    schedule, generator = tiny_model.schedule, torch.Generator().manual_seed(0)
+    schedule, generator = tiny_model.process, torch.Generator().manual_seed(0)
     steps = len(schedule.timesteps)
     meta = DirectionsMeta(
         space="h",
@@ -100,8 +100,8 @@ def test_check_names_what_does_not_fit(
     directions: Directions, tiny_model: DiffusionModel, tiny_pipeline_dir: Path
 ) -> None:
     directions.check(tiny_model)
-    for num_steps, h_space, message in ((4, "after", "timesteps is"), (3, "before", "tap is after in the directions")):
-        other = load_model(str(tiny_pipeline_dir), num_steps=num_steps, h_space=h_space, device="cpu")
+    for num_steps, tap, message in ((4, "after", "timesteps is"), (3, "before", "tap is after in the directions")):
+        other = load_model(str(tiny_pipeline_dir), num_steps=num_steps, tap=tap, device="cpu")
         with pytest.raises(InputError, match=message):
             directions.check(other)
     for change in ({"model_sha256": "0" * 64}, {"prediction_type": "sample"}):

@@ -24,11 +24,11 @@ def make_directions(model: DiffusionModel, space: str) -> Directions:
     shape = (3, *model.h_shape) if space == "h" else model.sample_shape
     meta = DirectionsMeta(
         space=space,
-        tap=model.unet.h_space,
-        timesteps=model.schedule.timesteps,
+        tap=model.denoiser.tap,
+        timesteps=model.process.timesteps,
         eta=(1.0, 1.0, 1.0),
         injection="symmetric",
-        prediction_type=model.schedule.prediction_type,
+        prediction_type=model.process.prediction_type,
         model_id=model.model_id,
         model_sha256=model.model_sha256,
         method="random",

@@ -52,10 +52,10 @@ def made_edits() -> Edits:
 
 def make_directions(model: DiffusionModel, k: int = 2) -> Directions:
     torch.manual_seed(1)
-    schedule = model.schedule
+    schedule = model.process
     steps = len(schedule.timesteps)
     meta = DirectionsMeta(
-        space="h", tap=model.unet.h_space, timesteps=schedule.timesteps, eta=(1.0,) * steps, injection="symmetric",
+        space="h", tap=model.denoiser.tap, timesteps=schedule.timesteps, eta=(1.0,) * steps, injection="symmetric",
         prediction_type=schedule.prediction_type, model_id=model.model_id, model_sha256=model.model_sha256,
         method="made", names=tuple(f"direction {j}" for j in range(k)), unit="unit norm",
     )  # fmt: skip

@@ -32,10 +32,10 @@ def _recorded(path: Path, seed: int = 0) -> tuple[Recorded, np.ndarray]:
 
 def make_directions(model: DiffusionModel) -> Directions:
     torch.manual_seed(1)
-    schedule = model.schedule
+    schedule = model.process
     steps = len(schedule.timesteps)
     meta = DirectionsMeta(
-        space="h", tap=model.unet.h_space, timesteps=schedule.timesteps, eta=(1.0,) * steps, injection="symmetric",
+        space="h", tap=model.denoiser.tap, timesteps=schedule.timesteps, eta=(1.0,) * steps, injection="symmetric",
         prediction_type=schedule.prediction_type, model_id=model.model_id, model_sha256=model.model_sha256,
         method="made", names=tuple(f"direction {j}" for j in range(2)), unit="unit norm",
     )  # fmt: skip

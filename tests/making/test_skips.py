@@ -10,7 +10,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from skips import changed_skips, targets
 
-from hspace.diffusion.schedule import Schedule
+from hspace.diffusion.process import Schedule
 from hspace.diffusion.unet import SemanticUNet
 
 

@@ -9,7 +9,7 @@ import pytest
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from retiming import cosine
 
-from hspace.diffusion.schedule import Schedule
+from hspace.diffusion.process import Schedule
 from hspace.runs.errors import guarded
 
 

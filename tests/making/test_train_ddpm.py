@@ -68,7 +68,7 @@ def test_curves_are_tracked_offline_and_the_result_is_a_model(tmp_path: Path) ->
     assert overview["state"] == "finished" and overview["config"]["cycles"][1]["skip_exchange"] == 0.5
     assert overview["summary"]["images"] == 8 and overview["summary"]["loss"] > 0
     model = load_model(str(tmp_path / "run" / "pipeline"), num_steps=2, device="cpu")
-    assert model.sample_shape == (3, 16, 16) and model.schedule.prediction_type == "v_prediction"
+    assert model.sample_shape == (3, 16, 16) and model.process.prediction_type == "v_prediction"
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_defaults_are_the_agreed_ones(default: Config):
     assert (default.seed, default.device, default.dtype) == (0, "auto", "float32")
     assert default.cache_dir == Path("outputs/cache")
     assert dataclasses.astuple(default.diffusion) == (10, 1.0, None, "symmetric")
-    assert default.model.h_space == "after" and default.edit.components is None
+    assert default.model.tap == "after" and default.edit.components is None
     assert default.tracking.mode == "offline" and default.evaluation.annotator != default.evaluation.judge
 
 
@@ -87,7 +87,7 @@ WRONG = {
     "memory_gib=-1": "memory_gib must be a number in [0, inf], got -1",
     "output_dir=": "output_dir must be text that is not empty",
     "name=a/b": "got 'a/b'",
-    "model.h_space=midle": "did you mean 'middle'",
+    "model.tap=midle": "did you mean 'middle'",
     "+model.guidance=-1": "model.guidance must be a number in [0, inf], got -1",
     "+model.prompt=": "model.prompt must be text that is not empty",
     "diffusion.num_steps=-3": "from 1 to 1000, got -3",

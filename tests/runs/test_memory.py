@@ -29,17 +29,17 @@ def test_the_peak_is_that_of_tensors_alive_at_once() -> None:
 @pytest.mark.parametrize("rows", [1, 4, 16])
 def test_sampling_takes_no_more_than_the_formula(tiny_model: DiffusionModel, rows: int) -> None:
     latents = tiny_model.latents(range(rows))
-    delta_h = torch.zeros(rows, len(tiny_model.schedule.timesteps), *tiny_model.h_shape)
+    delta_h = torch.zeros(rows, len(tiny_model.process.timesteps), *tiny_model.h_shape)
     given = sum(tensor.nbytes for tensor in (latents.x_T, latents.z, delta_h))
     with Peak() as counted:
         sample(tiny_model, latents, delta_h=delta_h, record_h=True)
-    weights = sum(weight.nbytes for weight in tiny_model.unet.parameters())
+    weights = sum(weight.nbytes for weight in tiny_model.denoiser.parameters())
     bound = weights + rows * row_bytes(tiny_model)
     assert bound / 4 < counted.peak + given <= bound
 
 
 def test_a_limit_chooses_the_batch(default_config: Config, tiny_model: DiffusionModel) -> None:
-    weights = sum(weight.nbytes for weight in tiny_model.unet.parameters())
+    weights = sum(weight.nbytes for weight in tiny_model.denoiser.parameters())
     row = KERNELS * row_bytes(tiny_model)
 
     def chosen(limit: float | None, batch_size: int = 0) -> int:

@@ -38,7 +38,7 @@ def carried_by_h(model: DiffusionModel, judge: Scorer, n: int, seed: int) -> dic
     Source: ours.
     """
     figures = {}
-    alpha_bar = torch.tensor(model.schedule.alpha_bar, dtype=torch.float64)
+    alpha_bar = torch.tensor(model.process.alpha_bar, dtype=torch.float64)
     for attribute in JUDGED:
         pairs = counterfactuals(attribute, n, model.image_shape[-1], seed)
         column = judge.attributes.index(attribute.id)
@@ -83,11 +83,11 @@ def predictions(model: DiffusionModel, pairs: Tensor, noise: Images, t: int, *, 
         t: Model time.
         swap: Whether each is decoded with the h of the other.
     """
-    schedule = model.schedule
+    schedule = model.process
     x_t = schedule.add_noise(pairs.flatten(0, 1), noise.repeat(2, 1, 1, 1), t).to(model.device, model.dtype)
-    encoded = model.unet.encode(x_t, t, model.cond)
+    encoded = model.denoiser.encode(x_t, t, model.cond)
     h = encoded.h.roll(len(noise), dims=0) if swap else encoded.h
-    eps = schedule.to_eps(model.unet.decode(h, encoded), x_t, t)
+    eps = schedule.to_eps(model.denoiser.decode(h, encoded), x_t, t)
     return schedule.predict_x0(x_t, eps, t).unflatten(0, (2, -1)).cpu()
 
 

@@ -29,12 +29,12 @@ def generate(model: DiffusionModel, seeds: Sequence[int], *, batch_size: int) ->
 
 def untrained(model: DiffusionModel) -> DiffusionModel:
     """The same architecture and schedule with the random weights that training starts from."""
-    unet = model.unet.unet
+    unet = model.denoiser.network
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         fresh: Any = type(unet).from_config(unet.config)
-    semantic = SemanticUNet(fresh, model.unet.h_space).to(model.device, model.dtype).eval().requires_grad_(False)
-    return replace(model, unet=semantic, model_id="untrained")
+    semantic = SemanticUNet(fresh, model.denoiser.tap).to(model.device, model.dtype).eval().requires_grad_(False)
+    return replace(model, denoiser=semantic, model_id="untrained")
 
 
 def attribute_figures(

@@ -135,7 +135,7 @@ def _key(bench: Bench, scorers: bool) -> dict[str, Any]:
     """What a section depends on."""
     sizes = {name: value for name, value in asdict(bench.sizes).items() if name != "batch_size"}
     key = {"version": VERSION, "sizes": sizes, "model": bench.model.model_sha256}
-    key |= {"schedule": key_sha256(asdict(bench.model.schedule))}
+    key |= {"schedule": key_sha256(asdict(bench.model.process))}
     if scorers:
         folder = package_path("weights") / "portraits"
         files = sorted(

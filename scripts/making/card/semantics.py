@@ -137,7 +137,7 @@ def moved_images(
     """The evaluation samples unedited, (n, C, H, W), and at -s and +s of each direction, (k, 2, n, C, H, W)."""
     weights = torch.diag(torch.tensor(strengths))
     weights = torch.cat([torch.zeros(1, len(strengths)), torch.stack([-weights, weights], dim=1).flatten(0, 1)])
-    offsets = edit_offsets(directions, weights, len(model.schedule.timesteps))
+    offsets = edit_offsets(directions, weights, len(model.process.timesteps))
     latents = model.latents(seed_range("evaluation", sizes.judged))
     images = apply_offsets(model, latents, offsets, batch_size=sizes.batch_size).transpose(0, 1)
     return images[0], images[1:].unflatten(0, (-1, 2))

@@ -22,7 +22,7 @@ class Clean(SemanticUNet):
 
     def __init__(self, usual: SemanticUNet, known: Tensor, by_h: float, first_unknown: int) -> None:
         torch.nn.Module.__init__(self)
-        self.unet, self.h_space, self.sample_shape = usual.unet, usual.h_space, usual.sample_shape
+        self.network, self.tap, self.sample_shape = usual.network, usual.tap, usual.sample_shape
         self.known, self.by_h, self.first_unknown = known, by_h, first_unknown
 
     def encode(self, x_t: Tensor, t: int, cond: Any = None) -> Encoded:
@@ -48,8 +48,10 @@ class Level:
 
 
 def make_model(tiny_model: DiffusionModel, by_h: float, first_unknown: int) -> DiffusionModel:
-    unet = Clean(tiny_model.unet, torch.cat([torch.zeros(2, 3, 16, 16), torch.ones(2, 3, 16, 16)]), by_h, first_unknown)
-    return replace(tiny_model, unet=unet, schedule=replace(tiny_model.schedule, prediction_type="sample"))
+    unet = Clean(
+        tiny_model.denoiser, torch.cat([torch.zeros(2, 3, 16, 16), torch.ones(2, 3, 16, 16)]), by_h, first_unknown
+    )
+    return replace(tiny_model, denoiser=unet, process=replace(tiny_model.process, prediction_type="sample"))
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ def black_and_white(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("by_h", [0.0, 0.3, 1.0])
 def test_the_share_of_h_and_the_noise_level_are_found(tiny_model: DiffusionModel, by_h: float) -> None:
     figures = carried_by_h(make_model(tiny_model, by_h, 300), Level(), 2, seed=0)
-    log_snr = float(torch.logit(torch.tensor(tiny_model.schedule.alpha_bar[299])))
+    log_snr = float(torch.logit(torch.tensor(tiny_model.process.alpha_bar[299])))
     assert set(figures) == {attribute.id for attribute in JUDGED}
     for row in figures.values():
         assert row["by_h"] == pytest.approx(by_h, abs=1e-5) and row["log_snr"] == pytest.approx(log_snr, abs=1e-4)

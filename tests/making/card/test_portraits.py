@@ -73,7 +73,9 @@ def test_the_untrained_model_is_the_same_but_for_its_weights(tiny_model: Diffusi
     state = torch.get_rng_state()
     fresh, again = untrained(tiny_model), untrained(tiny_model)
     assert torch.equal(torch.get_rng_state(), state)
-    assert fresh.sample_shape == tiny_model.sample_shape and fresh.schedule == tiny_model.schedule
-    weights, same = (model.unet.unet.conv_in.weight for model in (fresh, again))
-    assert torch.equal(weights, same) and not fresh.unet.unet.training
-    assert sum(p.numel() for p in fresh.unet.parameters()) == sum(p.numel() for p in tiny_model.unet.parameters())
+    assert fresh.sample_shape == tiny_model.sample_shape and fresh.process == tiny_model.process
+    weights, same = (model.denoiser.network.conv_in.weight for model in (fresh, again))
+    assert torch.equal(weights, same) and not fresh.denoiser.network.training
+    assert sum(p.numel() for p in fresh.denoiser.parameters()) == sum(
+        p.numel() for p in tiny_model.denoiser.parameters()
+    )

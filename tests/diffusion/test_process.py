@@ -11,7 +11,7 @@ from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteSchedule
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 
-from hspace.diffusion.schedule import PREDICTION_TYPES, SPACINGS, Schedule
+from hspace.diffusion.process import PREDICTION_TYPES, SPACINGS, Schedule
 from hspace.types import InputError
 
 

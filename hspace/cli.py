@@ -10,10 +10,13 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from hspace import __version__
+from hspace.commands.words import COMMANDS, Parser
+from hspace.commands.words import parse as parse_words
 from hspace.system.files import package_path
 from hspace.system.stopping import Stopped, stopping
 from hspace.types import InputError
@@ -27,6 +30,9 @@ LISTS = {"models": "model", "methods": "method", "experiments": "experiment"}
 CACHE_ACTIONS = {"ls": "kept in", "verify": "compared in", "prune": "removed from"}
 """What `hspace cache` can do, and how it says what it did."""
 
+MODULES = {"invert": "edit"}
+"""Subcommands that share another's module."""
+
 EPILOG = """\
 examples:
   hspace                                            principal components of the embedded model, about a minute
@@ -37,6 +43,8 @@ examples:
   hspace -m seed=0,1,2 hydra/launcher=joblib        the same in parallel (also submitit_local, submitit_slurm)
   hspace --cfg job debug=default                    show a configuration without running it
   hspace list                                       models, methods, experiments and attributes
+  hspace edit photo.jpg --direction FILE:NAME       a photograph edited; also invert, calibrate, range, directions,
+                                                    studio and push, each with --help
   hspace cache ls                                   what is kept in outputs/cache (or cache_dir=FOLDER)
   hspace cache verify                               compare every file with its checksum, hash models anew
   hspace cache prune                                remove what no run can use; days=30: and what none has used lately
@@ -44,11 +52,6 @@ examples:
 A run that was interrupted or killed goes on where it was when the same command is given again. HSPACE_DEBUG=1 shows
 the traceback behind an error. Exit codes: 0 done, 1 a job of a sweep failed or a cached result is damaged, 2 a
 mistake, 130 interrupted, 143 terminated."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see hspace --help")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -71,6 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    if arguments and arguments[0] in COMMANDS:
+        return _command(arguments[0], arguments[1:])
     options = _parser().parse_intermixed_args(arguments)
     if options.version:
         print(f"hspace {__version__}")
@@ -81,7 +86,8 @@ def _dispatch(arguments: list[str]) -> int:
     if words and words[0] == "cache":
         return _cache(words[1:])
     if words and "=" not in words[0] and not words[0].startswith("~"):
-        raise InputError(f"unknown command {words[0]!r}: there are list and cache; a setting is written key=value")
+        known = ", ".join(["list", "cache", *COMMANDS])
+        raise InputError(f"unknown command {words[0]!r}: there is {known}; a setting is written key=value")
     overrides = _with_local_model(words)
     if options.cfg:
         return _show(overrides)
@@ -90,8 +96,16 @@ def _dispatch(arguments: list[str]) -> int:
     return _sweep(overrides) if options.multirun else _run(_compose(overrides))
 
 
+def _command(name: str, words: list[str]) -> int:
+    options = parse_words(name, words)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("hspace").setLevel(logging.INFO)
+    module = import_module(f"hspace.commands.{MODULES.get(name, name)}")
+    return getattr(module, name)(options, _compose)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="hspace",
         usage="hspace [key=value ...] | hspace -m key=a,b ... | hspace list [what] | hspace cache ls|verify|prune",
         description="Find, apply and measure editing directions in the h-space of diffusion models.",

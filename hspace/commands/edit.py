@@ -1,0 +1,166 @@
+"""`hspace edit` and `hspace invert`: photographs and samples, edited, put back, and written with what was measured."""
+
+import argparse
+import logging
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from hspace import __version__
+from hspace.diffusion.photographs import find_images
+from hspace.output.animation import write_animation, write_png
+from hspace.output.figures import strip_figure
+from hspace.runs.parsing import parse
+from hspace.studio.editing import (
+    Region,
+    Source,
+    changes,
+    edit_source,
+    largest_outside,
+    photo_source,
+    pictures,
+    region_weights,
+    same_person,
+    sample_source,
+)
+from hspace.studio.sliders import Bench, load_bench
+from hspace.system.files import write_json
+from hspace.types import InputError
+
+log = logging.getLogger(__name__)
+
+FACTORS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0)
+"""Parts of the strength that the animation runs through; the strip shows every other one."""
+Compose = Callable[[list[str]], DictConfig]
+
+
+def edit(options: argparse.Namespace, compose: Compose) -> int:
+    """Edits every photograph or sample that is named, each into a folder of its own.
+
+    Raises:
+        InputError: If an option, a file or a direction is wrong; nothing has been written then.
+    """
+    inputs = _inputs(options.inputs, "hspace edit photo.jpg --direction FILE:NAME --strength 2")
+    if not options.direction:
+        raise InputError("hspace edit needs --direction FILE[:NAME], such as outputs/demo/directions.safetensors:0")
+    bench = load_bench(parse(compose(options.settings)), [_one(reference) for reference in options.direction])
+    strengths, region = _strengths(options.strength, len(bench.sliders)), _region(options.keep_outside)
+    records = []
+    for name, word in _named(tqdm(inputs, desc="edit", disable=None)):
+        started = perf_counter()
+        source = _source(bench, word, Path(options.inversions))
+        folder = Path(options.output) / name
+        record = _edit_one(bench, source, strengths, region, folder, options.animation)
+        record["seconds"] = round(perf_counter() - started, 3)
+        write_json(folder / "edit.json", record)
+        records.append((folder, record))
+    for folder, record in records:
+        print(_line(folder, record))
+    return 0
+
+
+def invert(options: argparse.Namespace, compose: Compose) -> int:
+    """Inverts every photograph that is named, and prints how well each comes back.
+
+    Raises:
+        InputError: If a file is missing or cannot be read.
+    """
+    inputs = _inputs(options.inputs, "hspace invert FOLDER")
+    photographs = [word for word in inputs if isinstance(word, Path)]
+    if len(photographs) < len(inputs):
+        raise InputError("hspace invert takes photographs; a generated sample has its noise already")
+    bench = load_bench(parse(compose(options.settings)), [])
+    for path in tqdm(photographs, desc="invert", disable=None):
+        source = photo_source(bench, path, Path(options.inversions))
+        print(f"{path}  reconstruction error {source.error:.1e}")
+    print(f"{len(inputs)} photographs inverted into {options.inversions}")
+    return 0
+
+
+def _inputs(words: Sequence[str], example: str) -> list[Path | int]:
+    """Files and seeds, folders opened."""
+    if not words:
+        raise InputError(f"name a photograph or a folder, as in: {example}")
+    found: list[Path | int] = []
+    for word in words:
+        is_seed = re.fullmatch(r"\d{1,18}", word) and not Path(word).exists()
+        found += [int(word)] if is_seed else find_images(word)
+    return found
+
+
+def _named(inputs: Any) -> Any:
+    """Each input with the name of its folder, numbered where two would share one."""
+    taken: dict[str, int] = {}
+    for word in inputs:
+        name = f"seed-{word}" if isinstance(word, int) else word.stem
+        taken[name] = taken.get(name, 0) + 1
+        yield (name if taken[name] == 1 else f"{name}-{taken[name]}"), word
+
+
+def _one(reference: str) -> str:
+    """The first direction of a file where none is named."""
+    return f"{reference}:0" if Path(reference).expanduser().is_file() else reference
+
+
+def _strengths(given: list[float] | None, sliders: int) -> list[float]:
+    strengths = given or [1.0] * sliders
+    if len(strengths) != sliders or not any(strengths):
+        raise InputError(f"give one --strength for each --direction, not all 0: got {given} for {sliders}")
+    return strengths
+
+
+def _region(word: str | None) -> Region:
+    """A rectangle as four numbers; a PNG or a name stays text."""
+    if word is None or word.count(",") != 3:
+        return word
+    try:
+        return [float(part) for part in word.strip("[]").split(",")]
+    except ValueError:
+        raise InputError(f"--keep-outside must be top,left,bottom,right in fractions, got {word!r}") from None
+
+
+def _source(bench: Bench, word: Path | int, inversions: Path) -> Source:
+    return sample_source(bench, word) if isinstance(word, int) else photo_source(bench, word, inversions)
+
+
+def _edit_one(
+    bench: Bench, source: Source, strengths: Sequence[float], region: Region, folder: Path, animation: str
+) -> dict[str, Any]:
+    """Writes pictures, strip and animation of one source; returns its record."""
+    weights = region_weights(bench.cfg, source, region)
+    edited = edit_source(bench, source, strengths, FACTORS)
+    put_back, note = pictures(source, edited, weights), note_of(bench, source, strengths)
+    write_png(folder / "edited.png", put_back[-1], note)
+    title = " + ".join(f"{slider.name} ({slider.directions.meta.unit})" for slider in bench.sliders)
+    shown = [factor * strengths[0] for factor in FACTORS[::2]]
+    strip_figure(edited[None, ::2], [source.name], shown, title, folder / "strip.png")
+    if animation != "none":
+        write_animation(folder / f"edit.{animation}", put_back, note)
+    directions = [
+        {"file": str(slider.path), "name": slider.name, "unit": slider.directions.meta.unit, "strength": strength}
+        for slider, strength in zip(bench.sliders, strengths, strict=True)
+    ]
+    return {
+        "source": str(source.photo.path), "sha256": source.photo.sha256 or None, "note": note,
+        "model": bench.model.model_id, "model_sha256": bench.model.model_sha256, "directions": directions,
+        "keep_outside": region, "box": source.photo.box, "reconstruction_error": source.error,
+        "identity": same_person(bench, source, edited[-1:]), "changes": changes(bench, source, edited[-1:]),
+        "largest_change_outside": largest_outside(source, put_back[-1], weights),
+    }  # fmt: skip
+
+
+def note_of(bench: Bench, source: Source, strengths: Sequence[float]) -> str:
+    """What a picture says of itself: that it was edited or generated, and by what."""
+    edits = ", ".join(f"{slider.name} at {s:g}" for slider, s in zip(bench.sliders, strengths, strict=True))
+    what = "A generated image" if source.generated else "A photograph"
+    return f"{what} edited by hspace {__version__}: {edits}; model {bench.model.model_id}. It shows no real event."
+
+
+def _line(folder: Path, record: dict[str, Any]) -> str:
+    identity = "n/a" if record["identity"] is None else f"{record['identity']:.2f}"
+    return f"{folder / 'edited.png'}  reconstruction error {record['reconstruction_error']:.1e}  identity {identity}"

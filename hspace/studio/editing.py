@@ -1,0 +1,113 @@
+"""One source, a photograph or a generated sample, edited at several strengths and put back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hspace.diffusion.latents import Latents
+from hspace.diffusion.sampling import sample
+from hspace.edits.sums import apply_offsets, sum_offsets
+from hspace.output.animation import Pixels, to_pixels
+from hspace.runs.config import Config
+from hspace.scorers.factory import load_regions
+from hspace.studio.inverting import inversion
+from hspace.studio.photos import Photo, Weights, open_photo, paste, weights_of
+from hspace.studio.sliders import Bench
+from hspace.types import Images
+
+Region = str | Sequence[float] | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is edited.
+
+    Attributes:
+        name: For files and people.
+        photo: The photograph, or for a generated sample its own image in the same form.
+        latents: Its noise; one sample.
+        x_0: What sampling without an edit gives, (1, channel, height, width).
+        error: Root mean square error of the inversion, in images of [-1, 1]; 0 for a generated sample.
+        generated: Whether it is a sample of the model.
+    """
+
+    name: str
+    photo: Photo
+    latents: Latents
+    x_0: Images
+    error: float
+    generated: bool
+
+
+def photo_source(bench: Bench, path: Path, inversions: Path) -> Source:
+    """A photograph, inverted or read from what an earlier inversion left."""
+    photo = open_photo(path, (bench.model.image_shape[1], bench.model.image_shape[2]))
+    found = inversion(bench.model, photo, bench.cfg.diffusion.eta, inversions)
+    return Source(path.stem, photo, found.latents, found.x_0, found.error, generated=False)
+
+
+def sample_source(bench: Bench, seed: int) -> Source:
+    """The generated sample of a seed."""
+    latents = bench.model.latents([seed])
+    x_0 = sample(bench.model, latents, eta=bench.cfg.diffusion.eta).x_0.cpu()
+    (pixels,) = to_pixels(x_0)
+    photo = Photo(Path(f"seed-{seed}"), "", pixels, (0, 0, *pixels.shape[:2]), x_0.float().expand(1, 3, -1, -1))
+    return Source(f"seed-{seed}", photo, latents, x_0, 0.0, generated=True)
+
+
+def region_weights(cfg: Config, source: Source, region: Region) -> Weights:
+    """How much of an edit each pixel takes; see `weights_of`."""
+    named = isinstance(region, str) and not region.lower().endswith(".png")
+    return weights_of(source.photo, region, load_regions(cfg.evaluation.regions) if named else None)
+
+
+def edit_source(bench: Bench, source: Source, strengths: Sequence[float], factors: Sequence[float]) -> Images:
+    """The source's edits, (factors, channel, height, width): all sliders of the bench together.
+
+    Args:
+        bench: Its sliders are added up.
+        source: What is edited.
+        strengths: One per slider.
+        factors: One per edit, which multiply all strengths.
+    """
+    terms = [slider.term(strength) for slider, strength in zip(bench.sliders, strengths, strict=True)]
+    offset = sum_offsets(bench.model, terms)
+    scale = torch.tensor(factors, dtype=offset.dtype).reshape(-1, *(1,) * (offset.ndim - 1))
+    diffusion = bench.cfg.diffusion
+    return apply_offsets(
+        bench.model, source.latents, scale * offset, eta=diffusion.eta, injection=diffusion.injection,
+        batch_size=max(bench.cfg.batch_size, 1),
+    )[0]  # fmt: skip
+
+
+def pictures(source: Source, edited: Images, weights: Weights) -> list[Pixels]:
+    """Each edit put back into the photograph."""
+    return [paste(source.photo, source.x_0, image[None], weights) for image in edited]
+
+
+def largest_outside(source: Source, picture: Pixels, weights: Weights) -> int:
+    """The largest change of a pixel where the edit has no weight, of 255; 0 where there is no such pixel."""
+    change = np.abs(picture.astype(int) - source.photo.pixels.astype(int))
+    return int(change[weights == 0].max(initial=0))
+
+
+def same_person(bench: Bench, source: Source, edited: Images) -> float | None:
+    """Cosine of the identity embeddings of the unedited and the edited image; None where nothing can read them."""
+    if bench.identity is None:
+        return None
+    first, second = (bench.identity(image.float().cpu()) for image in (source.x_0, edited))
+    return float((first * second).sum())
+
+
+def changes(bench: Bench, source: Source, edited: Images) -> dict[str, float]:
+    """Change of every visible attribute's score, by attribute, in the scores' own units."""
+    if bench.annotator is None:
+        return {}
+    before, after = (bench.annotator(image.float().cpu()) for image in (source.x_0, edited))
+    seen: Tensor = bench.annotator.visible(before) & bench.annotator.visible(after)
+    columns = zip(bench.annotator.attributes, (after - before)[0].tolist(), seen[0].tolist(), strict=True)
+    return {name: change for name, change, visible in columns if visible}

@@ -1,0 +1,113 @@
+"""Photographs as a sampler's input, kept as files, so that only the first edit of one waits for its inversion."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.inversion import ddim_inversion, edit_friendly_inversion
+from hspace.diffusion.latents import Latents
+from hspace.studio.photos import Photo
+from hspace.system.files import write_atomic
+from hspace.types import Images, InputError
+
+FORMAT = 1
+TENSORS = ("x_T", "z", "residual", "x_0")
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """One photograph's noise.
+
+    Attributes:
+        latents: What `sample` turns into `x_0` at the same eta; one sample.
+        x_0: The image as it comes back, (1, channel, height, width).
+        error: Root mean square difference between `x_0` and the photograph, in images of [-1, 1].
+        kept: Whether it was read from a file.
+    """
+
+    latents: Latents
+    x_0: Images
+    error: float
+    kept: bool = False
+
+
+def inversion(model: DiffusionModel, photo: Photo, eta: float | Sequence[float], folder: Path) -> Inversion:
+    """The photograph's inversion: read from `folder`, or made and written there.
+
+    Edit-friendly where any step has noise, DDIM where eta is 0. The name of the file holds a hash of the photograph,
+    the model, its steps and eta, so that no stale file is ever read.
+
+    Args:
+        model: The model.
+        photo: The photograph; one of three channels, and grey models get its lightness.
+        eta: As sampling will have it.
+        folder: Where inversions are kept.
+
+    Raises:
+        InputError: If the model's images are of neither one nor three channels.
+        OSError: If the file cannot be written.
+    """
+    etas = model.process.etas(eta)
+    facts = _facts(model, photo, etas)
+    name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    path = folder / f"{photo.path.stem[:60]}-{name}.safetensors"
+    return _read(path, model) or _made(model, photo, etas, path, facts)
+
+
+def _facts(model: DiffusionModel, photo: Photo, etas: tuple[float, ...]) -> dict[str, object]:
+    """All that an inversion depends on."""
+    process, cond = model.process, model.cond
+    prompt = None if cond is None else [cond.prompt, cond.guidance]
+    levels = [process.alpha_bar[t] for t in process.timesteps]
+    return {
+        "format": FORMAT, "photograph": photo.sha256, "box": photo.box, "model": model.identity.sha256,
+        "timesteps": process.timesteps, "alpha_bar": levels, "prediction": process.prediction_type, "eta": etas,
+        "prompt": prompt, "shape": model.image_shape, "dtype": str(model.dtype),
+    }  # fmt: skip
+
+
+def _made(
+    model: DiffusionModel, photo: Photo, etas: tuple[float, ...], path: Path, facts: dict[str, object]
+) -> Inversion:
+    images = _channels(photo.aligned, model.image_shape[0])
+    # Noise keyed by the photograph, so that two photographs do not share it.
+    seed = int(photo.sha256[:12], 16)
+    found = (
+        edit_friendly_inversion(model, images, eta=etas, seeds=[seed]) if any(etas) else ddim_inversion(model, images)
+    )
+    made = Inversion(found.latents, found.x_0, float(found.reconstruction.rms))
+    latents = made.latents
+    parts = {"x_T": latents.x_T, "z": latents.z, "residual": latents.residual, "x_0": made.x_0}
+    tensors = {key: part.cpu().contiguous() for key, part in parts.items() if part is not None}
+    with write_atomic(path) as temporary:
+        facts = {**facts, "seeds": latents.seeds, "error": made.error}
+        save_file(tensors, temporary, metadata={"hspace": json.dumps(facts)})
+    return made
+
+
+def _read(path: Path, model: DiffusionModel) -> Inversion | None:
+    """What the file holds; None where there is none, or it is damaged and has to be made again."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["hspace"])
+            parts = {key: file.get_tensor(key) for key in file.keys() if key in TENSORS}
+        latents = Latents(tuple(facts["seeds"]), parts["x_T"], parts["z"], parts.get("residual"))
+        return Inversion(latents.to(model.device), parts["x_0"], float(facts["error"]), kept=True)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _channels(image: Images, channels: int) -> Images:
+    if channels == 3:
+        return image
+    if channels == 1:
+        weights = torch.tensor([0.299, 0.587, 0.114]).reshape(1, 3, 1, 1)
+        return (image * weights).sum(1, keepdim=True)
+    raise InputError(f"photographs have three channels, and this model's images {channels}: it cannot invert them")

@@ -1,0 +1,145 @@
+"""A photograph as the model sees it, and an edit of that view put back into the photograph."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from hspace.diffusion.photographs import load_images
+from hspace.directions.masks import make_mask
+from hspace.output.animation import Pixels
+from hspace.system.files import sha256_file
+from hspace.types import Images, InputError, RegionNetwork
+
+FEATHER = 0.03
+"""Width over which an edit fades out towards the border of a mask, in parts of the crop's shorter side."""
+
+Weights = Float[np.ndarray, "rows columns"]
+"""How much of an edit each pixel of a photograph takes, in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photograph and the part of it that the model sees.
+
+    Attributes:
+        path: The file.
+        sha256: Hash of the file's bytes.
+        pixels: The whole photograph, upright, (height, width, 3) uint8.
+        box: The model's part: top, left, bottom, right in pixels.
+        aligned: That part at the model's size, (1, 3, height, width) in [-1, 1].
+    """
+
+    path: Path
+    sha256: str
+    pixels: Pixels
+    box: tuple[int, int, int, int]
+    aligned: Images
+
+
+def open_photo(path: str | Path, size: tuple[int, int]) -> Photo:
+    """Reads a photograph and cuts the largest part of the model's proportions out of its middle.
+
+    Args:
+        path: An image file; see `load_images` for what becomes of transparency and orientation.
+        size: (height, width) of the model's images.
+
+    Raises:
+        InputError: If the file cannot be read as an image.
+    """
+    path = Path(path)
+    pixels = _whole(path)
+    top, left, bottom, right = box = central_box((pixels.shape[0], pixels.shape[1]), size)
+    crop = Image.fromarray(pixels[top:bottom, left:right])
+    resized = np.array(crop.resize((size[1], size[0]), Image.Resampling.LANCZOS))
+    aligned = torch.from_numpy(resized).permute(2, 0, 1)[None] / 127.5 - 1
+    return Photo(path, sha256_file(path), pixels, box, aligned)
+
+
+def central_box(whole: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The largest central part, (top, left, bottom, right), of `whole` (height, width) in the proportions of `size`."""
+    scale = min(whole[0] / size[0], whole[1] / size[1])
+    height, width = (max(1, min(round(scale * side), limit)) for side, limit in zip(size, whole, strict=True))
+    top, left = (whole[0] - height) // 2, (whole[1] - width) // 2
+    return top, left, top + height, left + width
+
+
+def weights_of(photo: Photo, region: str | Sequence[float] | None, network: RegionNetwork | None = None) -> Weights:
+    """How much of an edit each pixel of the photograph takes: 1 in the mask, fading to 0 inside it near its border.
+
+    Args:
+        photo: The photograph.
+        region: `[top, left, bottom, right]` in fractions of the photograph, the path of a PNG of its proportions, a
+            region's name, or None for the whole part that the model sees.
+        network: What knows regions, where one is named; it looks at the aligned part.
+
+    Raises:
+        InputError: If the region is of no kind, cannot be read or found, or is empty.
+    """
+    height, width = photo.pixels.shape[:2]
+    top, left, bottom, right = photo.box
+    inside = np.zeros((height, width), dtype=bool)
+    if isinstance(region, str) and not region.lower().endswith(".png"):
+        seen = make_mask(region, (bottom - top, right - left), image=photo.aligned, network=network)
+        inside[top:bottom, left:right] = seen.numpy()
+    else:
+        inside[top:bottom, left:right] = True
+        if region is not None:
+            inside &= make_mask(region, (height, width)).numpy()
+    if not inside.any():
+        raise InputError(f"mask {region} holds nothing of the part that the model sees, rows {top} to {bottom}")
+    return _feathered(inside, FEATHER * min(bottom - top, right - left))
+
+
+def paste(photo: Photo, original: Images, edited: Images, weights: Weights) -> Pixels:
+    """The photograph with what the edit changed.
+
+    The change of the model's image, enlarged to the photograph's pixels, is added to the photograph: its own detail,
+    which the model's image lacks, is the residual that stays. Where `weights` is 0 every pixel is the photograph's.
+
+    Args:
+        photo: The photograph.
+        original: The image that the inversion gives back without an edit, (1, channel, height, width).
+        edited: The edited one, of the same shape.
+        weights: From `weights_of`.
+    """
+    top, left, bottom, right = photo.box
+    change = (edited.float().clamp(-1, 1) - original.float().clamp(-1, 1)).cpu().expand(1, 3, -1, -1)
+    large = F.interpolate(change, size=(bottom - top, right - left), mode="bicubic", align_corners=False)[0]
+    added = np.zeros(photo.pixels.shape, dtype=np.float32)
+    added[top:bottom, left:right] = 127.5 * large.permute(1, 2, 0).numpy()
+    return (photo.pixels + added * weights[..., None]).round().clip(0, 255).astype(np.uint8)
+
+
+def _whole(path: Path) -> Pixels:
+    """All pixels of the file, upright, by the reader of every other photograph."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            width, height = image.size[::-1] if turned else image.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} cannot be read as an image: {error}") from error
+    image = load_images([path], (height, width))[0]
+    return ((image + 1) * 127.5).round().byte().permute(1, 2, 0).contiguous().numpy()
+
+
+def _feathered(inside: np.ndarray, width: float) -> Weights:
+    """The mask, blurred by boxes of about `width` pixels, and cut so that the outside stays 0."""
+    radius = math.floor(width)
+    # Shrunk first by as much as the blur reaches: the weight is 0 at the border, not one half.
+    weights = _box_filter(torch.from_numpy(inside).float(), radius).numpy() if radius else inside.astype(np.float32)
+    return (np.clip(2 * weights - 1, 0, 1) * inside).astype(np.float32)
+
+
+def _box_filter(mask: Tensor, radius: int) -> Tensor:
+    """Mean over squares of 2 radius + 1 pixels; what lies beyond the photograph counts as its border does."""
+    padded = F.pad(mask[None, None], (radius,) * 4, mode="replicate")
+    rows = F.avg_pool2d(padded, (2 * radius + 1, 1), stride=1)
+    return F.avg_pool2d(rows, (1, 2 * radius + 1), stride=1)[0, 0]

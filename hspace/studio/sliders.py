@@ -1,0 +1,110 @@
+"""Directions that a user names on the command line, with the model and the networks that read its images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hspace.diffusion.checkpoints import DiffusionModel, load_model
+from hspace.directions.record import Directions
+from hspace.edits.sums import Term
+from hspace.runs.config import Config
+from hspace.runs.rules import unknown
+from hspace.scorers.factory import load_identity, load_scorer
+from hspace.types import Embedder, InputError, Scorer
+
+LARGEST_PORTRAIT = 64
+"""Height of the largest images that the embedded scorers can be meant for."""
+
+
+@dataclass(frozen=True)
+class Slider:
+    """One direction of a file.
+
+    Attributes:
+        path: The file.
+        directions: All that it holds.
+        component: Which of them.
+    """
+
+    path: Path
+    directions: Directions
+    component: int
+
+    @property
+    def name(self) -> str:
+        """The direction's own name."""
+        return self.directions.meta.names[self.component]
+
+    def term(self, strength: float, start: int = 0, stop: int | None = None) -> Term:
+        """The direction at a strength, to be added to others."""
+        return Term(self.directions, self.component, strength, start, stop)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A model and what edits of it are made and read with.
+
+    Attributes:
+        cfg: The configuration.
+        model: Its model.
+        sliders: The directions that were named, each fitting the model.
+        annotator: Reads attributes; None where the configured one knows nothing of this model's images.
+        identity: Says whether it is the same person; None likewise.
+    """
+
+    cfg: Config
+    model: DiffusionModel
+    sliders: tuple[Slider, ...]
+    annotator: Scorer | None
+    identity: Embedder | None
+
+
+def load_bench(cfg: Config, references: Sequence[str]) -> Bench:
+    """Loads all that is named.
+
+    Args:
+        cfg: A parsed configuration.
+        references: Each `FILE` or `FILE:NAME`; see `find_sliders`.
+
+    Raises:
+        InputError: If something is missing or does not fit.
+    """
+    sliders = [slider for reference in references for slider in find_sliders(reference)]
+    model = load_model(
+        cfg.model.path, tap=cfg.model.tap, num_steps=cfg.diffusion.num_steps, spacing=cfg.diffusion.spacing,
+        device=cfg.device, dtype=cfg.dtype, prompt=cfg.model.prompt or "", guidance=cfg.model.guidance,
+    )  # fmt: skip
+    for slider in sliders:
+        slider.directions.check(model)
+    names = cfg.evaluation.annotator, cfg.evaluation.identity
+    small = model.image_shape[1] <= LARGEST_PORTRAIT and model.image_shape[0] == 3
+    fits = [small or not name.startswith("portraits-") for name in names]
+    annotator = load_scorer(names[0]) if fits[0] else None
+    return Bench(cfg, model, tuple(sliders), annotator, load_identity(names[1]) if fits[1] else None)
+
+
+def find_sliders(reference: str) -> list[Slider]:
+    """The directions that a word names.
+
+    Args:
+        reference: `FILE` for all directions of a file, or `FILE:NAME` for one, by its name or its number from 0.
+
+    Raises:
+        InputError: If there is no such file, it holds no directions, or none of that name.
+    """
+    path, name = Path(reference).expanduser(), ""
+    if not path.is_file() and ":" in reference:
+        before, _, name = reference.rpartition(":")
+        path = Path(before).expanduser()
+    directions = Directions.load(path)
+    names = directions.meta.names
+    chosen = [_component(name, names)] if name else range(len(names))
+    return [Slider(path, directions, component) for component in chosen]
+
+
+def _component(name: str, names: Sequence[str]) -> int:
+    if name in names:
+        return list(names).index(name)
+    if name.isdecimal() and int(name) < len(names):
+        return int(name)
+    raise InputError(unknown("direction", name, names))

@@ -1,0 +1,86 @@
+"""`hspace edit` and `hspace invert` from the command line, on a photograph and on generated samples."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hspace.cli import main
+from hspace.output.animation import read_note
+from hspace.studio.photos import open_photo
+
+
+@pytest.fixture
+def settings(tiny_pipeline_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.chdir(tmp_path)
+    return [f"model.path={tiny_pipeline_dir}", "diffusion.num_steps=3"]
+
+
+def test_a_photograph_is_edited_inside_the_mask_only(
+    settings: list[str], photograph: Path, directions_file: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = ["edit", str(photograph), "--direction", f"{directions_file}:smile", "--strength", "2"]
+    words += ["--keep-outside", "0.2,0.3,0.6,0.7", "--animation", "webp", *settings]
+    assert main(words) == 0
+    folder = Path("outputs/edit/astronaut")
+    assert {path.name for path in folder.iterdir()} == {"edited.png", "strip.png", "edit.webp", "edit.json"}
+    edited, before = np.array(Image.open(folder / "edited.png")).astype(int), open_photo(photograph, (16, 16)).pixels
+    outside = np.ones(edited.shape[:2], dtype=bool)
+    outside[44:132, 90:210] = False
+    change = np.abs(edited - before.astype(int)).max(axis=2)
+    assert change[outside].max() == 0 and change[60:110, 110:190].mean() > 2
+    assert "edited by hspace" in read_note(folder / "edited.png") and "smile at 2" in read_note(folder / "edit.webp")
+    record = json.loads((folder / "edit.json").read_text())
+    assert record["reconstruction_error"] < 1e-5 and record["largest_change_outside"] == 0
+    assert -1 <= record["identity"] < 0.9999
+    assert "reconstruction error" in capsys.readouterr().out
+    assert len(list(Path("outputs/inversions").iterdir())) == 1
+
+
+def test_a_folder_inverted_once_and_a_seed_go_the_same_way(
+    settings: list[str], photograph: Path, directions_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (folder / name).write_bytes(photograph.read_bytes() + name.encode())
+    assert main(["invert", str(folder), *settings]) == 0
+    assert capsys.readouterr().out.count("reconstruction error") == 2
+    before = {path: path.stat().st_mtime_ns for path in Path("outputs/inversions").iterdir()}
+    file = str(directions_file)
+    words = ["edit", str(folder), "7", "--direction", file, "--direction", f"{file}:1", "--strength", "1"]
+    assert main([*words, "--strength", "-1", "--animation", "none", *settings]) == 0
+    assert {path: path.stat().st_mtime_ns for path in Path("outputs/inversions").iterdir()} == before
+    records = {p.parent.name: json.loads(p.read_text()) for p in Path("outputs/edit").glob("*/edit.json")}
+    assert set(records) == {"a", "b", "seed-7"} and "generated" in records["seed-7"]["note"]
+    assert [part["strength"] for part in records["a"]["directions"]] == [1.0, -1.0]
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ([], "name a photograph"),
+        (["7"], "needs --direction"),
+        (["nowhere.jpg", "--direction", "none.safetensors"], "no image and no folder nowhere.jpg"),
+        (["7", "--direction", "none.safetensors"], "none.safetensors"),
+        (["7", "--direction", "FILE:smil"], "did you mean 'smile'"),
+        (["7", "--direction", "FILE", "--strength", "1", "--strength", "2"], "one --strength for each"),
+        (["7", "--direction", "FILE", "--strength", "x"], "invalid float value"),
+        (["7", "--direction", "FILE", "--strength", "nan"], "finite"),
+        (["7", "--direction", "FILE", "--keep-outside", "0,0,a,1"], "--keep-outside"),
+        (["7", "--direction", "FILE", "--keep-outside", "nose2"], "mask must be one of"),
+        (["7", "--direction", "FILE", "--animation", "mp4"], "--animation"),
+        (["7", "--direction", "FILE", "diffusion.num_steps=4"], "do not fit the model"),
+        (["7", "--direction", "FILE", "seeed=1"], "did you mean 'seed'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_written(
+    words: list[str], hint: str, settings: list[str], directions_file: Path, capsys: pytest.CaptureFixture[str]
+):
+    given = [word.replace("FILE", str(directions_file)) for word in words]
+    assert main(["edit", *settings, *given]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and hint in err and err.count("\n") == 1
+    assert not Path("outputs").exists()

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from hspace.system.pictures import read_picture
 from hspace.types import Images, InputError
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -41,7 +42,7 @@ def load_images(paths: Sequence[str | Path], size: tuple[int, int]) -> Images:
         (batch, 3, height, width), float32 in [-1, 1].
 
     Raises:
-        InputError: If there is no file, or one cannot be read as an image.
+        InputError: If there is no file, or one cannot be read; see `read_picture`.
     """
     if not paths:
         raise InputError("give at least one image file, got none")
@@ -49,15 +50,7 @@ def load_images(paths: Sequence[str | Path], size: tuple[int, int]) -> Images:
 
 
 def _load(path: Path, size: tuple[int, int]) -> torch.Tensor:
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGBA")
-    # Files that are no image, cut short, or so large that Pillow takes them for an attack.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as an image: {error}") from error
     height, width = size
-    white = Image.new("RGBA", upright.size, "white")
-    fitted = ImageOps.fit(
-        Image.alpha_composite(white, upright).convert("RGB"), (width, height), Image.Resampling.LANCZOS
-    )
+    picture = read_picture(path, background="white")
+    fitted = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(fitted)).permute(2, 0, 1) / 127.5 - 1

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool
-from PIL import Image
 from torch import Tensor
 
+from hspace.system.pictures import read_picture
 from hspace.types import Images, InputError, RegionNetwork
 
 Mask = Bool[Tensor, "rows columns"]
@@ -64,16 +64,16 @@ def rectangle_mask(box: Sequence[float], size: tuple[int, int]) -> Mask:
 def png_mask(path: str | Path, size: tuple[int, int]) -> Mask:
     """The pixels of a PNG that are lighter than 50% grey, resized to the grid by nearest neighbours.
 
+    Transparent parts are laid on black: what is left out of the drawing is not of the region.
+
     Raises:
-        InputError: If the file is missing or no PNG, or no pixel is light.
+        InputError: If the file cannot be read as a PNG (see `read_picture`), or no pixel is light.
     """
     try:
-        with Image.open(path, formats=["PNG"]) as file:
-            # Pillow clips 16-bit grey at 255 instead of scaling it.
-            is_light = np.array(file) > 32767 if file.mode.startswith("I") else np.array(file.convert("L")) > 127
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"mask {path} is no readable PNG: {error}") from error
-    return _not_empty(_resized(torch.from_numpy(is_light), size), str(path))
+        grey = read_picture(path, background="black", formats=("PNG",)).convert("L")
+    except InputError as error:
+        raise InputError(f"mask {error}") from error
+    return _not_empty(_resized(torch.from_numpy(np.array(grey) > 127), size), str(path))
 
 
 def region_mask(name: str, image: Images, network: RegionNetwork, size: tuple[int, int]) -> Mask:

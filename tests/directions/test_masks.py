@@ -89,7 +89,7 @@ def test_a_named_region_of_the_samples_own_image() -> None:
         ([0, 0, 1, float("nan")], "in fractions of 0 to 1"),
         ([0.5, 0, 0.5, 1], "holds no pixel"),
         ([0.5, 0, 0.52, 1], "holds no pixel"),
-        ("missing.png", "mask missing.png is no readable PNG"),
+        ("missing.png", "mask missing.png cannot be read as an image"),
         ("mouth", "mask mouth is a named region, and this model has no network that knows regions"),
     ],
 )
@@ -102,6 +102,6 @@ def test_bad_regions(region: str | list[float], message: str) -> None:
 @pytest.mark.parametrize("keep", [0, 20, 40])
 def test_a_broken_png_is_one_line(png: Path, keep: int) -> None:
     png.write_bytes(png.read_bytes()[:keep])
-    with pytest.raises(InputError, match="is no readable PNG") as caught:
+    with pytest.raises(InputError, match="cannot be read as an image") as caught:
         make_mask(str(png), (16, 16))
     assert "\n" not in str(caught.value)

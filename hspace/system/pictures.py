@@ -1,0 +1,68 @@
+"""Pictures that others made: only the formats that are meant, of a bounded size, scaled by their own depth."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
+
+from hspace.types import InputError
+
+FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
+"""Formats that are opened, whatever a file is called; Pillow would hand others, such as EPS, to other programs."""
+MAX_PIXELS = 50_000_000
+"""A larger picture is refused before it is decoded."""
+EIGHT_BIT = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
+"""Modes of Pillow whose values it converts to 8 bits of red, green, blue and alpha itself."""
+
+
+def read_picture(path: str | Path, *, background: str, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+    """A picture in mode RGB, turned upright by its EXIF tag.
+
+    Greyscale of 12 or 16 bits is scaled to 8; of colours of 16 bits Pillow reads the higher 8. Pictures whose values
+    have no stated range (32-bit and floating-point greyscale) or no plain meaning (LAB) are refused.
+
+    Args:
+        path: The file; of several frames the first is read.
+        background: Colour that transparent parts are laid on.
+        formats: Pillow's names of the formats that may be opened.
+
+    Raises:
+        InputError: If the file is missing, of another format, too large, damaged, or of a mode that is refused.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's warnings of large and odd files, which are judged here.
+            return _read(Path(path), background, formats)
+    except InputError:
+        raise
+    # Of a stranger's file Pillow raises whatever its decoders meet: OSError, SyntaxError, struct.error, KeyError ...
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path} cannot be read as an image ({', '.join(formats)}): {reason}") from error
+
+
+def _read(path: Path, background: str, formats: tuple[str, ...]) -> Image.Image:
+    with Image.open(path, formats=formats) as file:
+        width, height = file.size
+        if width * height > MAX_PIXELS:
+            raise InputError(f"{path} must have at most {MAX_PIXELS // 10**6} million pixels, got {width} x {height}")
+        rgba = _rgba(path, file)
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, background), rgba).convert("RGB")
+
+
+def _rgba(path: Path, file: Image.Image) -> Image.Image:
+    upright = ImageOps.exif_transpose(file)
+    if file.mode in EIGHT_BIT:
+        # Pillow takes premultiplied grey to colours by way of grey only.
+        return (upright.convert("LA") if file.mode == "La" else upright).convert("RGBA")
+    # Pillow has called 16-bit greyscale of PNG both ways.
+    if not (file.mode.startswith("I;16") or (file.mode == "I" and file.format == "PNG")):
+        raise InputError(f"{path} has pixels of mode {file.mode}, whose range is unknown: save it with 8 or 16 bits")
+    tags, values = getattr(file, "tag_v2", {}), np.asarray(upright).astype(np.int64)
+    (bits, *_), inverted = tags.get(BITSPERSAMPLE, (16,)), tags.get(PHOTOMETRIC_INTERPRETATION) == 0
+    share = values / (2**bits - 1)
+    grey = np.rint(255 * (1 - share if inverted else share)).astype(np.uint8)
+    opaque = np.where(values == file.info.get("transparency", -1), 0, 255).astype(np.uint8)
+    return Image.fromarray(np.stack([grey, grey, grey, opaque], axis=-1))

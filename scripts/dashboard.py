@@ -35,7 +35,10 @@ def workspace(entity: str, project: str) -> ws.Workspace:
     sections = [
         ws.Section(name="Overall", panels=[*overall, wr.RunComparer()], is_open=True),
         ws.Section(name="Over strength", panels=curves, is_open=True),
-        ws.Section(name="Figures", panels=[wr.MediaBrowser(media_keys=["directions", "effects", "samples"])]),
+        ws.Section(
+            name="Figures",
+            panels=[wr.MediaBrowser(media_keys=[f"figures/{name}" for name in ("directions", "effects", "samples")])],
+        ),
         ws.Section(name="Progress and memory", panels=over_time),
     ]
     grouped = ws.RunsetSettings(groupby=[ws.Metric("Group")])

@@ -1,4 +1,4 @@
-"""Weights & Biases: one tracked run for each run of ours, offline unless asked.
+"""Weights & Biases: one tracked run for each run of ours, offline unless asked, which never ends the run of ours.
 
 The default needs no account, no network and no answer from a user. What an offline run wrote is read back with
 `wandb leet inspect --json OUTPUT_DIR/wandb` and sent later with `wandb sync`.
@@ -10,8 +10,8 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,51 +32,56 @@ log = logging.getLogger(__name__)
 
 ONLINE_TIMEOUT = 30
 """Seconds to wait for the server before the run goes on offline."""
+FINISH_TIMEOUT = 600
+"""Seconds to wait at the end of a run until the server has all of it; `wandb sync` sends the rest."""
 
 
 class Run:
-    """A tracked run; in mode `disabled` every method does nothing."""
+    """A tracked run; in mode `disabled` every method does nothing.
 
-    def __init__(self, run: wandb.Run) -> None:
+    Where W&B fails, whatever the reason, the run says once that tracking stopped, and does nothing from then on.
+    """
+
+    def __init__(self, run: wandb.Run | None) -> None:
+        """Takes over a run of W&B; None where there is none."""
         self._run = run
         self._started = time.perf_counter()
         self.define_axis("progress/seconds", "progress", "memory")
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Logs numbers as a point of their curves; steps must not decrease."""
-        self._run.log(dict(metrics), step=step)
+        self._ask(lambda run: run.log(dict(metrics), step=step))
 
     def define_axis(self, axis: str, *prefixes: str) -> None:
         """Draws every metric `prefix/...` over the metric `axis`, not over the number of the call."""
-        self._run.define_metric(axis, hidden=True)
+        self._ask(lambda run: run.define_metric(axis, hidden=True))
         for prefix in prefixes:
-            self._run.define_metric(f"{prefix}/*", step_metric=axis)
+            self._ask(lambda run, prefix=prefix: run.define_metric(f"{prefix}/*", step_metric=axis))
 
     def log_progress(self, stage: str, done: int, n: int) -> None:
         """Logs how far a stage is, and the memory in use, over the seconds since the run began."""
         progress = {"progress/seconds": time.perf_counter() - self._started, f"progress/{stage}": done / n}
-        self._run.log({**progress, **_memory()})
+        self._ask(lambda run: run.log({**progress, **_memory()}))
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Sets what the overview of runs shows and sorts by: JSON values."""
-        self._run.summary.update(dict(values))
+        self._ask(lambda run: run.summary.update(dict(values)))
 
     def log_table(self, name: str, table: Table) -> None:
-        """Logs a table; intervals become lists of value, low and high."""
+        """Logs a table as `tables/<name>`; intervals become lists of value, low and high."""
         rows = [[list(cell) if isinstance(cell, tuple) else cell for cell in row] for row in table.rows]
-        self._run.log({name: wandb.Table(columns=list(table.columns), data=rows, allow_mixed_types=True)})
+        columns: list[Any] = list(table.columns)
+        self._ask(
+            lambda run: run.log({f"tables/{name}": wandb.Table(columns=columns, data=rows, allow_mixed_types=True)})
+        )
 
     def log_image(self, name: str, path: Path) -> None:
-        """Logs a copy of an image file."""
-        self._run.log({name: wandb.Image(str(path))})
+        """Logs a copy of an image file as `figures/<name>`."""
+        self._ask(lambda run: run.log({f"figures/{name}": wandb.Image(str(path))}))
 
     def use_files(self, name: str, kind: str, paths: Sequence[Path]) -> None:
         """Records files as what the run read: an artifact it used, and their checksums in its configuration."""
-        if self._run.disabled:
-            return
-        if not self._run.offline:
-            self._run.use_artifact(_artifact(name, kind, paths, {}))
-        self._note("inputs", name, kind, paths)
+        self._ask(lambda run: _use_files(run, name, kind, paths))
 
     def log_artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
         """Logs files as a versioned artifact, and their paths and checksums in the run's configuration.
@@ -88,17 +93,67 @@ class Run:
             kind: The artifact's type, such as `directions`.
             paths: Files, each added under its own name.
         """
-        if self._run.disabled:  # W&B would stage copies all the same
-            return
-        inputs = dict(self._run.config.get("inputs", {}))
-        artifact = _artifact(name, kind, paths, {"producer": self._run.id, "inputs": inputs, "files": _files(paths)})
-        self._run.log_artifact(artifact)
-        self._note("artifacts", name, kind, paths)
+        self._ask(lambda run: _log_artifact(run, name, kind, paths))
 
-    def _note(self, role: str, name: str, kind: str, paths: Sequence[Path]) -> None:
-        known = self._run.config.get(role, {})
-        facts = {"type": kind, "files": _files(paths)}
-        self._run.config.update({role: {**known, name: facts}}, allow_val_change=True)
+    def finish(self, exit_code: int = 0) -> None:
+        """Ends the tracked run, and W&B's own process."""
+        self._ask(lambda run: run.finish(exit_code=exit_code))
+        if self._run is not None:
+            self._run = None
+            _forget()
+
+    def _ask(self, action: Callable[[wandb.Run], Any]) -> None:
+        if self._run is None:
+            return
+        try:
+            action(self._run)
+        # A dead process of W&B, a full disk, a server's odd answer: of any kind, and none of them ours.
+        except Exception as error:
+            self._run = None
+            log.warning("tracking stopped, and the run goes on: %s", _reason(error))
+            _forget()
+
+
+def _use_files(run: wandb.Run, name: str, kind: str, paths: Sequence[Path]) -> None:
+    if not run.offline:
+        run.use_artifact(_artifact(name, kind, paths, {}))
+    _note(run, "inputs", name, kind, paths)
+
+
+def _log_artifact(run: wandb.Run, name: str, kind: str, paths: Sequence[Path]) -> None:
+    inputs = dict(run.config.get("inputs", {}))
+    run.log_artifact(_artifact(name, kind, paths, {"producer": run.id, "inputs": inputs, "files": _files(paths)}))
+    _note(run, "artifacts", name, kind, paths)
+
+
+def _note(run: wandb.Run, role: str, name: str, kind: str, paths: Sequence[Path]) -> None:
+    known = run.config.get(role, {})
+    facts = {"type": kind, "files": _files(paths)}
+    run.config.update({role: {**known, name: facts}}, allow_val_change=True)
+
+
+def _reason(error: Exception) -> str:
+    """What W&B says, on one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _forget() -> None:
+    """Ends W&B's own process; left to the end of ours, one that has died would end it with its own exit code."""
+    with suppress(Exception, SystemExit):
+        wandb.teardown()
+
+
+@contextmanager
+def _mute() -> Iterator[None]:
+    """Nobody reads what W&B's own process, started in this block, says as it dies."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _artifact(name: str, kind: str, paths: Sequence[Path], metadata: dict[str, Any]) -> wandb.Artifact:
@@ -174,7 +229,8 @@ def open_run(spec: RunSpec) -> Iterator[Run]:
     All of W&B's files go to `output_dir/wandb`, also the copies of artifacts that `wandb sync` needs later.
 
     Args:
-        spec: Mode `online` goes on offline, with a warning, where there is no login or no server.
+        spec: Mode `online` goes on offline, with a warning, where there is no login or no server; where W&B cannot
+            start at all, nothing is tracked.
 
     Yields:
         The run.
@@ -182,10 +238,10 @@ def open_run(spec: RunSpec) -> Iterator[Run]:
     if spec.mode != "disabled":
         spec.output_dir.mkdir(parents=True, exist_ok=True)
     with _data_dir(spec.output_dir / "wandb"):
-        run = _start(spec)
+        run = Run(_start(spec))
         # Not W&B's own context manager, which prints a traceback of whatever passes through it.
         try:
-            yield Run(run)
+            yield run
         except BaseException as error:
             run.finish(exit_code=error.code if isinstance(error, Stopped) else 1)
             raise
@@ -213,24 +269,39 @@ def read_project(name: str, api: Any = None) -> list[Record]:
     entity, project, *group = parts
     filters = {"state": "finished"} | ({"group": group[0]} if group else {})
     try:
-        runs = (api or wandb.Api()).runs(f"{entity}/{project}", filters=filters)
-        return [Record(run.name, dict(run.config), dict(run.summary)) for run in runs]
-    except (wandb.errors.Error, ValueError) as error:
-        raise InputError(f"W&B project {name}: {' '.join(str(error).split())}") from error
+        with _mute():
+            runs = (api or wandb.Api()).runs(f"{entity}/{project}", filters=filters)
+            return [Record(run.name, dict(run.config), dict(run.summary)) for run in runs]
+    # W&B's own errors, requests' errors, and whatever an odd answer of a server breaks in W&B.
+    except Exception as error:
+        raise InputError(f"W&B project {name}: {_reason(error)}") from error
+    finally:
+        _forget()
 
 
-def _start(spec: RunSpec) -> wandb.Run:
-    if spec.mode != "online":
-        return _init(spec)
-    wandb.setup(settings=wandb.Settings(silent=True))
+def _start(spec: RunSpec) -> wandb.Run | None:
+    if spec.mode == "disabled":
+        return None
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # of W&B's own reports of errors
+    if spec.mode == "online":
+        try:
+            with _mute():
+                wandb.setup(settings=wandb.Settings(silent=True))
+                if not wandb.login(prompt=False, verify=False):
+                    raise wandb.errors.UsageError("no API key; `wandb login` stores one")
+                return _init(spec)
+        except Exception as error:
+            log.warning("tracking goes on offline: %s", _reason(error))
+            _forget()
+            # Another id, since the server may know that of the run that could not start.
+            spec = replace(spec, mode="offline", id=f"{spec.id}-offline")
     try:
-        if not wandb.login(prompt=False, verify=False):
-            raise wandb.errors.UsageError("no API key; `wandb login` stores one")
-        return _init(spec)
-    except wandb.errors.Error as error:
-        log.warning("tracking goes on offline: %s", " ".join(str(error).split()))
-        # Another id: W&B still holds that of the run that could not start.
-        return _init(replace(spec, mode="offline", id=f"{spec.id}-offline"))
+        with _mute():
+            return _init(spec)
+    except Exception as error:
+        log.warning("tracking stopped, and the run goes on: %s", _reason(error))
+        _forget()
+        return None
 
 
 def _init(spec: RunSpec) -> wandb.Run:
@@ -247,7 +318,14 @@ def _init(spec: RunSpec) -> wandb.Run:
         mode=spec.mode,
         resume="allow",
         reinit="finish_previous",
-        settings=wandb.Settings(silent=True, console="off", init_timeout=ONLINE_TIMEOUT, allow_val_change=True),
+        settings=wandb.Settings(
+            silent=True,
+            console="off",
+            init_timeout=ONLINE_TIMEOUT,
+            allow_val_change=True,
+            finish_timeout=FINISH_TIMEOUT,
+            finish_timeout_raises=True,
+        ),
     )
 
 

@@ -20,7 +20,7 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.utils import logging as diffusers_logging
-from huggingface_hub import hf_hub_download, model_info
+from huggingface_hub import hf_hub_download
 
 from hspace.diffusion.codecs import Codec, PixelCodec, make_codec
 from hspace.diffusion.identity import WEIGHTS, Identity, model_identity
@@ -29,6 +29,7 @@ from hspace.diffusion.process import Schedule, build_scheduler
 from hspace.diffusion.prompts import PromptEncoder, read_prompt_encoder
 from hspace.diffusion.unet import Conditioning, SemanticUNet
 from hspace.system.files import package_path
+from hspace.system.hub import why_unreachable
 from hspace.types import InputError
 
 log = logging.getLogger(__name__)
@@ -199,7 +200,7 @@ def _find_folder(model: str) -> tuple[Path, str]:
 
 def _download(model: str) -> Path:
     """The local copy of a hub pipeline, downloaded where it is not cached yet."""
-    unreachable = _why_unreachable(model)
+    unreachable = why_unreachable(model)
     try:
         index = hf_hub_download(model, "model_index.json", local_files_only=unreachable is not None)
         _check_index(_read_json(Path(index)), model)
@@ -211,16 +212,6 @@ def _download(model: str) -> Path:
             raise
         reason = _one_line(unreachable or error)
         raise InputError(f"no folder {model}, and no hub model of that name can be fetched: {reason}") from error
-
-
-def _why_unreachable(model: str) -> Exception | None:
-    """One request, since a download asks again and again for half a minute where there is no network."""
-    try:
-        model_info(model, timeout=10)
-    # Without a network httpx, with HF_HUB_OFFLINE or an unknown model huggingface_hub: the cache may still have it.
-    except Exception as error:
-        return error
-    return None
 
 
 def _read_index(folder: Path, model: str) -> dict[str, str]:

@@ -1,16 +1,18 @@
 """One report of many experiments, drawn from their records only, as Markdown and as HTML."""
 
-import csv
 import html
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
+from urllib.parse import quote
 
 from PIL import Image
 
+from hspace.output.tables import escape_markdown, read_markdown
 from hspace.system.files import write_bytes, write_text
 from hspace.types import InputError
 
@@ -54,16 +56,33 @@ class Chapter:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """An experiment's record.
+    """An experiment's record, which anyone may have written.
 
     Raises:
-        InputError: If the file is missing or no record.
+        InputError: If the file is missing, no record, or names files outside its folder.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return {**record, "figures": dict(record["figures"]), "tables": list(record["tables"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        record = {**record, "figures": dict(record["figures"]), "tables": list(record["tables"])}
+        told = [record["title"], *record["figures"], *(text for _, text in _facts(Chapter("", record, "", "")))]
+        if not all(isinstance(text, str) for text in told):
+            raise TypeError("what it says must be text")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is no record of an experiment: {error}") from None
+    for name in [*record["figures"].values(), *record["tables"]]:
+        if not _is_inside(name):
+            raise InputError(f"{path} must name files inside its folder, got {name!r}")
+    return record
+
+
+def _is_inside(name: Any) -> bool:
+    """Whether it is a relative path that does not leave its folder, on any system."""
+    if not isinstance(name, str) or not name.isprintable():
+        return False
+    return not any(
+        kind(name).is_absolute() or kind(name).drive or ".." in kind(name).parts
+        for kind in (PurePosixPath, PureWindowsPath)
+    )
 
 
 def write_report(chapters: Sequence[Chapter], root: Path, note: str = "") -> tuple[Path, Path]:
@@ -148,16 +167,17 @@ def _title(chapter: Chapter) -> str:
 
 
 def _markdown(chapter: Chapter, root: Path) -> list[str]:
-    lines = [f"## {_title(chapter)}", ""]
-    lines += [line for name, text in _facts(chapter) for line in (f"**{name}.** {text}", "")]
+    lines = [f"## {escape_markdown(_title(chapter))}", ""]
+    lines += [line for name, text in _facts(chapter) for line in (f"**{name}.** {escape_markdown(text)}", "")]
     lines += [f"    {chapter.command}", ""]
     if chapter.record is not None:
         lines += [f"The whole configuration is in [result.json]({chapter.folder}/result.json).", ""]
     for caption, path in (chapter.record or {}).get("figures", {}).items():
-        lines += [f"![{caption}]({chapter.folder}/{path})", "", f"*{chapter.caption(caption)}*", ""]
+        alt, text = escape_markdown(caption), escape_markdown(chapter.caption(caption))
+        lines += [f"![{alt}]({quote(f'{chapter.folder}/{path}')})", "", f"*{text}*", ""]
     for name in (chapter.record or {}).get("tables", []):
         rows, caption = _table(root / chapter.folder / "tables" / f"{name}.md")
-        lines += [*rows, "", chapter.caption(caption), ""]
+        lines += [*rows, "", escape_markdown(chapter.caption(caption)), ""]
     return lines
 
 
@@ -171,7 +191,7 @@ def _html(chapter: Chapter, root: Path) -> str:
         parts.append(f"<details><summary>The whole configuration</summary><pre>{settings}</pre></details>")
     for caption, path in (chapter.record or {}).get("figures", {}).items():
         text = html.escape(chapter.caption(caption))
-        source = html.escape(f"{chapter.folder}/{path}")
+        source = html.escape(quote(f"{chapter.folder}/{path}"))
         parts.append(f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>')
     for name in (chapter.record or {}).get("tables", []):
         lines, caption = _table(root / chapter.folder / "tables" / f"{name}.md")
@@ -183,12 +203,12 @@ def _table(path: Path) -> tuple[list[str], str]:
     """Lines and caption of a table of `write_markdown`."""
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line]
     rows = [line for line in lines if line.startswith("|")]
-    return rows, " ".join(line for line in lines if not line.startswith("|"))
+    return rows, read_markdown(" ".join(line for line in lines if not line.startswith("|")))
 
 
 def _html_table(lines: list[str], caption: str) -> str:
     """A table of Markdown as HTML."""
-    rows = [[cell.replace(r"\|", "|").strip() for cell in _cells(line)] for line in lines]
+    rows = [[read_markdown(cell).strip() for cell in _cells(line)] for line in lines]
     header, body = rows[0], rows[2:]
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
     cells = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in body)
@@ -196,5 +216,5 @@ def _html_table(lines: list[str], caption: str) -> str:
 
 
 def _cells(line: str) -> list[str]:
-    """Cells of a Markdown row; an escaped bar is no border."""
-    return next(csv.reader([line.strip().strip("|")], delimiter="|", escapechar="\\"))
+    """Cells of a Markdown row, still escaped; an escaped bar is no border."""
+    return re.findall(r"(?:[^|\\]|\\.)+", line)

@@ -5,7 +5,9 @@ Every figure is a PNG whose bytes depend on nothing but what is drawn, and is wr
 
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,8 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "savefig.facecolor": "white",
+    # Names are data: a dollar sign in one begins no formula.
+    "text.parse_math": False,
 }
 
 Array = Tensor | np.ndarray
@@ -68,7 +72,7 @@ def strip_figure(
     if tiles.shape[:2] != (len(row_labels), len(strengths)):
         raise InputError(f"images must be {len(row_labels)} rows of {len(strengths)}, got {tiles.shape[:2]}")
     labels = [_wrapped(label) for label in row_labels]
-    with matplotlib.rc_context(STYLE):
+    with _drawing():
         left = MARGIN + max(_width(line, LABEL) for label in labels for line in label.split("\n")) + 2 * GAP
         title = _fitted(title, left + len(strengths) * (tiles.shape[3] + GAP) - MARGIN)
         header = MARGIN + (title.count("\n") + 1) * _line(TITLE) + 2 * _line(LABEL)
@@ -106,7 +110,7 @@ def grid_figure(
         raise InputError(f"titles must be {len(tiles)}, one per image, got {len(titles)}")
     rows = -(-len(tiles) // columns)
     above = _line(SMALL) + GAP if titles is not None else 0.0
-    with matplotlib.rc_context(STYLE):
+    with _drawing():
         figure, corners = _page((rows, min(columns, len(tiles))), tiles.shape[1:3], MARGIN, MARGIN, above)
         corners = corners.reshape(-1, 2)[: len(tiles)]
         for (x, y), text in zip(corners, titles or [], strict=False):
@@ -124,7 +128,7 @@ def effect_heatmap(matrix: EffectMatrix, path: str | Path) -> Path:
     """
     rows, columns = matrix.effect.shape
     limit = max(float(np.nanmax(np.abs(matrix.effect), initial=0.0)), 0.5)
-    with matplotlib.rc_context(STYLE):
+    with _drawing():
         width = max(_width(edit, LABEL) for edit in matrix.edits) / DPI
         height = max(_width(attribute, LABEL) for attribute in matrix.attributes) / DPI
         figure = Figure(
@@ -171,7 +175,7 @@ def curve_figure(
     """
     if not curves:
         raise InputError("a curve figure needs at least one curve, got none")
-    with matplotlib.rc_context(STYLE):
+    with _drawing():
         figure = Figure(figsize=(4.4, 3.0), dpi=DPI, layout="constrained")
         axes = figure.add_subplot()
         axes.axhline(0, color=BAND, linewidth=0.8, zorder=0)
@@ -189,6 +193,14 @@ def curve_figure(
         if len(curves) > 1:
             figure.legend(frameon=False, fontsize=SMALL, loc="outside right upper")
         return _save(figure, path)
+
+
+@contextmanager
+def _drawing() -> Iterator[None]:
+    """The style of all figures; a letter that the font lacks becomes a box without a word."""
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
 
 
 def _draw_curve(axes: Axes, label: str, curve: Sequence[Sequence[float]], color: str, solid: bool) -> None:
@@ -316,6 +328,8 @@ def _fitted(title: str, width: float) -> str:
 
 def _save(figure: Figure, path: str | Path) -> Path:
     """The figure as PNG, without the metadata that would change with the library's version."""
+    if Path(path).suffix.lower() != ".png":
+        raise InputError(f"a figure is written as PNG: its path must end in .png, got {path}")
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=DPI, metadata={"Software": None})  # type: ignore[arg-type]
     write_bytes(path, picture.getvalue())

@@ -1,8 +1,10 @@
 """Tables as CSV, with every digit, and as Markdown, for people."""
 
 import csv
+import html
 import io
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ from hspace.system.files import write_text
 from hspace.types import InputError
 
 Cell = str | int | float | Interval | None
-NOTHING = 1e-9
+NOTHING = 1e-6
 """What is smaller is rounding: no measured quantity of ours reaches it."""
 
 
@@ -44,11 +46,15 @@ class Table:
 
 
 def write_csv(table: Table, path: str | Path) -> Path:
-    """Write the table as CSV: full precision; an interval becomes three columns, `x`, `x_low` and `x_high`."""
+    """Write the table as CSV: full precision; an interval becomes three columns, `x`, `x_low` and `x_high`.
+
+    Text that a spreadsheet would compute gets an apostrophe before it.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     wide = [any(isinstance(row[i], Interval) for row in table.rows) for i in range(len(table.columns))]
-    writer.writerow([name for column, w in zip(table.columns, wide, strict=True) for name in _csv_names(column, w)])
+    names = [name for column, w in zip(table.columns, wide, strict=True) for name in _csv_names(column, w)]
+    writer.writerow(map(_no_formula, names))
     for row in table.rows:
         writer.writerow([field for cell, w in zip(row, wide, strict=True) for field in _csv_fields(cell, w)])
     write_text(path, text.getvalue())
@@ -65,9 +71,23 @@ def to_markdown(table: Table) -> str:
     """The table as Markdown; columns of numbers are right-aligned."""
     columns = list(zip(*table.rows, strict=True)) or [()] * len(table.columns)
     align = [":--" if any(isinstance(cell, str) for cell in column) else "--:" for column in columns]
-    lines = [_line(map(_escape, table.columns)), _line(align)]
+    lines = [_line(map(escape_markdown, table.columns)), _line(align)]
     lines += [_line(_markdown_cell(cell) for cell in row) for row in table.rows]
-    return "\n".join([*lines, "", table.caption, ""])
+    return "\n".join([*lines, "", escape_markdown(table.caption), ""])
+
+
+def escape_markdown(text: str) -> str:
+    """Text on one line that Markdown shows as it is: no HTML, no link, no emphasis, no border of a table.
+
+    An underscore inside a word is left alone, as Markdown leaves it.
+    """
+    line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", line)
+
+
+def read_markdown(text: str) -> str:
+    """Inverse of `escape_markdown`."""
+    return html.unescape(re.sub(r"\\([\\`*\[\]|~_])", r"\1", text))
 
 
 def format_number(value: float | int) -> str:
@@ -89,15 +109,11 @@ def _markdown_cell(cell: Cell) -> str:
     if cell is None:
         return ""
     if isinstance(cell, str):
-        return _escape(cell)
+        return escape_markdown(cell)
     if isinstance(cell, Interval):
         value, low, high = map(format_number, cell)
         return value if value == "n/a" else f"{value} [{low}, {high}]"
     return format_number(cell)
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", r"\|").replace("\n", " ")
 
 
 def _line(cells: Iterator[str] | list[str]) -> str:
@@ -111,4 +127,23 @@ def _csv_names(column: str, wide: bool) -> list[str]:
 def _csv_fields(cell: Cell, wide: bool) -> list[Cell]:
     if isinstance(cell, Interval):
         return list(cell)
+    cell = _no_formula(cell) if isinstance(cell, str) else cell
     return [cell, None, None] if wide else [cell]
+
+
+def _no_formula(text: str) -> str:
+    """The text, with an apostrophe first where a spreadsheet would compute it.
+
+    Source: OWASP, "CSV injection".
+    """
+    computed = text.startswith(("=", "+", "-", "@", "\t", "\r")) and not _is_number(text)
+    # The csv module leaves a lone carriage return as it is, which readers take for the end of the row.
+    return "'" * computed + text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -54,7 +54,7 @@ def _read(path: Path) -> Record:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         return Record(path.parent.name, dict(record["config"]), dict(record[RECORDS[path.name]]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is not the record of a run: {error!r}") from error
 
 
@@ -88,4 +88,5 @@ def _cell(value: Any) -> Cell:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether it is a number that a table can show; JSON has integers beyond any float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and not abs(value) > 1e300

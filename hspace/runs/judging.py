@@ -51,7 +51,7 @@ def name(
         return directions, [(cfg.method.attribute, 1)] * len(directions.meta.names)
     targets = _targets(cfg, model, directions, annotator, attributes, seeds)
     signs = torch.tensor([1.0 if target is None else float(target[1]) for target in targets])
-    plain = [name.partition(":")[0] for name in directions.meta.names]
+    plain = [_unnamed(name, annotator.attributes) for name in directions.meta.names]
     names = tuple(old if target is None else f"{old}: {target[0]}" for old, target in zip(plain, targets, strict=True))
     turned = directions.directions * signs.view(-1, *[1] * (directions.directions.ndim - 1))
     named = replace(directions, directions=turned, meta=replace(directions.meta, names=names))
@@ -79,6 +79,12 @@ def _targets(
 
     text = (keep(cfg, "name", key, build) / "targets.json").read_text(encoding="utf-8")
     return [target and (target[0], target[1]) for target in json.loads(text)]
+
+
+def _unnamed(name: str, attributes: Sequence[str]) -> str:
+    """A direction's name without the attribute that was added to it before; a colon of its own stays."""
+    head, _, tail = name.rpartition(": ")
+    return head if head and tail in attributes else name
 
 
 def edits_of(cfg: Config, model: DiffusionModel, directions: Directions, seeds: tuple[int, ...]) -> Edits:

@@ -1,12 +1,14 @@
 """CLIP as a scorer without training: which of two prompts an image is nearer to."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hspace.scorers.networks import unit_norm
-from hspace.scorers.pretrained import Preprocessing, Pretrained, import_transformers, read_pretrained
+from hspace.scorers.pretrained import Preprocessing, Pretrained, import_transformers, is_hub_id, read_pretrained
+from hspace.system.hub import why_unreachable
 from hspace.types import Images, InputError, Scores
 
 PROMPTS = {
@@ -61,8 +63,13 @@ def load_clip(model: str) -> ClipScorer:
         InputError: If transformers is not installed, or the model or its tokenizer cannot be read.
     """
     network, preprocessing = read_pretrained("CLIPModel", model)
+    local = not is_hub_id(model)
+    source = Path(model).expanduser() if local else model
+    only_here = local or why_unreachable(model) is not None
     try:
-        tokenizer = import_transformers(model).AutoTokenizer.from_pretrained(model)
+        tokenizer = import_transformers(model).AutoTokenizer.from_pretrained(
+            source, trust_remote_code=False, local_files_only=only_here
+        )
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"the tokenizer of {model} cannot be read: {reason}") from error

@@ -12,12 +12,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
+from hspace.system.hub import why_unreachable
 from hspace.types import Images, InputError
 
 RESAMPLING = {2: "bilinear", 3: "bicubic"}
 """Pillow's codes of the filters that are antialiased here as there."""
+MAX_SIDE = 4096
+"""No network of the kinds here reads larger images."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +64,39 @@ class Preprocessing:
         Raises:
             InputError: If it has no size, or a filter that is not known.
         """
+        try:
+            return cls._from_dict(record, model)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"the image preprocessing of {model} lacks, or has in another form: {error}") from error
+
+    @classmethod
+    def _from_dict(cls, record: Mapping[str, Any], model: str) -> "Preprocessing":
         size, crop = _size(record.get("size")), _size(record.get("crop_size"))
         if not size or record.get("resample", 2) not in RESAMPLING:
             raise InputError(
                 f"the image preprocessing of {model} must have a size and resample 2 or 3, got {record.get('size')} "
                 f"and {record.get('resample')}"
             )
+        if not all(1 <= side <= MAX_SIDE for side in (*size, *crop)):
+            raise InputError(
+                f"the image preprocessing of {model} must have sizes of 1 to {MAX_SIDE}, got {size}, {crop}"
+            )
         normalise = record.get("do_normalize", True)
+        mean, std = (record["image_mean"], record["image_std"]) if normalise else ([0.0] * 3, [1.0] * 3)
+        if len(mean) != 3 or len(std) != 3 or not all(float(value) > 0 for value in std):
+            raise InputError(
+                f"the image preprocessing of {model} must have three numbers of image_mean and three positive ones of "
+                f"image_std, got {mean} and {std}"
+            )
         return cls(
             size=size,
             crop=(crop[0], crop[-1]) if crop and record.get("do_center_crop", False) else None,
             mode=RESAMPLING[record.get("resample", 2)],
             scale=float(record.get("rescale_factor", 1 / 255)) if record.get("do_rescale", True) else 1.0,
-            mean=tuple(record["image_mean"]) if normalise else (0.0, 0.0, 0.0),
-            std=tuple(record["image_std"]) if normalise else (1.0, 1.0, 1.0),
+            mean=tuple(float(value) for value in mean),
+            std=tuple(float(value) for value in std),
         )
 
 
@@ -109,18 +132,28 @@ def read_pretrained(auto: str, model: str) -> tuple[Any, Preprocessing]:
     if not local and not is_hub_id(model):
         raise InputError(f"no folder {model}, and no hub id either, which would be owner/name")
     source = str(Path(model).expanduser()) if local else model
+    unreachable = None if local else why_unreachable(model)
+    if unreachable and not isinstance(try_to_load_from_cache(model, "config.json"), str):
+        raise InputError(f"{model} is not in the hub's cache, and the hub does not give it: {_reason(unreachable)}")
+    here = {"local_files_only": local or unreachable is not None}
     try:
+        # Never asks whether to run code that lies beside the weights, as transformers does where it is not told.
         network, info = getattr(transformers, auto).from_pretrained(
-            source, local_files_only=local, output_loading_info=True, dtype=torch.float32
+            source, output_loading_info=True, dtype=torch.float32, trust_remote_code=False, **here
         )
-        record, _ = transformers.ImageProcessingMixin.get_image_processor_dict(source, local_files_only=local)
+        record, _ = transformers.ImageProcessingMixin.get_image_processor_dict(source, **here)
     # Broken files and networks raise errors of many kinds: OSError, ValueError, safetensors', huggingface_hub's.
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"{model} cannot be read as a model for images: {reason}") from error
+        raise InputError(f"{model} cannot be read as a model for images: {_reason(error)}") from error
     if info["missing_keys"]:
         raise InputError(f"{model} lacks weights of a {type(network).__name__}, e.g. {min(info['missing_keys'])}")
     return network, Preprocessing.from_dict(record, model)
+
+
+def _reason(error: Exception) -> str:
+    if "trust_remote_code" in str(error):
+        return "it needs code of its own (auto_map in its config.json), which is never run"
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def is_hub_id(model: str) -> bool:

@@ -1,5 +1,6 @@
 """The report of experiments, from records alone."""
 
+import html
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +48,7 @@ def test_both_pages_say_what_came_out_and_what_was_not_run(chapters: list[Chapte
         "needs hub weights",
     ):
         assert text in markdown and text in page
-    assert "5 < 8 components" in markdown and "5 &lt; 8 components" in page
+    assert "5 &lt; 8 components" in markdown and "5 &lt; 8 components" in page
     assert "![A sheet](fig3/figures/a.png)" in markdown and 'src="fig3/figures/a.png"' in page
     assert "<th>a|b</th>" in page and "<td>.5 [.25, .75]</td>" in page and "<td>x &lt; y</td>" in page
 
@@ -72,3 +73,54 @@ def test_a_broken_record_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text("[1]")
     with pytest.raises(InputError, match="no record of an experiment"):
         read_record(tmp_path / "result.json")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        {"title": 3}, {"expect": None}, {"conclusion": {}}, {"config": {}}, {"config": []}, {"seconds": "x"},
+        {"figures": [1]}, {"tables": 3}, {"config": {"study": {"repeats": "3"}}},
+    ],
+)  # fmt: skip
+def test_a_record_of_wrong_types_is_one_line(spoil: dict[str, Any], chapters: list[Chapter], tmp_path: Path) -> None:
+    assert chapters[0].record is not None
+    (tmp_path / "result.json").write_text(json.dumps(chapters[0].record | spoil))
+    with pytest.raises(InputError, match="no record of an experiment") as caught:
+        read_record(tmp_path / "result.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_deeply_nested_record_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text('{"a":' * 50_000)
+    with pytest.raises(InputError, match="no record of an experiment"):
+        read_record(tmp_path / "result.json")
+
+
+OUTSIDE = ["../secret", "a/../../secret", "/etc/passwd", "C:\\secret", "\\\\host\\share", "..\\secret", "a\0b", 3, None]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_record_that_names_files_outside_its_folder_is_refused(
+    name: Any, chapters: list[Chapter], tmp_path: Path
+) -> None:
+    assert chapters[0].record is not None
+    for spoil in ({"figures": {"A sheet": name}}, {"tables": [name]}):
+        (tmp_path / "result.json").write_text(json.dumps(chapters[0].record | spoil))
+        with pytest.raises(InputError, match="must name files inside its folder"):
+            read_record(tmp_path / "result.json")
+
+
+NAME = '<img src=x onerror=alert(1)> *bold* [link](http://a) `code` a|b \\ & &lt; _it_ snake_case "quoted"'
+
+
+def test_names_are_text_on_both_pages(chapters: list[Chapter], tmp_path: Path) -> None:
+    record, folder = chapters[0].record, tmp_path / "fig3"
+    assert record is not None
+    write_markdown(Table((NAME,), ((f'"{NAME}',),), NAME), folder / "tables" / "t.md")
+    record |= {"title": NAME, "conclusion": NAME, "figures": {NAME: "figures/a.png"}}
+    (folder / "result.json").write_text(json.dumps(record))
+    told = [replace(chapters[0], record=read_record(folder / "result.json"))]
+    markdown, page = (path.read_text() for path in write_report(told, tmp_path))
+    assert "<img src=x" not in markdown + page and "[link]" not in markdown and "*bold*" not in markdown
+    assert page.count(html.escape(NAME)) >= 6 and "snake_case" in markdown
+    assert f"<td>{html.escape(chr(34) + NAME)}</td>" in page

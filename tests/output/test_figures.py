@@ -116,3 +116,23 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least one curve"):
         curve_figure({}, path, x_label="", y_label="")
     assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["$x_{1", "costs $5 and $6", "$\\frac{", "\\$", "笑う 😀"])
+def test_a_dollar_sign_in_a_name_begins_no_formula(name: str, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    matrix = EffectMatrix((name,), (name,), *[np.ones((1, 1))] * 3)
+    paths = [
+        strip_figure(torch.zeros(1, 1, 3, 4, 4), [f"{name}\n{name}"], [1.0], name, tmp_path / "strip.png"),
+        grid_figure(torch.zeros(1, 3, 4, 4), 1, tmp_path / "grid.png", titles=[name]),
+        effect_heatmap(matrix, tmp_path / "heatmap.png"),
+        curve_figure({name: [[1.0]] * 4}, tmp_path / "curve.png", x_label=name, y_label=name, title=name, log_x=True),
+    ]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
+
+
+@pytest.mark.parametrize("name", ["x.pdf", "x", "x.jpg"])
+def test_only_png_is_written(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"must end in \.png, got .*x"):
+        grid_figure(torch.zeros(1, 3, 4, 4), 1, tmp_path / name)
+    assert not list(tmp_path.iterdir())

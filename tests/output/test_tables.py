@@ -1,11 +1,20 @@
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hspace.metrics.interval import Interval
-from hspace.output.tables import Table, format_number, to_markdown, write_csv, write_markdown
+from hspace.output.tables import (
+    Table,
+    escape_markdown,
+    format_number,
+    read_markdown,
+    to_markdown,
+    write_csv,
+    write_markdown,
+)
 from hspace.types import InputError
 
 TABLE = Table(
@@ -52,7 +61,8 @@ def test_markdown_is_for_people(tmp_path: Path) -> None:
         (12.345, "12.3"),
         (12345.6, "12346"),
         (12345, "12345"),
-        (1e-7, "1e-07"),
+        (2e-6, "2e-06"),
+        (1e-7, "0"),
         (-2e-12, "0"),
         (float("nan"), "n/a"),
         (float("inf"), "inf"),
@@ -60,6 +70,25 @@ def test_markdown_is_for_people(tmp_path: Path) -> None:
 )
 def test_numbers_have_three_significant_digits(value: float, text: str) -> None:
     assert format_number(value) == text  # type: ignore[arg-type]
+
+
+FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "+.12 / -.3"]
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_text_is_no_formula_in_a_csv(text: str, tmp_path: Path) -> None:
+    path = write_csv(Table((text, "x"), ((text, -1.5), ("-1.5", 2)), "Formulas."), tmp_path / "t.csv")
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))
+    kept = "'" + text.replace("\r", "\n")
+    assert rows == [[kept, "x"], [kept, "-1.5"], ["-1.5", "2"]]
+
+
+@pytest.mark.parametrize("text", ["a*b", "`x` | y", "<b>&amp;</b>", "_a_ a_b", "\\[x]\\", "~~a~~", "\\_", "a\\*"])
+def test_markdown_shows_text_as_it_is(text: str) -> None:
+    escaped = escape_markdown(text)
+    assert read_markdown(escaped) == text
+    assert "<" not in escaped and not re.search(r"(?<!\\)(\\\\)*[*`|\[~]", escaped)
 
 
 def test_a_table_without_rows_keeps_its_header() -> None:

@@ -17,14 +17,14 @@ else:
 Images = Float[Tensor, "batch channel height width"]
 """Images, or the model's own space, (batch, channel, height, width); clean images are in [-1, 1]."""
 
-HBatch = Float[Tensor, "batch h_channel h_height h_width"]
-"""Bottleneck features of one step, (batch, channel, height, width)."""
+HBatch = Float[Tensor, "batch *h_shape"]
+"""h of one step, (batch, ...): of a U-Net (batch, channel, height, width), of a transformer (batch, token, channel)."""
 
-HTrajectory = Float[Tensor, "batch steps h_channel h_height h_width"]
-"""Bottleneck features of all steps, (batch, steps, channel, height, width)."""
+HTrajectory = Float[Tensor, "batch steps *h_shape"]
+"""h of all steps, (batch, steps, ...)."""
 
-HForBatch = Float[Tensor, "#batch steps h_channel h_height h_width"]
-"""Bottleneck features of all steps for each sample of a batch, or one for all of them."""
+HForBatch = Float[Tensor, "#batch steps *h_shape"]
+"""h of all steps for each sample of a batch, or one for all of them."""
 
 Scores = Float[Tensor, "batch attributes"]
 """One row of scores per image: a probability for a binary attribute, a value in its unit for a continuous one."""

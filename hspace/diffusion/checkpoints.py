@@ -23,11 +23,12 @@ from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import hf_hub_download
 
 from hspace.diffusion.codecs import Codec, PixelCodec, make_codec
+from hspace.diffusion.denoiser import Conditioning, Denoiser
 from hspace.diffusion.identity import WEIGHTS, Identity, model_identity
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.process import Schedule, build_scheduler
 from hspace.diffusion.prompts import PromptEncoder, read_prompt_encoder
-from hspace.diffusion.unet import Conditioning, SemanticUNet
+from hspace.diffusion.unet import SemanticUNet
 from hspace.system.files import package_path
 from hspace.system.hub import why_unreachable
 from hspace.types import InputError
@@ -69,7 +70,7 @@ class DiffusionModel:
         encode_prompt: What makes another `cond`, where the model takes prompts.
     """
 
-    denoiser: SemanticUNet
+    denoiser: Denoiser
     process: Schedule
     codec: Codec
     model_id: str

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hspace.diffusion.unet import Conditioning
+from hspace.diffusion.denoiser import Conditioning
 from hspace.types import InputError
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class PromptEncoder:
             raise InputError(f"guidance must be a number >= 0 (1 is none), got {guidance}")
         guided = prompt != "" and guidance != 1
         prompts = [prompt, ""] if guided else [prompt]
-        return Conditioning(prompt, self._features(prompts), guidance if guided else 1.0)
+        return Conditioning(prompt, {"encoder_hidden_states": self._features(prompts)}, guidance if guided else 1.0)
 
     def _features(self, prompts: list[str]) -> Tensor:
         """(prompts, tokens, dim): the last hidden state, as Stable Diffusion takes it."""

@@ -12,8 +12,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.denoiser import Encoded
 from hspace.diffusion.latents import Latents
-from hspace.diffusion.unet import TAPS, Encoded
+from hspace.diffusion.taps import check_name
 from hspace.system.files import write_json
 from hspace.system.shards import SHARD, Batches, row_batches, row_writer
 from hspace.system.stopping import uninterrupted
@@ -189,11 +190,11 @@ class Recorded:
 
 def _parse_facts(facts: dict[str, Any]) -> dict[str, Any]:
     tap, sha256 = facts["tap"], facts["model_sha256"]
-    if tap not in TAPS or not isinstance(sha256, str):
-        raise ValueError(f"tap {tap!r}, model_sha256 {sha256!r}")
+    if not isinstance(sha256, str):
+        raise ValueError(f"model_sha256 {sha256!r}")
     parsed = {key: tuple(int(value) for value in facts[key]) for key in ("seeds", "h_shape", "timesteps")}
     eta = tuple(float(value) for value in facts["eta"])
-    return parsed | {"eta": eta, "tap": tap, "model_sha256": sha256}
+    return parsed | {"eta": eta, "tap": check_name(tap), "model_sha256": sha256}
 
 
 def collect(

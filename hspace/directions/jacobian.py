@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.cut import forward_derivatives
+from hspace.diffusion.denoiser import Denoiser, Encoded
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampling import sample
-from hspace.diffusion.unet import Encoded, SemanticUNet
 from hspace.directions.convolution import LeanConvolutions
 from hspace.directions.krylov import Triplets, top_triplets
 from hspace.directions.record import Directions, DirectionsMeta
@@ -102,7 +103,7 @@ class DecoderJacobian:
     """
 
     def __init__(
-        self, denoiser: SemanticUNet, encoded: Encoded, mask: Tensor | None = None, avoid: Tensor | None = None
+        self, denoiser: Denoiser, encoded: Encoded, mask: Tensor | None = None, avoid: Tensor | None = None
     ) -> None:
         """Set J; nothing is computed yet.
 
@@ -139,8 +140,7 @@ class DecoderJacobian:
             linear = self._linearised(len(v))
             return _gradient(linear.pulled, linear.cotangent, v).to(self.dtype)
         output, origin = partial(self._output, self._encoded), torch.zeros_like(self._encoded.h)
-        # One by one under vmap: the group normalisation has no forward derivative of a batch.
-        with sdpa_kernel(SDPBackend.MATH):
+        with forward_derivatives(self._denoiser.network):
             product = torch.vmap(lambda tangent: torch.func.jvp(output, (origin,), (tangent,))[1])(
                 v[:, None].to(origin)
             )

@@ -17,7 +17,7 @@ from torch import Tensor
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.process import PREDICTION_TYPES
 from hspace.diffusion.sampling import INJECTIONS
-from hspace.diffusion.unet import TAPS
+from hspace.diffusion.taps import FORMS, is_tap
 from hspace.system.files import write_atomic
 from hspace.types import InputError
 
@@ -297,7 +297,7 @@ LABEL: Rule = (_is_label, "1 to 200 printable characters")
 RULES: dict[str, Rule] = {
     "format": (lambda value: type(value) is int and value == FORMAT, str(FORMAT)),
     "space": _one_of(("h", "x_T")),
-    "tap": _one_of(TAPS),
+    "tap": (is_tap, FORMS),
     "timesteps": (_are_timesteps, "integers >= 0, descending, at least one"),
     "eta": (_are_etas, "numbers in [0, 1]"),
     "injection": _one_of(INJECTIONS),

@@ -13,11 +13,11 @@ from hspace.types import InputError
 
 def test_another_prompt_needs_no_other_weights(tiny_sd_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = load_model(str(tiny_sd_dir), num_steps=2, device="cpu")
-    assert model.cond is not None and model.cond.context.shape == (1, 8, 16)
+    assert model.cond is not None and model.cond.inputs["encoder_hidden_states"].shape == (1, 8, 16)
     other = model.with_prompt("a man", 3.0)
     assert other.denoiser is model.denoiser
     assert other.cond is not None and (other.cond.prompt, other.cond.guidance) == ("a man", 3.0)
-    assert torch.equal(other.cond.context[1], model.cond.context[0])
+    assert torch.equal(other.cond.inputs["encoder_hidden_states"][1], model.cond.inputs["encoder_hidden_states"][0])
     with pytest.raises(InputError, match=r"guidance must be a number >= 0 \(1 is none\), got -1"):
         model.with_prompt("a man", -1)
     model.with_prompt("a man and more men", 1.0)

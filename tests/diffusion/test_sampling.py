@@ -24,7 +24,8 @@ from hspace.diffusion.identity import WEIGHTS, Identity
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.process import PREDICTION_TYPES, Schedule
 from hspace.diffusion.sampling import Recorded, collect, collect_around, sample
-from hspace.diffusion.unet import TAPS, SemanticUNet
+from hspace.diffusion.taps import TAPS
+from hspace.diffusion.unet import SemanticUNet
 from hspace.types import InputError
 
 # With little noise an untrained network's images stay about [-1, 1], to which a pipeline clips them.

@@ -8,7 +8,9 @@ import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-from hspace.diffusion.unet import TAPS, Conditioning, SemanticUNet
+from hspace.diffusion.denoiser import Conditioning
+from hspace.diffusion.taps import TAPS
+from hspace.diffusion.unet import SemanticUNet
 from hspace.types import InputError
 
 MakeUNet = Callable[..., UNet2DModel]
@@ -88,11 +90,13 @@ def test_input_of_another_dtype_is_cast(tiny_unet: UNet2DModel) -> None:
 @pytest.mark.parametrize(
     ("options", "tap", "message"),
     [
-        ({}, "deep", "tap must be one of before, middle, after, got deep"),
+        ({}, "deep", "tap must be one of before, middle, after, .* got deep"),
         ({"mid_block_type": None}, "after", "no mid block"),
-        ({"num_class_embeds": 4}, "after", "conditioned on classes"),
+        ({"class_embed_type": "timestep"}, "after", "classes must be numbered"),
+        ({"sample_size": 15}, "after", "multiples of 2, got sample_size 15"),
+        ({}, "block:0", "tap block:0 is not there; tap it before, middle or after the mid block"),
         ({"sample_size": None}, "after", "no sample_size"),
-        ({"out_channels": 6}, "after", "got 3 to 6"),
+        ({"out_channels": 5}, "after", "got 3 to 5"),
     ],
 )
 def test_unsupported_unets(make_unet: MakeUNet, options: dict[str, Any], tap: str, message: str) -> None:
@@ -126,7 +130,7 @@ def make_conditional(**options: Any) -> UNet2DConditionModel:
 
 def prompt(passes: int, guidance: float) -> Conditioning:
     context = torch.randn(passes, 5, 12, generator=torch.Generator().manual_seed(5))
-    return Conditioning("a man", context, guidance)
+    return Conditioning("a man", {"encoder_hidden_states": context}, guidance)
 
 
 def latents_of(unet: UNet2DConditionModel) -> torch.Tensor:
@@ -140,7 +144,7 @@ def test_split_forward_with_text_is_bitwise_the_whole(variant: str, tap: str) ->
     semantic, x_t, cond = SemanticUNet(unet, tap), latents_of(unet), prompt(1, 1.0)
     encoded = semantic.encode(x_t, 500, cond)
     assert tuple(encoded.h.shape[1:]) == semantic.h_shape
-    theirs = unet(x_t, 500, cond.context.expand(2, -1, -1)).sample  # pyright: ignore
+    theirs = unet(x_t, 500, cond.inputs["encoder_hidden_states"].expand(2, -1, -1)).sample  # pyright: ignore
     assert torch.equal(semantic.decode(encoded.h, encoded), theirs)
 
 
@@ -150,7 +154,7 @@ def test_guidance_is_two_passes_in_one_batch(tap: str) -> None:
     semantic, x_t, cond = SemanticUNet(unet, tap), latents_of(unet), prompt(2, 7.5)
     encoded = semantic.encode(x_t, 500, cond)
     assert torch.equal(encoded.h, semantic.encode(torch.cat([x_t] * 2), 500, cond).h[:2])
-    both = unet(torch.cat([x_t, x_t]), 500, cond.context.repeat_interleave(2, dim=0)).sample
+    both = unet(torch.cat([x_t, x_t]), 500, cond.inputs["encoder_hidden_states"].repeat_interleave(2, dim=0)).sample
     assert torch.equal(semantic.decode(encoded.h, encoded), both[2:] + 7.5 * (both[:2] - both[2:]))
 
 
@@ -160,8 +164,8 @@ def test_an_edit_moves_both_passes_alike(tap: str) -> None:
     semantic, x_t, cond = SemanticUNet(unet, tap), latents_of(unet), prompt(2, 3.0)
     delta_h = torch.randn(2, *semantic.h_shape, generator=torch.Generator().manual_seed(2))
     outputs = []
-    for features in cond.context:
-        encoded = semantic.encode(x_t, 500, Conditioning("", features[None], 1.0))
+    for features in cond.inputs["encoder_hidden_states"]:
+        encoded = semantic.encode(x_t, 500, Conditioning("", {"encoder_hidden_states": features[None]}))
         outputs.append(semantic.decode(encoded.h + delta_h, encoded))
     guided = semantic.encode(x_t, 500, cond)
     ours = semantic.decode(guided.h + delta_h, guided)
@@ -182,20 +186,20 @@ def test_selected_samples_decode_to_what_they_do_together(tap: str) -> None:
 
 def test_text_where_there_is_none_and_none_where_there_is(tiny_unet: UNet2DModel) -> None:
     x_t = torch.zeros(1, 3, 16, 16)
-    with pytest.raises(InputError, match="needs a prompt, and no other takes one"):
+    with pytest.raises(InputError, match="needs a condition, and no other takes one"):
         SemanticUNet(tiny_unet).encode(x_t, 0, prompt(1, 1.0))
-    with pytest.raises(InputError, match="needs a prompt, and no other takes one"):
+    with pytest.raises(InputError, match="needs a condition, and no other takes one"):
         SemanticUNet(make_conditional()).encode(torch.zeros(1, 4, 8, 8), 0)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"addition_embed_type": "text"}, "like Stable Diffusion 1 and 2 are supported, got addition_embed_type text"),
+        ({"addition_embed_type": "text"}, "like Stable Diffusion 1, 2 or XL, got addition_embed_type text"),
         ({"time_cond_proj_dim": 8}, "got time_cond_proj_dim 8"),
         ({"in_channels": 9}, "got 9 to 4"),
-        ({"sample_size": 9}, "the sides of x_t must be multiples of 2, got 9"),
-        ({"class_embed_type": "timestep"}, "conditioned on classes"),
+        ({"sample_size": 9}, "the sides of x_t must be multiples of 2, got sample_size 9"),
+        ({"class_embed_type": "timestep"}, "got class_embed_type timestep"),
     ],
 )
 def test_unsupported_unets_with_text(options: dict[str, Any], message: str) -> None:

@@ -16,10 +16,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
+from hspace.diffusion.denoiser import Denoiser, Encoded
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.process import PREDICTION_TYPES
 from hspace.diffusion.sampling import sample
-from hspace.diffusion.unet import Encoded, SemanticUNet
+from hspace.diffusion.unet import SemanticUNet
 from hspace.directions.jacobian import FORWARD_MODES, NULLSPACE_RANK, DecoderJacobian, jacobian
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit
@@ -80,7 +81,7 @@ def encode(model: DiffusionModel, latents: Latents, eta: float = 1.0) -> Encoded
     return steps[STEP]
 
 
-def explicit_jacobian(unet: SemanticUNet, encoded: Encoded) -> Tensor:
+def explicit_jacobian(unet: Denoiser, encoded: Encoded) -> Tensor:
     def decode(h: Tensor) -> Tensor:
         return unet.decode(h, encoded).flatten()
 
@@ -204,7 +205,7 @@ def test_without_a_second_derivative_forward_mode_takes_over(
     make_unet: Callable[..., UNet2DModel], latents: Latents, caplog: pytest.LogCaptureFixture
 ) -> None:
     network: Any = make_unet(sample_size=8)
-    unet = SemanticUNet(network)
+    unet = Denoiser(network)
     with torch.no_grad():
         encoded = unet.encode(latents.x_T, 500)
     v = torch.randn(3, *unet.h_shape)
@@ -377,7 +378,7 @@ def test_latent_and_guided_models(kind: str, prompt: str, request: pytest.Fixtur
     latents = latent_model.latents([4])
     steps: dict[int, Encoded] = {}
     sample(latent_model, latents, observe=steps.__setitem__)
-    assert (steps[1].unprompted_h is not None) == bool(prompt)
+    assert latent_model.cond is None or latent_model.cond.passes == (2 if prompt else 1)
     operator = DecoderJacobian(latent_model.denoiser, steps[1])
     v = torch.randn(1, *operator.in_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():

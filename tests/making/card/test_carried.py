@@ -1,4 +1,5 @@
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from card.carried import carried_by_h, counterfactuals, predictions
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
-from hspace.diffusion.unet import Encoded, SemanticUNet
+from hspace.diffusion.denoiser import Denoiser
 from hspace.portraits.faces import ATTRIBUTES, JUDGED
 from hspace.scorers.portraits import PortraitScorer, load_scorer
 
@@ -17,20 +18,32 @@ def judge() -> PortraitScorer:
     return load_scorer("portraits-judge")
 
 
-class Clean(SemanticUNet):
+@dataclass(frozen=True)
+class Known:
+    """h, and what the skips carry."""
+
+    h: Tensor
+    skips: Tensor
+
+    def select(self, rows: Sequence[int]) -> "Known":
+        return Known(self.h[list(rows)], self.skips[list(rows)])
+
+
+class Clean(torch.nn.Module):
     """Knows the clean image of everything that is hardly noisy; h and the skips carry a set share of it each."""
 
-    def __init__(self, usual: SemanticUNet, known: Tensor, by_h: float, first_unknown: int) -> None:
-        torch.nn.Module.__init__(self)
-        self.network, self.tap, self.sample_shape = usual.network, usual.tap, usual.sample_shape
+    def __init__(self, usual: Denoiser, known: Tensor, by_h: float, first_unknown: int) -> None:
+        super().__init__()
+        self.network, self.tap = usual.network, usual.tap
+        self.sample_shape = self.h_shape = usual.sample_shape
         self.known, self.by_h, self.first_unknown = known, by_h, first_unknown
 
-    def encode(self, x_t: Tensor, t: int, cond: Any = None) -> Encoded:
+    def encode(self, x_t: Tensor, t: float, cond: Any = None) -> Known:
         known = self.known if t < self.first_unknown else torch.zeros_like(self.known)
-        return Encoded(self.by_h * known, ((1 - self.by_h) * known,), torch.zeros(len(known)), torch.tensor(t), None)
+        return Known(self.by_h * known, (1 - self.by_h) * known)
 
-    def decode(self, h: Tensor, encoded: Encoded) -> Tensor:
-        return h + encoded.skips[0]
+    def decode(self, h: Tensor, encoded: Known) -> Tensor:
+        return h + encoded.skips
 
 
 class Level:

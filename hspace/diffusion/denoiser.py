@@ -1,0 +1,241 @@
+"""A denoiser: a network read up to its h and run on from there, whatever its kind.
+
+Classifier-free guidance needs two passes, with the condition and without; both are run as one batch. h is the
+conditioned pass's: it is what is recorded. What is added to it is added to the other pass's too, so that an edit moves
+both terms of the guidance alike (as the authors' code does, which records the unconditioned one) and the network that
+everything else sees stays a function of one h. Replacing h shifts the other pass's by the same difference. A
+distilled model takes its guidance as a number and needs one pass only.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from hspace.diffusion.cut import Cut, Edit, Record, entries_per_row
+from hspace.diffusion.taps import find_taps
+from hspace.types import HBatch, Images, InputError
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What a network is conditioned on.
+
+    Attributes:
+        prompt: What it says: a text, or the name of a class.
+        inputs: The network's further inputs by name, (1 or 2, ...) each: the prompt's, then the empty prompt's where
+            guidance takes two passes.
+        guidance: w of classifier-free guidance, without + w (with - without); 1 where there is one pass.
+
+    Source: Ho & Salimans 2022 (arXiv 2207.12598), eq. 6; their w is our w - 1.
+    """
+
+    prompt: str
+    inputs: Mapping[str, Tensor]
+    guidance: float = 1.0
+
+    @property
+    def passes(self) -> int:
+        """2 where guidance takes a second pass, else 1."""
+        return max((len(value) for value in self.inputs.values()), default=1)
+
+    def rows(self, batch: int, like: Tensor) -> dict[str, Tensor]:
+        """The inputs of every row of a batch, (passes * batch, ...), on the device and of the dtype of `like`."""
+        placed = {name: self._placed(value, like) for name, value in self.inputs.items()}
+        return {name: value.repeat_interleave(batch, dim=0) for name, value in placed.items()}
+
+    def _placed(self, value: Tensor, like: Tensor) -> Tensor:
+        return value.to(like) if value.is_floating_point() else value.to(like.device)
+
+
+@runtime_checkable
+class Encoded(Protocol):
+    """What a denoiser gives up to the tap, and all that it needs from there on."""
+
+    @property
+    def h(self) -> HBatch:
+        """Features at the tap, (batch, *h_shape)."""
+        ...
+
+    def select(self, rows: Sequence[int]) -> "Encoded":
+        """The samples at `rows`, any number of times each."""
+        ...
+
+
+@dataclass(frozen=True)
+class CutEncoded:
+    """All that decoding needs. Where guidance takes two passes, the first rows are conditioned, the others are not.
+
+    Attributes:
+        h: Features at the tap, (batch, *h_shape); of the conditioned pass.
+        both: Those of every pass, (passes * batch, *h_shape).
+        record: What the network gave up to the tap.
+        guidance: w of classifier-free guidance.
+        per_row: See `Record.select`.
+    """
+
+    h: HBatch
+    both: Tensor
+    record: Record
+    guidance: float
+    per_row: tuple[int, ...] = field(repr=False)
+
+    def select(self, rows: Sequence[int]) -> "CutEncoded":
+        """The samples at `rows`, any number of times each."""
+        batch = len(self.h)
+        passes = torch.tensor([row + start for start in range(0, len(self.both), batch) for row in rows])
+        both = self.both[passes.to(self.both.device)]
+        return replace(self, h=both[: len(rows)], both=both, record=self.record.select(passes, self.per_row))
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """A network cut at its taps.
+
+    Attributes:
+        network: The network itself.
+        tap: Name of the tap, or of several joined by "+".
+        sample_shape: (channel, height, width) of x_t.
+        h_shape: Shape of one sample's h: (channel, height, width), (tokens, channels), or of any other rank.
+    """
+
+    network: nn.Module
+    tap: str
+    sample_shape: tuple[int, int, int]
+    h_shape: tuple[int, ...]
+
+    def encode(self, x_t: Images, t: float, cond: Conditioning | None = None) -> Any:
+        """Run the network up to the tap; the `Encoded` is the denoiser's own."""
+        ...
+
+    def decode(self, h: HBatch, encoded: Any) -> Images:
+        """Run it from the tap on: its raw output, shaped like x_t, for `Process.split`."""
+        ...
+
+
+@runtime_checkable
+class Wiring(Protocol):
+    """How one kind of network takes a noisy sample and gives its prediction.
+
+    Attributes:
+        sample_shape: (channel, height, width) of x_t.
+        image_tokens: Number of tokens that an image has in a sequence; None: the network has no such sequence.
+        conditional: Whether it needs a `Conditioning`.
+    """
+
+    sample_shape: tuple[int, int, int]
+    image_tokens: int | None
+    conditional: bool
+
+    def inputs(self, x_t: Tensor, t: float, given: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The network's arguments for rows of x_t; `given` are the rows of a conditioning's inputs."""
+        ...
+
+    def output(self, raw: Tensor) -> Tensor:
+        """The prediction, shaped like x_t, out of what the network returns."""
+        ...
+
+    def example(self, zeros: Any) -> dict[str, Tensor]:
+        """Inputs of a conditioning, (1, ...), of the right shapes; `zeros` makes a tensor of a shape."""
+        ...
+
+
+class CutDenoiser(nn.Module):
+    """A network of diffusers cut at its taps; see `Denoiser`.
+
+    Several taps have one h, the features of all of them, flat and joined. An edit adds its difference from the
+    recorded h to what the edited pass itself computes at each of them.
+
+    Source: Kwon et al. 2023 (arXiv 2210.10960), sec. 3; Haas et al. 2024 (arXiv 2303.11073), sec. III.
+    """
+
+    def __init__(self, network: Any, tap: str, wiring: Wiring) -> None:
+        """Wrap a network; its weights are shared, not copied. One row and two rows are run up to the tap.
+
+        Raises:
+            InputError: If the network has no such tap.
+        """
+        super().__init__()
+        self.network, self.tap, self.wiring = network, tap, wiring
+        self.sample_shape = wiring.sample_shape
+        self._cut = Cut(network, find_taps(network, tap, wiring.image_tokens))
+        self._find_shapes()
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether the network is conditioned on something."""
+        return self.wiring.conditional
+
+    @torch.no_grad()
+    def _find_shapes(self) -> None:
+        zeros = next(self.network.parameters()).new_zeros
+        cond = Conditioning("", self.wiring.example(zeros)) if self.is_conditional else None
+        one, two = (self._record(zeros(rows, *self.sample_shape), 0, cond) for rows in (1, 2))
+        self._shapes = tuple(tuple(h.shape[1:]) for h in one.h)
+        self._per_row = entries_per_row(one, two)
+        self.h_shape = self._shapes[0] if len(self._shapes) == 1 else (sum(map(math.prod, self._shapes)),)
+
+    def _record(self, x_t: Tensor, t: float, cond: Conditioning | None) -> Record:
+        given = {} if cond is None else cond.rows(len(x_t), x_t)
+        x_t = x_t if cond is None else torch.cat([x_t] * cond.passes)
+        return self._cut.encode(**self.wiring.inputs(x_t, t, given), return_dict=False)
+
+    def encode(self, x_t: Images, t: float, cond: Conditioning | None = None) -> CutEncoded:
+        """Run the network up to the tap.
+
+        Args:
+            x_t: Noisy samples, (batch, channel, height, width), in any floating dtype.
+            t: Model time.
+            cond: What the network is conditioned on; an unconditional one takes None.
+
+        Returns:
+            The features at the tap and all that `decode` needs.
+
+        Raises:
+            InputError: If a conditional network is given no condition, or another one is given some.
+        """
+        if self.is_conditional != (cond is not None):
+            raise InputError("a network conditioned on text or classes needs a condition, and no other takes one")
+        record = self._record(x_t.to(self.network.dtype), t, cond)
+        both = record.h[0] if len(record.h) == 1 else torch.cat([h.flatten(1) for h in record.h], dim=1)
+        guidance = 1.0 if cond is None else cond.guidance
+        return CutEncoded(both[: len(x_t)], both, record, guidance, self._per_row)
+
+    def decode(self, h: HBatch, encoded: CutEncoded) -> Images:
+        """Run the network from the tap on.
+
+        Args:
+            h: Features at the tap, edited or not, (batch, *h_shape).
+            encoded: What `encode` returned for the same samples.
+
+        Returns:
+            The network's raw output, shaped like x_t; `Process.split` reads it.
+        """
+        batch = len(encoded.h)
+        guided = len(encoded.both) > batch
+        if guided:
+            h = torch.cat([h, encoded.both[batch:] + (h - encoded.h)])
+        output = self.wiring.output(self._cut.decode(encoded.record, self._edits(h, encoded))[0])
+        if not guided:
+            return output
+        prompted, unprompted = output.chunk(2)
+        return unprompted + encoded.guidance * (prompted - unprompted)
+
+    def _edits(self, h: Tensor, encoded: CutEncoded) -> list[Edit]:
+        """What answers at each tap: the first with its h, every other with what it computes and the difference."""
+        if len(self._shapes) == 1:
+            return [lambda _: h]
+        first, *others = self._split(h)
+        differences = [edited - usual for edited, usual in zip(others, encoded.record.h[1:], strict=True)]
+        return [lambda _: first, *(_adding(difference) for difference in differences)]
+
+    def _split(self, h: Tensor) -> list[Tensor]:
+        parts = h.split([math.prod(shape) for shape in self._shapes], dim=1)
+        return [part.unflatten(1, shape) for part, shape in zip(parts, self._shapes, strict=True)]
+
+
+def _adding(difference: Tensor) -> Edit:
+    return lambda computed: computed + difference

@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import Latents
+from hspace.diffusion.process import Schedule
 from hspace.diffusion.sampling import sample
 from hspace.directions.krylov import Operator
 
@@ -25,6 +26,7 @@ SVDS_TOLERANCE = 3e-2
 def ddim_pipeline(model: DiffusionModel) -> DDIMPipeline:
     """Diffusers' own pipeline of the same network, noise levels and steps."""
     schedule = model.process
+    assert isinstance(schedule, Schedule), "of diffusion"
     alpha_bar = np.array(schedule.alpha_bar)
     config: dict[str, Any] = {
         "num_train_timesteps": len(alpha_bar),

@@ -26,7 +26,7 @@ from hspace.diffusion.codecs import Codec, PixelCodec, make_codec
 from hspace.diffusion.denoiser import Conditioning, Denoiser
 from hspace.diffusion.identity import WEIGHTS, Identity, model_identity
 from hspace.diffusion.latents import Latents
-from hspace.diffusion.process import Schedule, build_scheduler
+from hspace.diffusion.process import Process, build_scheduler
 from hspace.diffusion.prompts import PromptEncoder, read_prompt_encoder
 from hspace.diffusion.unet import SemanticUNet
 from hspace.system.files import package_path
@@ -71,7 +71,7 @@ class DiffusionModel:
     """
 
     denoiser: Denoiser
-    process: Schedule
+    process: Process
     codec: Codec
     model_id: str
     identity: Identity
@@ -94,8 +94,8 @@ class DiffusionModel:
         return self.denoiser.network.dtype
 
     @property
-    def h_shape(self) -> tuple[int, int, int]:
-        """(channel, height, width) of h at one step."""
+    def h_shape(self) -> tuple[int, ...]:
+        """Shape of one sample's h at one step: (channel, height, width), or (token, channel), or any other."""
         return self.denoiser.h_shape
 
     @property
@@ -161,14 +161,14 @@ def load_model(
     with _quiet_diffusers():
         index = _read_index(folder, model)
         scheduler = _read_scheduler(folder, model)
-        schedule = Schedule.from_scheduler(scheduler, num_steps, spacing)
+        process = Process.from_scheduler(scheduler, num_steps, spacing)
         unet = _read_module(folder, "unet", index["unet"], model)
         codec = _read_codec(folder, index, model, DTYPES[dtype], target)
         encode_prompt = read_prompt_encoder(folder, target) if "text_encoder" in index else None
     parts = {"unet": unet, "scheduler": scheduler, **codec.parts, **(encode_prompt.parts if encode_prompt else {})}
     identity = model_identity(parts, folder)
     semantic = SemanticUNet(unet, tap).to(target, DTYPES[dtype]).eval().requires_grad_(False)
-    loaded = DiffusionModel(semantic, schedule, codec, model_id, identity, encode_prompt=encode_prompt)
+    loaded = DiffusionModel(semantic, process, codec, model_id, identity, encode_prompt=encode_prompt)
     return loaded.with_prompt(prompt, guidance) if encode_prompt or prompt else loaded
 
 

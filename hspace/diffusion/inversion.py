@@ -48,7 +48,7 @@ class Inverted:
 
     Attributes:
         latents: What `sample` turns into `x_0` at the same eta.
-        h: The h of every step, (batch, steps, channel, height, width); None if not recorded.
+        h: The h of every step, (batch, steps, *h_shape); None if not recorded.
         x_0: The images as they come back, (batch, channel, height, width).
         reconstruction: `x_0` against the real images.
         without_residual: The same without `latents.residual`; equal where there is none.
@@ -67,7 +67,7 @@ def ddim_inversion(
 ) -> Inverted:
     """Invert images for eta 0: from clean to noisy, solve every sampling step for its input.
 
-    A step's input x_t solves x_t = add_noise(predict_x0(x_{t_prev}, eps, t_prev), eps, t) with eps = eps(x_t, t); the
+    A step's input x_t solves x_t = step_input(x_{t_prev}, P_t, eps) with P_t and eps predicted at x_t itself; the
     solution is iterated to, from x_{t_prev}. Without refinement the first iterate is taken, whose error falls with
     the number of steps. The iteration converges where eps changes slowly with x_t; near clean images a network that
     has learnt to remove what it does not know is nearly singular, and then the error reported stays. (Newton's method
@@ -93,19 +93,19 @@ def ddim_inversion(
     """
     if refine < 0:
         raise InputError(f"refine must be >= 0, got {refine}")
-    schedule, x_t, trajectory = model.process, _to_model_space(model, images), []
-    for t, t_prev in reversed(schedule.pairs()):
+    process, x_t, trajectory = model.process, _to_model_space(model, images), []
+    for t, t_prev in reversed(process.pairs()):
         x_prev, change, h = x_t, float("inf"), None
         for _ in range(1 + refine):
-            eps, h = _predict(model, x_t, t)
-            previous, x_t = x_t, schedule.add_noise(schedule.predict_x0(x_prev, eps, t_prev), eps, t)
+            x0_hat, eps, h = _predict(model, x_t, t)
+            previous, x_t = x_t, process.step_input(x_prev, x0_hat, eps, t, t_prev)
             change = float((x_t - previous).abs().max())
             if change <= tolerance:
                 break
         if refine and change > tolerance:
-            log.warning("inversion at t=%d still changed x_t by %.1e after %d iterations", t, change, 1 + refine)
+            log.warning("inversion at t=%g still changed x_t by %.1e after %d iterations", t, change, 1 + refine)
         trajectory.append(h)
-    z = torch.zeros_like(x_t).unsqueeze(1).repeat(1, len(schedule.timesteps), 1, 1, 1)
+    z = torch.zeros_like(x_t).unsqueeze(1).repeat(1, len(process.timesteps), 1, 1, 1)
     latents = Latents(tuple(range(len(images))), x_t, z)
     x_0 = sample(model, latents, eta=0.0).x_0
     error = image_error(x_0, images.to(x_0))
@@ -141,8 +141,8 @@ def edit_friendly_inversion(
     Source: Huberman-Spiegelglas et al. 2024 (arXiv 2304.06140), alg. 1, with the mean and sigma of eqs. 2-5 of Haas
     et al. 2024 at any eta; the residual of the last step is ours.
     """
-    schedule = model.process
-    etas, pairs = schedule.etas(eta), schedule.pairs()
+    process = model.process
+    etas, pairs = process.etas(eta), process.pairs()
     if not any(etas):
         raise InputError(f"eta must be above 0 at some step, got {eta}; use ddim_inversion for eta 0")
     seeds = tuple(range(len(images)) if seeds is None else seeds)
@@ -150,12 +150,12 @@ def edit_friendly_inversion(
         raise InputError(f"seeds must be one per image, got {len(seeds)} for {len(images)} images")
     x_0 = _to_model_space(model, images)
     noise = draw(seeds, "inversion", (len(pairs), *model.sample_shape)).to(x_0)
-    x_t = x_T = schedule.add_noise(x_0, noise[:, 0], schedule.timesteps[0])
+    x_t = x_T = process.add_noise(x_0, noise[:, 0], process.timesteps[0])
     zs, trajectory = [], []
     for i, (t, t_prev) in enumerate(pairs):
-        eps, h = _predict(model, x_t, t)
-        mean, sigma = schedule.posterior(schedule.predict_x0(x_t, eps, t), eps, t, t_prev, etas[i])
-        drawn = x_0 if t_prev < 0 else schedule.add_noise(x_0, noise[:, i + 1], t_prev)
+        x0_hat, eps, h = _predict(model, x_t, t)
+        mean, sigma = process.posterior(x0_hat, eps, t, t_prev, etas[i])
+        drawn = x_0 if t_prev < 0 else process.add_noise(x_0, noise[:, i + 1], t_prev)
         z = (drawn - mean) / sigma if sigma > 0 else torch.zeros_like(mean)
         x_t = mean + sigma * z
         zs.append(z)
@@ -175,8 +175,8 @@ def _to_model_space(model: DiffusionModel, images: Images) -> Tensor:
     return model.codec.encode(images.to(model.device, dtype))
 
 
-def _predict(model: DiffusionModel, x_t: Images, t: int) -> tuple[Images, HBatch]:
-    """The predicted noise and h, exactly as `sample` has them."""
+def _predict(model: DiffusionModel, x_t: Images, t: float) -> tuple[Images, Images, HBatch]:
+    """The predicted clean image and noise, and h, exactly as `sample` has them."""
     encoded = model.denoiser.encode(x_t, t, model.cond)
     output = model.denoiser.decode(encoded.h, encoded).to(x_t.dtype)
-    return model.process.to_eps(output, x_t, t), encoded.h
+    return model.process.to_x0(output, x_t, t), model.process.to_eps(output, x_t, t), encoded.h

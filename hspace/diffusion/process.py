@@ -1,4 +1,4 @@
-"""The noise schedule and the generative process: eqs. 1-5 of the paper, each in one place and used both ways.
+"""The noise levels and the generative process: eqs. 1-5 of the paper, each in one place and used both ways.
 
 `alpha_bar` is the cumulative product of the forward process. The DDIM paper, and this project's, write it alpha;
 diffusers calls it `alphas_cumprod`. The predicted image is never clipped, whatever a checkpoint's scheduler says.
@@ -11,28 +11,27 @@ from typing import Any
 
 import diffusers
 import numpy as np
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 from hspace.types import Images, InputError
 
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow")
 SPACINGS = ("leading", "trailing", "linspace")
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """How much noise there is at each model time, and which model times are visited.
+class Process:
+    """How a clean image becomes noise, x_t = a x_0 + b eps, and the model times that are visited on the way back.
+
+    Every equation is in a and b, so that diffusion (`Schedule`) and flow matching (`FlowMatching`) share them.
 
     Attributes:
-        alpha_bar: Cumulative product in (0, 1) by model time, t = 0 is the least noisy.
         timesteps: Model times visited, descending; step index i = 0 is the noisiest.
-        final_alpha_bar: alpha_bar of the clean end, t = -1; 1 unless the checkpoint says otherwise.
-        prediction_type: What the network returns: `epsilon`, `v_prediction` or `sample`.
+        prediction_type: What the network returns: `epsilon`, `v_prediction`, `sample` or `flow`.
     """
 
-    alpha_bar: tuple[float, ...]
-    timesteps: tuple[int, ...]
-    final_alpha_bar: float
+    timesteps: tuple[float, ...]
     prediction_type: str
 
     def __post_init__(self) -> None:
@@ -42,38 +41,46 @@ class Schedule:
                 f"prediction_type must be one of {', '.join(PREDICTION_TYPES)}, got {self.prediction_type}"
             )
         for t in self.timesteps:
-            if not 0 <= t < len(self.alpha_bar):
-                raise InputError(f"model time {t} is outside [0, {len(self.alpha_bar)}); use fewer steps")
-            if not 0 < self.alpha_bar[t] < 1:
-                raise InputError(f"alpha_bar must be in (0, 1), got {self.alpha_bar[t]} at t={t}; use leading spacing")
+            a, b = self.level(t)
+            if b <= 0:
+                raise InputError(f"there must be noise at every model time, got none at t={t}; use leading spacing")
+            if a <= 0 and self.prediction_type == "epsilon":
+                raise InputError(
+                    f"predicted noise says nothing where there is only noise (t={t}, alpha_bar 0); use leading spacing"
+                )
 
-    @classmethod
-    def from_scheduler(cls, scheduler: Any, num_steps: int, spacing: str | None = None) -> "Schedule":
-        """Take over a diffusers scheduler's noise levels, final alpha_bar, offset and prediction type.
+    @staticmethod
+    def from_scheduler(
+        scheduler: Any, num_steps: int, spacing: str | None = None, image_tokens: int | None = None
+    ) -> "Process":
+        """Take over a diffusers scheduler's noise levels, model times and prediction type.
 
         Args:
-            scheduler: A DDPM-, DDIM- or PNDM-like scheduler of diffusers, or its configuration.
+            scheduler: A DDPM-, DDIM- or PNDM-like scheduler of diffusers, a flow-matching Euler scheduler, or the
+                configuration of one.
             num_steps: Number of steps, 1 to the number the model was trained with.
             spacing: `leading`, `trailing` or `linspace` (Lin et al. 2023, table 2); None takes the scheduler's own.
+                Flow matching has its own.
+            image_tokens: Number of tokens of an image, where the noise levels depend on it.
 
         Raises:
-            InputError: If the scheduler has no cumulative product, or a value is out of range.
+            InputError: If the scheduler is of another kind, or a value is out of range.
         """
         if isinstance(scheduler, Mapping):
             scheduler = build_scheduler(scheduler)
-        if not hasattr(scheduler, "alphas_cumprod"):
-            raise InputError(f"{type(scheduler).__name__} has no alphas_cumprod; give a DDPM, DDIM or PNDM scheduler")
-        config = scheduler.config
-        alpha_bar = tuple(scheduler.alphas_cumprod.tolist())
-        spacing = config.get("timestep_spacing", "leading") if spacing is None else spacing
-        return cls(
-            alpha_bar=alpha_bar,
-            timesteps=_timesteps(len(alpha_bar), num_steps, str(spacing), config.get("steps_offset", 0)),
-            final_alpha_bar=float(getattr(scheduler, "final_alpha_cumprod", 1.0)),
-            prediction_type=config.get("prediction_type", "epsilon"),
-        )
+        if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+            return FlowMatching.of(scheduler, num_steps, spacing, image_tokens)
+        return Schedule.of(scheduler, num_steps, spacing)
 
-    def pairs(self) -> list[tuple[int, int]]:
+    def level(self, t: float) -> tuple[float, float]:
+        """(a, b) of a model time; t = -1 is the clean end."""
+        raise NotImplementedError
+
+    def levels(self) -> tuple[tuple[float, float], ...]:
+        """(a, b) of every visited step, noisiest first, and of the clean end."""
+        return tuple(self.level(t) for t in (*self.timesteps, -1))
+
+    def pairs(self) -> list[tuple[float, float]]:
         """The (t, t_prev) of every step, noisiest first; t_prev = -1 is clean."""
         return list(zip(self.timesteps, (*self.timesteps[1:], -1), strict=True))
 
@@ -93,69 +100,184 @@ class Schedule:
             _check_eta(value)
         return tuple(float(value) for value in values)
 
-    def add_noise(self, x_0: Images, noise: Images, t: int) -> Images:
-        """Forward process, eq. 1: x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise."""
-        alpha_bar = self._alpha_bar(t)
-        return math.sqrt(alpha_bar) * x_0 + math.sqrt(1 - alpha_bar) * noise
+    def add_noise(self, x_0: Images, noise: Images, t: float) -> Images:
+        """Forward process, eq. 1: x_t = a x_0 + b noise."""
+        a, b = self.level(t)
+        return a * x_0 + b * noise
 
-    def to_eps(self, output: Images, x_t: Images, t: int) -> Images:
-        """The predicted noise, from the network's raw output; the one place that knows prediction types.
+    def to_eps(self, output: Images, x_t: Images, t: float) -> Images:
+        """The predicted noise, from the network's raw output.
 
         Args:
             output: What the network returned at (x_t, t), (batch, channel, height, width).
             x_t: The noisy image the network saw, same shape.
-            t: Model time, in [0, num_train_steps).
+            t: Model time of a step.
 
-        Source: Salimans & Ho 2022 (arXiv 2202.00512), sec. 4 and appendix D, for v.
+        Source: Salimans & Ho 2022 (arXiv 2202.00512), sec. 4 and appendix D, for v; Lipman et al. 2023 (arXiv
+        2210.02747) for flow, output = noise - x_0.
         """
-        alpha_bar = self._alpha_bar(t)
+        a, b = self.level(t)
         if self.prediction_type == "epsilon":
             return output
         if self.prediction_type == "v_prediction":
-            return math.sqrt(alpha_bar) * output + math.sqrt(1 - alpha_bar) * x_t
-        return (x_t - math.sqrt(alpha_bar) * output) / math.sqrt(1 - alpha_bar)
+            return a * output + b * x_t
+        if self.prediction_type == "flow":
+            return x_t + a * output
+        return (x_t - a * output) / b
 
-    def predict_x0(self, x_t: Images, eps: Images, t: int) -> Images:
-        """Predicted clean image P_t, not clipped, shaped like `x_t`.
+    def to_x0(self, output: Images, x_t: Images, t: float) -> Images:
+        """The predicted clean image P_t, from the network's raw output; defined at a = 0 too. Not clipped.
+
+        Args and Source are those of `to_eps`.
+        """
+        a, b = self.level(t)
+        if self.prediction_type == "epsilon":
+            return self.predict_x0(x_t, output, t)
+        if self.prediction_type == "v_prediction":
+            return a * x_t - b * output
+        if self.prediction_type == "flow":
+            return x_t - b * output
+        return output
+
+    def predict_x0(self, x_t: Images, eps: Images, t: float) -> Images:
+        """Predicted clean image P_t, not clipped, shaped like `x_t`; undefined where a is 0.
 
         Source: Haas et al. 2024 (arXiv 2303.11073), eq. 3.
         """
-        alpha_bar = self._alpha_bar(t)
-        return (x_t - math.sqrt(1 - alpha_bar) * eps) / math.sqrt(alpha_bar)
+        a, b = self.level(t)
+        return (x_t - b * eps) / a
 
-    def posterior(self, x0_hat: Images, eps: Images, t: int, t_prev: int, eta: float) -> tuple[Images, float]:
+    def posterior(self, x0_hat: Images, eps: Images, t: float, t_prev: float, eta: float) -> tuple[Images, float]:
         """Mean and noise scale of q(x_{t_prev} | x_t, x_0) in the DDIM family.
 
         Args:
             x0_hat: Predicted clean image P_t, (batch, channel, height, width), in [-1, 1].
             eps: Predicted noise of the direction term D_t; the unedited one for Asyrp.
-            t: Model time, in [0, num_train_steps).
+            t: Model time of a step.
             t_prev: The less noisy model time; -1 means clean.
             eta: 0 is DDIM, 1 is DDPM.
 
         Returns:
-            The mean, shaped like `x0_hat`, and sigma >= 0 in units of x_t. Where `t_prev` is -1 and the final
-            alpha_bar is 1, sigma and D_t are exactly 0: the mean is P_t, eta is inert, and z cannot be solved for.
+            The mean, shaped like `x0_hat`, and sigma >= 0 in units of x_t. Where `t_prev` is -1 and the clean end has
+            no noise, sigma and D_t are exactly 0: the mean is P_t, eta is inert, and z cannot be solved for.
 
         Raises:
-            InputError: If not -1 <= t_prev < t < num_train_steps, or `eta` is outside [0, 1].
+            InputError: If not -1 <= t_prev < t, or `eta` is outside [0, 1].
 
-        Source: Song et al. 2021 (arXiv 2010.02502), eqs. 12 and 16; their alpha is our alpha_bar. Haas et al. 2024,
-        eqs. 2, 4 and 5.
+        Source: Song et al. 2021 (arXiv 2010.02502), eqs. 12 and 16; their alpha is our a². Haas et al. 2024, eqs. 2, 4
+        and 5. For flow matching, sigma is that of the same Gaussian posterior; ours.
         """
         if not -1 <= t_prev < t:
             raise InputError(f"t_prev must be in [-1, t), got t={t} and t_prev={t_prev}")
         _check_eta(eta)
-        alpha_bar, alpha_bar_prev = self._alpha_bar(t), self._alpha_bar(t_prev)
-        # Rounding can take the difference a hair below 0, where eta = 1 makes it vanish.
-        variance = eta**2 * (1 - alpha_bar_prev) / (1 - alpha_bar) * max(1 - alpha_bar / alpha_bar_prev, 0.0)
-        direction = math.sqrt(max(1 - alpha_bar_prev - variance, 0.0)) * eps
-        return math.sqrt(alpha_bar_prev) * x0_hat + direction, math.sqrt(variance)
+        (a, b), (a_prev, b_prev) = self.level(t), self.level(t_prev)
+        # Rounding can take the differences a hair below 0, where eta = 1 makes them vanish.
+        variance = (eta * b_prev) ** 2 * max(1 - (a * b_prev / (a_prev * b)) ** 2, 0.0)
+        return a_prev * x0_hat + math.sqrt(max(b_prev**2 - variance, 0.0)) * eps, math.sqrt(variance)
 
-    def _alpha_bar(self, t: int) -> float:
+    def step_input(self, x_prev: Images, x0_hat: Images, eps: Images, t: float, t_prev: float) -> Images:
+        """The x_t from which a step of eta 0 gives x_prev, for a prediction that is held fixed.
+
+        Raises:
+            InputError: If x_t is only noise and x_prev is clean: no image can be recovered from such a step.
+        """
+        (a, b), (a_prev, b_prev) = self.level(t), self.level(t_prev)
+        if a > 0:
+            return a * (x_prev - b_prev * eps) / a_prev + b * eps
+        if b_prev <= 0:
+            raise InputError("a single step from noise to image cannot be inverted; use more steps")
+        # Where there is only noise, eps is x_t itself whatever it is, and only P_t can tell one from another.
+        return b * (x_prev - a_prev * x0_hat) / b_prev
+
+
+@dataclass(frozen=True)
+class Schedule(Process):
+    """Diffusion: a² + b² = 1, with a² the cumulative product alpha_bar at each model time.
+
+    Attributes:
+        alpha_bar: Cumulative product in [0, 1) by model time, t = 0 is the least noisy.
+        final_alpha_bar: alpha_bar of the clean end, t = -1; 1 unless the checkpoint says otherwise.
+    """
+
+    timesteps: tuple[int, ...]
+    alpha_bar: tuple[float, ...] = ()
+    final_alpha_bar: float = 1.0
+
+    @classmethod
+    def of(cls, scheduler: Any, num_steps: int, spacing: str | None = None) -> "Schedule":
+        """See `Process.from_scheduler`."""
+        if not hasattr(scheduler, "alphas_cumprod"):
+            name = type(scheduler).__name__
+            raise InputError(f"{name} has no alphas_cumprod; give a DDPM, DDIM, PNDM or flow-matching Euler scheduler")
+        config = scheduler.config
+        alpha_bar = tuple(scheduler.alphas_cumprod.tolist())
+        spacing = config.get("timestep_spacing", "leading") if spacing is None else spacing
+        return cls(
+            timesteps=_timesteps(len(alpha_bar), num_steps, str(spacing), config.get("steps_offset", 0)),
+            prediction_type=config.get("prediction_type", "epsilon"),
+            alpha_bar=alpha_bar,
+            final_alpha_bar=float(getattr(scheduler, "final_alpha_cumprod", 1.0)),
+        )
+
+    def level(self, t: float) -> tuple[float, float]:
+        """(sqrt(alpha_bar), sqrt(1 - alpha_bar)) of a model time."""
         if not -1 <= t < len(self.alpha_bar):
-            raise InputError(f"t must be in [0, {len(self.alpha_bar)}), or -1 for clean, got {t}")
-        return self.alpha_bar[t] if t >= 0 else self.final_alpha_bar
+            raise InputError(f"t must be in [0, {len(self.alpha_bar)}), or -1 for clean, got {t}; use fewer steps")
+        alpha_bar = self.alpha_bar[int(t)] if t >= 0 else self.final_alpha_bar
+        return math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
+
+
+@dataclass(frozen=True)
+class FlowMatching(Process):
+    """Flow matching on straight paths: a = 1 - sigma, b = sigma, with sigma the model time over its range.
+
+    Attributes:
+        num_train_timesteps: Model time of sigma 1.
+
+    Source: Lipman et al. 2023 (arXiv 2210.02747); Esser et al. 2024 (arXiv 2403.03206).
+    """
+
+    num_train_timesteps: int = 1000
+
+    @classmethod
+    def of(
+        cls, scheduler: Any, num_steps: int, spacing: str | None = None, image_tokens: int | None = None
+    ) -> "FlowMatching":
+        """See `Process.from_scheduler`; the sigmas are the scheduler's, from 1 to 1 / num_steps before its shift."""
+        if spacing is not None:
+            raise InputError(
+                f"spacing belongs to diffusion, and flow matching has its own; leave it out, got {spacing}"
+            )
+        config = scheduler.config
+        if not 1 <= num_steps <= config["num_train_timesteps"]:
+            raise InputError(f"num_steps must be in [1, {config['num_train_timesteps']}], got {num_steps}")
+        if config.get("invert_sigmas", False):
+            raise InputError("flow matching whose sigma grows towards the image (invert_sigmas) is not supported")
+        dynamic = {"mu": _dynamic_shift(config, image_tokens)} if config["use_dynamic_shifting"] else {}
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / num_steps, num_steps).tolist(), **dynamic)
+        if not scheduler.sigmas.isfinite().all():
+            raise InputError(f"the scheduler has no noise levels for {num_steps} step; use more")
+        count = config["num_train_timesteps"]
+        return cls(tuple(float(sigma) * count for sigma in scheduler.sigmas[:-1]), "flow", count)
+
+    def level(self, t: float) -> tuple[float, float]:
+        """(1 - sigma, sigma) of a model time."""
+        if not -1 <= t <= self.num_train_timesteps:
+            raise InputError(f"t must be in [0, {self.num_train_timesteps}], or -1 for clean, got {t}")
+        sigma = max(t, 0) / self.num_train_timesteps
+        return 1 - sigma, sigma
+
+
+def _dynamic_shift(config: Mapping[str, Any], image_tokens: int | None) -> float:
+    """Mu of the time shift, which grows with the number of tokens.
+
+    Source: Esser et al. 2024, sec. 5.3.2, with the line of the published FLUX models.
+    """
+    if image_tokens is None:
+        raise InputError("the scheduler shifts its times by the number of image tokens, which this model does not have")
+    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    return low + (high - low) * (image_tokens - few) / (many - few)
 
 
 def _check_eta(eta: float) -> None:

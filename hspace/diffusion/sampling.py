@@ -1,7 +1,7 @@
 """The reverse process, with an optional edit of h at every step, and a stream of recorded h to disk."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,79 @@ class Samples:
 
     Attributes:
         x_0: Images, (batch, channel, height, width), about [-1, 1], not clipped.
-        h: The h that the network computed at every step, without any offset or replacement, (batch, steps, channel,
-            height, width); None if not recorded.
+        h: The h that the network computed at every step, without any edit, (batch, steps, *h_shape); None if not
+            recorded.
     """
 
     x_0: Images
     h: HTrajectory | None
+
+
+Edit = Callable[[int, Encoded], Tensor]
+"""An edit: what takes the place of the h of a step, (batch, *h_shape), as a function of the step and its h."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of the reverse process gave.
+
+    Attributes:
+        index: Of the step; 0 is the noisiest.
+        encoded: What the network gave at the step's x_t up to the tap, without any edit.
+        x0_hat: Predicted clean image P_t, edited, in the model's space.
+        x_t: The less noisy sample that the step leads to; of the last step the clean one.
+    """
+
+    index: int
+    encoded: Encoded
+    x0_hat: Tensor
+    x_t: Tensor
+
+
+def adding(offsets: HForBatch) -> Edit:
+    """The edit that adds offsets of h, (1 or batch, steps, *h_shape), to the h that its own trajectory computes."""
+    return lambda step, encoded: encoded.h + offsets[:, step]
+
+
+def replacing(h: HForBatch) -> Edit:
+    """The edit that puts other features, (1 or batch, steps, *h_shape), in the place of h."""
+    return lambda step, encoded: h[:, step].expand_as(encoded.h)
+
+
+def reverse(
+    model: DiffusionModel,
+    latents: Latents,
+    *,
+    eta: float | Sequence[float] = 1.0,
+    edit: Edit | None = None,
+    injection: str = "symmetric",
+) -> Iterator[Step]:
+    """The reverse process, step by step; it can be differentiated, and ended at any step.
+
+    The network computes in the model's dtype, the process around it in float32 or better.
+
+    Args:
+        model: The model; its process says which steps are taken.
+        latents: x_T and z of the batch. Where sigma is 0 (eta 0, or the last step) z is not read.
+        eta: 0 is DDIM, 1 is DDPM; one value or one per step.
+        edit: Of h at every step; None leaves it.
+        injection: `symmetric` puts the edited eps into P_t and D_t; `asyrp` into P_t only.
+
+    Source: Haas et al. 2024 (arXiv 2303.11073), eqs. 2-5; Kwon et al. 2023 (arXiv 2210.10960), eq. 5, for Asyrp.
+    """
+    process, denoiser = model.process, model.denoiser
+    etas, dtype = process.etas(eta), torch.promote_types(model.dtype, torch.float32)
+    x_t, z = latents.x_T.to(model.device, dtype), latents.z.to(model.device)
+    for i, (t, t_prev) in enumerate(process.pairs()):
+        encoded = denoiser.encode(x_t, t, model.cond)
+        h = encoded.h if edit is None else edit(i, encoded)
+        output = usual = denoiser.decode(h, encoded).to(dtype)
+        if injection == "asyrp" and h is not encoded.h:
+            usual = denoiser.decode(encoded.h, encoded).to(dtype)
+        x0_hat = process.to_x0(output, x_t, t)
+        mean, sigma = process.posterior(x0_hat, process.to_eps(usual, x_t, t), t, t_prev, etas[i])
+        x_t = mean + sigma * z[:, i] if sigma > 0 else mean
+        yield Step(i, encoded, x0_hat, x_t)
 
 
 @torch.no_grad()
@@ -43,59 +110,54 @@ def sample(
     latents: Latents,
     *,
     eta: float | Sequence[float] = 1.0,
+    edit: Edit | None = None,
     delta_h: HForBatch | None = None,
     replace_h: HForBatch | None = None,
     injection: str = "symmetric",
     record_h: bool = False,
     observe: Callable[[int, Encoded], None] | None = None,
 ) -> Samples:
-    """Run the reverse process, adding `delta_h` to the h that the edited trajectory itself has just computed.
-
-    The network computes in the model's dtype, the process around it in float32 or better.
+    """Run the reverse process to images; see `reverse`.
 
     Args:
-        model: The model; its schedule says which steps are taken.
+        model: The model; its process says which steps are taken.
         latents: x_T and z of the batch. Where sigma is 0 (eta 0, or the last step) z is not read.
         eta: 0 is DDIM, 1 is DDPM; one value or one per step.
-        delta_h: Offsets of h, (1 or batch, steps, channel, height, width), or None.
-        replace_h: What to put in the place of the computed h, shaped the same, or None; offsets are added to it.
+        edit: Of h at every step, a function of the step and what was encoded; None leaves h.
+        delta_h: Short for an edit that adds offsets, (1 or batch, steps, *h_shape).
+        replace_h: Short for an edit that replaces h, shaped the same; `delta_h` is added to it.
         injection: `symmetric` puts the edited eps into P_t and D_t; `asyrp` into P_t only.
         record_h: Whether to return h.
         observe: Called with every step's index and what the encoder gave at its x_t.
 
     Raises:
-        InputError: If a shape or choice is wrong.
+        InputError: If a shape or choice is wrong, or h is edited in two ways.
         NotFinite: If an image becomes NaN or infinite; step and seed are named.
-
-    Source: Haas et al. 2024 (arXiv 2303.11073), eqs. 2-5; Kwon et al. 2023 (arXiv 2210.10960), eq. 5, for Asyrp.
     """
-    schedule, unet = model.process, model.denoiser
-    etas = schedule.etas(eta)
     _check_inputs(model, latents, {"delta_h": delta_h, "replace_h": replace_h}, injection)
-    dtype = torch.promote_types(model.dtype, torch.float32)
-    x_t, z = latents.x_T.to(model.device, dtype), latents.z.to(model.device)
+    if edit is not None and (delta_h is not None or replace_h is not None):
+        raise InputError("give an edit, or delta_h and replace_h, not both")
     delta_h, replace_h = (h if h is None else h.to(model.device, model.dtype) for h in (delta_h, replace_h))
-    trajectory, finite = [], []
-    for i, (t, t_prev) in enumerate(schedule.pairs()):
-        encoded = unet.encode(x_t, t, model.cond)
+    trajectory, finite, x_t = [], [], latents.x_T
+    for step in reverse(model, latents, eta=eta, edit=edit or _edit(delta_h, replace_h), injection=injection):
+        x_t = step.x_t
         if observe is not None:
-            observe(i, encoded)
-        h = encoded.h if replace_h is None else replace_h[:, i].expand_as(encoded.h)
-        h = h if delta_h is None else h + delta_h[:, i]
-        eps = eps_edit = schedule.to_eps(unet.decode(h, encoded).to(dtype), x_t, t)
-        if injection == "asyrp" and h is not encoded.h:
-            eps = schedule.to_eps(unet.decode(encoded.h, encoded).to(dtype), x_t, t)
-        x0_hat = schedule.predict_x0(x_t, eps_edit, t)
-        mean, sigma = schedule.posterior(x0_hat, eps, t, t_prev, etas[i])
-        x_t = mean + sigma * z[:, i] if sigma > 0 else mean
+            observe(step.index, step.encoded)
         # Read once after the loop, so that a GPU need not wait at every step.
         finite.append(x_t.isfinite().flatten(1).all(dim=1))
         if record_h:
-            trajectory.append(encoded.h)
-    _check_finite(torch.stack(finite).cpu(), schedule.timesteps, latents.seeds)
+            trajectory.append(step.encoded.h)
+    _check_finite(torch.stack(finite).cpu(), model.process.timesteps, latents.seeds)
     if latents.residual is not None:
         x_t = x_t + latents.residual.to(x_t)
     return Samples(model.codec.decode(x_t), torch.stack(trajectory, dim=1) if record_h else None)
+
+
+def _edit(delta_h: Tensor | None, replace_h: Tensor | None) -> Edit | None:
+    """The edit that the short forms mean."""
+    if replace_h is None:
+        return None if delta_h is None else adding(delta_h)
+    return replacing(replace_h) if delta_h is None else replacing(replace_h + delta_h)
 
 
 def _check_inputs(
@@ -122,11 +184,11 @@ class NotFinite(InputError):
         self.row = row
 
 
-def _check_finite(finite: Tensor, timesteps: Sequence[int], seeds: Sequence[int]) -> None:
+def _check_finite(finite: Tensor, timesteps: Sequence[float], seeds: Sequence[int]) -> None:
     """Raises NotFinite for the first step, and the first sample at it, that is not: (steps, batch) bool."""
     if not finite.all():
         step, row = torch.nonzero(~finite)[0].tolist()
-        where = f"at step {step} (t={timesteps[step]})"
+        where = f"at step {step} (t={timesteps[step]:g})"
         hint = "use smaller strengths, or dtype=float32"
         raise NotFinite(row, f"the image of seed {seeds[row]} became NaN or infinite {where}; {hint}")
 
@@ -138,7 +200,7 @@ class Recorded:
     Attributes:
         path: The `.npy` file.
         seeds: Seed of each sample.
-        h_shape: (channel, height, width); d is their product.
+        h_shape: Shape of one h; d is the product of its sides.
         timesteps: Model time of each step, descending.
         eta: Of each step, in [0, 1].
         model_sha256: Hash of the model's weights.
@@ -147,8 +209,8 @@ class Recorded:
 
     path: Path
     seeds: tuple[int, ...]
-    h_shape: tuple[int, int, int]
-    timesteps: tuple[int, ...]
+    h_shape: tuple[int, ...]
+    timesteps: tuple[float, ...]
     eta: tuple[float, ...]
     model_sha256: str
     tap: str
@@ -192,7 +254,8 @@ def _parse_facts(facts: dict[str, Any]) -> dict[str, Any]:
     tap, sha256 = facts["tap"], facts["model_sha256"]
     if not isinstance(sha256, str):
         raise ValueError(f"model_sha256 {sha256!r}")
-    parsed = {key: tuple(int(value) for value in facts[key]) for key in ("seeds", "h_shape", "timesteps")}
+    parsed = {key: tuple(int(value) for value in facts[key]) for key in ("seeds", "h_shape")}
+    parsed["timesteps"] = tuple(value if isinstance(value, int) else float(value) for value in facts["timesteps"])
     eta = tuple(float(value) for value in facts["eta"])
     return parsed | {"eta": eta, "tap": check_name(tap), "model_sha256": sha256}
 

@@ -70,7 +70,7 @@ def sampler_key(cfg: Config, model: DiffusionModel) -> dict[str, Any]:
         "prompt": [cfg.model.prompt, cfg.model.guidance],
         "dtype": cfg.dtype,
         "timesteps": list(schedule.timesteps),
-        "alpha_bar": key_sha256({"alpha_bar": list(schedule.alpha_bar), "final": schedule.final_alpha_bar}),
+        "levels": key_sha256({"levels": schedule.levels()}),
         "prediction_type": schedule.prediction_type,
         "eta": list(schedule.etas(cfg.diffusion.eta)),
     }

@@ -65,10 +65,9 @@ def _facts(model: DiffusionModel, photo: Photo, etas: tuple[float, ...]) -> dict
     """All that an inversion depends on."""
     process, cond = model.process, model.cond
     prompt = None if cond is None else [cond.prompt, cond.guidance]
-    levels = [process.alpha_bar[t] for t in process.timesteps]
     return {
         "format": FORMAT, "photograph": photo.sha256, "box": photo.box, "model": model.identity.sha256,
-        "timesteps": process.timesteps, "alpha_bar": levels, "prediction": process.prediction_type, "eta": etas,
+        "timesteps": process.timesteps, "levels": process.levels(), "prediction": process.prediction_type, "eta": etas,
         "prompt": prompt, "shape": model.image_shape, "dtype": str(model.dtype),
     }  # fmt: skip
 

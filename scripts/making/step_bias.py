@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     cfg = training_configuration("ddpm", arguments.overrides)
     check_beta_schedule("sampled_with", cfg.sampled_with)
-    schedule = Schedule.from_scheduler(scheduler_of(cfg.sampled_with, cfg), arguments.steps)
+    schedule = Schedule.of(scheduler_of(cfg.sampled_with, cfg), arguments.steps)
     rows = tuple((name, *shares) for name, shares in lost_shares(schedule, RENDERS, SAMPLES).items())
     caption = (
         f"{SAMPLES:,} samples at {arguments.steps} steps: what they are off by from the shares of {RENDERS:,} renders."

@@ -47,7 +47,7 @@ def test_the_decoder_does_without_the_skips_of_chosen_images_or_with_those_of_ot
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
 def test_with_exchanged_skips_the_target_is_the_image_that_h_belongs_to(prediction_type: Any) -> None:
     scheduler: Any = DDPMScheduler(prediction_type=prediction_type)
-    schedule = Schedule.from_scheduler(scheduler, 1000)
+    schedule = Schedule.of(scheduler, 1000)
     x_0, noise = torch.randn(2, 4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([700, 20]).repeat(2)
     x_t = scheduler.add_noise(x_0, noise, t)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.process import Schedule
 from hspace.portraits.faces import JUDGED, Attribute, render, sample_factors
 from hspace.types import Images, Scorer
 
@@ -38,6 +39,7 @@ def carried_by_h(model: DiffusionModel, judge: Scorer, n: int, seed: int) -> dic
     Source: ours.
     """
     figures = {}
+    assert isinstance(model.process, Schedule), "of diffusion"
     alpha_bar = torch.tensor(model.process.alpha_bar, dtype=torch.float64)
     for attribute in JUDGED:
         pairs = counterfactuals(attribute, n, model.image_shape[-1], seed)

@@ -231,16 +231,17 @@ def _called(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         yield path, module
 
 
-def _stand_in(stack: contextlib.ExitStack, module: nn.Module, forward: Callable[..., Any]) -> None:
-    """Let a function answer for a module until the stack closes."""
-    before = vars(module).get("forward")
-    module.forward = forward
+def _stand_in(stack: contextlib.ExitStack, module: nn.Module, call: Callable[..., Any]) -> None:
+    """Let a function answer for a module until the stack closes.
+
+    It takes the place where torch puts a compiled module: before the module's hooks, which have had their say when the
+    output was recorded.
+    """
+    before: Any = module._compiled_call_impl
+    module._compiled_call_impl = call  # pyright: ignore[reportAttributeAccessIssue]
 
     def restore() -> None:
-        if before is None:
-            del module.forward
-        else:
-            module.forward = before
+        module._compiled_call_impl = before
 
     stack.callback(restore)
 

@@ -191,7 +191,7 @@ def test_every_encoding_is_shown_to_an_observer(tiny_model: DiffusionModel, late
     assert h is not None and list(seen) == [0, 1, 2]
     for i, encoded in seen.items():
         assert torch.equal(encoded.h, h[:, i])
-        assert encoded.t.tolist() == [tiny_model.process.timesteps[i]] * 2
+        assert encoded.record.kwargs["timestep"].tolist() == [tiny_model.process.timesteps[i]] * 2
 
 
 def test_h_is_recorded_on_request_only(tiny_model: DiffusionModel, latents: Latents) -> None:

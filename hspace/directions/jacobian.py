@@ -233,7 +233,7 @@ def _directions(
         seeds=latents.seeds,
     )
     return Directions(
-        directions=vectors[:, None].repeat(1, len(schedule.timesteps), 1, 1, 1),
+        directions=vectors[:, None].repeat(1, len(schedule.timesteps), *(1,) * (vectors.ndim - 1)),
         meta=meta,
         singular_values=torch.cat(values).float().cpu(),
         residuals=torch.cat([triplets.residuals for triplets in found.values()]).float().cpu(),

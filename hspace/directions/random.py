@@ -27,7 +27,8 @@ def random(like: Directions, *, seed: int) -> Directions:
         raise InputError(f"seed must be >= 0, got {seed}")
     values = np.random.default_rng(seed).standard_normal(like.directions.shape, dtype=np.float32)
     noise = Directions(torch.from_numpy(values), like.meta)
-    scale = (like.norms().cpu() / noise.norms())[..., None, None, None]
+    scale = like.norms().cpu() / noise.norms()
+    scale = scale.reshape(*scale.shape, *(1,) * (noise.directions.ndim - scale.ndim))
     names = tuple(f"random {j}, seed {seed}" for j in range(len(like.directions)))
     meta = replace(like.meta, method="random", names=names, seeds=(), calibration=None)
     return Directions(noise.directions * scale, meta)

@@ -133,13 +133,13 @@ def interpolate(
         weight = torch.tensor([weights[row % len(weights)] for row in rows])
         ours, theirs = first.select(pairs), second.select(pairs)
         noise = ours if space == "h" else _between_noise(ours, theirs, weight, spherical)
-        mixed = None if h is None else between(h[0][pairs], h[1][pairs], weight, spherical)
+        mixed = None if h is None else between(h[0][pairs], h[1][pairs], weight, spherical, len(model.h_shape))
         images.append(sample(model, noise, eta=eta, replace_h=mixed).x_0.cpu())
     return torch.cat(images).unflatten(0, (-1, len(weights)))
 
 
-def between(first: Tensor, second: Tensor, weight: Tensor, spherical: bool) -> Tensor:
-    """Points between two batches of maps (batch, ..., C, H, W), each map (C, H, W) a vector, at weights (batch,).
+def between(first: Tensor, second: Tensor, weight: Tensor, spherical: bool, axes: int = 3) -> Tensor:
+    """Points between two batches of vectors at weights (batch,); a vector lies along the last `axes` axes.
 
     Source: Shoemake 1985, for the great arc: sin((1 - w) θ) / sin θ · first + sin(w θ) / sin θ · second.
     """
@@ -147,8 +147,8 @@ def between(first: Tensor, second: Tensor, weight: Tensor, spherical: bool) -> T
     straight = torch.lerp(first, second, weight)
     if not spherical:
         return straight
-    cosine = torch.cosine_similarity(first.flatten(-3).double(), second.flatten(-3).double(), dim=-1)
-    angle = cosine.clamp(-1, 1).arccos()[..., None, None, None]
+    cosine = torch.cosine_similarity(first.flatten(-axes).double(), second.flatten(-axes).double(), dim=-1)
+    angle = cosine.clamp(-1, 1).arccos().reshape(*cosine.shape, *(1,) * axes)
     sine = angle.sin()
     arc = ((1 - weight) * angle).sin() / sine * first + (weight * angle).sin() / sine * second
     return torch.where(sine < PARALLEL, straight, arc.to(first))

@@ -78,7 +78,9 @@ def edit(
     weights = _weights(directions, component, strengths)
     offsets = edit_offsets(directions, weights, len(model.process.timesteps), start, stop)
     try:
-        return apply_offsets(model, latents, offsets, eta=eta, injection=injection, batch_size=batch_size)
+        return apply_offsets(
+            model, latents, offsets, space=directions.meta.space, eta=eta, injection=injection, batch_size=batch_size
+        )
     except NotFinite as error:
         setting = f"{directions.meta.names[component]!r} at strength {strengths[error.row]:g}"
         raise NotFinite(error.row, f"{setting}: {error}") from None
@@ -97,8 +99,8 @@ def edit_offsets(
         stop: First step that is not edited any more; None edits to the end.
 
     Returns:
-        Offsets of h, (edits, steps, channel, height, width), zero outside the window; of x_T, which has no steps,
-        (edits, channel, height, width).
+        Offsets of h, (edits, steps, *h_shape), zero outside the window; of x_T, which has no steps, (edits, channel,
+        height, width).
 
     Raises:
         InputError: If a weight is NaN or infinite, their number is not k, or the window is empty or too long.
@@ -129,7 +131,7 @@ def sum_offsets(model: DiffusionModel, terms: Sequence[Term]) -> Tensor:
         terms: Any number of terms, all of h or all of x_T.
 
     Returns:
-        Offsets, (1, steps, channel, height, width), or without the steps for x_T.
+        Offsets, (1, steps, *h_shape), or (1, channel, height, width) of x_T.
 
     Raises:
         InputError: If there is no term, one does not fit the model, or their spaces differ.
@@ -177,6 +179,7 @@ def apply_offsets(
     latents: Latents,
     offsets: Tensor,
     *,
+    space: str = "h",
     eta: float | Sequence[float] = 1.0,
     injection: str = "symmetric",
     batch_size: int = 16,
@@ -186,7 +189,8 @@ def apply_offsets(
     Args:
         model: The model to sample.
         latents: The samples to edit.
-        offsets: From `edit_offsets`: of h, (edits, steps, channel, height, width), or of x_T without the steps.
+        offsets: From `edit_offsets`: of h, (edits, steps, *h_shape), or of x_T, (edits, channel, height, width).
+        space: Which of the two: `h` or `x_T`.
         eta: 0 is DDIM, 1 is DDPM; one value or one per step.
         injection: `symmetric` or `asyrp`.
         batch_size: Rows (sample and edit) per pass.
@@ -200,12 +204,13 @@ def apply_offsets(
     """
     if batch_size < 1 or not len(offsets):
         raise InputError(f"batch_size and the number of edits must be >= 1, got {batch_size} and {len(offsets)}")
+    check_space(model, offsets, space)
     num_edits = len(offsets)
 
     def make(rows: range) -> Tensor:
         index = torch.tensor(rows)
         batch, delta = latents.select((index // num_edits).tolist()), offsets[index % num_edits]
-        if offsets.ndim == 4:
+        if space == "x_T":
             batch, delta = replace(batch, x_T=batch.x_T + delta), None
         try:
             return sample(model, batch, eta=eta, delta_h=delta, injection=injection).x_0.cpu()
@@ -214,3 +219,16 @@ def apply_offsets(
 
     batches = Batches(batch_size)(range(len(latents.seeds) * num_edits), make)
     return torch.cat([images for _, images in batches]).unflatten(0, (-1, num_edits))
+
+
+def check_space(model: DiffusionModel, offsets: Tensor, space: str) -> None:
+    """Check that offsets are of the space that they are said to be of.
+
+    Raises:
+        InputError: If there is no such space, or the offsets have another shape.
+    """
+    if space not in ("h", "x_T"):
+        raise InputError(f"space must be h or x_T, got {space}")
+    wanted = model.sample_shape if space == "x_T" else (len(model.process.timesteps), *model.h_shape)
+    if tuple(offsets.shape[1:]) != wanted:
+        raise InputError(f"offsets of {space} must be (edits, {str(wanted)[1:-1]}), got {tuple(offsets.shape)}")

@@ -142,10 +142,10 @@ def off_manifold(
         raise InputError(f"the cost of an edit needs at least two samples, got {len(seeds)}")
     weights = strength * torch.eye(len(directions.directions))[component][None]
     offset = edit_offsets(directions, weights, len(model.process.timesteps), start, stop)
-    costs = []
+    in_x_T, costs = directions.meta.space == "x_T", []
     for rows in row_batches(len(seeds), batch_size):
         latents = model.latents([seeds[row] for row in rows])
-        edited, delta = (replace(latents, x_T=latents.x_T + offset), None) if offset.ndim == 4 else (latents, offset)
+        edited, delta = (replace(latents, x_T=latents.x_T + offset), None) if in_x_T else (latents, offset)
         before = sample(model, latents, eta=eta, record_h=True).h
         after = sample(model, edited, eta=eta, delta_h=delta, injection=injection, record_h=True).h
         assert before is not None and after is not None

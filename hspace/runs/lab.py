@@ -207,8 +207,9 @@ class Lab:
         columns = [self.images(latents)[:, None]]
         # One pass holds offsets of one space.
         for group in _by_space(edits):
+            space = "x_T" if tuple(group[0].shape) == self.model.sample_shape else "h"
             images = apply_offsets(
-                self.model, latents, torch.stack(group), eta=diffusion.eta, injection=diffusion.injection,
+                self.model, latents, torch.stack(group), space=space, eta=diffusion.eta, injection=diffusion.injection,
                 batch_size=self.cfg.batch_size,
             )  # fmt: skip
             columns.append(images)
@@ -238,7 +239,7 @@ def _by_space(edits: Mapping[str, Tensor]) -> list[list[Tensor]]:
     """Neighbouring edits of one space, together, in order."""
     groups: list[list[Tensor]] = []
     for offset in edits.values():
-        if groups and groups[-1][0].ndim == offset.ndim:
+        if groups and groups[-1][0].shape == offset.shape:
             groups[-1].append(offset)
         else:
             groups.append([offset])

@@ -79,7 +79,8 @@ def edit_source(bench: Bench, source: Source, strengths: Sequence[float], factor
     scale = torch.tensor(factors, dtype=offset.dtype).reshape(-1, *(1,) * (offset.ndim - 1))
     diffusion = bench.cfg.diffusion
     return apply_offsets(
-        bench.model, source.latents, scale * offset, eta=diffusion.eta, injection=diffusion.injection,
+        bench.model, source.latents, scale * offset, space=terms[0].directions.meta.space, eta=diffusion.eta,
+        injection=diffusion.injection,
         batch_size=max(bench.cfg.batch_size, 1),
     )[0]  # fmt: skip
 

@@ -8,7 +8,7 @@ WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format clean
+.PHONY: help demo test test-all test-bounds coverage lint format docs wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,11 +22,26 @@ test: $(INSTALLED) ## the fast tests
 test-all: $(INSTALLED) ## every test that this machine can run
 	@$(PYTEST) -q
 
-lint: $(INSTALLED) ## ruff, ruff format and pyright, without changing anything
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
+coverage: $(INSTALLED) ## the fast tests, with the share of lines that they run
+	@$(PYTEST) -q -m "not gpu and not slow and not network" --cov --cov-report=term --cov-fail-under=90
+
+test-bounds: ## the fast tests with the oldest releases that pyproject.toml allows, in an environment of their own
+	@$(PYTHON) -m venv .venv/bounds
+	@.venv/bounds/bin/python -m pip install -q --disable-pip-version-check uv
+	@.venv/bounds/bin/uv pip install -q --python .venv/bounds/bin/python --resolution lowest-direct -e '.[dev]'
+	@OMP_NUM_THREADS=1 .venv/bounds/bin/python -m pytest -q -n $(WORKERS) -m "not gpu and not slow and not network"
+
+lint: $(INSTALLED) ## ruff, codespell and pyright, without changing anything
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell && $(BIN)/pyright
 
 format: $(INSTALLED) ## repair what ruff can
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+docs: $(INSTALLED) ## the documentation, built strictly into outputs/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo outputs/site/index.html
+
+wheel: $(INSTALLED) ## the wheel and the source archive, in dist/
+	@rm -rf dist && $(BIN)/python -m build -q --outdir dist . && ls -sh dist
 
 clean: ## remove the environment, caches and builds; results in outputs/ stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

@@ -30,9 +30,10 @@ from .edits.sums import edit as edit
 from .evaluation.calibration import Calibration as Calibration
 from .evaluation.calibration import calibrate as calibrate
 from .evaluation.effects import Edits as Edits
-from .evaluation.effects import Evaluation as Evaluation
 from .evaluation.effects import edit_samples as edit_samples
 from .evaluation.effects import evaluate as evaluate
+from .evaluation.readings import Readings as Readings
+from .evaluation.readings import Sweep as Sweep
 from .metrics.effect import EffectMatrix as EffectMatrix
 from .metrics.interval import Interval as Interval
 from .output.figures import grid_figure as grid_figure

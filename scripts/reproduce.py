@@ -18,11 +18,12 @@ from hydra import compose, initialize_config_dir
 
 from hspace.commands.run import run
 from hspace.experiments import table1
-from hspace.experiments.registry import EXPERIMENTS, record_path, write
 from hspace.output.booklet import Chapter, publish, read_record, write_report
 from hspace.runs.config import Config
 from hspace.runs.errors import guarded
 from hspace.runs.parsing import parse
+from hspace.runs.procedures import EXPERIMENTS
+from hspace.runs.report import RECORD, write
 from hspace.system.files import package_path, write_bytes, write_json
 from hspace.system.registry import unknown
 from hspace.types import InputError
@@ -31,6 +32,8 @@ log = logging.getLogger("reproduce")
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
+PAPER = tuple(name for name in EXPERIMENTS.names() if EXPERIMENTS.is_builtin(name) and name != "edit")
+"""The experiments of the report."""
 HUB_ONLY = {"fig18"}
 """Experiments whose models are on the hub only."""
 FAST = "Few samples (size=fast): pictures are the same, intervals are wide."
@@ -54,20 +57,21 @@ def chapter(name: str, output: Path, overrides: list[str]) -> Chapter:
             raise
         log.warning("%s: needs hub weights: %s", name, error)
         return Chapter(name, None, name, command, f"needs hub weights: {error}")
-    record = read_record(record_path(cfg))
+    record = read_record(cfg.output_dir / RECORD)
     write_json(output / f"{name}.json", {**record["findings"], "conclusion": record["conclusion"]})
     return Chapter(name, record, name, command, remark="Few samples." if "size=fast" in overrides else "")
 
 
 def table_from_results(output: Path) -> Chapter:
     """Table I from the published scores of every sample."""
-    published = read_record(RESULTS / "table1" / "result.json")
+    published = read_record(RESULTS / "table1" / RECORD)
     study, diffusion = published["config"]["study"], published["config"]["diffusion"]
     overrides = [f"study.repeats={study['repeats']}", f"diffusion.num_steps={diffusion['num_steps']}"]
     cfg = configuration("table1", output, overrides)
     text = gzip.decompress((RESULTS / "table1" / "scores.csv.gz").read_bytes()).decode()
     scores = table1.from_samples(list(csv.DictReader(io.StringIO(text))), study["attributes"], diffusion["num_steps"])
-    record = write(cfg, table1.tabulate(cfg, scores), key="from results", seconds=0.0)
+    judge, facts = published["config"]["evaluation"]["judge"], {"seconds": 0.0}
+    record = write(cfg, table1.tabulate(cfg, scores), key="from results", judge=judge, facts=facts)
     write_json(output / "table1.json", {**record["findings"], "conclusion": record["conclusion"]})
     return Chapter("table1", record, "table1", "python scripts/reproduce.py table1 --from-results")
 
@@ -93,15 +97,15 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     names = [word for word in options.words if "=" not in word]
     overrides = [word for word in options.words if "=" in word] + (["size=fast"] if options.fast else [])
-    mistaken = [name for name in names if name not in {*EXPERIMENTS, "all"}]
+    mistaken = [name for name in names if name not in {*PAPER, "all"}]
     if mistaken or not names:
-        raise InputError(unknown("experiment", mistaken[0] if mistaken else "", [*EXPERIMENTS, "all"]))
+        raise InputError(unknown("experiment", mistaken[0] if mistaken else "", [*PAPER, "all"]))
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("hspace").setLevel(logging.INFO)
     if options.from_results:
         chapters = [table_from_results(options.output)]
     else:
-        wanted = list(EXPERIMENTS) if "all" in names else names
+        wanted = list(PAPER) if "all" in names else names
         chapters = [chapter(name, options.output, overrides) for name in wanted]
     _, page = write_report(chapters, options.output, FAST if options.fast else "")
     if options.publish:

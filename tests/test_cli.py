@@ -173,7 +173,9 @@ def test_a_sweep_skips_what_is_finished_and_one_failure_stops_no_other(
         ran.append(config)
         if config.seed == 3:
             raise ZeroDivisionError("a defect")
-        write_json(config.output_dir / "run.json", {"config": to_dict(config), "results": {"mean/effect": config.seed}})
+        write_json(
+            config.output_dir / "run.json", {"config": to_dict(config), "findings": {"mean/effect": config.seed}}
+        )
         return config.output_dir / "figure.png"
 
     monkeypatch.setattr("hspace.commands.sweep.run", run)

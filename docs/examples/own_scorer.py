@@ -31,9 +31,8 @@ def main(checkpoint: str, directions_file: str) -> None:
     model = hspace.load_model(checkpoint, num_steps=4)
     directions = hspace.Directions.load(directions_file)
     edits = hspace.edit_samples(model, directions, range(2_000_000, 2_000_008), strengths=[-2, 2])
-    targets = [("brightness", 1)] * len(directions.meta.names)
-    judged = hspace.evaluate(edits, Brightness(), hspace.load_identity(), targets, seed=0, bootstrap=200)
-    for name, effect in zip(directions.meta.names, judged.effects[1].effect, strict=True):
+    effects = hspace.evaluate(edits, Brightness(), hspace.load_identity(), bootstrap=200).effects(2.0)
+    for name, effect in zip(effects.edits, effects.effect, strict=True):
         print(f"{name}: brightness {effect[0]:+.2f} sd at strength 2")
 
 

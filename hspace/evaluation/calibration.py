@@ -16,7 +16,7 @@ from hspace.diffusion.latents import check_disjoint
 from hspace.diffusion.sampling import sample
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit, edit_offsets
-from hspace.evaluation.effects import score
+from hspace.evaluation.readings import score
 from hspace.metrics.effect import score_unit
 from hspace.types import InputError, Scorer
 

@@ -12,7 +12,6 @@ from hspace.diffusion.sampling import Recorded, sample
 from hspace.directions.pca import gram_pca
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit_offsets
-from hspace.metrics.interval import Interval, mean_interval
 from hspace.system.shards import row_batches
 from hspace.types import HTrajectory, InputError
 
@@ -111,10 +110,10 @@ def off_manifold(
     start: int = 0,
     stop: int | None = None,
     batch_size: int = 16,
-) -> tuple[Interval, ...]:
+) -> Tensor:
     """How much farther from the model's own samples an edit takes h, at each step.
 
-    Mean over samples of distance(edited h) - distance(unedited h), where the edited h is what the decoder is given:
+    distance(edited h) - distance(unedited h) of each sample, where the edited h is what the decoder is given:
     that of the edited trajectory with the offset. 0 costs nothing; the distance of a sample of the model is about 1.
 
     Args:
@@ -131,7 +130,7 @@ def off_manifold(
         batch_size: Samples per pass.
 
     Returns:
-        One 95% interval over samples per step, in Mahalanobis distances over sqrt(d).
+        (samples, steps) float64, in Mahalanobis distances over sqrt(d).
 
     Raises:
         InputError: If the directions do not fit the model, there are fewer than two seeds, or an argument is out of
@@ -152,9 +151,7 @@ def off_manifold(
         # What is recorded leaves the offset out.
         after = after.cpu() if delta is None else after.cpu() + delta
         costs.append(gaussian.distance(after) - gaussian.distance(before.cpu()))
-    cost = torch.cat(costs)
-    sums = zip(cost.sum(dim=0).tolist(), cost.square().sum(dim=0).tolist(), strict=True)
-    return tuple(mean_interval(len(cost), first, second) for first, second in sums)
+    return torch.cat(costs)
 
 
 def _total_variance(features: np.ndarray, mean: np.ndarray) -> float:

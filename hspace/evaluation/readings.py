@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hspace.metrics import interval
 from hspace.metrics.effect import EffectMatrix, effect_matrix
 from hspace.metrics.interval import Interval
 from hspace.output.figures import strip_figure
-from hspace.types import Scorer
+from hspace.types import Embedder, Images, InputError, Scorer
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,11 @@ class Readings:
         seeds: Of the samples, n of them.
         original: Scores of the unedited samples, (n, A).
         edited: Scores of the edits, (E, n, A).
-        cosine: Of the identity embeddings of each edit and its original, (E, n).
+        people: Identity embeddings of the samples unedited and under every edit, (n, 1 + E, D), of unit norm.
         images: The first samples unedited and under every edit, (shown, 1 + E, C, H, W) in [-1, 1].
         unit: The sd of each score over unedited samples, (A,), in which effects are counted.
+        bootstrap: Number of resamples behind each interval.
+        seed: Of the bootstrap.
     """
 
     scorer: Scorer
@@ -36,9 +39,11 @@ class Readings:
     seeds: tuple[int, ...]
     original: Tensor
     edited: Tensor
-    cosine: Tensor
+    people: Tensor
     images: Tensor
     unit: Tensor
+    bootstrap: int = 1000
+    seed: int = 0
 
     @property
     def visible(self) -> Tensor:
@@ -46,16 +51,28 @@ class Readings:
         edited = torch.stack([self.scorer.visible(scores) for scores in self.edited])
         return edited & self.scorer.visible(self.original)
 
-    def effects(self, *, bootstrap: int, seed: int = 0) -> EffectMatrix:
+    @property
+    def cosine(self) -> Tensor:
+        """Of the identity embeddings of each edit and its original, (E, n)."""
+        return (self.people[:, 1:] * self.people[:, :1]).sum(-1).T
+
+    def effects(self) -> EffectMatrix:
         """Mean effects with their intervals, in `unit`."""
-        return effect_matrix(
-            self.original, self.edited, attributes=self.scorer.attributes, edits=self.names, visible=self.visible,
-            unit=self.unit, bootstrap=bootstrap, seed=seed,
-        )  # fmt: skip
+        return self._effects
+
+    @cached_property
+    def _effects(self) -> EffectMatrix:
+        return self._matrix(self.edited, self.visible, self.names)
 
     def identity(self, edit: int) -> Interval:
         """Mean cosine of an edit with its 95% normal interval."""
         return mean_interval(self.cosine[edit].numpy())
+
+    def _matrix(self, edited: Tensor, visible: Tensor, names: Sequence[str]) -> EffectMatrix:
+        return effect_matrix(
+            self.original, edited, attributes=self.scorer.attributes, edits=names, visible=visible, unit=self.unit,
+            bootstrap=self.bootstrap, seed=self.seed,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,6 +97,26 @@ class Sweep:
         """Every direction at one strength."""
         return [self.row(j, strength) for j in range(len(self.labels))]
 
+    def effects(self, strength: float) -> EffectMatrix:
+        """Mean effects of every direction at one strength, with their intervals."""
+        return chosen(self.readings.effects(), self.at(strength), self.labels)
+
+    def odd_effects(self) -> EffectMatrix:
+        """Half the difference of the effects at +s and -s, s the largest strength there is with both signs.
+
+        What does not depend on the sign, such as damage to the image, drops out of it: a direction is named by this.
+
+        Raises:
+            InputError: If no strength is there with both signs.
+        """
+        pairs = [s for s in self.strengths if s > 0 and -s in self.strengths]
+        if not pairs:
+            raise InputError(f"naming a direction needs strengths of both signs, such as [-2, 2], got {self.strengths}")
+        readings, rows = self.readings, [self.at(sign * max(pairs)) for sign in (1, -1)]
+        plus, minus = (readings.edited[each] for each in rows)
+        visible = readings.visible[rows[0]] & readings.visible[rows[1]]
+        return readings._matrix(readings.original + (plus - minus) / 2, visible, self.labels)
+
     def strip(self, title: str, path: Path, notes: Sequence[str] = (), shown: int = 0) -> Path:
         """One sample as rows of directions and columns of strengths, the unedited one among them."""
         columns = sorted([0.0, *self.strengths])
@@ -87,6 +124,19 @@ class Sweep:
         index = [[0 if s == 0 else 1 + self.row(j, s) for s in columns] for j in range(len(self.labels))]
         labels = [f"{a}\n{b}" if b else a for a, b in zip(self.labels, notes or [""] * len(self.labels), strict=True)]
         return strip_figure(images[torch.tensor(index)], labels, columns, title, path)
+
+
+@torch.no_grad()
+def score(network: Scorer | Embedder, images: Images, batch_size: int = 256) -> Tensor:
+    """Scores or embeddings of many images, in batches."""
+    return torch.cat([network(batch) for batch in images.split(batch_size)])
+
+
+def read(images: Tensor, scorer: Scorer, identity: Embedder) -> tuple[Tensor, Tensor]:
+    """Scores (n, m, A) and identity embeddings (n, m, D) of m images of each of n samples, (n, m, C, H, W)."""
+    flat = images.flatten(0, 1)
+    scores, people = (score(network, flat).unflatten(0, images.shape[:2]) for network in (scorer, identity))
+    return scores, people
 
 
 def chosen(matrix: EffectMatrix, rows: Sequence[int], names: Sequence[str] | None = None) -> EffectMatrix:

@@ -11,7 +11,8 @@ from hspace.evaluation.readings import Readings, bootstrap_weights, bootstrapped
 from hspace.metrics.interval import Interval
 from hspace.output.figures import curve_figure
 from hspace.output.tables import Table, format_number
-from hspace.runs.lab import Lab, Result
+from hspace.runs.lab import Lab
+from hspace.runs.report import Result
 
 SHARES = (0.5, 1.0, 1.5)
 """Strengths at which the judge reads, in calibrated strengths."""
@@ -119,7 +120,8 @@ def _unlabelled(lab: Lab) -> Mapping[str, tuple[Directions, np.ndarray]]:
         "random": lab.discover(name="random", k=method.k, num_samples=method.num_samples),
     }
     return {
-        name: (directions, lab.odd_effects(directions, SCREENED[name]).effect) for name, directions in found.items()
+        name: (directions, lab.odd_effects(directions.directions, SCREENED[name]).effect)
+        for name, directions in found.items()
     }
 
 

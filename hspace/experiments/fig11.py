@@ -7,7 +7,8 @@ import torch
 from hspace.evaluation.readings import Sweep, effect_of
 from hspace.output.figures import curve_figure, strip_figure
 from hspace.output.tables import Table, format_number
-from hspace.runs.lab import Lab, Result
+from hspace.runs.lab import Lab
+from hspace.runs.report import Result
 
 INJECTIONS = ("symmetric", "asyrp")
 
@@ -29,7 +30,7 @@ def run(lab: Lab) -> Result:
     rows, curves = [], {}
     for name in INJECTIONS:
         curves[name] = _curve(lab, sweeps[name], attribute)
-        effects = matched[name].readings.effects(bootstrap=lab.cfg.evaluation.bootstrap)
+        effects = matched[name].readings.effects()
         row = matched[name].row(0, 1.0)
         share = float(effects.selectivity([attribute] * len(effects.edits))[row])
         rows.append(
@@ -72,6 +73,6 @@ def run(lab: Lab) -> Result:
 
 def _curve(lab: Lab, sweep: Sweep, attribute: str) -> list[list[float]]:
     """Strengths, effects and their intervals."""
-    effects = sweep.readings.effects(bootstrap=lab.cfg.evaluation.bootstrap)
+    effects = sweep.readings.effects()
     points = [(s, *effect_of(effects, sweep.row(0, s), attribute)) for s in sorted(sweep.strengths)]
     return [list(column) for column in zip(*points, strict=True)]

@@ -5,10 +5,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from hspace.evaluation.readings import chosen, finite
+from hspace.evaluation.readings import finite
 from hspace.output.figures import effect_heatmap
 from hspace.output.tables import Table, format_number
-from hspace.runs.lab import Lab, Result
+from hspace.runs.lab import Lab
+from hspace.runs.report import Result
 
 DIRECTIONS = 3
 
@@ -20,7 +21,7 @@ def run(lab: Lab) -> Result:
     vectors = dict(zip(directions.meta.names, directions.directions, strict=True))
     largest = max(lab.strengths)
     sweep = lab.sweep(vectors)
-    effects = chosen(sweep.readings.effects(bootstrap=lab.cfg.evaluation.bootstrap), sweep.at(largest), list(vectors))
+    effects = sweep.effects(largest)
     values = directions.singular_values
     assert values is not None
     rows = []

@@ -11,13 +11,13 @@ from hspace.diffusion.inversion import ddim_inversion
 from hspace.diffusion.photographs import find_images, load_images
 from hspace.directions.record import Directions
 from hspace.directions.supervised import from_pairs
-from hspace.evaluation.effects import score
-from hspace.evaluation.readings import Sweep, chosen, finite
+from hspace.evaluation.readings import Sweep, finite, score
 from hspace.output.figures import effect_heatmap, grid_figure
 from hspace.output.tables import Table, format_number
 from hspace.portraits.faces import render, resample_scene, sample_factors
-from hspace.runs.lab import CALIBRATION_SAMPLES, Lab, Result
-from hspace.system.shards import row_batches
+from hspace.runs.lab import Lab, tensor_sha256
+from hspace.runs.report import Result
+from hspace.system.shards import Batches
 from hspace.types import InputError, Scorer
 
 PEOPLE, SHOWN = 60, 3
@@ -47,11 +47,11 @@ def run(lab: Lab) -> Result:
     neutral = h.pop("neutral")
     vectors = {name: _direction(lab, name, h[name], neutral).directions[0] for name in h}
     positive = [strength for strength in lab.strengths if strength > 0]
-    tried = lab.sweep(vectors, positive, seeds=lab.seeds("calibration", CALIBRATION_SAMPLES), by=lab.annotator)
+    tried = lab.sweep(vectors, positive, seeds=lab.seeds("calibration"), by=lab.annotator)
     sweep = lab.sweep(vectors)
     seen, agreement = _agreement(lab, tried, images, positive), _agreement(lab, sweep, images, positive)
     strength = max(positive, key=lambda each: float(np.median(seen[each])))
-    effects = chosen(sweep.readings.effects(bootstrap=lab.cfg.evaluation.bootstrap), sweep.at(strength), list(vectors))
+    effects = sweep.effects(strength)
     shown, columns = _attributes(lab.judge)
     differences = _differences(sweep, images)
     rows = []
@@ -96,7 +96,7 @@ def _agreement(
     _, columns = _attributes(sweep.readings.scorer)
     if len(columns) < 3:
         return {strength: [float("nan")] * len(sweep.labels) for strength in strengths}
-    effects = sweep.readings.effects(bootstrap=lab.cfg.evaluation.bootstrap).effect
+    effects = sweep.readings.effects().effect
     real = _differences(sweep, images)[:, columns]
     return {
         strength: [
@@ -146,12 +146,16 @@ def _photographs(lab: Lab, folder: Path) -> dict[str, Tensor]:
 
 def _inverted(lab: Lab, images: Tensor) -> Tensor:
     """H along the inversion of every image, (n, steps, C, H, W)."""
-    trajectories = []
-    for rows in row_batches(len(images), lab.cfg.batch_size):
+
+    def invert(rows: range) -> Tensor:
         h = ddim_inversion(lab.model, images[rows.start : rows.stop], refine=0, record_h=True).h
         assert h is not None
-        trajectories.append(h.float().cpu())
-    return torch.cat(trajectories)
+        return h.float().cpu()
+
+    def make(rows: range) -> Tensor:
+        return torch.cat([h for _, h in Batches(lab.cfg.batch_size)(rows, invert)])
+
+    return lab.kept("invert", len(images), make, images=tensor_sha256(images))
 
 
 def _direction(lab: Lab, name: str, expressive: Tensor, neutral: Tensor) -> Directions:

@@ -4,7 +4,8 @@ import numpy as np
 
 from hspace.evaluation.readings import mean_interval
 from hspace.output.tables import Table, format_number
-from hspace.runs.lab import Lab, Result
+from hspace.runs.lab import Lab
+from hspace.runs.report import Result
 
 
 def run(lab: Lab) -> Result:

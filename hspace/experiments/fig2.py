@@ -8,12 +8,12 @@ from hspace.diffusion.sampling import sample
 from hspace.directions.record import Directions
 from hspace.directions.supervised import from_pairs
 from hspace.edits.mixing import swap
-from hspace.evaluation.effects import score
-from hspace.evaluation.readings import effect_of, finite
+from hspace.evaluation.readings import effect_of, finite, score
 from hspace.metrics.interval import Interval
 from hspace.output.figures import grid_figure
 from hspace.output.tables import Table, format_number
-from hspace.runs.lab import Lab, Result
+from hspace.runs.lab import Lab
+from hspace.runs.report import Result
 
 SHOWN_PAIRS = 4
 CORNER = 8
@@ -34,7 +34,7 @@ def run(lab: Lab) -> Result:
     pictures = grid_figure(rows, 6, lab.figures / "swap.png", ["sample", "donor of h", "swapped"] * (len(rows) // 3))
     attribute, strengths = lab.cfg.study.attributes[0], lab.strengths
     sweep = lab.sweep({f"h(more {attribute}) - h(less)": _difference(lab, attribute).directions[0]})
-    effects = sweep.readings.effects(bootstrap=lab.cfg.evaluation.bootstrap)
+    effects = sweep.readings.effects()
     moved = [effect_of(effects, sweep.row(0, strength), attribute) for strength in strengths]
     judged = {name: each.value for name, each in carried.items() if name != "background" and np.isfinite(each.value)}
     most, least = max(judged, key=judged.__getitem__), min(judged, key=judged.__getitem__)
@@ -65,8 +65,14 @@ def _swapped(lab: Lab) -> tuple[Tensor, Tensor, Tensor]:
     seeds, eta, size = lab.seeds(), lab.cfg.diffusion.eta, lab.cfg.batch_size
     half = len(seeds) // 2
     recipients, donors = lab.model.latents(seeds[:half]), lab.model.latents(seeds[half : 2 * half])
-    images = [lab.images(latents) for latents in (recipients, donors)]
-    return images[0], images[1], swap(lab.model, recipients, donors, eta=eta, batch_size=size)
+
+    def make(rows: range) -> Tensor:
+        ours, theirs = recipients.select(rows), donors.select(rows)
+        mixed = swap(lab.model, ours, theirs, eta=eta, batch_size=size)
+        return torch.stack([lab.images(ours), lab.images(theirs), mixed], dim=1)
+
+    ours, theirs, mixed = lab.kept("swap", half, make, seeds=seeds).unbind(1)
+    return ours, theirs, mixed
 
 
 def _carried(lab: Lab, ours: Tensor, theirs: Tensor, swapped: Tensor) -> dict[str, Interval]:

@@ -1,21 +1,21 @@
 """Fig. 3: principal components of h are changes with a name, such as pose, gender and age."""
 
-from hspace.evaluation.readings import chosen, effect_of, finite
+from hspace.evaluation.readings import effect_of, finite
 from hspace.output.figures import effect_heatmap
 from hspace.output.tables import Table, format_number
-from hspace.runs.lab import Lab, Result
+from hspace.runs.lab import Lab
+from hspace.runs.report import Result
 
 
 def run(lab: Lab) -> Result:
     """Finds principal components, names them with the annotator, and reads their effects with the judge."""
     largest, method = max(lab.strengths), lab.cfg.method
     directions = lab.discover(name="pca", k=method.k, num_samples=method.num_samples, joint=False)
-    named = lab.name(directions, largest)
+    named = lab.name(directions.directions, largest)
     labels = [f"component {j}" + (f": {target[0]}" if target else "") for j, target in enumerate(named)]
     signs = [target[1] if target else 1 for target in named]
     sweep = lab.sweep({label: signs[j] * directions.directions[j] for j, label in enumerate(labels)})
-    everything = sweep.readings.effects(bootstrap=lab.cfg.evaluation.bootstrap)
-    effects = chosen(everything, sweep.at(largest), labels)
+    effects = sweep.effects(largest)
     rows = []
     for j, target in enumerate(named):
         strongest, effect = effects.strongest(j)

@@ -7,7 +7,8 @@ from hspace.evaluation.readings import Sweep, finite, mean_interval
 from hspace.metrics.interval import Interval
 from hspace.output.figures import curve_figure
 from hspace.output.tables import Table, format_number
-from hspace.runs.lab import Lab, Result
+from hspace.runs.lab import Lab
+from hspace.runs.report import Result
 
 
 def run(lab: Lab) -> Result:
@@ -58,7 +59,7 @@ def run(lab: Lab) -> Result:
 
 def _read(lab: Lab, sweep: Sweep, strength: float) -> tuple[Interval, Interval]:
     """Total effect and identity of the directions at one strength."""
-    effects = sweep.readings.effects(bootstrap=lab.cfg.evaluation.bootstrap)
+    effects = sweep.readings.effects()
     rows = sweep.at(strength)
     totals = np.nansum(np.abs(effects.effect[rows]), axis=1)
     return mean_interval(totals), mean_interval(sweep.readings.cosine[rows].mean(1).numpy())

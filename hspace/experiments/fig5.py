@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from hspace.evaluation.readings import chosen, finite
+from hspace.evaluation.readings import finite
 from hspace.output.figures import effect_heatmap
 from hspace.output.tables import Table, format_number
-from hspace.runs.lab import Lab, Result
+from hspace.runs.lab import Lab
+from hspace.runs.report import Result
 
 DIRECTIONS = 3
 
@@ -20,8 +21,7 @@ def run(lab: Lab) -> Result:
     largest = max(lab.strengths)
     vectors = {f"direction {j + 1}": vector for j, vector in enumerate(directions.directions)}
     own, others = lab.sweep(vectors, seeds=[0]), lab.sweep(vectors)
-    readings, bootstrap = others.readings, lab.cfg.evaluation.bootstrap
-    effects = chosen(readings.effects(bootstrap=bootstrap), others.at(largest), list(vectors))
+    readings, effects = others.readings, others.effects(largest)
     alone = (own.readings.edited[own.at(largest), 0] - own.readings.original[0]) / readings.unit
     rows, transfer = [], []
     for j, name in enumerate(vectors):

@@ -10,7 +10,8 @@ from hspace.evaluation.readings import mean_interval
 from hspace.metrics.interval import Interval
 from hspace.output.figures import strip_figure
 from hspace.output.tables import Table, format_number
-from hspace.runs.lab import Lab, Result
+from hspace.runs.lab import Lab
+from hspace.runs.report import Result
 from hspace.types import InputError
 
 REGIONS = ("eyes", "mouth", "hair")

@@ -1,9 +1,10 @@
 """Fig. 7: single attributes, each by the mean difference of annotated samples."""
 
-from hspace.evaluation.readings import chosen, effect_of
+from hspace.evaluation.readings import effect_of
 from hspace.output.figures import effect_heatmap
 from hspace.output.tables import Table, format_number
-from hspace.runs.lab import Lab, Result
+from hspace.runs.lab import Lab
+from hspace.runs.report import Result
 
 
 def run(lab: Lab) -> Result:
@@ -13,7 +14,7 @@ def run(lab: Lab) -> Result:
     found = {name: lab.calibrate(directions[name], 0, name, target) for name in names}
     vectors = {name: found[name].strength * directions[name].directions[0] for name in names}
     sweep = lab.sweep(vectors)
-    effects = chosen(sweep.readings.effects(bootstrap=lab.cfg.evaluation.bootstrap), sweep.at(1.0), names)
+    effects = sweep.effects(1.0)
     selectivity = effects.selectivity(names)
     rows = [
         (

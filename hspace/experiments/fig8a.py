@@ -7,7 +7,8 @@ from hspace.evaluation.readings import effect_of
 from hspace.metrics.interval import Interval
 from hspace.output.figures import curve_figure
 from hspace.output.tables import Table, format_number
-from hspace.runs.lab import Lab, Result
+from hspace.runs.lab import Lab
+from hspace.runs.report import Result
 
 COUNTS = (1, 2, 5, 10, 20, 50, 100, 200)
 """Examples on each side."""
@@ -36,7 +37,7 @@ def run(lab: Lab) -> Result:
     kinds = [(space, count) for space in SPACES for count in counts]
     vectors = {f"{space}, {n}": lab.attribute(attribute, k=n, space=space).directions[0] for space, n in kinds}
     readings = lab.read(vectors)
-    effects = readings.effects(bootstrap=lab.cfg.evaluation.bootstrap)
+    effects = readings.effects()
     selectivity = effects.selectivity([attribute] * len(kinds))
     points = [
         Point(*kind, effect_of(effects, row, attribute), float(selectivity[row]), readings.identity(row))

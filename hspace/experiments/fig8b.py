@@ -4,7 +4,8 @@ from hspace.edits.sums import Term, sequence_offsets
 from hspace.evaluation.readings import effect_of
 from hspace.output.figures import effect_heatmap, grid_figure
 from hspace.output.tables import Table, format_number
-from hspace.runs.lab import Lab, Result
+from hspace.runs.lab import Lab
+from hspace.runs.report import Result
 
 
 def run(lab: Lab) -> Result:
@@ -15,7 +16,7 @@ def run(lab: Lab) -> Result:
     offsets = sequence_offsets(lab.model, [Term(directions[name], 0, strengths[name]) for name in names])
     labels = ["+ " + name for name in names]
     readings = lab.read(dict(zip(labels, offsets, strict=True)))
-    effects = readings.effects(bootstrap=lab.cfg.evaluation.bootstrap)
+    effects = readings.effects()
     cells = [[*(effect_of(effects, j, name) for name in names), readings.identity(j)] for j in range(len(labels))]
     rows = tuple((label, *row) for label, row in zip(labels, cells, strict=True))
     caption = f"Effects after each further edit of {target:g} sd by the annotator, in sd, by the judge."

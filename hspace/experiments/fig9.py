@@ -1,10 +1,11 @@
 """Fig. 9: eq. 12 takes off a direction what goes along with it."""
 
 from hspace.directions.disentangle import disentangle
-from hspace.evaluation.readings import chosen, effect_of
+from hspace.evaluation.readings import effect_of
 from hspace.output.figures import effect_heatmap
 from hspace.output.tables import Table, format_number
-from hspace.runs.lab import Lab, Result
+from hspace.runs.lab import Lab
+from hspace.runs.report import Result
 
 CASES = (("glasses", ("age", "gender")), ("age", ("gender",)))
 """What is edited, and without what."""
@@ -21,7 +22,7 @@ def run(lab: Lab) -> Result:
             vectors[label] = found.strength * directions.directions[0]
             cells.append((name, conditions, found))
     sweep = lab.sweep(vectors)
-    effects = chosen(sweep.readings.effects(bootstrap=lab.cfg.evaluation.bootstrap), sweep.at(1.0), list(vectors))
+    effects = sweep.effects(1.0)
     for j, (label, (name, conditions, found)) in enumerate(zip(vectors, cells, strict=True)):
         side = [abs(effect_of(effects, j, condition).value) for condition in conditions]
         identity = sweep.readings.identity(sweep.row(j, 1.0))

@@ -16,7 +16,8 @@ from hspace.metrics.repeats import over_seeds
 from hspace.output.figures import effect_heatmap
 from hspace.output.tables import Cell, Table, format_number
 from hspace.runs.config import Config
-from hspace.runs.lab import Lab, Result
+from hspace.runs.lab import Lab
+from hspace.runs.report import Result
 
 KINDS: tuple[str, ...] = ("original", "disentangled", "equal_strength")
 """Directions before eq. 12, after it at the same effect on their own attribute, and after it at the same strength."""

@@ -36,7 +36,7 @@ class Chapter:
 
     Attributes:
         id: Name of the experiment.
-        record: What `study.write` kept; None where it was not run.
+        record: What `report.write` kept; None where it was not run.
         folder: Where its figures and tables lie, relative to the report.
         command: What runs it again.
         missing: Why it was not run, where it was not.
@@ -127,7 +127,7 @@ def publish(chapters: Sequence[Chapter], root: Path, target: Path, note: str) ->
             _shrink(source / picture, copy / picture)
         for table in (f"tables/{name}.{kind}" for name in chapter.record["tables"] for kind in ("csv", "md")):
             write_bytes(copy / table, (source / table).read_bytes())
-        write_bytes(copy / "result.json", (source / "result.json").read_bytes())
+        write_bytes(copy / "run.json", (source / "run.json").read_bytes())
     write_report(chapters, target, note)
     (target / "report.html").unlink()
 
@@ -171,7 +171,7 @@ def _markdown(chapter: Chapter, root: Path) -> list[str]:
     lines += [line for name, text in _facts(chapter) for line in (f"**{name}.** {escape_markdown(text)}", "")]
     lines += [f"    {chapter.command}", ""]
     if chapter.record is not None:
-        lines += [f"The whole configuration is in [result.json]({chapter.folder}/result.json).", ""]
+        lines += [f"The whole configuration is in [run.json]({chapter.folder}/run.json).", ""]
     for caption, path in (chapter.record or {}).get("figures", {}).items():
         alt, text = escape_markdown(caption), escape_markdown(chapter.caption(caption))
         lines += [f"![{alt}]({quote(f'{chapter.folder}/{path}')})", "", f"*{text}*", ""]

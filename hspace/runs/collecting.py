@@ -11,8 +11,8 @@ from hspace.types import InputError
 
 UNTOLD = ("output_dir", "cache_dir", "tracking", "artifacts", "inputs", "name", "study")
 """Parts of a configuration that say nothing about results, or, of an experiment of the paper, too much."""
-RECORDS = {"run.json": "results", "result.json": "findings"}
-"""The records of runs and of experiments, and where their figures are."""
+RECORD = "run.json"
+"""What every finished run leaves."""
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,19 @@ def read_folders(folders: Iterable[Path]) -> list[Record]:
         path for folder in folders for path in sorted(folder.rglob("*.json")) if _is_record(path.relative_to(folder))
     )
     if not paths:
-        raise InputError(f"no finished run ({' or '.join(RECORDS)}) in {', '.join(map(str, folders)) or 'no folder'}")
+        raise InputError(f"no finished run ({RECORD}) in {', '.join(map(str, folders)) or 'no folder'}")
     return [_read(path) for path in paths]
 
 
 def _is_record(path: Path) -> bool:
-    """Whether it is one, and not a copy that W&B keeps for the upload."""
-    return path.name in RECORDS and "wandb" not in path.parts
+    """Whether it is the run's own, and not a copy that W&B keeps for the upload."""
+    return "wandb" not in path.parts
 
 
 def _read(path: Path) -> Record:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return Record(path.parent.name, dict(record["config"]), dict(record[RECORDS[path.name]]))
+        return Record(path.parent.name, dict(record["config"]), dict(record["findings"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is not the record of a run: {error!r}") from error
 

@@ -164,7 +164,10 @@ class EvaluationConfig:
         num_samples: Images that each direction is judged on.
         identity: Encoder that says whether an edit shows the same person.
         regions: Network that finds a named `method.mask` in the image.
+        reference_samples: Unedited images whose spread is the unit of effects.
+        calibration_samples: Images on which directions are named, and strengths and signs chosen.
         bootstrap: Resamples behind each interval, at least 100.
+        measures: What is read off every edit, by name or as module:name.
     """
 
     annotator: Annotated[str, network(*SCORERS, kinds=("clip", "hub"))]
@@ -173,7 +176,10 @@ class EvaluationConfig:
     regions: Annotated[str, network("portraits-regions", kinds=("hub",))]
     allow_same_scorer: Annotated[bool, flag]
     num_samples: Annotated[int, whole(1, MAX_SAMPLES)]
+    reference_samples: Annotated[int, whole(2, MAX_SAMPLES)]
+    calibration_samples: Annotated[int, whole(2, MAX_SAMPLES)]
     bootstrap: Annotated[int, whole(100)]
+    measures: Annotated[tuple[str, ...], several(text, at_least=1)]
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def _found(cfg: Config, model: DiffusionModel, annotator: Scorer) -> Directions:
 
 
 def _find_pca(cfg: Config, model: DiffusionModel, annotator: Scorer, mask: Mask | None) -> Directions:
-    return pca(_recorded(cfg, model), model, k=_k(cfg), joint=bool(cfg.method.joint), memory=_memory(cfg))
+    return pca(recorded(cfg, model), model, k=_k(cfg), joint=bool(cfg.method.joint), memory=_memory(cfg))
 
 
 def _find_local_pca(cfg: Config, model: DiffusionModel, annotator: Scorer, mask: Mask | None) -> Directions:
@@ -70,8 +70,8 @@ def _find_local_pca(cfg: Config, model: DiffusionModel, annotator: Scorer, mask:
         )  # fmt: skip
 
     key = {"sample": cfg.method.sample, "num_samples": cfg.method.num_samples, **sampler_key(cfg, model)}
-    recorded = Recorded.load(keep_part(cfg, "collect", key, _num_samples(cfg), build) / "h.npy")
-    return pca(recorded, model, k=_k(cfg), memory=_memory(cfg))
+    around = Recorded.load(keep_part(cfg, "collect", key, _num_samples(cfg), build) / "h.npy")
+    return pca(around, model, k=_k(cfg), memory=_memory(cfg))
 
 
 def _find_random(cfg: Config, model: DiffusionModel, annotator: Scorer, mask: Mask | None) -> Directions:
@@ -125,7 +125,7 @@ def annotations(cfg: Config, model: DiffusionModel, annotator: Scorer) -> Annota
     return Annotations.load(keep(cfg, "annotate", key, build) / "annotations.safetensors")
 
 
-def _recorded(cfg: Config, model: DiffusionModel) -> Recorded:
+def recorded(cfg: Config, model: DiffusionModel) -> Recorded:
     """Recorded h of the discovery samples, shared by all methods; each of several processes has its share of them."""
 
     def build(folder: Path, rows: range) -> None:

@@ -1,6 +1,5 @@
 """What a stage's result depends on, as the key it is kept under."""
 
-import hashlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 import torch
 
 from hspace.diffusion.checkpoints import DiffusionModel
-from hspace.directions.record import Directions
 from hspace.runs.config import Config
 from hspace.system import distributed
 from hspace.system.cache import SHARDS, cached, key_sha256, place, unfinished_place
@@ -17,8 +15,7 @@ from hspace.system.hashes import weights_sha256
 from hspace.types import Embedder, Scorer
 
 VERSIONS = {
-    "collect": 2, "annotate": 2, "discover": 3, "name": 1, "edit": 1, "evaluate": 1, "calibrate": 1, "readings": 1,
-    "unit": 1,
+    "collect": 2, "annotate": 2, "discover": 3, "calibrate": 2, "read": 1, "unit": 2, "swap": 1, "invert": 1,
 }  # fmt: skip
 """Of each stage; a higher one leaves older results of it unused."""
 
@@ -76,12 +73,6 @@ def sampler_key(cfg: Config, model: DiffusionModel) -> dict[str, Any]:
     }
 
 
-def edit_key(cfg: Config, model: DiffusionModel, directions: Directions) -> dict[str, Any]:
-    """What edits depend on beside their samples and strengths."""
-    window = {"start": cfg.edit.start, "stop": cfg.edit.stop, "injection": cfg.diffusion.injection}
-    return {"directions": directions_sha256(directions), **window, **sampler_key(cfg, model)}
-
-
 def network_key(network: Scorer | Embedder) -> dict[str, Any]:
     """What scores depend on: the network's id, and its weights where it is one of torch."""
     return {"id": network.id, "weights": _weights_sha256(network) if isinstance(network, torch.nn.Module) else None}
@@ -91,11 +82,3 @@ def network_key(network: Scorer | Embedder) -> dict[str, Any]:
 def _weights_sha256(network: torch.nn.Module) -> str:
     """Once for each network: those that score are loaded once and never trained."""
     return weights_sha256(network)
-
-
-def directions_sha256(directions: Directions) -> str:
-    """SHA-256 of the vectors, their space and their names."""
-    vectors = directions.directions.cpu().contiguous()
-    digest = hashlib.sha256(f"{directions.meta.space} {directions.meta.names} {tuple(vectors.shape)}".encode())
-    digest.update(vectors.numpy().data)
-    return digest.hexdigest()

@@ -1,8 +1,15 @@
-"""What every experiment works with: the laboratory, and the record of what came out."""
+"""What every experiment works with: one configuration, its model and scorers, and what all experiments do with them.
+
+Whatever takes long is kept in the cache under all that it depends on, in shards while it is made, so that a repeated
+experiment reuses it and an interrupted one goes on.
+"""
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,30 +20,58 @@ from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import Latents, seed_range
-from hspace.diffusion.sampling import sample
+from hspace.diffusion.sampling import NotFinite, Recorded, sample
 from hspace.directions.annotations import Annotations
+from hspace.directions.masks import make_mask
 from hspace.directions.record import Directions
 from hspace.edits.sums import apply_offsets
 from hspace.evaluation.calibration import Calibration, calibrate
-from hspace.evaluation.effects import score
-from hspace.evaluation.readings import Readings, Sweep
-from hspace.metrics.effect import EffectMatrix, effect_matrix, name_components, score_unit
-from hspace.output.tables import Table
+from hspace.evaluation.readings import Readings, Sweep, read, score
+from hspace.metrics.effect import EffectMatrix, name_components, score_unit
 from hspace.runs.config import Config, MethodConfig
-from hspace.runs.discovery import annotations, discover
+from hspace.runs.discovery import annotations, discover, recorded
 from hspace.runs.keys import keep, network_key, sampler_key
+from hspace.scorers.factory import features_of
+from hspace.system.cache import SHARDS
 from hspace.system.files import write_json
-from hspace.system.shards import row_batches
+from hspace.system.shards import SHARD, Batches, in_shards, watched
 from hspace.types import Embedder, RegionNetwork, Scorer
 
-REFERENCE_SAMPLES = 192
-"""Unedited evaluation samples whose spread is the unit of the judge's effects; a rare attribute has none over few."""
+log = logging.getLogger(__name__)
+
 TOLERANCE = 0.1
 """How near to its target an effect is near enough, in fractions of it: few samples know a share no better."""
-CALIBRATION_SAMPLES = 24
-"""Calibration samples on which strengths, signs and components are chosen."""
 SHOWN = 4
 """Edited samples whose images are kept for figures."""
+
+
+class Stopwatch:
+    """Seconds that each stage took, in the order in which they first ran.
+
+    Args:
+        progress: Called with a stage's name, the rows done and their number.
+    """
+
+    def __init__(self, progress: Callable[[str, int, int], None] = lambda stage, done, n: None) -> None:
+        self.seconds: dict[str, float] = {}
+        self._progress = progress
+        self._running = False
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Times the block and says that it began; what it does in other stages counts as its own."""
+        if self._running:
+            yield
+            return
+        log.info("%s …", name)
+        started, self._running = time.perf_counter(), True
+        try:
+            with watched(lambda done, n: self._progress(name, done, n)):
+                yield
+        finally:
+            self._running = False
+        self._progress(name, 1, 1)
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - started, 3)
 
 
 @dataclass(frozen=True)
@@ -46,10 +81,12 @@ class Lab:
     Attributes:
         cfg: The configuration.
         model: The model, at the configured steps.
-        annotator: Chooses examples, components and strengths, on discovery and calibration seeds.
+        annotator: Names directions, and chooses examples, components and strengths, on discovery and calibration seeds.
         judge: Reads evaluation seeds, once.
         identity: Identity encoder with unit-norm embeddings.
         regions: What knows named regions, or None.
+        judge_name: What tables call the judge: its id, with a mark where it also annotated.
+        watch: Times the stages.
     """
 
     cfg: Config
@@ -58,6 +95,8 @@ class Lab:
     judge: Scorer
     identity: Embedder
     regions: RegionNetwork | None
+    judge_name: str
+    watch: Stopwatch = field(default_factory=Stopwatch)
 
     @property
     def figures(self) -> Path:
@@ -69,13 +108,35 @@ class Lab:
         """The configured strengths but 0."""
         return tuple(strength for strength in self.cfg.edit.strengths if strength != 0)
 
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """What directions can be named by: the annotator's attributes that the judge reads too."""
+        return tuple(name for name in self.annotator.attributes if name in self.judge.attributes)
+
+    @property
+    def edit_settings(self) -> dict[str, Any]:
+        """How directions are applied: keyword arguments of `edit`."""
+        cfg = self.cfg
+        return {
+            "eta": cfg.diffusion.eta, "injection": cfg.diffusion.injection, "start": cfg.edit.start,
+            "stop": cfg.edit.stop, "batch_size": cfg.batch_size,
+        }  # fmt: skip
+
     def seeds(self, role: str = "evaluation", n: int | None = None, start: int = 0) -> tuple[int, ...]:
-        """Sample seeds of a role; as many evaluation seeds as are configured where n is None."""
-        return seed_range(role, self.cfg.evaluation.num_samples if n is None else n, start)
+        """Sample seeds of a role; as many as are configured where n is None."""
+        evaluation = self.cfg.evaluation
+        configured = evaluation.calibration_samples if role == "calibration" else evaluation.num_samples
+        return seed_range(role, configured if n is None else n, start)
+
+    def reference_seeds(self, role: str) -> tuple[int, ...]:
+        """Seeds of a role's unedited samples, whose spread is the unit of effects; a rare score has none over few."""
+        return self.seeds(role, self.cfg.evaluation.reference_samples)
 
     def discover(self, **method: Any) -> Directions:
-        """Directions by any method of the command line, kept in the cache that it uses."""
-        return discover(replace(self.cfg, method=MethodConfig(**method)), self.model, self.annotator)
+        """Directions by any method of the command line; without a word, by the configured one."""
+        cfg = replace(self.cfg, method=MethodConfig(**method)) if method else self.cfg
+        with self.watch.stage("discover"):
+            return discover(cfg, self.model, self.annotator)
 
     def attribute(self, name: str, **options: Any) -> Directions:
         """The mean difference, eq. 11, of an attribute; `options` replace the study's own settings."""
@@ -89,26 +150,23 @@ class Lab:
         return annotations(replace(self.cfg, method=method), self.model, self.annotator)
 
     def unit(self, scorer: Scorer) -> Tensor:
-        """The sd of each score over unedited samples, (A,): the annotator's over the index, the judge's over others."""
-        if scorer is self.annotator:
-            index = self.annotations()
-            return score_unit(index.scores, index.visible)
-        seeds = self.seeds("evaluation", REFERENCE_SAMPLES)
-        key = {"seeds": list(seeds), "scorer": network_key(scorer), **sampler_key(self.cfg, self.model)}
+        """The sd of each score over unedited samples, (A,): calibration seeds for the annotator, else evaluation."""
+        seeds = self.reference_seeds("calibration" if scorer is self.annotator else "evaluation")
 
-        def build(folder: Path) -> None:
-            scores = score(scorer, self.images(self.model.latents(seeds)))
-            save_file({"unit": score_unit(scores, scorer.visible(scores))}, folder / "unit.safetensors")
+        def make(rows: range) -> Tensor:
+            return score(scorer, self.images(self.model.latents(seeds[rows.start : rows.stop])))
 
-        return load_file(keep(self.cfg, "unit", key, build) / "unit.safetensors")["unit"]
+        scores = self.kept("unit", len(seeds), make, seeds=seeds, scorer=network_key(scorer))
+        return score_unit(scores, scorer.visible(scores))
 
     def calibrate(self, directions: Directions, component: int, attribute: str, target: float) -> Calibration:
         """The strength at which the annotator sees `target` sd of an attribute on calibration seeds."""
-        diffusion, seeds = self.cfg.diffusion, self.seeds("calibration", CALIBRATION_SAMPLES)
+        diffusion, seeds = self.cfg.diffusion, self.seeds("calibration")
         key = {
-            "direction": _sha256(directions.directions[component]), "attribute": attribute, "target": target,
-            "index": self.cfg.study.index, "seeds": list(seeds), "scorer": network_key(self.annotator),
-            "injection": diffusion.injection, **sampler_key(self.cfg, self.model),
+            "direction": tensor_sha256(directions.directions[component]), "attribute": attribute, "target": target,
+            "reference": len(self.reference_seeds("calibration")), "seeds": seeds,
+            "scorer": network_key(self.annotator), "injection": diffusion.injection,
+            **sampler_key(self.cfg, self.model),
         }  # fmt: skip
 
         def build(folder: Path) -> None:
@@ -119,132 +177,169 @@ class Lab:
             )  # fmt: skip
             write_json(folder / "calibration.json", asdict(found))
 
-        folder = keep(self.cfg, "calibrate", key, build)
+        with self.watch.stage("calibrate"):
+            folder = keep(self.cfg, "calibrate", key, build)
         return Calibration.from_dict(json.loads((folder / "calibration.json").read_text(encoding="utf-8")))
+
+    @property
+    def features(self) -> Embedder:
+        """What compares images: the judge's hidden layer, or the identity encoder where that is not to be had."""
+        return features_of(self.judge) or self.identity
+
+    def region(self, images: Tensor) -> Tensor:
+        """The configured mask, bool (1, height, width), or where it is a named region, that of each image."""
+        mask = self.cfg.method.mask
+        if isinstance(mask, str) and not mask.lower().endswith(".png"):
+            assert self.regions is not None
+            return self.regions(images)[mask]
+        assert mask is not None, "the configuration was checked"
+        return make_mask(mask, self.model.image_shape[1:])[None]
+
+    def recorded(self) -> Recorded:
+        """H of the discovery samples, as many as the method takes, or as the unit of effects."""
+        n = self.cfg.method.num_samples or self.cfg.evaluation.reference_samples
+        with self.watch.stage("collect"):
+            return recorded(replace(self.cfg, method=MethodConfig(name="pca", k=1, num_samples=n)), self.model)
+
+    def again(self) -> Directions | None:
+        """The directions as the method finds them on other samples; None where it takes none."""
+        if self.cfg.method.num_samples is None:
+            return None
+        return replace(self, cfg=replace(self.cfg, seed=self.cfg.seed + 1)).discover()
 
     def images(self, latents: Latents) -> Tensor:
         """Unedited images, (n, C, H, W), on the CPU."""
-        batches = row_batches(len(latents.seeds), self.cfg.batch_size)
         eta = self.cfg.diffusion.eta
-        return torch.cat([sample(self.model, latents.select(rows), eta=eta).x_0.cpu() for rows in batches])
+        batches = Batches(self.cfg.batch_size)(
+            range(len(latents.seeds)), lambda rows: sample(self.model, latents.select(rows), eta=eta).x_0.cpu()
+        )
+        return torch.cat([images for _, images in batches])
+
+    def kept(self, stage: str, n: int, make: Callable[[range], Tensor], *, size: int = SHARD, **key: Any) -> Tensor:
+        """Rows 0 to n - 1 of what the sampler's settings and `key` determine, from the cache.
+
+        Args:
+            stage: Folder of the cache.
+            n: Number of rows.
+            make: Gives a range of rows, on the CPU.
+            size: Rows that are made at a time, and kept if the process is killed after them.
+            **key: What the rows depend on beside the sampler, as JSON types.
+        """
+
+        def build(folder: Path) -> None:
+            rows = in_shards(folder / SHARDS / stage, n, make, size=size)
+            save_file({"rows": rows.contiguous()}, folder / "rows.safetensors")
+
+        with self.watch.stage(stage):
+            folder = keep(self.cfg, stage, {**key, **sampler_key(self.cfg, self.model)}, build)
+        return load_file(folder / "rows.safetensors")["rows"]
 
     def read(
-        self, edits: Mapping[str, Tensor], seeds: Sequence[int] | None = None, *, by: Scorer | None = None
-    ) -> "Readings":
-        """Edits every sample, and keeps what a scorer and the identity encoder read off; kept in the cache.
+        self,
+        edits: Mapping[str, Tensor],
+        seeds: Sequence[int] | None = None,
+        *,
+        by: Scorer | None = None,
+        shown: int = SHOWN,
+    ) -> Readings:
+        """Edits every sample, and keeps what a scorer and the identity encoder read off.
 
         Args:
             edits: Offsets by name: of h, (steps, C, H, W), or of x_T, (C, H, W).
             seeds: Of the samples; None is the evaluation seeds.
             by: The scorer; None is the judge.
+            shown: Number of samples whose images are kept too.
         """
         seeds, scorer = tuple(self.seeds() if seeds is None else seeds), by or self.judge
+        shown = min(shown, len(seeds))
+        attributes, dim = len(scorer.attributes), self.identity.dim
         key = {
-            "seeds": list(seeds), "edits": {name: _sha256(vector) for name, vector in edits.items()},
-            "scorer": network_key(scorer), "identity": network_key(self.identity),
-            "injection": self.cfg.diffusion.injection, **sampler_key(self.cfg, self.model),
+            "edits": {name: tensor_sha256(vector) for name, vector in edits.items()}, "scorer": network_key(scorer),
+            "identity": network_key(self.identity), "injection": self.cfg.diffusion.injection,
         }  # fmt: skip
 
-        def build(folder: Path) -> None:
-            save_file(self._read(edits, seeds, scorer), folder / "readings.safetensors")
+        def rows_of(seeds: Sequence[int], *, images: bool) -> Tensor:
+            """A row for each sample: for it and each edit the scores, the embedding, and the image where wanted."""
 
-        folder = keep(self.cfg, "readings", key, build)
-        tensors = load_file(folder / "readings.safetensors")
-        return Readings(scorer, tuple(edits), seeds, unit=self.unit(scorer), **tensors)
+            def make(rows: range) -> Tensor:
+                pictures = self._pictures(edits, seeds[rows.start : rows.stop])
+                columns = [*read(pictures, scorer, self.identity), *([pictures.flatten(2)] if images else [])]
+                return torch.cat(columns, dim=2)
 
-    def sweep(
-        self, vectors: Mapping[str, Tensor], strengths: Sequence[float] | None = None, *,
-        seeds: Sequence[int] | None = None, by: Scorer | None = None,
-    ) -> "Sweep":  # fmt: skip
-        """Reads every vector (an offset at strength 1) at every strength; None is the configured ones."""
-        strengths = tuple(strength for strength in (strengths or self.strengths) if strength != 0)
-        edits = {f"{name} at {s:g}": s * vector for name, vector in vectors.items() for s in strengths}
-        return Sweep(tuple(vectors), strengths, self.read(edits, seeds, by=by))
+            # A shard is as long as any other, counted in images.
+            size = max(1, SHARD // (1 + len(edits)))
+            return self.kept("read", len(seeds), make, size=size, seeds=seeds, images=images, **key)
 
-    def name(self, directions: Directions, strength: float) -> list[tuple[str, int] | None]:
-        """Attribute and sign that the annotator sees each direction move most on calibration seeds, or None.
-
-        By half the difference of the effects at +strength and -strength, in which damage that either sign does to an
-        image drops out.
-        """
-        return name_components(self.odd_effects(directions, strength))
-
-    def odd_effects(self, directions: Directions, strength: float) -> EffectMatrix:
-        """Half the difference of the annotator's effects at +strength and -strength, on calibration seeds."""
-        vectors = {str(j): vector for j, vector in enumerate(directions.directions)}
-        seeds = self.seeds("calibration", CALIBRATION_SAMPLES)
-        sweep = self.sweep(vectors, (strength, -strength), seeds=seeds, by=self.annotator)
-        readings = sweep.readings
-        plus, minus = (readings.edited[sweep.at(sign * strength)] for sign in (1, -1))
-        visible = readings.visible[sweep.at(strength)] & readings.visible[sweep.at(-strength)]
-        return effect_matrix(
-            readings.original, readings.original + (plus - minus) / 2, attributes=readings.scorer.attributes,
-            edits=sweep.labels, visible=visible, unit=self.unit(self.annotator), seed=self.cfg.seed,
-            bootstrap=self.cfg.evaluation.bootstrap,
+        with self.watch.stage("read"):
+            first = rows_of(seeds[:shown], images=True)
+            others = [rows_of(seeds[shown:], images=False)] if len(seeds) > shown else []
+            values = torch.cat([first[..., : attributes + dim], *others])
+            unit = self.unit(scorer)
+        scores, people = values.split([attributes, dim], dim=2)
+        images = first[..., attributes + dim :].unflatten(2, self.model.image_shape)
+        return Readings(
+            scorer, tuple(edits), seeds, scores[:, 0], scores[:, 1:].transpose(0, 1), people, images, unit,
+            self.cfg.evaluation.bootstrap, self.cfg.seed,
         )  # fmt: skip
 
-    def _read(self, edits: Mapping[str, Tensor], seeds: tuple[int, ...], scorer: Scorer) -> dict[str, Tensor]:
-        """The tensors of `Readings`; as many samples at a time, with all their edits, as make a batch."""
-        parts = []
-        for start in range(0, len(seeds), self.cfg.batch_size):
-            images = self._images(edits, seeds[start : start + self.cfg.batch_size])
-            rows = images.flatten(0, 1)
-            scores, people = (
-                score(network, rows).unflatten(0, images.shape[:2]) for network in (scorer, self.identity)
-            )
-            cosine = (people[:, 1:] * people[:, :1]).sum(-1)
-            parts.append({"scores": scores, "cosine": cosine, "images": images[: max(SHOWN - start, 0)]})
-        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        scores = joined["scores"].transpose(0, 1).contiguous()
-        return {
-            "original": scores[0].clone(), "edited": scores[1:].clone(), "cosine": joined["cosine"].T.contiguous(),
-            "images": joined["images"],
-        }  # fmt: skip
+    def sweep(
+        self,
+        vectors: Mapping[str, Tensor],
+        strengths: Sequence[float] | None = None,
+        *,
+        seeds: Sequence[int] | None = None,
+        by: Scorer | None = None,
+        shown: int = SHOWN,
+    ) -> Sweep:
+        """Reads every vector (an offset at strength 1) at every strength; None is the configured ones."""
+        strengths = tuple(strength for strength in (strengths or self.strengths) if strength != 0)
+        edits = {f"{name} at strength {s:g}": s * vector for name, vector in vectors.items() for s in strengths}
+        return Sweep(tuple(vectors), strengths, self.read(edits, seeds, by=by, shown=shown))
 
-    def _images(self, edits: Mapping[str, Tensor], seeds: tuple[int, ...]) -> Tensor:
-        """The unedited samples and all edits, (n, 1 + E, C, H, W)."""
+    def name(self, vectors: Sequence[Tensor] | Tensor, strength: float) -> list[tuple[str, int] | None]:
+        """Attribute and sign that the annotator sees each vector move most on calibration seeds, or None.
+
+        By half the difference of the effects at +strength and -strength, in which damage that either sign does to an
+        image drops out; of the attributes that the judge reads too.
+        """
+        with self.watch.stage("name"):
+            return name_components(self.odd_effects(vectors, strength).select(self.attributes))
+
+    def odd_effects(self, vectors: Sequence[Tensor] | Tensor, strength: float) -> EffectMatrix:
+        """Half the difference of the annotator's effects at +strength and -strength, on calibration seeds."""
+        named = {f"direction {j}": vector for j, vector in enumerate(vectors)}
+        sweep = self.sweep(named, (strength, -strength), seeds=self.seeds("calibration"), by=self.annotator)
+        return sweep.odd_effects()
+
+    def _pictures(self, edits: Mapping[str, Tensor], seeds: Sequence[int]) -> Tensor:
+        """Samples unedited and under every edit, (n, 1 + E, C, H, W)."""
         latents, diffusion = self.model.latents(seeds), self.cfg.diffusion
-        columns = [self.images(latents)[:, None]]
+        columns = []
         # One pass holds offsets of one space.
-        for group in _by_space(edits):
-            space = "x_T" if tuple(group[0].shape) == self.model.sample_shape else "h"
-            images = apply_offsets(
-                self.model, latents, torch.stack(group), space=space, eta=diffusion.eta, injection=diffusion.injection,
-                batch_size=self.cfg.batch_size,
-            )  # fmt: skip
+        for group in _by_space({"the unedited sample": 0 * next(iter(edits.values())), **edits}):
+            offsets = torch.stack(list(group.values()))
+            space = "x_T" if tuple(offsets.shape[1:]) == self.model.sample_shape else "h"
+            try:
+                images = apply_offsets(
+                    self.model, latents, offsets, space=space, eta=diffusion.eta, injection=diffusion.injection,
+                    batch_size=self.cfg.batch_size,
+                )  # fmt: skip
+            except NotFinite as error:
+                raise NotFinite(error.row, f"{list(group)[error.row]}: {error}") from None
             columns.append(images)
         return torch.cat(columns, dim=1)
 
 
-@dataclass(frozen=True)
-class Result:
-    """What came out of an experiment; everything that a report draws from.
-
-    Attributes:
-        conclusion: What came out, in one or two sentences with numbers.
-        findings: The numbers, as JSON types.
-        figures: Pictures by caption.
-        tables: By file name.
-        samples: Further files of scores by sample, by file name: columns and rows.
-    """
-
-    conclusion: str
-    findings: dict[str, Any]
-    figures: dict[str, Path] = field(default_factory=dict)
-    tables: dict[str, Table] = field(default_factory=dict)
-    samples: dict[str, Table] = field(default_factory=dict)
-
-
-def _by_space(edits: Mapping[str, Tensor]) -> list[list[Tensor]]:
+def _by_space(edits: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
     """Neighbouring edits of one space, together, in order."""
-    groups: list[list[Tensor]] = []
-    for offset in edits.values():
-        if groups and groups[-1][0].shape == offset.shape:
-            groups[-1].append(offset)
-        else:
-            groups.append([offset])
+    groups: list[dict[str, Tensor]] = []
+    for name, offset in edits.items():
+        if not groups or next(iter(groups[-1].values())).shape != offset.shape:
+            groups.append({})
+        groups[-1][name] = offset
     return groups
 
 
-def _sha256(tensor: Tensor) -> str:
+def tensor_sha256(tensor: Tensor) -> str:
+    """SHA-256 of a tensor's shape and its numbers in float32."""
     return hashlib.sha256(str(tuple(tensor.shape)).encode() + tensor.float().contiguous().numpy().tobytes()).hexdigest()

@@ -1,177 +1,149 @@
-"""What a run leaves behind: figures, tables, the directions and run.json."""
+"""What an experiment leaves behind: figures, tables, directions, and run.json, from which reports are made."""
 
+import json
 import platform
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
-
-from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.directions.record import Directions
-from hspace.evaluation.effects import Edits, Evaluation
-from hspace.metrics.effect import EffectMatrix
-from hspace.metrics.interval import Interval
-from hspace.output.figures import effect_heatmap, grid_figure, strip_figure
 from hspace.output.tables import Table, write_csv, write_markdown
 from hspace.runs.config import Config, config_sha256, to_dict
+from hspace.runs.lab import Lab
+from hspace.system.cache import key_sha256
 from hspace.system.files import write_json
 
+RECORD = "run.json"
+"""In the folder of an experiment that is finished; written last."""
+VERSION = 2
+"""Part of what a kept record is compared by, to be raised when experiments measure in another way."""
 PACKAGES = ("hspace", "torch", "diffusers", "hydra-core", "omegaconf", "wandb", "scikit-learn", "numpy", "torchmetrics")
-SHOWN = 16
 
 
 @dataclass(frozen=True)
-class Written:
-    """Files of a finished run; `figure` is the one to look at first."""
+class Result:
+    """What came out of an experiment; everything that a report draws from.
 
-    figure: Path
-    figures: tuple[Path, ...]
-    tables: Mapping[str, Table]
-    directions: Path
-    record: Path
+    Attributes:
+        conclusion: What came out, in one or two sentences with numbers.
+        findings: The numbers, as JSON types; those at the top are compared with other runs'.
+        figures: Pictures by caption; the first is the one to look at first.
+        tables: By file name.
+        samples: Further files of scores by sample, by file name: columns and rows.
+        directions: To be kept beside the record, by file name.
+        curves: Points of curves for tracking: numbers by key, the axis `strength` among them.
+    """
+
+    conclusion: str
+    findings: dict[str, Any]
+    figures: dict[str, Path] = field(default_factory=dict)
+    tables: dict[str, Table] = field(default_factory=dict)
+    samples: dict[str, Table] = field(default_factory=dict)
+    directions: dict[str, Directions] = field(default_factory=dict)
+    curves: Sequence[Mapping[str, float]] = ()
 
 
-def write(
-    cfg: Config,
-    model: DiffusionModel,
-    directions: Directions,
-    edits: Edits,
-    judged: Evaluation,
-    seeds: Mapping[str, tuple[int, ...]],
-    seconds: Mapping[str, float],
-) -> Written:
-    """Draws and writes everything; run.json comes last, so that its presence says that the run is complete."""
+def current(lab: Lab) -> dict[str, Any] | None:
+    """The kept record, where it is of this configuration and this model and all its files are there."""
+    out = lab.cfg.output_dir
+    try:
+        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        files = [*record["figures"].values(), *(f"tables/{name}.csv" for name in record["tables"])]
+        files += [f"{name}.safetensors" for name in record["directions"]]
+        whole = record["key"] == key_of(lab) and all((out / name).is_file() for name in files)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return record if whole else None
+
+
+def write(cfg: Config, result: Result, *, key: str, judge: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables as CSV and Markdown, directions, and the record, which comes last: it says that all is complete.
+
+    Args:
+        cfg: The experiment's configuration.
+        result: What came out; its figures are drawn already.
+        key: What the record is compared by when it is to be used again.
+        judge: What to call the judge.
+        facts: What else the record says; `facts_of` a lab.
+
+    Returns:
+        The record, as JSON types.
+    """
     out = cfg.output_dir
-    tables = {"directions": directions_table(judged), "effects": effects_table(judged)}
-    for label, table in tables.items():
-        write_csv(table, out / "tables" / f"{label}.csv")
-        write_markdown(table, out / "tables" / f"{label}.md")
-    figures = (
-        strips(cfg, edits, judged, out / "figures" / "directions.png"),
-        heatmap(judged, out / "figures" / "effects.png"),
-        samples(edits, out / "figures" / "samples.png"),
-    )
-    directions.save(out / "directions.safetensors")
+    for name, table in result.tables.items():
+        write_csv(table, out / "tables" / f"{name}.csv")
+        write_markdown(table, out / "tables" / f"{name}.md")
+    for name, table in result.samples.items():
+        write_csv(table, out / "samples" / f"{name}.csv")
+    for name, directions in result.directions.items():
+        directions.save(out / f"{name}.safetensors")
     record = {
-        "config": to_dict(cfg),
+        "procedure": cfg.procedure,
+        "title": cfg.study.title,
+        "expect": cfg.study.expect,
+        "conclusion": result.conclusion,
+        "figures": {caption: path.relative_to(out).as_posix() for caption, path in result.figures.items()},
+        "tables": list(result.tables),
+        "samples": list(result.samples),
+        "directions": {name: list(directions.meta.names) for name, directions in result.directions.items()},
+        "findings": result.findings,
+        "judge": judge,
+        "date": date.today().isoformat(),
+        "commit": commit(),
+        "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "key": key,
         "config_sha256": config_sha256(cfg),
+        # Not where it lies, which is different for everyone.
+        "config": {name: value for name, value in to_dict(cfg).items() if name not in ("output_dir", "cache_dir")},
+        **facts,
+    }
+    write_json(out / RECORD, record)
+    return record
+
+
+def facts_of(lab: Lab, result: Result, seconds: float) -> dict[str, Any]:
+    """Model, seeds, machine and times of an experiment, as JSON types."""
+    evaluation, model = lab.cfg.evaluation, lab.model
+    found = next((each.meta.seeds for each in result.directions.values()), ())
+    used = {
+        "discovery": found,
+        "calibration": lab.seeds("calibration", max(evaluation.calibration_samples, evaluation.reference_samples)),
+        "evaluation": lab.seeds("evaluation", max(evaluation.num_samples, evaluation.reference_samples)),
+    }
+    return {
         "model": {"id": model.model_id, "sha256": model.model_sha256, "h_shape": list(model.h_shape)},
         "timesteps": list(model.process.timesteps),
-        "seeds": {role: {"first": min(used, default=None), "count": len(used)} for role, used in seeds.items()},
-        "names": list(directions.meta.names),
-        "judge": judged.scorer,
-        "results": summary(judged),
-        "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
-        "commit": commit(),
+        "seeds": {role: {"first": min(seeds), "count": len(seeds)} for role, seeds in used.items() if seeds},
         "machine": {"system": platform.platform(), "device": str(model.device)},
-        "seconds": dict(seconds),
+        "seconds": round(seconds, 1),
+        "stages": lab.watch.seconds,
     }
-    write_json(out / "run.json", record)
-    return Written(figures[0], figures, tables, out / "directions.safetensors", out / "run.json")
 
 
-def strips(cfg: Config, edits: Edits, judged: Evaluation, path: Path) -> Path:
-    """One sample under every direction and strength, the unedited one among them."""
-    strengths = sorted({0.0, *edits.strengths})
-    unedited = edits.original[:1].expand(len(edits.names), *edits.original.shape[1:])
-    columns = [
-        unedited if strength == 0 else edits.edited[:, edits.strengths.index(strength), 0] for strength in strengths
-    ]
-    largest = _largest(judged)
-    labels = [f"{name}\n{_effect_text(judged, j, largest)}" for j, name in enumerate(edits.names)]
-    title = f"{cfg.name}: one sample, edited along each direction"
-    strip_figure(torch.stack(columns, dim=1), labels, strengths, title, path)
-    return path
+def key_of(lab: Lab) -> str:
+    """What a kept record is compared by."""
+    return key_sha256({"version": VERSION, "config": config_sha256(lab.cfg), "model": lab.model.identity.sha256})
 
 
-def heatmap(judged: Evaluation, path: Path) -> Path:
-    """Effects on every attribute at the largest strength."""
-    effect_heatmap(judged.effects[_largest(judged)], path)
-    return path
+def marked(result: Result, judge: str) -> Result:
+    """The result, saying in its conclusion and in a column of each table that its judge also annotated."""
+    tables = {
+        name: table if "judge" in table.columns else replace(
+            table, columns=(*table.columns, "judge"), rows=tuple((*row, judge) for row in table.rows)
+        )
+        for name, table in result.tables.items()
+    }  # fmt: skip
+    return replace(result, tables=tables, conclusion=f"Judged by {judge}. {result.conclusion}")
 
 
-def samples(edits: Edits, path: Path) -> Path:
-    """Unedited samples."""
-    grid_figure(edits.original[:SHOWN], 8, path)
-    return path
-
-
-def directions_table(judged: Evaluation) -> Table:
-    """A row per direction and strength: the target, the effect on it, selectivity, accuracy and identity."""
-    columns = ("direction", "strength", "target", "effect", "selectivity", "accuracy", "identity", "judge")
-    rows = []
-    for j, target in enumerate(judged.targets):
-        for i, strength in enumerate(judged.strengths):
-            aim = (None, None, None) if target is None else _aim(judged.effects[i], j, target[0])
-            kept = judged.accuracy[j][i], judged.identity[j][i]
-            rows.append((judged.effects[i].edits[j], strength, *aim, *kept, judged.scorer))
-    return Table(columns, tuple(rows), f"Each direction at each strength, judged by {judged.scorer}")
-
-
-def _aim(effects: EffectMatrix, row: int, target: str) -> tuple[str, Interval, float]:
-    """The target, the effect on it, and its share of all that the edit moves."""
-    effect = _effect(effects, row, target)
-    return target, effect, abs(effect.value) / float(np.nansum(np.abs(effects.effect[row])))
-
-
-def effects_table(judged: Evaluation) -> Table:
-    """A row per direction and strength, a column per attribute, in standard deviations of the unedited samples."""
-    attributes = judged.effects[0].attributes
-    rows = [
-        (matrix.edits[j], strength, *(_effect(matrix, j, attribute) for attribute in attributes), judged.scorer)
-        for j in range(len(judged.targets))
-        for matrix, strength in zip(judged.effects, judged.strengths, strict=True)
-    ]
-    caption = f"Effects in standard deviations of the unedited samples with 95% intervals, judged by {judged.scorer}"
-    return Table(("direction", "strength", *attributes, "judge"), tuple(rows), caption)
-
-
-def summary(judged: Evaluation) -> dict[str, float]:
-    """The figures at the largest strength, and their means over the directions."""
-    i = _largest(judged)
-    aims = [_aim(judged.effects[i], j, target[0]) for j, target in enumerate(judged.targets) if target]
-    accuracy = [interval.value for row in judged.accuracy if (interval := row[i]) is not None]
-    means = {
-        "effect": [abs(effect.value) for _, effect, _ in aims],
-        "selectivity": [share for *_, share in aims],
-        "accuracy": accuracy,
-        "identity": [row[i].value for row in judged.identity],
-    }
-    overall = {f"mean/{name}": float(np.mean(values)) for name, values in means.items() if values}
-    return {name: mean for name, mean in overall.items() if np.isfinite(mean)} | figures_at(judged, i)
-
-
-def figures_at(judged: Evaluation, i: int) -> dict[str, float]:
-    """Figures at strength i by key: `effect/<attribute>/direction_<j>`, `accuracy/direction_<j>` and `identity/…`."""
-    figures = {}
-    for j, row in enumerate(judged.effects[i].effect):
-        accuracy = judged.accuracy[j][i]
-        figures[f"identity/direction_{j}"] = judged.identity[j][i].value
-        figures |= {} if accuracy is None else {f"accuracy/direction_{j}": accuracy.value}
-        pairs = zip(judged.effects[i].attributes, row, strict=True)
-        figures |= {f"effect/{name}/direction_{j}": float(effect) for name, effect in pairs if np.isfinite(effect)}
-    return figures
-
-
-def _largest(judged: Evaluation) -> int:
-    """Index of the largest strength."""
-    return int(np.argmax(judged.strengths))
-
-
-def _effect(matrix: EffectMatrix, row: int, attribute: str) -> Interval:
-    column = matrix.attributes.index(attribute)
-    return Interval(*(float(values[row, column]) for values in (matrix.effect, matrix.low, matrix.high)))
-
-
-def _effect_text(judged: Evaluation, row: int, strength: int) -> str:
-    target = judged.targets[row]
-    if target is None:
-        return "no clear effect"
-    return f"{_effect(judged.effects[strength], row, target[0]).value:+.2f} sd at {judged.strengths[strength]:+g}"
+def numbers(findings: Mapping[str, Any]) -> dict[str, int | float]:
+    """The findings that are numbers, which tracking shows and tables of many runs compare."""
+    kinds = (int, float)
+    return {name: value for name, value in findings.items() if type(value) in kinds}
 
 
 def _version(package: str) -> str | None:

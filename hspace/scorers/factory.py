@@ -53,6 +53,11 @@ def load_regions(name: str = "portraits-regions") -> RegionNetwork:
     return load_parser(_hub_model(name)) if name != "portraits-regions" else portraits.load_regions()
 
 
+def features_of(scorer: Scorer) -> Embedder | None:
+    """The hidden layer of an embedded scorer, by which images are compared; None of others."""
+    return portraits.PortraitFeatures(scorer) if isinstance(scorer, portraits.PortraitScorer) else None
+
+
 def same_network(first: Scorer, second: Scorer) -> bool:
     """Whether two scorers are one, under whatever names: the same weights, or the same id where they are no modules."""
     if isinstance(first, nn.Module) and isinstance(second, nn.Module):

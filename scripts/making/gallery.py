@@ -27,12 +27,12 @@ from hspace.directions.record import Directions
 from hspace.directions.supervised import from_pairs, supervised
 from hspace.edits.mixing import arithmetic, interpolate, swap
 from hspace.edits.sums import Term, apply_offsets, edit, sequence_offsets
-from hspace.evaluation.effects import edit_samples, odd_effects
+from hspace.evaluation.effects import edit_samples, evaluate
 from hspace.metrics.effect import name_components
 from hspace.output.figures import grid_figure, strip_figure
 from hspace.portraits.faces import render, resample_scene, sample_factors
 from hspace.runs.errors import guarded
-from hspace.scorers.portraits import load_regions, load_scorer
+from hspace.scorers.portraits import load_identity, load_regions, load_scorer
 from hspace.system.registry import unknown
 from hspace.types import InputError
 
@@ -91,7 +91,7 @@ def draw_components() -> None:
         reference_seeds=range(1_000_024, 1_000_128),
         batch_size=BATCH,
     )
-    named = name_components(odd_effects(edits, load_scorer("portraits-annotator"), seed=0))
+    named = name_components(evaluate(edits, load_scorer("portraits-annotator"), load_identity()).odd_effects())
     rows = [(f"component {j}\n{found[0] if found else 'unnamed'}", components(), j) for j, found in enumerate(named)]
     strips("components", "Principal components, per step", rows, [-3.0, -1.5, 0.0, 1.5, 3.0])
 

@@ -15,14 +15,12 @@ from hydra import compose, initialize_config_dir
 from processes import run, start
 
 from hspace.diffusion.checkpoints import DiffusionModel
-from hspace.diffusion.latents import seed_range
 from hspace.diffusion.sampling import collect
 from hspace.directions.annotations import annotate
+from hspace.experiments import edit
 from hspace.output.tables import write_csv
-from hspace.runs import report
 from hspace.runs.config import Config
-from hspace.runs.discovery import discover
-from hspace.runs.judging import edits_of, judge, name
+from hspace.runs.lab import Lab
 from hspace.runs.parsing import parse
 from hspace.scorers.portraits import load_identity, load_scorer
 from hspace.system.files import package_path
@@ -32,7 +30,8 @@ from hspace.types import Images, Scores
 SAMPLES = 300
 WORDS = [
     "diffusion.num_steps=3", f"method.num_samples={SAMPLES}", "method.k=2", "edit.strengths=[-2,0,2]",
-    "evaluation.num_samples=4", "evaluation.bootstrap=100", "device=cpu",
+    "evaluation.num_samples=4", "evaluation.reference_samples=24", "evaluation.calibration_samples=8",
+    "evaluation.bootstrap=100", "device=cpu",
 ]  # fmt: skip
 
 
@@ -154,20 +153,17 @@ def cfg(tiny_pipeline_dir: Path, tmp_path: Path) -> Config:
 def test_every_damaged_file_of_the_cache_gives_the_same_results_or_none(
     cfg: Config, tiny_model: DiffusionModel, tmp_path: Path, turn: int
 ) -> None:
-    annotator, scorer, identity = load_scorer("portraits-annotator"), load_scorer("portraits-judge"), load_identity()
+    roles = load_scorer("portraits-annotator"), load_scorer("portraits-judge"), load_identity()
+    lab = Lab(cfg, tiny_model, *roles, None, "judge")
 
     def outcome() -> tuple[bytes, bytes]:
-        found = discover(cfg, tiny_model, annotator)
-        seeds = seed_range("calibration", 30)
-        found, targets = name(cfg, tiny_model, found, annotator, annotator.attributes, seeds)
-        edits = edits_of(cfg, tiny_model, found, seed_range("evaluation", 30))
-        judged = judge(cfg, tiny_model, found, edits, scorer, identity, targets)
-        write_csv(report.effects_table(judged), tmp_path / "effects.csv")
-        return found.directions.numpy().tobytes(), (tmp_path / "effects.csv").read_bytes()
+        result = edit.run(lab)
+        write_csv(result.tables["effects"], tmp_path / "effects.csv")
+        return result.directions["directions"].directions.numpy().tobytes(), (tmp_path / "effects.csv").read_bytes()
 
     wanted = outcome()
     files = sorted(path for path in cfg.cache_dir.rglob("*") if path.is_file() and path.suffix != ".lock")
-    assert {path.parent.parent.name for path in files} == {"collect", "discover", "name", "edit", "evaluate"}
+    assert {path.parent.parent.name for path in files} == {"collect", "discover", "read", "unit"}
     for i, path in enumerate(files):
         data = path.read_bytes()
         half = len(data) // 2

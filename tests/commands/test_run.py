@@ -17,7 +17,8 @@ from hspace.directions.record import Directions
 ROOT = Path(__file__).parents[2]
 TINY = [
     "diffusion.num_steps=3", "method.num_samples=12", "method.k=2", "edit.strengths=[-2,0,2]",
-    "evaluation.num_samples=4", "evaluation.bootstrap=100", "batch_size=32", "device=cpu",
+    "evaluation.num_samples=4", "evaluation.reference_samples=24", "evaluation.bootstrap=100", "batch_size=32",
+    "device=cpu",
 ]  # fmt: skip
 
 
@@ -47,9 +48,9 @@ def test_a_run_leaves_figures_tables_directions_and_its_record(finished: Path) -
     assert record["judge"] == "portraits-judge" and record["config"]["method"]["k"] == 2
     assert record["seeds"]["discovery"] == {"first": 0, "count": 12}
     assert record["seeds"]["evaluation"]["first"] == 2_000_000
-    assert record["versions"]["torch"] and record["seconds"]["edit"] > 0
+    assert record["versions"]["torch"] and record["stages"]["read"] > 0
     directions = Directions.load(out / "directions.safetensors")
-    assert list(directions.meta.names) == record["names"] and directions.meta.unit == "std"
+    assert list(directions.meta.names) == record["directions"]["directions"] and directions.meta.unit == "std"
     assert list((out / "wandb").glob("offline-run-*/run-*.wandb"))
 
 
@@ -63,17 +64,17 @@ def test_the_offline_run_holds_all_of_it(finished: Path) -> None:
     history = [record["history"]["item"] for record in records if record["type"] == "history"]
     assert [item["strength"] for item in history if "strength" in item] == [-2.0, 2.0]
     stages = [key for item in history for key in item if key.startswith("progress/")]
-    assert {"progress/discover", "progress/edit", "progress/judge", "progress/seconds"} <= set(stages)
+    assert {"progress/discover", "progress/name", "progress/read", "progress/seconds"} <= set(stages)
     assert all(item["memory/process_gb"] > 0.1 for item in history if "progress/seconds" in item)
     logged = {record["artifact"]["name"] for record in records if record["type"] == "artifact"}
     assert {"directions-pca", "samples-pca", "report-pca"} <= logged
     files = finished / "out" / "wandb"
-    assert {path.name.split("_")[0] for path in files.rglob("media/images/*.png")} == {
+    assert {path.name.split("_")[0] for path in files.rglob("media/images/figures/*.png")} == {
         "directions",
         "effects",
         "samples",
     }
-    assert {path.name.split("_")[0] for path in files.rglob("media/table/*.json")} == {"directions", "effects"}
+    assert {path.name.split("_")[0] for path in files.rglob("media/table/tables/*.json")} == {"directions", "effects"}
     metrics = [record["metric"] for record in records if record["type"] == "metric"]
     axes = {metric.get("name") or metric.get("glob_name"): metric.get("step_metric") for metric in metrics}
     assert axes["effect/*"] == "strength" and axes["memory/*"] == "progress/seconds"
@@ -97,7 +98,7 @@ def test_directions_from_a_file_are_judged_like_found_ones(finished: Path, tiny_
     words += ["method=file", f"method.path={finished / 'out' / 'directions.safetensors'}"]
     assert main([*words, f"output_dir={finished / 'file'}"]) == 0
     first, again = (json.loads((finished / name / "run.json").read_text()) for name in ("out", "file"))
-    assert first["results"] == pytest.approx(again["results"], abs=1e-4)
+    assert first["findings"] == pytest.approx(again["findings"], abs=1e-4)
 
 
 def test_directions_that_do_not_fit_are_refused_before_anything_is_written(
@@ -171,7 +172,7 @@ def test_every_method_runs(
     assert len(directions.meta.names) == names
     if "method.attribute=skin" in method:
         assert directions.meta.names[0].startswith("skin")
-        assert json.loads((tmp_path / "run.json").read_text())["results"]["accuracy/direction_0"] >= 0
+        assert json.loads((tmp_path / "run.json").read_text())["findings"]["accuracy/direction_0"] >= 0
 
 
 def test_another_mask_on_the_same_sample_finds_other_directions(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.directions.record import Directions, DirectionsMeta
-from hspace.evaluation.effects import Edits, edit_samples, evaluate, odd_effects
+from hspace.evaluation.effects import Edits, edit_samples, evaluate
 from hspace.metrics.effect import name_components
 from hspace.types import InputError
 
@@ -62,31 +62,30 @@ def make_directions(model: DiffusionModel, k: int = 2) -> Directions:
     return Directions(torch.randn(k, steps, *model.h_shape), meta)
 
 
-def test_effects_accuracy_and_identity_are_those_of_the_edit() -> None:
+def test_effects_and_identity_are_those_of_the_edit() -> None:
     edits = made_edits()
-    judged = evaluate(edits, Pixel(), Colour(), [("first", 1), None], seed=0, bootstrap=100)
+    sweep = evaluate(edits, Pixel(), Colour(), bootstrap=100)
     sd = edits.original[:, 0, 0, 0].double().std()
-    for i, strength in enumerate(edits.strengths):
-        assert judged.effects[i].effect[0, 0] == pytest.approx(float(strength / sd), rel=1e-5)
-        assert judged.effects[i].effect[1] == pytest.approx([0.0, 0.0], abs=1e-12)
-        found = judged.accuracy[0][i]
-        assert found is not None and found.value == 1.0 and judged.accuracy[1][i] is None
-        assert judged.identity[1][i].value == pytest.approx(1.0, abs=1e-6)
-        assert judged.identity[0][i].value < 0.999
+    for strength in edits.strengths:
+        effects = sweep.effects(strength)
+        assert effects.edits == ("mover", "idler")
+        assert effects.effect[0, 0] == pytest.approx(float(strength / sd), rel=1e-5)
+        assert effects.effect[1] == pytest.approx([0.0, 0.0], abs=1e-12)
+        assert sweep.readings.identity(sweep.row(1, strength)).value == pytest.approx(1.0, abs=1e-6)
+        assert sweep.readings.identity(sweep.row(0, strength)).value < 0.999
     # At -2 the first pixel is negative everywhere, and the second is then nowhere visible.
-    assert math.isnan(judged.effects[0].effect[0, 1])
-    assert judged.scorer == "pixel" and judged.strengths == (-2.0, 2.0)
+    assert math.isnan(sweep.effects(-2.0).effect[0, 1])
+    assert sweep.readings.scorer.id == "pixel" and sweep.strengths == (-2.0, 2.0)
 
 
 def test_a_direction_is_named_by_the_odd_part_of_its_effect() -> None:
     edits = made_edits()
     edits.edited[1] += 0.3  # the same at both signs: damage, not direction
-    matrix = odd_effects(edits, Pixel(), seed=0, bootstrap=100)
+    matrix = evaluate(edits, Pixel(), Colour(), bootstrap=100).odd_effects()
     assert name_components(matrix) == [("first", 1), None]
+    one_sided = Edits(edits.seeds, edits.names, (1.0, 2.0), edits.original, edits.edited, edits.original)
     with pytest.raises(InputError, match="both signs"):
-        odd_effects(
-            Edits(edits.seeds, edits.names, (1.0, 2.0), edits.original, edits.edited, edits.original), Pixel(), seed=0
-        )
+        evaluate(one_sided, Pixel(), Colour()).odd_effects()
 
 
 def test_samples_are_edited_along_every_direction_at_every_strength(tiny_model: DiffusionModel) -> None:
@@ -107,6 +106,6 @@ def test_effects_are_counted_in_the_spread_of_the_reference_samples() -> None:
     edits = made_edits()
     reference = torch.cat([edits.original, torch.rand(100, 3, 4, 4)])
     wide = Edits(edits.seeds, edits.names, edits.strengths, edits.original, edits.edited, reference)
-    judged = evaluate(wide, Pixel(), Colour(), [None, None], seed=0, bootstrap=100)
+    sweep = evaluate(wide, Pixel(), Colour(), bootstrap=100)
     sd = reference[:, 0, 0, 0].double().std()
-    assert judged.effects[1].effect[0, 0] == pytest.approx(float(2 / sd), rel=1e-5)
+    assert sweep.effects(2.0).effect[0, 0] == pytest.approx(float(2 / sd), rel=1e-5)

@@ -35,12 +35,15 @@ def readings() -> Readings:
     original = torch.tensor([[1.0, 0.0], [2.0, 1.0], [-1.0, 9.0], [3.0, 2.0]])
     edited = torch.stack([original + torch.tensor([0.5, 1.0]), original + torch.tensor([0.0, 3.0])])
     cosine = torch.tensor([[1.0, 0.8, 0.6, 1.0], [0.5, 0.5, 0.5, 0.5]])
+    unedited = torch.tensor([1.0, 0.0]).expand(4, 1, 2)
+    people = torch.cat([unedited, torch.stack([cosine, (1 - cosine**2).sqrt()], dim=2).transpose(0, 1)], dim=1)
     images = torch.zeros(1, 3, 3, 4, 4)
-    return Readings(TwoColumns(), ("x", "y"), (1, 2, 3, 4), original, edited, cosine, images, torch.tensor([0.5, 2.0]))
+    unit = torch.tensor([0.5, 2.0])
+    return Readings(TwoColumns(), ("x", "y"), (1, 2, 3, 4), original, edited, people, images, unit, bootstrap=100)
 
 
 def test_effects_are_in_the_given_unit_and_leave_out_what_cannot_be_seen(readings: Readings) -> None:
-    effects = readings.effects(bootstrap=100)
+    effects = readings.effects()
     assert effects.effect == pytest.approx(np.array([[1.0, 0.5], [0.0, 1.5]]))
     assert readings.visible[0, :, 1].tolist() == [True, True, False, True]
 
@@ -48,7 +51,7 @@ def test_effects_are_in_the_given_unit_and_leave_out_what_cannot_be_seen(reading
 def test_the_first_of_all_resamples_is_the_estimate(readings: Readings) -> None:
     draws = bootstrapped(readings, 200, seed=0)
     assert draws.shape == (201, 2, 2)
-    assert draws[0] == pytest.approx(readings.effects(bootstrap=100).effect)
+    assert draws[0] == pytest.approx(readings.effects().effect)
     # The change is the same in every sample, so that no resample differs.
     assert np.nanmax(np.abs(draws - draws[0])) < 1e-9
 
@@ -73,7 +76,7 @@ def test_a_sweep_knows_its_rows(readings: Readings) -> None:
 
 
 def test_rows_of_a_matrix_under_other_names(readings: Readings) -> None:
-    matrix = chosen(readings.effects(bootstrap=100), [1], ["renamed"])
+    matrix = chosen(readings.effects(), [1], ["renamed"])
     assert matrix.edits == ("renamed",) and effect_of(matrix, 0, "b").value == pytest.approx(1.5)
 
 

@@ -7,19 +7,21 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from hspace.cli import main
-from hspace.experiments.registry import EXPERIMENTS
 from hspace.runs.config import PROCEDURES
 from hspace.runs.errors import guarded
+from hspace.runs.procedures import EXPERIMENTS
 from hspace.system.files import package_path
 from scripts import reproduce
 
 SMALL = [
-    "study.index=64", "study.examples=2", "evaluation.num_samples=6", "evaluation.bootstrap=100",
+    "study.index=64", "study.examples=2", "evaluation.num_samples=6", "evaluation.reference_samples=24",
+    "evaluation.calibration_samples=8",
+    "evaluation.bootstrap=100",
     "diffusion.num_steps=4", "method.num_samples=12", "method.k=3", "tracking=none", "batch_size=64", "device=cpu",
 ]  # fmt: skip
 QUICK = ("fig2", "fig5", "fig6")
 """Those without a calibration."""
-OTHERS = tuple(name for name in EXPERIMENTS if name not in (*QUICK, "fig18"))
+OTHERS = tuple(name for name in reproduce.PAPER if name not in (*QUICK, "fig18"))
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +32,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def check(name: str, folder: Path, cache: Path) -> None:
     words = [f"experiment={name}", *SMALL, f"output_dir={folder}", f"cache_dir={cache}"]
     assert main(words) == 0
-    record = json.loads((folder / "result.json").read_text())
-    assert record["id"] == name and record["title"] and record["conclusion"].endswith(".")
+    record = json.loads((folder / "run.json").read_text())
+    assert record["procedure"] == name and record["title"] and record["conclusion"].endswith(".")
     assert record["figures"] and all((folder / path).is_file() for path in record["figures"].values())
     assert record["tables"] and all((folder / "tables" / f"{table}.csv").is_file() for table in record["tables"])
-    written = (folder / "result.json").stat().st_mtime_ns
+    written = (folder / "run.json").stat().st_mtime_ns
     assert main(words) == 0
-    assert (folder / "result.json").stat().st_mtime_ns == written, "a second run uses the first one's record"
+    assert (folder / "run.json").stat().st_mtime_ns == written, "a second run uses the first one's record"
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -51,9 +53,9 @@ def test_a_longer_experiment_runs_and_is_used_again(name: str, tmp_path: Path, c
 
 
 def test_every_experiment_has_its_configuration() -> None:
-    assert set(PROCEDURES) == {"edit", *EXPERIMENTS}
+    assert set(PROCEDURES) == set(EXPERIMENTS.names())
     with initialize_config_dir(str(package_path("conf")), version_base="1.3"):
-        for name in EXPERIMENTS:
+        for name in reproduce.PAPER:
             assert compose("config", overrides=[f"experiment={name}"]).procedure == name
 
 

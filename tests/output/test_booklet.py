@@ -32,9 +32,9 @@ def chapters(tmp_path: Path) -> list[Chapter]:
             "evaluation": {"num_samples": 7, "judge": "j", "annotator": "a"},
         },
     }  # fmt: skip
-    (folder / "result.json").write_text(json.dumps(record))
+    (folder / "run.json").write_text(json.dumps(record))
     return [
-        Chapter("fig3", read_record(folder / "result.json"), "fig3", "hspace experiment=fig3"),
+        Chapter("fig3", read_record(folder / "run.json"), "fig3", "hspace experiment=fig3"),
         Chapter("fig18", None, "fig18", "hspace experiment=fig18", "needs hub weights"),
     ]
 
@@ -63,16 +63,16 @@ def test_a_remark_ends_every_caption(chapters: list[Chapter], tmp_path: Path) ->
 def test_a_published_report_is_light_and_whole(chapters: list[Chapter], tmp_path: Path) -> None:
     publish(chapters, tmp_path, tmp_path / "docs", "Full sizes.")
     copy = tmp_path / "docs" / "fig3"
-    assert (copy / "result.json").is_file() and (copy / "tables" / "t.csv").is_file()
+    assert (copy / "run.json").is_file() and (copy / "tables" / "t.csv").is_file()
     assert (copy / "figures" / "a.png").read_bytes().startswith(b"\x89PNG")
     assert "Full sizes." in (tmp_path / "docs" / "report.md").read_text()
     assert not (tmp_path / "docs" / "fig18").exists()
 
 
 def test_a_broken_record_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "result.json").write_text("[1]")
+    (tmp_path / "run.json").write_text("[1]")
     with pytest.raises(InputError, match="no record of an experiment"):
-        read_record(tmp_path / "result.json")
+        read_record(tmp_path / "run.json")
 
 
 @pytest.mark.parametrize(
@@ -84,16 +84,16 @@ def test_a_broken_record_is_one_line(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_record_of_wrong_types_is_one_line(spoil: dict[str, Any], chapters: list[Chapter], tmp_path: Path) -> None:
     assert chapters[0].record is not None
-    (tmp_path / "result.json").write_text(json.dumps(chapters[0].record | spoil))
+    (tmp_path / "run.json").write_text(json.dumps(chapters[0].record | spoil))
     with pytest.raises(InputError, match="no record of an experiment") as caught:
-        read_record(tmp_path / "result.json")
+        read_record(tmp_path / "run.json")
     assert "\n" not in str(caught.value)
 
 
 def test_a_deeply_nested_record_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "result.json").write_text('{"a":' * 50_000)
+    (tmp_path / "run.json").write_text('{"a":' * 50_000)
     with pytest.raises(InputError, match="no record of an experiment"):
-        read_record(tmp_path / "result.json")
+        read_record(tmp_path / "run.json")
 
 
 OUTSIDE = ["../secret", "a/../../secret", "/etc/passwd", "C:\\secret", "\\\\host\\share", "..\\secret", "a\0b", 3, None]
@@ -105,9 +105,9 @@ def test_a_record_that_names_files_outside_its_folder_is_refused(
 ) -> None:
     assert chapters[0].record is not None
     for spoil in ({"figures": {"A sheet": name}}, {"tables": [name]}):
-        (tmp_path / "result.json").write_text(json.dumps(chapters[0].record | spoil))
+        (tmp_path / "run.json").write_text(json.dumps(chapters[0].record | spoil))
         with pytest.raises(InputError, match="must name files inside its folder"):
-            read_record(tmp_path / "result.json")
+            read_record(tmp_path / "run.json")
 
 
 NAME = '<img src=x onerror=alert(1)> *bold* [link](http://a) `code` a|b \\ & &lt; _it_ snake_case "quoted"'
@@ -118,8 +118,8 @@ def test_names_are_text_on_both_pages(chapters: list[Chapter], tmp_path: Path) -
     assert record is not None
     write_markdown(Table((NAME,), ((f'"{NAME}',),), NAME), folder / "tables" / "t.md")
     record |= {"title": NAME, "conclusion": NAME, "figures": {NAME: "figures/a.png"}}
-    (folder / "result.json").write_text(json.dumps(record))
-    told = [replace(chapters[0], record=read_record(folder / "result.json"))]
+    (folder / "run.json").write_text(json.dumps(record))
+    told = [replace(chapters[0], record=read_record(folder / "run.json"))]
     markdown, page = (path.read_text() for path in write_report(told, tmp_path))
     assert "<img src=x" not in markdown + page and "[link]" not in markdown and "*bold*" not in markdown
     assert page.count(html.escape(NAME)) >= 6 and "snake_case" in markdown

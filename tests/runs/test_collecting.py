@@ -21,7 +21,7 @@ def config(**more: Any) -> dict[str, Any]:
 def save(folder: Path, seed: int) -> None:
     folder.mkdir(parents=True)
     results = {"mean/effect": seed / 2, "effect/yaw/direction_0": 1.0}
-    (folder / "run.json").write_text(json.dumps({"config": config(seed=seed), "results": results}))
+    (folder / "run.json").write_text(json.dumps({"config": config(seed=seed), "findings": results}))
 
 
 def test_columns_are_what_differs_and_the_overall_figures() -> None:
@@ -40,7 +40,7 @@ def test_folders_are_searched_and_copies_left_out(tmp_path: Path) -> None:
     save(tmp_path / "run-0" / "wandb" / "copy", 5)
     (tmp_path / "study").mkdir()
     experiment = {"config": config(study={"title": "A figure"}), "findings": {"found": 3, "by": {"a": 1}}}
-    (tmp_path / "study" / "result.json").write_text(json.dumps(experiment))
+    (tmp_path / "study" / "run.json").write_text(json.dumps(experiment))
     records = read_folders([tmp_path])
     assert [record.name for record in records] == ["run-0", "run-1", "study"]
     assert collected_table(records).columns == ("run", "seed", "mean/effect", "found")

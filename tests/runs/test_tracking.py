@@ -157,7 +157,7 @@ def test_runs_on_the_server_become_the_same_table_as_folders(tmp_path: Path):
     records = read_project("me/faces/study", server)
     assert server.asked == ("me/faces", {"state": "finished", "group": "study"})
     for record in records:
-        write_json(tmp_path / record.name / "run.json", {"config": record.config, "results": record.results})
+        write_json(tmp_path / record.name / "run.json", {"config": record.config, "findings": record.results})
     assert collected_table(records) == collected_table(read_folders([tmp_path]))
     with pytest.raises(InputError, match="ENTITY/PROJECT"):
         read_project("faces", server)

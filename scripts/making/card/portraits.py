@@ -11,7 +11,7 @@ from card.base import share
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.sampling import sample
 from hspace.diffusion.unet import SemanticUNet
-from hspace.evaluation.effects import score
+from hspace.evaluation.readings import score
 from hspace.metrics.fid import FID
 from hspace.portraits.rendered import Rendered
 from hspace.types import Embedder, Images, Scorer

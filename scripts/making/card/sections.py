@@ -18,7 +18,7 @@ from card.base import Sizes
 from card.carried import carried_by_h
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.diffusion.latents import seed_range
-from hspace.evaluation.effects import score
+from hspace.evaluation.readings import score
 from hspace.metrics.identity import true_accept_rate
 from hspace.output.figures import effect_heatmap, grid_figure
 from hspace.portraits.faces import JUDGED

@@ -21,9 +21,11 @@ from hspace.directions.pca import pca
 from hspace.directions.record import Directions
 from hspace.directions.supervised import supervised
 from hspace.edits.sums import apply_offsets, edit, edit_offsets
-from hspace.evaluation.effects import edit_samples, odd_effects, score
+from hspace.evaluation.effects import edit_samples, evaluate
+from hspace.evaluation.readings import score
 from hspace.metrics.effect import EffectMatrix, name_components
 from hspace.metrics.identity import identity_preservation
+from hspace.scorers.portraits import load_identity
 from hspace.types import Embedder, Images, Scorer
 
 COMPONENT_STRENGTHS = (-2.0, 2.0)
@@ -63,9 +65,9 @@ def component_effects(
         edits = edit_samples(
             model, directions, seed_range(role, n), strengths=COMPONENT_STRENGTHS, batch_size=sizes.batch_size
         )
-        readings.append(odd_effects(edits, scorer, seed=0, bootstrap=sizes.bootstrap))
+        readings.append(evaluate(edits, scorer, load_identity(), bootstrap=sizes.bootstrap).odd_effects())
     named, judged = readings
-    # `odd_effects` is half of what lies between the two strengths.
+    # Odd effects are half of what lies between the two strengths.
     whole = replace(judged, effect=2 * judged.effect, low=2 * judged.low, high=2 * judged.high)
     return name_components(named), whole
 

@@ -1,0 +1,303 @@
+"""Measures: numbers that a run reads off every direction at every strength, by name.
+
+`evaluation.measures` lists those of a run, in the order of its table's columns; another is a function in a file of
+one's own, `evaluation.measures=[effect,my_measures:contrast]`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from torch import Tensor
+
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.sampling import Recorded
+from hspace.directions.record import Directions
+from hspace.evaluation.manifold import HGaussian, fit_gaussian, off_manifold
+from hspace.evaluation.readings import Sweep, effect_of, mean_interval
+from hspace.evaluation.stability import principal_angles
+from hspace.metrics.accuracy import edit_accuracy
+from hspace.metrics.distances import image_distances
+from hspace.metrics.dose import DoseResponse, dose_response
+from hspace.metrics.effect import EffectMatrix
+from hspace.metrics.identity import stranger_threshold
+from hspace.metrics.interval import Interval
+from hspace.metrics.locality import Locality, LocalityValues, feature_distance
+from hspace.system.registry import Registry
+from hspace.types import Embedder, Images
+
+Value = Interval | float | None
+"""None where there is nothing to measure, such as the effect on its target of a direction without one."""
+RANK = 20
+"""Components of the Gaussian of h, of as many as its samples allow."""
+SUBSET = 100
+"""Images of a subset of the kernel distance, of as many as there are."""
+
+
+@runtime_checkable
+class Laboratory(Protocol):
+    """What a measure may ask for that is not in the readings."""
+
+    @property
+    def model(self) -> DiffusionModel:
+        """The model."""
+        ...
+
+    @property
+    def features(self) -> Embedder:
+        """What compares images."""
+        ...
+
+    def region(self, images: Images) -> Tensor:
+        """The region that the configuration names, bool (n or 1, height, width)."""
+        ...
+
+    def recorded(self) -> Recorded:
+        """H of discovery samples."""
+        ...
+
+    def again(self) -> Directions | None:
+        """The directions as the method finds them on other samples; None where it takes none."""
+        ...
+
+    @property
+    def edit_settings(self) -> dict[str, Any]:
+        """How directions are applied: keyword arguments of `edit`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Edited:
+    """One direction at one strength on all evaluation samples: what a measure reads.
+
+    Attributes:
+        sweep: What the judge read of all directions at all strengths.
+        directions: As they are applied.
+        direction: Index of the direction.
+        strength: In the direction's unit.
+        target: Attribute that the direction is to raise, or None.
+        lab: The rest.
+    """
+
+    sweep: Sweep
+    directions: Directions
+    direction: int
+    strength: float
+    target: str | None
+    lab: Laboratory
+
+    @property
+    def row(self) -> int:
+        """Of the edit, in the readings."""
+        return self.sweep.row(self.direction, self.strength)
+
+    @property
+    def original(self) -> Images:
+        """The unedited images, (n, C, H, W) in [-1, 1]; of all samples where the measure needs `images`."""
+        return self.sweep.readings.images[:, 0]
+
+    @property
+    def edited(self) -> Images:
+        """The same samples edited, (n, C, H, W)."""
+        return self.sweep.readings.images[:, 1 + self.row]
+
+    @property
+    def effects(self) -> EffectMatrix:
+        """Effects of every direction at this strength."""
+        return self.sweep.effects(self.strength)
+
+    @property
+    def is_largest(self) -> bool:
+        """Whether it is the largest strength, where what belongs to a direction as a whole is said."""
+        return self.strength == max(self.sweep.strengths)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number to be read off an edit.
+
+    Attributes:
+        name: Column of the table and key of the record.
+        unit: In words.
+        higher_is_better: None where neither is.
+        read: The number, with its 95% interval where it has one.
+        needs: `images` if the images of all samples have to be kept for it, `region` if a region has to be named.
+    """
+
+    name: str
+    unit: str
+    higher_is_better: bool | None
+    read: Callable[[Edited], Value]
+    needs: frozenset[str] = frozenset()
+
+
+def measure(
+    name: str, *, unit: str, higher_is_better: bool | None, needs: tuple[str, ...] = ()
+) -> Callable[[Callable[[Edited], Value]], Measure]:
+    """Decorator that makes a measure of a function; see `Measure`."""
+
+    def made(read: Callable[[Edited], Value]) -> Measure:
+        found = Measure(name, unit, higher_is_better, read, frozenset(needs))
+        # Lists show the first line of what stands under the function.
+        object.__setattr__(found, "__doc__", read.__doc__)
+        return found
+
+    return made
+
+
+@measure("effect", unit="sd of the unedited samples", higher_is_better=None)
+def effect(edited: Edited) -> Value:
+    """Mean change of the target's score."""
+    return None if edited.target is None else effect_of(edited.effects, edited.direction, edited.target)
+
+
+@measure("selectivity", unit="share", higher_is_better=True)
+def selectivity(edited: Edited) -> Value:
+    """Share of all that the edit moves which falls on its target."""
+    if edited.target is None:
+        return None
+    targets = [edited.target] * len(edited.sweep.labels)
+    return float(edited.effects.selectivity(targets)[edited.direction])
+
+
+@measure("accuracy", unit="share", higher_is_better=True)
+def accuracy(edited: Edited) -> Value:
+    """Share of the visible edits that end on the asked side of the target."""
+    readings = edited.sweep.readings
+    if edited.target is None:
+        return None
+    column = readings.scorer.attributes.index(edited.target)
+    seen = readings.visible[edited.row, :, column]
+    if not bool(seen.any()):
+        return None
+    before, after = readings.original[seen, column], readings.edited[edited.row][seen, column]
+    return edit_accuracy(before, after, binary=readings.scorer.binary[column], strength=edited.strength)
+
+
+@measure("identity", unit="cosine", higher_is_better=True)
+def identity(edited: Edited) -> Value:
+    """Mean cosine of the identity embeddings to those of the unedited samples."""
+    return edited.sweep.readings.identity(edited.row)
+
+
+@measure("ssim_outside", unit="structural similarity", higher_is_better=True, needs=("images", "region"))
+def ssim_outside(edited: Edited) -> Value:
+    """Likeness to the unedited samples outside the method's mask."""
+    return _outside(edited).ssim
+
+
+@measure("psnr_outside", unit="dB", higher_is_better=True, needs=("images", "region"))
+def psnr_outside(edited: Edited) -> Value:
+    """Signal-to-noise ratio of the change outside the method's mask."""
+    return _outside(edited).psnr
+
+
+@measure("distance_outside", unit="1 - cosine of features", higher_is_better=False, needs=("images", "region"))
+def distance_outside(edited: Edited) -> Value:
+    """Perceptual distance to the unedited samples outside the method's mask."""
+    return _outside(edited).perceptual
+
+
+@measure("dose_slope", unit="sd per unit of strength", higher_is_better=None)
+def dose_slope(edited: Edited) -> Value:
+    """Effect on the target per strength, of the line through all strengths."""
+    found = _dose(edited)
+    return found and found.slope
+
+
+@measure("dose_linearity", unit="share", higher_is_better=True)
+def dose_linearity(edited: Edited) -> Value:
+    """Share of the squared effects on the target that the line through all strengths explains."""
+    found = _dose(edited)
+    return found and found.r2
+
+
+@measure("dose_saturation", unit="share", higher_is_better=False)
+def dose_saturation(edited: Edited) -> Value:
+    """How much of the effect per strength is lost between the smallest and the largest strength."""
+    found = _dose(edited)
+    return found and found.saturation
+
+
+@measure("breaks_at", unit="strength", higher_is_better=True)
+def breaks_at(edited: Edited) -> Value:
+    """Smallest strength at which the person is taken for a stranger; empty where none is."""
+    found = _dose(edited)
+    return found and found.breaks_at
+
+
+@measure("off_manifold", unit="Mahalanobis distance over sqrt(d)", higher_is_better=False)
+def off_manifold_cost(edited: Edited) -> Value:
+    """How much farther from the model's own samples the edit takes h, mean over steps."""
+    gaussian = _gaussian(edited.lab.recorded())
+    costs = off_manifold(
+        edited.lab.model, edited.directions, gaussian, edited.sweep.readings.seeds, component=edited.direction,
+        strength=edited.strength, **edited.lab.edit_settings,
+    )  # fmt: skip
+    return mean_interval(costs.mean(dim=1).numpy())
+
+
+@measure("stability", unit="degrees", higher_is_better=False)
+def stability(edited: Edited) -> Value:
+    """Angle between the direction and the span of those found on other samples; at the largest strength."""
+    again = edited.lab.again() if edited.is_largest else None
+    if again is None:
+        return None
+    return float(principal_angles(edited.directions.directions[[edited.direction]], again.directions)[0])
+
+
+@measure("kid", unit="kernel distance", higher_is_better=False, needs=("images",))
+def kid(edited: Edited) -> Value:
+    """Kernel distance of the second half of the samples, edited, from the first half, unedited."""
+    return _distance(edited).kid.mean
+
+
+@measure("fid", unit="squared Fréchet distance", higher_is_better=False, needs=("images",))
+def fid(edited: Edited) -> Value:
+    """Fréchet distance of the second half of the samples, edited, from the first half, unedited."""
+    return _distance(edited).fid
+
+
+MEASURES: Registry[Measure] = Registry(
+    "measure",
+    Measure,
+    {
+        found.name: f"{__name__}:{attribute}" for attribute, found in list(globals().items())
+        if isinstance(found, Measure)
+    },
+)  # fmt: skip
+"""All measures by name."""
+
+
+@cache
+def _gaussian(recorded: Recorded) -> HGaussian:
+    """The same for all edits of a run."""
+    return fit_gaussian(recorded, min(RANK, len(recorded.seeds) - 2))
+
+
+def _outside(edited: Edited) -> LocalityValues:
+    locality = Locality(feature_distance(edited.lab.features))
+    locality.update(edited.original, edited.edited, edited.lab.region(edited.original))
+    return locality.compute()
+
+
+def _dose(edited: Edited) -> DoseResponse | None:
+    """Of the direction, at its largest strength."""
+    if edited.target is None or not edited.is_largest:
+        return None
+    sweep, readings, j = edited.sweep, edited.sweep.readings, edited.direction
+    effects = [effect_of(sweep.effects(s), j, edited.target).value for s in sweep.strengths]
+    cosine = [float(readings.cosine[sweep.row(j, s)].mean()) for s in sweep.strengths]
+    if not np.isfinite(effects).all():
+        return None
+    return dose_response(sweep.strengths, effects, cosine, threshold=stranger_threshold(readings.people[:, 0]))
+
+
+def _distance(edited: Edited) -> Any:
+    half = len(edited.original) // 2
+    images = {"original": edited.original[:half], "edited": edited.edited[half:]}
+    size = min(SUBSET, half)
+    (found,) = image_distances(images, edited.lab.features, min_samples=2, subset_size=size).values()
+    return found

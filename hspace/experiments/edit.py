@@ -1,0 +1,173 @@
+"""Directions by one method, named, applied to samples and measured: what a run does unless told otherwise."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hspace.diffusion.latents import check_disjoint
+from hspace.directions.record import Directions
+from hspace.edits.sums import edit_offsets
+from hspace.evaluation.measures import MEASURES, Edited, Measure, Value
+from hspace.evaluation.readings import Sweep, effect_of
+from hspace.metrics.interval import Interval
+from hspace.output.figures import effect_heatmap, grid_figure
+from hspace.output.tables import Cell, Table, format_number
+from hspace.runs.lab import SHOWN, Lab
+from hspace.runs.report import Result
+from hspace.types import InputError
+
+GRID = 16
+"""Unedited samples in the overview."""
+
+Targets = Sequence[str | None]
+"""The attribute that each direction raises, or None."""
+Measured = Mapping[tuple[int, float], Mapping[str, Value]]
+"""What the measures gave for each direction and strength, by their names."""
+
+
+def run(lab: Lab) -> Result:
+    """Finds directions by the configured method, names them, edits samples along each, and measures the edits."""
+    measures = [MEASURES.get(name) for name in lab.cfg.evaluation.measures]
+    needs = frozenset[str]().union(*(each.needs for each in measures))
+    if "region" in needs and lab.cfg.method.mask is None:
+        raise InputError("evaluation.measures: what is read outside a region needs method.mask to name it")
+    directions = lab.discover()
+    check_disjoint(
+        discovery=directions.meta.seeds, calibration=lab.reference_seeds("calibration"), evaluation=lab.seeds()
+    )
+    directions, targets = _named(lab, directions)
+    vectors = dict(zip(directions.meta.names, _offsets(lab, directions), strict=True))
+    sweep = lab.sweep(vectors, shown=len(lab.seeds()) if "images" in needs else SHOWN)
+    with lab.watch.stage("measure"):
+        measured = _measured(lab, measures, sweep, directions, targets)
+    largest = max(sweep.strengths)
+    figures = {
+        "One sample, edited along each direction": _strip(lab, sweep, targets),
+        f"Effects at strength {largest:g}": effect_heatmap(sweep.effects(largest), lab.figures / "effects.png"),
+        "Unedited samples": grid_figure(
+            lab.images(lab.model.latents(lab.seeds(n=GRID))), GRID // 2, lab.figures / "samples.png"
+        ),
+    }
+    tables = {
+        "directions": _directions_table(lab, measures, sweep, targets, measured),
+        "effects": _effects_table(lab, sweep),
+    }
+    findings = _findings(measures, sweep, measured, largest)
+    return Result(
+        _conclusion(targets, findings, largest), findings, figures, tables, directions={"directions": directions},
+        curves=[{"strength": s, **_figures_at(sweep, measured, s)} for s in sorted(sweep.strengths)],
+    )  # fmt: skip
+
+
+def _named(lab: Lab, directions: Directions) -> tuple[Directions, Targets]:
+    """Names such as "component 3: yaw", each direction turned so that it raises what it is named by.
+
+    A supervised direction has its attribute already.
+    """
+    if lab.cfg.method.attribute is not None:
+        return directions, [lab.cfg.method.attribute] * len(directions.meta.names)
+    found = lab.name(_offsets(lab, directions), max(map(abs, lab.strengths)))
+    signs = torch.tensor([1.0 if target is None else float(target[1]) for target in found])
+    plain = [_unnamed(name, lab.annotator.attributes) for name in directions.meta.names]
+    names = tuple(old if target is None else f"{old}: {target[0]}" for old, target in zip(plain, found, strict=True))
+    turned = directions.directions * signs.view(-1, *[1] * (directions.directions.ndim - 1))
+    named = replace(directions, directions=turned, meta=replace(directions.meta, names=names))
+    return named, [target and target[0] for target in found]
+
+
+def _unnamed(name: str, attributes: Sequence[str]) -> str:
+    """A direction's name without the attribute that was added to it before; a colon of its own stays."""
+    head, _, tail = name.rpartition(": ")
+    return head if head and tail in attributes else name
+
+
+def _offsets(lab: Lab, directions: Directions) -> Tensor:
+    """Each direction in the configured window of steps."""
+    weights, steps = torch.eye(len(directions.directions)), len(lab.model.process.timesteps)
+    return edit_offsets(directions, weights, steps, lab.cfg.edit.start, lab.cfg.edit.stop)
+
+
+def _measured(
+    lab: Lab, measures: Sequence[Measure], sweep: Sweep, directions: Directions, targets: Targets
+) -> Measured:
+    found = {}
+    for j, target in enumerate(targets):
+        for strength in sweep.strengths:
+            edited = Edited(sweep, directions, j, strength, target, lab)
+            found[j, strength] = {each.name: each.read(edited) for each in measures}
+    return found
+
+
+def _strip(lab: Lab, sweep: Sweep, targets: Targets):
+    """One sample under every direction and strength, the unedited one among them."""
+    largest = max(sweep.strengths)
+    effects = sweep.effects(largest)
+    notes = [
+        f"{effect_of(effects, j, target).value:+.2f} sd at {largest:+g}" if target else "no clear effect"
+        for j, target in enumerate(targets)
+    ]
+    title = f"{lab.cfg.name}: one sample, edited along each direction"
+    return sweep.strip(title, lab.figures / "directions.png", notes)
+
+
+def _directions_table(
+    lab: Lab, measures: Sequence[Measure], sweep: Sweep, targets: Targets, measured: Measured
+) -> Table:
+    """A row per direction and strength: the target and every measure."""
+    rows: list[tuple[Cell, ...]] = [
+        (sweep.labels[j], strength, targets[j], *values.values(), lab.judge_name)
+        for (j, strength), values in measured.items()
+    ]
+    units = "; ".join(f"{each.name}: {each.unit}{_arrow(each)}" for each in measures)
+    caption = f"Each direction at each strength, judged by {lab.judge_name}. {units}."
+    return Table(("direction", "strength", "target", *(each.name for each in measures), "judge"), tuple(rows), caption)
+
+
+def _arrow(measure: Measure) -> str:
+    return {True: ", higher is better", False: ", lower is better", None: ""}[measure.higher_is_better]
+
+
+def _effects_table(lab: Lab, sweep: Sweep) -> Table:
+    """A row per direction and strength, a column per attribute, in standard deviations of the unedited samples."""
+    matrix, attributes = sweep.readings.effects(), sweep.readings.scorer.attributes
+    rows: list[tuple[Cell, ...]] = [
+        (label, s, *(effect_of(matrix, sweep.row(j, s), name) for name in attributes), lab.judge_name)
+        for j, label in enumerate(sweep.labels)
+        for s in sweep.strengths
+    ]
+    caption = f"Effects in sd of the unedited samples with 95% intervals, judged by {lab.judge_name}"
+    return Table(("direction", "strength", *attributes, "judge"), tuple(rows), caption)
+
+
+def _findings(measures: Sequence[Measure], sweep: Sweep, measured: Measured, strength: float) -> dict[str, float]:
+    """The figures at the largest strength, and each measure's mean over the directions."""
+    values = {each.name: [_number(measured[j, strength][each.name]) for j in range(len(sweep.labels))]
+              for each in measures}  # fmt: skip
+    means = {f"mean/{name}": [v for v in column if np.isfinite(v)] for name, column in values.items()}
+    return {name: float(np.mean(v)) for name, v in means.items() if v} | _figures_at(sweep, measured, strength)
+
+
+def _figures_at(sweep: Sweep, measured: Measured, strength: float) -> dict[str, float]:
+    """Figures at one strength by key: `<measure>/direction_<j>`, and `effect/<attribute>/direction_<j>`."""
+    effects, figures = sweep.effects(strength), {}
+    for j in range(len(sweep.labels)):
+        figures |= {f"{name}/direction_{j}": _number(value) for name, value in measured[j, strength].items()}
+        pairs = zip(effects.attributes, effects.effect[j], strict=True)
+        figures |= {f"effect/{name}/direction_{j}": float(value) for name, value in pairs}
+    return {key: value for key, value in figures.items() if np.isfinite(value)}
+
+
+def _number(value: Value) -> float:
+    return float("nan") if value is None else float(value.value if isinstance(value, Interval) else value)
+
+
+def _conclusion(targets: Targets, findings: Mapping[str, float], strength: float) -> str:
+    named = sorted({target for target in targets if target})
+    means = ", ".join(
+        f"{key.removeprefix('mean/')} {format_number(value)}" for key, value in findings.items() if "mean/" in key
+    )
+    names = f", named {', '.join(named)}" if named else ", none of which has a name"
+    return f"{len(targets)} directions{names}; means at strength {strength:g}: {means}."

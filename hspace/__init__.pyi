@@ -6,6 +6,7 @@ from .diffusion.inversion import ddim_inversion as ddim_inversion
 from .diffusion.inversion import edit_friendly_inversion as edit_friendly_inversion
 from .diffusion.latents import Latents as Latents
 from .diffusion.photographs import load_images as load_images
+from .diffusion.provenance import Provenance as Provenance
 from .diffusion.sampling import Recorded as Recorded
 from .diffusion.sampling import Samples as Samples
 from .diffusion.sampling import collect as collect
@@ -16,10 +17,10 @@ from .directions.annotations import annotate as annotate
 from .directions.disentangle import disentangle as disentangle
 from .directions.jacobian import jacobian as jacobian
 from .directions.masks import make_mask as make_mask
+from .directions.metadata import DirectionsMeta as DirectionsMeta
 from .directions.pca import pca as pca
 from .directions.random import random as random
 from .directions.record import Directions as Directions
-from .directions.record import DirectionsMeta as DirectionsMeta
 from .directions.supervised import boundary as boundary
 from .directions.supervised import from_pairs as from_pairs
 from .directions.supervised import supervised as supervised

@@ -147,7 +147,7 @@ def _edit_one(
     ]
     return {
         "source": str(source.photo.path), "sha256": source.photo.sha256 or None, "note": note,
-        "model": bench.model.model_id, "model_sha256": bench.model.model_sha256, "directions": directions,
+        "model": bench.model.model_id, "model_sha256": bench.model.identity.sha256, "directions": directions,
         "keep_outside": region, "box": source.photo.box, "reconstruction_error": source.error,
         "identity": same_person(bench, source, edited[-1:]), "changes": changes(bench, source, edited[-1:]),
         "largest_change_outside": largest_outside(source, put_back[-1], weights),

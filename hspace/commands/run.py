@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from hspace.diffusion.checkpoints import load_model
+from hspace.directions.metadata import annotated_by
 from hspace.directions.record import Directions
 from hspace.runs import report
 from hspace.runs.config import SCORERS, Config, config_sha256
@@ -23,6 +24,7 @@ from hspace.runs.procedures import EXPERIMENTS
 from hspace.runs.report import Result
 from hspace.runs.tracking import Run, track
 from hspace.scorers.factory import NOT_INDEPENDENT, load_identity, load_regions, load_scorer, place, same_network
+from hspace.scorers.identity import scorer_identity
 from hspace.system import distributed
 from hspace.types import InputError, Scorer
 
@@ -84,7 +86,7 @@ def load(cfg: Config) -> Lab:
     cfg = fitted(cfg, model)
     given = Directions.load(cfg.method.path) if cfg.method.path else None
     if given is not None:
-        given.check(model)
+        given.fit(model, eta=cfg.diffusion.eta, allow=cfg.allow)
     judge_name = judge_of(cfg, annotator, judge, given)
     if judge.id in SCORERS and model.image_shape[1] > LARGEST_PORTRAIT:
         log.warning("%s reads small portraits, which these images are not: set evaluation=clip", judge.id)
@@ -118,7 +120,7 @@ def judge_of(cfg: Config, annotator: Scorer, judge: Scorer, given: Directions | 
     Raises:
         InputError: If it did, and that was not allowed.
     """
-    annotated = given is not None and given.meta.annotator == judge.id
+    annotated = given is not None and annotated_by(given.meta, scorer_identity(judge))
     if not annotated and not same_network(annotator, judge):
         return judge.id
     if not cfg.evaluation.allow_same_scorer:

@@ -24,10 +24,11 @@ from huggingface_hub import hf_hub_download
 
 from hspace.diffusion.codecs import Codec, PixelCodec, make_codec
 from hspace.diffusion.denoiser import Conditioning, Denoiser
-from hspace.diffusion.identity import WEIGHTS, Identity, model_identity
+from hspace.diffusion.identity import SCHEDULER, Identity, model_identity
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.process import Process, build_scheduler
 from hspace.diffusion.prompts import PromptEncoder, read_prompt_encoder
+from hspace.diffusion.provenance import ProcessFacts, Provenance, conditioning_of
 from hspace.diffusion.unet import SemanticUNet
 from hspace.system.files import package_path
 from hspace.system.hub import why_unreachable
@@ -79,11 +80,6 @@ class DiffusionModel:
     encode_prompt: PromptEncoder | None = None
 
     @property
-    def model_sha256(self) -> str:
-        """Hash of the network's tensors as stored."""
-        return self.identity.parts[WEIGHTS]
-
-    @property
     def device(self) -> torch.device:
         """Where the weights lie."""
         return self.denoiser.network.device
@@ -121,6 +117,36 @@ class DiffusionModel:
         if self.encode_prompt is None:
             raise InputError(f"{self.model_id} takes no prompt, got {prompt!r}")
         return replace(self, cond=self.encode_prompt(prompt, guidance))
+
+    def provenance(
+        self,
+        *,
+        eta: float | Sequence[float] | None = None,
+        tap: bool = True,
+        injection: str | None = None,
+        annotator: dict[str, str] | None = None,
+    ) -> Provenance:
+        """Where what is made with this model comes from.
+
+        Args:
+            eta: One value or one per step; None where it does not matter.
+            tap: Whether h matters.
+            injection: How an edit enters a step; None where there is none.
+            annotator: The scorer that chose; see `scorer_identity`.
+
+        Raises:
+            InputError: If eta is not one number in [0, 1] or one per step.
+        """
+        process, cond = self.process, self.cond
+        return Provenance(
+            model={name: sha256 for name, sha256 in self.identity.parts.items() if name != SCHEDULER},
+            process=ProcessFacts(process.timesteps, process.levels(), process.prediction_type),
+            tap=tuple(self.denoiser.tap.split("+")) if tap else None,
+            conditioning={} if cond is None else conditioning_of(cond.prompt, cond.guidance),
+            eta=None if eta is None else process.etas(eta),
+            injection=injection,
+            annotator=annotator,
+        )
 
     def latents(self, seeds: Sequence[int]) -> Latents:
         """x_T and z of the given samples for this model's shape and steps, on its device."""

@@ -17,6 +17,8 @@ ROLES = {"unet": "network", "transformer": "network", "vae": "autoencoder", "vqv
 """Roles of parts that go by several names; others are their own role."""
 WEIGHTS = "network.tensors"
 """The part of an identity that files of format 1 know a model by."""
+SCHEDULER = "scheduler.config"
+"""The part that the steps tell better which are taken of it."""
 READ = (".safetensors", ".bin", ".json")
 """Files that hold tensors, or say which do."""
 

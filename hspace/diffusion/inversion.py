@@ -7,6 +7,8 @@ edit-friendly one for every other eta.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,6 +17,7 @@ from torch import Tensor
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import Latents, draw
 from hspace.diffusion.sampling import sample
+from hspace.system.records import check_floats, check_names, load_record, save_record
 from hspace.types import HBatch, HTrajectory, Images, InputError
 
 log = logging.getLogger(__name__)
@@ -59,6 +62,48 @@ class Inverted:
     x_0: Images
     reconstruction: ImageError
     without_residual: ImageError
+
+    def save(self, path: str | Path) -> None:
+        """Write everything as one safetensors file, atomically.
+
+        Raises:
+            OSError: If the file cannot be written.
+        """
+        # Both errors are one where nothing was left over, which the format does not hold twice.
+        errors = {name: getattr(getattr(self, record), field).clone() for name, (record, field) in ERRORS.items()}
+        tensors = {**self.latents.tensors(), "h": self.h, "x_0": self.x_0, **errors}
+        save_record(path, tensors, self.latents.facts())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Inverted":
+        """Inverse of `save`, of a file that anyone may have written.
+
+        Raises:
+            InputError: If the file is missing, or does not hold inverted images.
+        """
+        return load_record(path, "inversion", _parse_inverted)
+
+
+ERRORS = {
+    "rms": ("reconstruction", "rms"), "largest": ("reconstruction", "largest"),
+    "rms_without_residual": ("without_residual", "rms"), "largest_without_residual": ("without_residual", "largest"),
+}  # fmt: skip
+"""Tensors of a file, and where they stand in `Inverted`."""
+
+
+def _parse_inverted(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Inverted:
+    """The record of a file that anyone may have written."""
+    check_names(tensors, {"x_T", "z", "x_0", *ERRORS}, {"residual", "h"})
+    rest = {name: tensor for name, tensor in tensors.items() if name in ("h", "x_0", *ERRORS)}
+    latents = Latents.parse(facts, {name: tensor for name, tensor in tensors.items() if name not in rest})
+    check_floats(rest)
+    batch, steps = latents.z.shape[:2]
+    for name, tensor in rest.items():
+        wanted = (batch, steps) if name == "h" else (batch,)
+        if tuple(tensor.shape[: len(wanted)]) != wanted or (tensor.ndim == len(wanted)) != (name in ERRORS):
+            raise InputError(f"{name} must have {' x '.join(map(str, wanted))} rows, got shape {tuple(tensor.shape)}")
+    first, second, third, fourth = (rest[name] for name in ERRORS)
+    return Inverted(latents, rest.get("h"), rest["x_0"], ImageError(first, second), ImageError(third, fourth))
 
 
 @torch.no_grad()
@@ -106,7 +151,7 @@ def ddim_inversion(
             log.warning("inversion at t=%g still changed x_t by %.1e after %d iterations", t, change, 1 + refine)
         trajectory.append(h)
     z = torch.zeros_like(x_t).unsqueeze(1).repeat(1, len(process.timesteps), 1, 1, 1)
-    latents = Latents(tuple(range(len(images))), x_t, z)
+    latents = Latents(tuple(range(len(images))), x_t, z, provenance=model.provenance(eta=0.0, tap=record_h))
     x_0 = sample(model, latents, eta=0.0).x_0
     error = image_error(x_0, images.to(x_0))
     return Inverted(latents, torch.stack(trajectory[::-1], dim=1) if record_h else None, x_0, error, error)
@@ -161,7 +206,7 @@ def edit_friendly_inversion(
         zs.append(z)
         trajectory.append(h)
     residual = x_0 - x_t
-    latents = Latents(seeds, x_T, torch.stack(zs, dim=1), residual)
+    latents = Latents(seeds, x_T, torch.stack(zs, dim=1), residual, model.provenance(eta=etas, tap=record_h))
     back, without = model.codec.decode(x_t + residual), model.codec.decode(x_t)
     errors = image_error(back, images.to(back)), image_error(without, images.to(back))
     return Inverted(latents, torch.stack(trajectory, dim=1) if record_h else None, back, *errors)

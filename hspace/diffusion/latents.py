@@ -8,17 +8,36 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hspace.diffusion.provenance import Provenance
+from hspace.system.records import (
+    Rule,
+    are_counts,
+    check_facts,
+    check_floats,
+    check_names,
+    load_record,
+    save_record,
+    tuples,
+)
 from hspace.types import Images, InputError
 
 FIRST_SEED = {"discovery": 0, "calibration": 1_000_000, "evaluation": 2_000_000}
 """Where the sample seeds of each use begin; what made a direction is never used to judge it."""
 
 SEEDS_PER_ROLE = 1_000_000
+
+RULES: dict[str, Rule] = {
+    "seeds": (are_counts, "integers >= 0"),
+    "provenance": (lambda value: value is None or isinstance(value, dict), "an object or null"),
+}
+"""What each fact in a file of latents may be, and how to say so."""
 
 NEIGHBOUR_NOISE = 0.15
 """Share of the variance that is new in a neighbour's noise."""
@@ -33,12 +52,15 @@ class Latents:
         x_T: Terminal noise, (batch, channel, height, width), standard normal.
         z: Variance noise, (batch, steps, channel, height, width), standard normal; step 0 is the noisiest.
         residual: What is added to the last x_t, shaped like x_T: the part of an inverted image that no noise leads to.
+        provenance: Of inverted ones, which give their image back with this model, process and eta only; None of noise
+            that any model may start from.
     """
 
     seeds: tuple[int, ...]
     x_T: Images
     z: Tensor
     residual: Images | None = None
+    provenance: Provenance | None = None
 
     @classmethod
     def from_seeds(cls, seeds: Sequence[int], shape: tuple[int, ...], num_steps: int) -> "Latents":
@@ -57,13 +79,71 @@ class Latents:
     def to(self, device: torch.device | str) -> "Latents":
         """The same noise on another device."""
         residual = None if self.residual is None else self.residual.to(device)
-        return Latents(self.seeds, self.x_T.to(device), self.z.to(device), residual)
+        return replace(self, x_T=self.x_T.to(device), z=self.z.to(device), residual=residual)
 
     def select(self, rows: Sequence[int]) -> "Latents":
         """The given samples, in the given order; a sample may be named more than once."""
         rows = list(rows)
         residual = None if self.residual is None else self.residual[rows]
-        return Latents(tuple(self.seeds[row] for row in rows), self.x_T[rows], self.z[rows], residual)
+        seeds = tuple(self.seeds[row] for row in rows)
+        return replace(self, seeds=seeds, x_T=self.x_T[rows], z=self.z[rows], residual=residual)
+
+    def fit(self, here: Provenance, allow: Sequence[str] = ()) -> "Latents":
+        """The latents, for use where `here` holds; inverted ones only fit what they were inverted with.
+
+        Args:
+            here: `DiffusionModel.provenance` of the model that is to sample them.
+            allow: Fields of `Provenance` that may differ, such as `conditioning` for an edit by another prompt.
+
+        Raises:
+            InputError: Naming the first other field that differs.
+        """
+        if self.provenance is None or not self.provenance.check(here, "latents", allow):
+            return self
+        return replace(self, provenance=here)
+
+    def save(self, path: str | Path) -> None:
+        """Write the latents as safetensors, atomically.
+
+        Raises:
+            OSError: If the file cannot be written.
+        """
+        save_record(path, self.tensors(), self.facts())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Latents":
+        """Inverse of `save`, of a file that anyone may have written.
+
+        Raises:
+            InputError: If the file is missing, or does not hold latents.
+        """
+        return load_record(path, "latents", cls.parse)
+
+    def tensors(self) -> dict[str, Tensor | None]:
+        """What a file holds."""
+        return {"x_T": self.x_T, "z": self.z, "residual": self.residual}
+
+    def facts(self) -> dict[str, Any]:
+        """What a file tells, as JSON values."""
+        return {"seeds": list(self.seeds), "provenance": self.provenance and self.provenance.to_dict()}
+
+    @classmethod
+    def parse(cls, facts: dict[str, Any], tensors: dict[str, Tensor]) -> "Latents":
+        """Inverse of `facts` and `tensors`, which anyone may have written.
+
+        Raises:
+            InputError: Naming what is missing or wrong.
+        """
+        check_facts(facts | {"seeds": tuples(facts.get("seeds"))}, RULES, "latents")
+        check_names(tensors, {"x_T", "z"}, {"residual"})
+        check_floats(tensors)
+        seeds, x_T, z, origin = tuple(facts["seeds"]), tensors["x_T"], tensors["z"], facts["provenance"]
+        one, steps = tuple(x_T.shape[1:]), z.shape[1] if z.ndim > 1 else 0
+        for name, tensor in tensors.items():
+            wanted = (len(seeds), steps, *one) if name == "z" else (len(seeds), *one)
+            if tuple(tensor.shape) != wanted or not tensor.numel():
+                raise InputError(f"{name} must be {wanted} for {len(seeds)} seeds, got {tuple(tensor.shape)}")
+        return cls(seeds, x_T, z, tensors.get("residual"), None if origin is None else Provenance.from_dict(origin))
 
     def neighbours(self, numbers: Sequence[int]) -> "Latents":
         """Samples near the first one: sqrt(.85) x + sqrt(.15) noise, for x_T and z alike.

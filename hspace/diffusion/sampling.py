@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,11 @@ from tqdm import tqdm
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.denoiser import Encoded
 from hspace.diffusion.latents import Latents
-from hspace.diffusion.taps import check_name
+from hspace.diffusion.provenance import INJECTIONS, Provenance
 from hspace.system.files import write_json
 from hspace.system.shards import SHARD, Batches, row_batches, row_writer
 from hspace.system.stopping import uninterrupted
 from hspace.types import HForBatch, HTrajectory, Images, InputError
-
-INJECTIONS = ("symmetric", "asyrp")
 
 
 @dataclass(frozen=True)
@@ -134,6 +132,7 @@ def sample(
         InputError: If a shape or choice is wrong, or h is edited in two ways.
         NotFinite: If an image becomes NaN or infinite; step and seed are named.
     """
+    latents.fit(model.provenance(eta=eta, tap=False))
     _check_inputs(model, latents, {"delta_h": delta_h, "replace_h": replace_h}, injection)
     if edit is not None and (delta_h is not None or replace_h is not None):
         raise InputError("give an edit, or delta_h and replace_h, not both")
@@ -201,23 +200,23 @@ class Recorded:
         path: The `.npy` file.
         seeds: Seed of each sample.
         h_shape: Shape of one h; d is the product of its sides.
-        timesteps: Model time of each step, descending.
-        eta: Of each step, in [0, 1].
-        model_sha256: Hash of the model's weights.
-        tap: Where h was tapped.
+        provenance: Model, tap, conditioning, process and eta.
     """
 
     path: Path
     seeds: tuple[int, ...]
     h_shape: tuple[int, ...]
-    timesteps: tuple[float, ...]
-    eta: tuple[float, ...]
-    model_sha256: str
-    tap: str
+    provenance: Provenance
+
+    @property
+    def timesteps(self) -> tuple[float, ...]:
+        """Model time of each step, descending."""
+        return self.provenance.process.timesteps
 
     def save(self) -> None:
         """Write the facts beside the array, as JSON."""
-        write_json(self.path.with_suffix(".json"), {k: v for k, v in asdict(self).items() if k != "path"})
+        facts = {"seeds": self.seeds, "h_shape": self.h_shape, "provenance": self.provenance.to_dict()}
+        write_json(self.path.with_suffix(".json"), facts)
 
     @classmethod
     def load(cls, path: str | Path) -> "Recorded":
@@ -251,13 +250,8 @@ class Recorded:
 
 
 def _parse_facts(facts: dict[str, Any]) -> dict[str, Any]:
-    tap, sha256 = facts["tap"], facts["model_sha256"]
-    if not isinstance(sha256, str):
-        raise ValueError(f"model_sha256 {sha256!r}")
     parsed = {key: tuple(int(value) for value in facts[key]) for key in ("seeds", "h_shape")}
-    parsed["timesteps"] = tuple(value if isinstance(value, int) else float(value) for value in facts["timesteps"])
-    eta = tuple(float(value) for value in facts["eta"])
-    return parsed | {"eta": eta, "tap": check_name(tap), "model_sha256": sha256}
+    return parsed | {"provenance": Provenance.from_dict(facts["provenance"])}
 
 
 def collect(
@@ -340,7 +334,7 @@ def _collect(
 ) -> Recorded:
     """Stream h of the samples that `draw` gives for ranges of rows."""
     path, timesteps, etas = Path(path), model.process.timesteps, model.process.etas(eta)
-    recorded = Recorded(path, seeds, model.h_shape, timesteps, etas, model.model_sha256, model.denoiser.tap)
+    recorded = Recorded(path, seeds, model.h_shape, model.provenance(eta=etas))
     batches = Batches(batch_size)
 
     def make(rows: range) -> np.ndarray:

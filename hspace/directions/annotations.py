@@ -1,24 +1,31 @@
 """Scored samples, and the choice of examples among them. h is not kept: a seed generates it again."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.provenance import Provenance
 from hspace.diffusion.sampling import sample
-from hspace.system.files import write_atomic
+from hspace.scorers.identity import scorer_identity
+from hspace.system.records import Rule, are_counts, check_facts, check_names, is_label, load_record, save_record
 from hspace.system.shards import Batches, in_shards
 from hspace.types import InputError, Scorer
 
 STRATA = 4
 """Quantile groups of a continuous attribute that is to be balanced."""
+RULES: dict[str, Rule] = {
+    "seeds": (are_counts, "integers >= 0"),
+    "attributes": (lambda values: isinstance(values, tuple) and all(map(is_label, values)), "names"),
+    "binary": (lambda values: isinstance(values, tuple) and all(type(value) is bool for value in values), "booleans"),
+    "provenance": (lambda value: isinstance(value, dict), "an object"),
+}
+"""What each fact in a file of annotations may be, and how to say so."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +38,7 @@ class Annotations:
         binary: Which columns are probabilities.
         scores: (n, A) float32.
         visible: (n, A) bool; where False the score means nothing.
-        scorer: Id of the scorer.
-        timesteps: Model time of each step, descending.
-        eta: Of each step, in [0, 1].
-        model_sha256: Hash of the model's weights.
+        provenance: Model, conditioning, process and eta of the samples, and the scorer.
     """
 
     seeds: tuple[int, ...]
@@ -42,10 +46,7 @@ class Annotations:
     binary: tuple[bool, ...]
     scores: Tensor
     visible: Tensor
-    scorer: str
-    timesteps: tuple[int, ...]
-    eta: tuple[float, ...]
-    model_sha256: str
+    provenance: Provenance
 
     def __post_init__(self) -> None:
         """Raises InputError where lengths do not fit, a seed is there twice, or a score is not finite."""
@@ -56,43 +57,53 @@ class Annotations:
             raise InputError(f"seeds must differ, got {len(self.seeds)} seeds of which {len(set(self.seeds))} differ")
         if not self.scores.isfinite().all():
             raise InputError("scores must be finite, got nan or inf")
+        if self.provenance.annotator is None or self.provenance.eta is None:
+            raise InputError("the provenance of annotations must name the annotator and eta")
+
+    @property
+    def scorer(self) -> str:
+        """Id of the scorer."""
+        return (self.provenance.annotator or {})["id"]
+
+    @property
+    def eta(self) -> tuple[float, ...]:
+        """Of each step, in [0, 1]."""
+        return self.provenance.eta or ()
 
     def save(self, path: str | Path) -> None:
         """Write scores and visibility as safetensors, atomically, with the rest as JSON in its metadata."""
-        tensors = {"scores": self.scores.contiguous(), "visible": self.visible.contiguous()}
-        facts = {key: value for key, value in vars(self).items() if key not in tensors}
-        with write_atomic(path) as temporary:
-            save_file(tensors, temporary, metadata={"hspace": json.dumps(facts)})
+        facts = {name: getattr(self, name) for name in ("seeds", "attributes", "binary")}
+        tensors = {"scores": self.scores, "visible": self.visible}
+        save_record(path, tensors, facts | {"provenance": self.provenance.to_dict()})
 
     @classmethod
     def load(cls, path: str | Path) -> "Annotations":
-        """Inverse of `save`.
+        """Inverse of `save`, of a file that anyone may have written.
 
         Raises:
             InputError: If the file is missing or no file of annotations.
         """
-        try:
-            with safe_open(Path(path), framework="pt") as file:
-                facts = json.loads(file.metadata()["hspace"])
-                tensors = {name: file.get_tensor(name) for name in ("scores", "visible")}
-            tuples = {key: tuple(value) for key, value in facts.items() if isinstance(value, list)}
-            return cls(**(facts | tuples), **tensors)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path} holds no annotations: {error}") from error
 
-    def check(self, model: DiffusionModel) -> None:
-        """Check that the seeds generate the scored samples on this model.
+        def parse(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Annotations:
+            given: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()
+            }
+            check_facts(given, RULES, "annotations")
+            check_names(tensors, {"scores", "visible"}, set())
+            if (tensors["scores"].dtype, tensors["visible"].dtype) != (torch.float32, torch.bool):
+                raise InputError("scores must be float32 and visible must be bool")
+            given |= tensors | {"provenance": Provenance.from_dict(given["provenance"])}
+            return cls(**given)
+
+        return load_record(path, "annotations", parse)
+
+    def check(self, model: DiffusionModel, allow: Sequence[str] = ()) -> tuple[str, ...]:
+        """Check that the seeds generate the scored samples on this model; see `Provenance.check`.
 
         Raises:
             InputError: Naming the annotations' value and the model's.
         """
-        compared = {
-            "model_sha256": (self.model_sha256, model.model_sha256),
-            "timesteps": (self.timesteps, model.process.timesteps),
-        }
-        for name, (ours, theirs) in compared.items():
-            if ours != theirs:
-                raise InputError(f"annotations are of another model: {name} is {ours} in them, {theirs} here")
+        return self.provenance.check(model.provenance(tap=False), "annotations", allow)
 
     def column(self, attribute: str) -> int:
         """Index of an attribute's column.
@@ -156,10 +167,7 @@ def annotate(
         binary=tuple(scorer.binary),
         scores=table,
         visible=scorer.visible(table),
-        scorer=scorer.id,
-        timesteps=model.process.timesteps,
-        eta=etas,
-        model_sha256=model.model_sha256,
+        provenance=model.provenance(eta=etas, tap=False, annotator=scorer_identity(scorer)),
     )
 
 

@@ -16,7 +16,12 @@ DEPENDENT = 1e-6
 
 
 def disentangle(
-    directions: Directions, conditions: Sequence[Directions], *, per_step: bool = False, renormalise: bool = False
+    directions: Directions,
+    conditions: Sequence[Directions],
+    *,
+    per_step: bool = False,
+    renormalise: bool = False,
+    allow: Sequence[str] = (),
 ) -> Directions:
     """Project off the conditions: v = (I - V (V^T V)^-1 V^T) v_0, V all directions of all conditions.
 
@@ -27,6 +32,7 @@ def disentangle(
             the paper: v is orthogonal to the conditions as a trajectory, not at each step.
         renormalise: Whether v gets the norm of v_0 back (with `per_step` at each step). Else it is shorter, as in the
             paper, and the same strength is a weaker edit.
+        allow: Fields of `Provenance` in which conditions may differ from the directions.
 
     Returns:
         The directions named "v_0 without conditions"; method and unit say how they came about.
@@ -37,7 +43,7 @@ def disentangle(
 
     Source: Haas et al. 2024, eq. 12; by an orthonormal basis of V instead of the inverse.
     """
-    _check(directions, conditions, per_step)
+    _check(directions, conditions, per_step, allow)
     start = 2 if per_step else 1
     v_0 = directions.directions.double()
     spanning = torch.cat([condition.directions.double() for condition in conditions])
@@ -67,17 +73,17 @@ def _project_off(vectors: Tensor, conditions: Tensor) -> Tensor:
     return vectors
 
 
-def _check(directions: Directions, conditions: Sequence[Directions], per_step: bool) -> None:
+def _check(directions: Directions, conditions: Sequence[Directions], per_step: bool, allow: Sequence[str]) -> None:
     if not conditions:
         raise InputError("disentangling needs at least one condition, got none")
     if per_step and directions.meta.space == "x_T":
         raise InputError("directions of x_T have no steps to project one by one, use per_step=False")
     for condition in conditions:
-        for name in ("space", "tap", "timesteps", "model_sha256"):
-            ours, theirs = getattr(directions.meta, name), getattr(condition.meta, name)
-            if ours != theirs:
-                label = ", ".join(condition.meta.names)
-                raise InputError(f"condition {label} does not fit: {name} is {theirs}, of the direction {ours}")
+        ours, theirs, label = directions.meta, condition.meta, ", ".join(condition.meta.names)
+        if ours.space != theirs.space:
+            raise InputError(f"condition {label} does not fit: space is {theirs.space}, of the direction {ours.space}")
+        # Whoever annotated, the direction lies in the same space.
+        theirs.provenance.check(replace(ours.provenance, annotator=None), f"conditions {label}", allow)
 
 
 def _check_remaining(after: Tensor, before: Tensor, names: Sequence[str], per_step: bool) -> None:

@@ -220,13 +220,8 @@ def _directions(
     values = [triplets.s * _eps_per_output(model, step) for step, triplets in found.items()]
     meta = DirectionsMeta(
         space="h",
-        tap=model.denoiser.tap,
-        timesteps=schedule.timesteps,
-        eta=schedule.etas(eta),
-        injection="symmetric",
-        prediction_type=schedule.prediction_type,
+        provenance=model.provenance(eta=eta),
         model_id=model.model_id,
-        model_sha256=model.model_sha256,
         method="jacobian",
         names=tuple(f"step {step}: {j + 1}" for step, triplets in found.items() for j in range(len(triplets.s))),
         unit="unit norm",

@@ -286,14 +286,7 @@ def _check(recorded: Recorded, model: DiffusionModel, k: int, n: int) -> None:
     d = int(np.prod(recorded.h_shape))
     if not 1 <= k <= min(n - 1, d):
         raise InputError(f"k must be from 1 to {min(n - 1, d)} for {n} samples of {d} features, got {k}")
-    compared = {
-        "model_sha256": (recorded.model_sha256, model.model_sha256),
-        "tap": (recorded.tap, model.denoiser.tap),
-        "timesteps": (recorded.timesteps, model.process.timesteps),
-    }
-    for name, (ours, theirs) in compared.items():
-        if ours != theirs:
-            raise InputError(f"recorded h does not fit the model: {name} is {ours} in the recording, {theirs} here")
+    recorded.provenance.check(model.provenance(), "recorded samples")
 
 
 def _check_rank(values: Tensor) -> None:
@@ -308,13 +301,8 @@ def _meta(recorded: Recorded, model: DiffusionModel, k: int, joint: bool, seeds:
     local = len(set(seeds)) < len(seeds)
     return DirectionsMeta(
         space="h",
-        tap=recorded.tap,
-        timesteps=recorded.timesteps,
-        eta=recorded.eta,
-        injection="symmetric",
-        prediction_type=model.process.prediction_type,
+        provenance=recorded.provenance,
         model_id=model.model_id,
-        model_sha256=recorded.model_sha256,
         method=f"pca{' joint' if joint else ''}{' local' if local else ''}",
         names=tuple(f"component {j}" for j in range(k)),
         unit="std",

@@ -58,7 +58,7 @@ def supervised(
     )
     difference = (plus.sum(0) - minus.sum(0)) / k
     method = f"supervised{_examples(annotations, balance)}"
-    meta = _meta(model, space, annotations.eta, method, attribute, annotations.seeds)
+    meta = _meta(model, space, annotations.eta, method, attribute, annotations.seeds, annotations.provenance.annotator)
     return Directions(difference.float()[None], meta)
 
 
@@ -108,7 +108,7 @@ def boundary(
     groups = codes.flatten(2) if space == "h" and not joint else codes.flatten(1)[:, None]
     normal = torch.stack([_normal(points[:k], points[k:], classifier) for points in groups.unbind(1)])
     method = f"boundary {classifier}{' joint' if joint else ''}{_examples(annotations, balance)}"
-    meta = _meta(model, space, annotations.eta, method, attribute, annotations.seeds)
+    meta = _meta(model, space, annotations.eta, method, attribute, annotations.seeds, annotations.provenance.annotator)
     return Directions(normal.reshape(1, *shape), meta)
 
 
@@ -183,22 +183,23 @@ def _normal(plus: Tensor, minus: Tensor, classifier: str) -> Tensor:
 
 
 def _examples(annotations: Annotations, balance: str | None) -> str:
-    """How the examples were chosen; `DirectionsMeta.annotator` reads the end of it."""
+    """How the examples were chosen, in words."""
     return f"{f', {balance} balanced' if balance else ''}, annotated by {annotations.scorer}"
 
 
 def _meta(
-    model: DiffusionModel, space: str, eta: tuple[float, ...], method: str, name: str, seeds: tuple[int, ...]
+    model: DiffusionModel,
+    space: str,
+    eta: tuple[float, ...],
+    method: str,
+    name: str,
+    seeds: tuple[int, ...],
+    annotator: dict[str, str] | None = None,
 ) -> DirectionsMeta:
     return DirectionsMeta(
         space=space,
-        tap=model.denoiser.tap,
-        timesteps=model.process.timesteps,
-        eta=eta,
-        injection="symmetric",
-        prediction_type=model.process.prediction_type,
+        provenance=model.provenance(eta=eta, annotator=annotator),
         model_id=model.model_id,
-        model_sha256=model.model_sha256,
         method=method,
         names=(name,),
         unit="difference",

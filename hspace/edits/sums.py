@@ -74,7 +74,7 @@ def edit(
         InputError: If the directions do not fit the model, or an argument is out of range.
         NotFinite: If an image becomes NaN or infinite; direction, strength, seed and step are named.
     """
-    directions.check(model)
+    directions.check(model, eta=eta)
     weights = _weights(directions, component, strengths)
     offsets = edit_offsets(directions, weights, len(model.process.timesteps), start, stop)
     try:

@@ -136,7 +136,7 @@ def off_manifold(
         InputError: If the directions do not fit the model, there are fewer than two seeds, or an argument is out of
             range.
     """
-    directions.check(model)
+    directions.check(model, eta=eta)
     if len(seeds) < 2:
         raise InputError(f"the cost of an edit needs at least two samples, got {len(seeds)}")
     weights = strength * torch.eye(len(directions.directions))[component][None]

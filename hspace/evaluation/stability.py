@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hspace.diffusion.provenance import ProcessFacts
 from hspace.directions.record import Directions
 from hspace.types import InputError
 
@@ -80,8 +81,10 @@ def at_timesteps(directions: Directions, timesteps: Sequence[int]) -> Directions
         raise InputError("directions of x_T have no steps to be taken at other model times")
     found = torch.tensor(directions.meta.timesteps)
     nearest = (torch.tensor(timesteps)[:, None] - found).abs().argmin(dim=1)
-    eta = tuple(directions.meta.eta[i] for i in nearest.tolist())
-    meta = replace(directions.meta, timesteps=tuple(timesteps), eta=eta)
+    origin = directions.meta.provenance
+    eta = origin.eta and tuple(origin.eta[i] for i in nearest.tolist())
+    process = ProcessFacts(tuple(timesteps), (), origin.process.prediction_type)
+    meta = replace(directions.meta, provenance=replace(origin, process=process, eta=eta))
     return Directions(directions.directions[:, nearest].contiguous(), meta)
 
 

@@ -14,6 +14,7 @@ from hspace.runs.rules import (
     choice,
     filepath,
     flag,
+    listed,
     network,
     number,
     one_or_several,
@@ -49,6 +50,9 @@ PROCEDURES = (
 
 SCORERS = ("portraits-annotator", "portraits-judge")
 """Scorers that are in the package; others are `clip:MODEL` and `hub:MODEL`, a folder or hub id."""
+
+ALLOWED = ("model", "process", "tap", "conditioning", "eta")
+"""Fields of a provenance in which directions can differ from where they are applied."""
 
 MAX_SAMPLES = 1_000_000
 """Seeds of discovery, calibration and evaluation lie this far apart."""
@@ -231,6 +235,7 @@ class Config:
         batch_size: Images per pass of the network; 0 is as many as the memory holds.
         memory_gib: What the model and its passes may take where batch_size is 0, and PCA in any case; null is half of
             what is free, and for PCA no limit.
+        allow: In what directions of a file may differ from where they are applied; see `Provenance`.
         output_dir: Where results go.
         cache_dir: Where recorded h and directions are kept for other runs.
     """
@@ -242,6 +247,7 @@ class Config:
     dtype: Annotated[str, choice("float32", "float64", "float16", "bfloat16")]
     batch_size: Annotated[int, whole(0)]
     memory_gib: Annotated[float | None, optional(number(0))]
+    allow: Annotated[tuple[str, ...], listed(choice(*ALLOWED))]
     output_dir: Annotated[Path, filepath]
     cache_dir: Annotated[Path, filepath]
     model: ModelConfig

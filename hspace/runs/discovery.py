@@ -35,7 +35,7 @@ def discover(cfg: Config, model: DiffusionModel, annotator: Scorer) -> Direction
         InputError: If a file does not fit the model, or the method cannot do what is asked.
     """
     directions = Directions.load(cfg.method.path) if cfg.method.path else _found(cfg, model, annotator)
-    directions.check(model)
+    directions = directions.fit(model, eta=cfg.diffusion.eta, allow=cfg.allow)
     return directions if cfg.edit.components is None else directions.select(cfg.edit.components)
 
 
@@ -51,7 +51,8 @@ def _found(cfg: Config, model: DiffusionModel, annotator: Scorer) -> Directions:
 
     def build(folder: Path) -> None:
         directions = find(cfg, model, annotator, mask)
-        meta = replace(directions.meta, config_sha256=key_sha256(key), injection=cfg.diffusion.injection)
+        provenance = replace(directions.meta.provenance, injection=cfg.diffusion.injection)
+        meta = replace(directions.meta, config_sha256=key_sha256(key), provenance=provenance)
         replace(directions, meta=meta).save(folder / "directions.safetensors")
 
     return Directions.load(keep(cfg, "discover", key, build) / "directions.safetensors")

@@ -1,21 +1,18 @@
 """What a stage's result depends on, as the key it is kept under."""
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.runs.config import Config
+from hspace.scorers.identity import scorer_identity
 from hspace.system import distributed
-from hspace.system.cache import SHARDS, cached, key_sha256, place, unfinished_place
-from hspace.system.hashes import weights_sha256
+from hspace.system.cache import SHARDS, cached, place, unfinished_place
 from hspace.types import Embedder, Scorer
 
 VERSIONS = {
-    "collect": 2, "annotate": 2, "discover": 3, "calibrate": 2, "read": 1, "unit": 2, "swap": 1, "invert": 1,
+    "collect": 3, "annotate": 3, "discover": 4, "calibrate": 2, "read": 1, "unit": 2, "swap": 1, "invert": 1,
 }  # fmt: skip
 """Of each stage; a higher one leaves older results of it unused."""
 
@@ -60,25 +57,9 @@ def keep_part(cfg: Config, stage: str, key: dict[str, Any], n: int, build: Calla
 
 def sampler_key(cfg: Config, model: DiffusionModel) -> dict[str, Any]:
     """All of the model and the sampler that generated samples depend on."""
-    schedule = model.process
-    return {
-        "model": model.identity.sha256,
-        "tap": cfg.model.tap,
-        "prompt": [cfg.model.prompt, cfg.model.guidance],
-        "dtype": cfg.dtype,
-        "timesteps": list(schedule.timesteps),
-        "levels": key_sha256({"levels": schedule.levels()}),
-        "prediction_type": schedule.prediction_type,
-        "eta": list(schedule.etas(cfg.diffusion.eta)),
-    }
+    return {"provenance": model.provenance(eta=cfg.diffusion.eta).to_dict(), "dtype": cfg.dtype}
 
 
 def network_key(network: Scorer | Embedder) -> dict[str, Any]:
-    """What scores depend on: the network's id, and its weights where it is one of torch."""
-    return {"id": network.id, "weights": _weights_sha256(network) if isinstance(network, torch.nn.Module) else None}
-
-
-@cache
-def _weights_sha256(network: torch.nn.Module) -> str:
-    """Once for each network: those that score are loaded once and never trained."""
-    return weights_sha256(network)
+    """What scores depend on."""
+    return {**scorer_identity(network)}

@@ -115,8 +115,9 @@ def facts_of(lab: Lab, result: Result, seconds: float) -> dict[str, Any]:
         "evaluation": lab.seeds("evaluation", max(evaluation.num_samples, evaluation.reference_samples)),
     }
     return {
-        "model": {"id": model.model_id, "sha256": model.model_sha256, "h_shape": list(model.h_shape)},
+        "model": {"id": model.model_id, "sha256": model.identity.sha256, "h_shape": list(model.h_shape)},
         "timesteps": list(model.process.timesteps),
+        "differences": sorted({said for each in result.directions.values() for said in each.meta.differences}),
         "seeds": {role: {"first": min(seeds), "count": len(seeds)} for role, seeds in used.items() if seeds},
         "machine": {"system": platform.platform(), "device": str(model.device)},
         "seconds": round(seconds, 1),

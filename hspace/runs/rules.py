@@ -101,6 +101,11 @@ def one_or_several(rule: Rule) -> Rule:
     return lambda key, value: several(rule, at_least=1)(key, value) if isinstance(value, list) else rule(key, value)
 
 
+def listed(rule: Rule) -> Rule:
+    """One value that keeps the rule, or a list of any length of them, as a tuple."""
+    return lambda key, value: several(rule)(key, value if isinstance(value, list) else [value])
+
+
 def text_or_several(rule: Rule) -> Rule:
     """Text, or a list of values that keep the rule."""
     return lambda key, value: several(rule, at_least=1)(key, value) if isinstance(value, list) else text(key, value)

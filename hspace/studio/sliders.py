@@ -1,7 +1,7 @@
 """Directions that a user names on the command line, with the model and the networks that read its images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
@@ -74,8 +74,8 @@ def load_bench(cfg: Config, references: Sequence[str]) -> Bench:
         cfg.model.path, tap=cfg.model.tap, num_steps=cfg.diffusion.num_steps, spacing=cfg.diffusion.spacing,
         device=cfg.device, dtype=cfg.dtype, prompt=cfg.model.prompt or "", guidance=cfg.model.guidance,
     )  # fmt: skip
-    for slider in sliders:
-        slider.directions.check(model)
+    eta, allow = cfg.diffusion.eta, cfg.allow
+    sliders = [replace(slider, directions=slider.directions.fit(model, eta=eta, allow=allow)) for slider in sliders]
     names = cfg.evaluation.annotator, cfg.evaluation.identity
     small = model.image_shape[1] <= LARGEST_PORTRAIT and model.image_shape[0] == 3
     fits = [small or not name.startswith("portraits-") for name in names]

@@ -10,6 +10,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from hspace.system.files import sha256_file, user_cache, write_json
@@ -50,7 +51,8 @@ def normalised(value: Any) -> Any:
         value: JSON values, dataclasses, paths, dtypes and tuples, nested in any way.
 
     Returns:
-        JSON values without the keys of `UNSAID`; numbers that are not finite, and what is no JSON value, as text.
+        JSON values without the keys of `UNSAID`. Numbers that are not finite, paths and dtypes are text, and of any
+        other object only the name of its class counts.
     """
     if is_dataclass(value) and not isinstance(value, type):
         return normalised(asdict(value))
@@ -59,8 +61,13 @@ def normalised(value: Any) -> Any:
         return {key: normalised(each) for key, each in sorted(kept.items())}
     if isinstance(value, list | tuple):
         return [normalised(each) for each in value]
-    finite = not isinstance(value, float) or abs(value) < float("inf")
-    return value if isinstance(value, bool | int | float | str | None) and finite else str(value)
+    if isinstance(value, float) and not abs(value) < float("inf"):
+        return str(value)
+    return value if isinstance(value, bool | int | float | str | None) else _name(value)
+
+
+def _name(value: Any) -> str:
+    return str(value) if isinstance(value, Path | torch.dtype) else type(value).__qualname__
 
 
 def path_sha256(path: Path) -> str | None:

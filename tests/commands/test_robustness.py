@@ -36,8 +36,7 @@ JUNK: list[Any] = [
 @pytest.fixture
 def directions(tiny_model: DiffusionModel) -> Directions:
     meta = DirectionsMeta(
-        space="h", tap="after", timesteps=tiny_model.process.timesteps, eta=(1.0,) * 3, injection="symmetric",
-        prediction_type="epsilon", model_id="tiny", model_sha256=tiny_model.model_sha256, method="pca",
+        space="h", provenance=tiny_model.provenance(eta=1.0), model_id="tiny", method="pca",
         names=("a", "b"), unit="std",
     )  # fmt: skip
     return Directions(torch.randn(2, 3, *tiny_model.h_shape, generator=torch.Generator().manual_seed(0)), meta)

@@ -194,7 +194,7 @@ def test_another_prompt_samples_anew(tiny_sd_dir: Path, tmp_path: Path) -> None:
     for name, prompt in (("man", "a man"), ("dog", "a dog")):
         assert main([*words, f"model.prompt='{prompt}'", f"output_dir={tmp_path / name}"]) == 0
     man, dog = (Directions.load(tmp_path / name / "directions.safetensors") for name in ("man", "dog"))
-    assert man.meta.model_sha256 == dog.meta.model_sha256
+    assert man.meta.provenance.model == dog.meta.provenance.model
     assert (man.directions - dog.directions).abs().max() > 1e-6
 
 
@@ -250,7 +250,7 @@ def test_a_judge_that_annotated_is_refused_or_marked_in_every_table(
 
     # The file says who annotated; swapping the roles would let that scorer judge.
     path = tmp_path / "fair" / "directions.safetensors"
-    assert Directions.load(path).meta.annotator == "portraits-annotator"
+    assert Directions.load(path).meta.annotator["id"] == "portraits-annotator"
     swapped = ["method=file", f"method.path={path}", "evaluation.annotator=portraits-judge"]
     swapped += ["evaluation.judge=portraits-annotator", f"output_dir={tmp_path / 'swapped'}"]
     assert main([*words, *swapped]) == 2

@@ -19,6 +19,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from safetensors.torch import load_file, save_file
 
 from hspace.diffusion.checkpoints import load_model
+from hspace.diffusion.identity import WEIGHTS
 from hspace.diffusion.sampling import sample
 from hspace.system.hashes import weights_sha256
 from hspace.types import InputError
@@ -54,16 +55,16 @@ def test_hash_is_over_name_shape_and_float32_bytes(tiny_pipeline_dir: Path, tiny
         digest.update(name.encode() + str(tuple(state[name].shape)).encode() + state[name].numpy().tobytes())
     for dtype in ("float32", "float64", "float16", "bfloat16"):
         model = load_model(str(tiny_pipeline_dir), device="cpu", dtype=dtype)
-        assert model.model_sha256 == digest.hexdigest()
+        assert model.identity.parts[WEIGHTS] == digest.hexdigest()
         assert model.dtype == getattr(torch, dtype)
 
 
 def test_hash_is_of_what_is_stored(make_unet: Callable[..., UNet2DModel], tmp_path: Path) -> None:
     half = make_unet().half()
     half.save_pretrained(tmp_path / "half")
-    assert load_model(str(tmp_path / "half"), device="cpu").model_sha256 == weights_sha256(half)
+    assert load_model(str(tmp_path / "half"), device="cpu").identity.parts[WEIGHTS] == weights_sha256(half)
     half.get_parameter("conv_out.bias").data += 1
-    assert load_model(str(tmp_path / "half"), device="cpu").model_sha256 != weights_sha256(half)
+    assert load_model(str(tmp_path / "half"), device="cpu").identity.parts[WEIGHTS] != weights_sha256(half)
 
 
 def test_bare_unet_folder_assumes_ddpm_and_says_so(
@@ -84,7 +85,7 @@ def test_old_layout_with_pickled_weights_at_the_root(
     for part in ("unet/config.json", "scheduler/scheduler_config.json", "model_index.json"):
         shutil.copy(tiny_pipeline_dir / part, folder)
     torch.save(tiny_unet.state_dict(), folder / "diffusion_pytorch_model.bin")
-    assert load_model(str(folder), device="cpu").model_sha256 == tiny_model.model_sha256
+    assert load_model(str(folder), device="cpu").identity.parts[WEIGHTS] == tiny_model.identity.parts[WEIGHTS]
     assert capfd.readouterr() == ("", "")
 
 
@@ -106,7 +107,7 @@ def test_hub_model_in_the_cache_needs_no_network(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     model = load_model("tiny/faces", device="cpu")
-    assert (model.model_id, model.model_sha256) == ("tiny/faces", tiny_model.model_sha256)
+    assert (model.model_id, model.identity.parts[WEIGHTS]) == ("tiny/faces", tiny_model.identity.parts[WEIGHTS])
 
 
 def test_latent_diffusion_is_diffusers_own(tiny_ldm_dir: Path) -> None:

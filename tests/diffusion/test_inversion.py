@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.diffusion.inversion import Inverted, ddim_inversion, edit_friendly_inversion, image_error
@@ -180,3 +182,33 @@ def test_errors_are_per_image() -> None:
 def test_mistakes(load: Load, images: torch.Tensor, call: Callable[..., Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         call(load(2), images)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_an_inversion_is_read_back_and_gives_its_images(tiny_pipeline_dir: Path, tmp_path: Path, eta: float) -> None:
+    model = damp(load_model(str(tiny_pipeline_dir), num_steps=3, device="cpu"))
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    inverted = (
+        edit_friendly_inversion(model, images, eta=eta, record_h=True)
+        if eta
+        else ddim_inversion(model, images, record_h=True)
+    )
+    path = tmp_path / "inverted.safetensors"
+    inverted.save(path)
+    loaded = Inverted.load(path)
+    assert inverted.h is not None and loaded.h is not None and torch.equal(loaded.h, inverted.h)
+    assert torch.equal(loaded.x_0, inverted.x_0)
+    assert torch.equal(loaded.reconstruction.rms, inverted.reconstruction.rms)
+    assert torch.equal(loaded.without_residual.largest, inverted.without_residual.largest)
+    assert loaded.latents.provenance == model.provenance(eta=eta)
+    assert torch.equal(sample(model, loaded.latents, eta=eta).x_0, sample(model, inverted.latents, eta=eta).x_0)
+    for name, shape in (("x_0", (1, 3, 16, 16)), ("h", (2, 4, 1)), ("rms", (2, 2))):
+        wrong = load_file(path) | {name: torch.ones(shape)}
+        save_file(wrong, tmp_path / "bad.safetensors", metadata=metadata_of(path))
+        with pytest.raises(InputError, match=f"{name} must have"):
+            Inverted.load(tmp_path / "bad.safetensors")
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()

@@ -1,11 +1,16 @@
 """Noise depends on the seed and its role alone."""
 
+import json
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import Latents, check_disjoint, seed_range
 from hspace.system.shards import row_batches
 from hspace.types import InputError
@@ -119,3 +124,43 @@ def test_neighbours_mix_in_noise_of_their_own() -> None:
     assert torch.equal(again.x_T[0], near.x_T[3]) and torch.equal(again.z[0], near.z[3])
     other = Latents.from_seeds([8], (3, 16, 16), 40)
     assert not torch.equal(other.neighbours([0]).x_T - math.sqrt(0.85) * other.x_T, near.x_T[:1])
+
+
+def test_latents_are_read_back_as_written(tiny_model: DiffusionModel, tmp_path: Path) -> None:
+    plain = Latents.from_seeds([3, 8], (3, 16, 16), 3)
+    inverted = replace(plain, residual=torch.randn(2, 3, 16, 16), provenance=tiny_model.provenance(eta=0.5))
+    for latents in (plain, inverted):
+        latents.save(tmp_path / "latents.safetensors")
+        loaded = Latents.load(tmp_path / "latents.safetensors")
+        assert (loaded.seeds, loaded.provenance) == (latents.seeds, latents.provenance)
+        assert torch.equal(loaded.x_T, latents.x_T) and torch.equal(loaded.z, latents.z)
+        assert (loaded.residual is None) == (latents.residual is None)
+        assert latents.residual is None or torch.equal(loaded.residual, latents.residual)  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("tensors", "facts", "fault"),
+    [
+        ({"x_T": None}, {}, "must hold the tensors 'x_T', 'z'"),
+        ({"w": torch.ones(1)}, {}, "and at most residual"),
+        ({"z": torch.ones(2, 3, 3, 16, 15)}, {}, r"z must be \(2, 3, 3, 16, 16\) for 2 seeds"),
+        ({"z": torch.ones(2)}, {}, "z must be"),
+        ({"x_T": torch.ones(1, 3, 16, 16)}, {}, "x_T must be"),
+        ({"residual": torch.full((2, 3, 16, 16), torch.nan)}, {}, "residual must be finite"),
+        ({"x_T": torch.ones(2, 3, 16, 16, dtype=torch.int64)}, {}, "x_T must be floating-point, got int64"),
+        ({}, {"seeds": [1]}, "for 1 seeds"),
+        ({}, {"seeds": "all"}, "seeds must be integers >= 0"),
+        ({}, {"provenance": 3}, "provenance must be an object or null"),
+        ({}, {"provenance": {"process": {}}}, "keys of a provenance"),
+        ({}, {"more": 3}, "keys of latents, wrong here: .*more"),
+    ],
+)
+def test_a_strangers_latents_are_one_clear_line(
+    tmp_path: Path, tensors: dict[str, torch.Tensor | None], facts: dict[str, Any], fault: str
+) -> None:
+    path, ours = tmp_path / "latents.safetensors", Latents.from_seeds([3, 8], (3, 16, 16), 3)
+    kept = {name: each for name, each in (ours.tensors() | tensors).items() if each is not None}
+    save_file(kept, path, metadata={"hspace": json.dumps(ours.facts() | facts)})
+    with pytest.raises(InputError, match=fault) as error:
+        Latents.load(path)
+    assert str(error.value).startswith(f"latents file {path}: ") and str(error.value).isprintable()

@@ -271,7 +271,7 @@ def test_collect_streams_what_sampling_records(tiny_model: DiffusionModel, tmp_p
     assert np.abs(stored - h.flatten(2).transpose(0, 1).numpy()).max() <= 1e-4
     assert sorted(os.listdir(tmp_path)) == ["h.json", "h.npy"]
     assert Recorded.load(tmp_path / "h.npy") == recorded
-    assert recorded.eta == (0.5, 0.5, 0.5)
+    assert recorded.provenance == tiny_model.provenance(eta=0.5)
 
 
 def test_neighbours_are_collected_like_samples(tiny_model: DiffusionModel, tmp_path: Path) -> None:
@@ -325,8 +325,8 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing fact": (lambda f: (f / "h.json").write_text("{}"), "does not describe a recording"),
     "facts of a list": (lambda f: (f / "h.json").write_text("[]"), "does not describe a recording"),
     "no seeds": (lambda f: _set_fact(f, seeds="many"), "does not describe a recording"),
-    "other tap": (lambda f: _set_fact(f, tap="deep"), "does not describe a recording"),
-    "two h axes": (lambda f: _set_fact(f, h_shape=[16, 64]), "does not describe a recording"),
+    "no provenance": (lambda f: _set_fact(f, provenance="deep"), "does not describe a recording"),
+    "no shape": (lambda f: _set_fact(f, h_shape="flat"), "does not describe a recording"),
 }
 
 

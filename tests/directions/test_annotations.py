@@ -1,14 +1,18 @@
 """Samples are scored as they are generated, and examples are chosen by score, visibility and balance."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.identity import WEIGHTS, Identity
+from hspace.diffusion.provenance import ProcessFacts, Provenance
 from hspace.diffusion.sampling import sample
 from hspace.directions.annotations import Annotations, annotate, extremes
 from hspace.types import InputError
@@ -42,9 +46,10 @@ def annotations() -> Annotations:
     visible = torch.ones(40, 4, dtype=torch.bool)
     visible[35:, 1:] = False
     names = ("gender", "hat", "age", "yaw")
-    return Annotations(
-        tuple(range(100, 140)), names, (True, True, False, False), scores, visible, "t", (2, 1), (1.0, 1.0), "0" * 64
-    )
+    annotator = {"id": "t", "sha256": "0" * 64}
+    process = ProcessFacts((2, 1), (), "epsilon")
+    origin = Provenance({WEIGHTS: "0" * 64}, process, eta=(1.0, 1.0), annotator=annotator)
+    return Annotations(tuple(range(100, 140)), names, (True, True, False, False), scores, visible, origin)
 
 
 def scores_of(annotations: Annotations, seeds: tuple[int, ...], attribute: str) -> torch.Tensor:
@@ -57,9 +62,13 @@ def test_samples_are_scored_as_generated(tiny_model: DiffusionModel) -> None:
     expected = ColorScorer()(sample(tiny_model, tiny_model.latents(seeds), eta=0.5).x_0)
     assert (ours.scores - expected).abs().max() < 1e-4
     assert torch.equal(ours.visible, ColorScorer().visible(ours.scores))
-    assert (ours.seeds, ours.eta, ours.timesteps) == (seeds, (0.5, 0.5, 0.5), tiny_model.process.timesteps)
+    assert (ours.seeds, ours.eta, ours.provenance.process.timesteps) == (
+        seeds,
+        (0.5, 0.5, 0.5),
+        tiny_model.process.timesteps,
+    )
     ours.check(tiny_model)
-    with pytest.raises(InputError, match="annotations are of another model: model_sha256"):
+    with pytest.raises(InputError, match=r"the annotations do not fit: model is"):
         ours.check(replace(tiny_model, identity=Identity({WEIGHTS: "f" * 64})))
 
 
@@ -73,9 +82,33 @@ def test_file_holds_everything(annotations: Annotations, tmp_path: Path) -> None
 
 def test_files_that_are_no_annotations(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no tensors")
-    for name in ("text", "nothing"):
-        with pytest.raises(InputError, match=f"{name} holds no annotations: "):
+    for name, fault in (("text", "is not a readable safetensors file"), ("nothing", "annotations file not found")):
+        with pytest.raises(InputError, match=fault):
             Annotations.load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"seeds": [0, -1]}, "seeds must be integers >= 0"),
+        ({"binary": ["yes"]}, "binary must be booleans"),
+        ({"attributes": 3}, "attributes must be names"),
+        ({"provenance": None}, "provenance must be an object"),
+        ({"extra": 1}, "exactly the keys of annotations, wrong here: .*extra"),
+        ({"seeds": [1, 2]}, "scores and visible must be"),
+    ],
+)
+def test_a_strangers_annotations_are_one_clear_line(
+    annotations: Annotations, tmp_path: Path, changes: dict[str, Any], fault: str
+) -> None:
+    path = tmp_path / "scores.safetensors"
+    annotations.save(path)
+    with safe_open(path, framework="pt") as file:
+        facts = json.loads(file.metadata()["hspace"])
+    save_file(load_file(path), path, metadata={"hspace": json.dumps(facts | changes)})
+    with pytest.raises(InputError, match=fault) as error:
+        Annotations.load(path)
+    assert str(error.value).isprintable()
 
 
 @pytest.mark.parametrize("attribute", ["hat", "yaw"])

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.identity import WEIGHTS
 from hspace.directions.disentangle import disentangle
 from hspace.directions.record import Directions, DirectionsMeta
 from hspace.types import InputError
@@ -25,13 +26,8 @@ def make(tiny_model: DiffusionModel) -> Make:
         own = torch.randn(len(names), *shape, generator=torch.Generator().manual_seed(seed))
         meta = DirectionsMeta(
             space=space,
-            tap="after",
-            timesteps=tiny_model.process.timesteps,
-            eta=(1.0, 1.0, 1.0),
-            injection="symmetric",
-            prediction_type="epsilon",
+            provenance=tiny_model.provenance(eta=1.0),
             model_id="tiny",
-            model_sha256=tiny_model.model_sha256,
             method="supervised",
             names=names,
             unit="difference",
@@ -128,7 +124,7 @@ def test_spanned_directions_are_refused(make: Make) -> None:
         disentangle(spanned, [first, second])
     at_one_step = spanned.directions.clone()
     at_one_step[1, :2] = v_0.directions[1, :2]
-    with pytest.raises(InputError, match="the conditions span hat at step 2"):
+    with pytest.raises(InputError, match=r"the conditions span hat at step 2"):
         disentangle(replace(v_0, directions=at_one_step), [first, second], per_step=True)
 
 
@@ -138,6 +134,7 @@ def test_bad_conditions(make: Make) -> None:
         disentangle(v_0, [])
     with pytest.raises(InputError, match="condition age does not fit: space is x_T, of the direction h"):
         disentangle(v_0, [make("age", seed=2, space="x_T")])
-    other = replace(condition, meta=replace(condition.meta, model_sha256="f" * 64))
-    with pytest.raises(InputError, match="condition age does not fit: model_sha256"):
+    strange = replace(condition.meta.provenance, model={WEIGHTS: "f" * 64})
+    other = replace(condition, meta=replace(condition.meta, provenance=strange))
+    with pytest.raises(InputError, match=r"the conditions age do not fit: model is"):
         disentangle(v_0, [condition, other])

@@ -10,6 +10,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.identity import WEIGHTS
 from hspace.diffusion.sampling import Recorded, collect, collect_around, sample
 from hspace.directions import pca as pca_module
 from hspace.directions.pca import StepPCA, broken_components, gram_pca, krylov_pca, pca
@@ -34,10 +35,7 @@ def _recording(features: np.ndarray, model: DiffusionModel, path: Path) -> Recor
         path=path,
         seeds=tuple(range(features.shape[1])),
         h_shape=model.h_shape,
-        timesteps=model.process.timesteps,
-        eta=(1.0,) * features.shape[0],
-        model_sha256=model.model_sha256,
-        tap="after",
+        provenance=model.provenance(eta=1.0),
     )
     recorded.save()
     return recorded
@@ -222,6 +220,7 @@ def test_bad_input_is_named(tiny_model: DiffusionModel, tmp_path: Path) -> None:
             pca(recorded, tiny_model, k=k)
     with pytest.raises(InputError, match="at most 0"):
         pca(recorded, tiny_model, k=1)
-    other = replace(recorded, model_sha256="0" * 64)
-    with pytest.raises(InputError, match="model_sha256 is 000"):
+    strange = replace(recorded.provenance, model={WEIGHTS: "0" * 64})
+    other = replace(recorded, provenance=strange)
+    with pytest.raises(InputError, match=r"model is network.tensors 000"):
         pca(other, tiny_model, k=1)

@@ -9,16 +9,10 @@ from hspace.types import InputError
 
 @pytest.fixture
 def like(tiny_model: DiffusionModel) -> Directions:
-    schedule = tiny_model.process
     meta = DirectionsMeta(
         space="h",
-        tap="after",
-        timesteps=schedule.timesteps,
-        eta=(1.0,) * len(schedule.timesteps),
-        injection="symmetric",
-        prediction_type=schedule.prediction_type,
+        provenance=tiny_model.provenance(eta=1.0),
         model_id="tiny",
-        model_sha256=tiny_model.model_sha256,
         method="pca",
         names=("component 0", "component 1"),
         unit="std",

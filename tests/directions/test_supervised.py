@@ -58,7 +58,7 @@ def test_direction_is_the_mean_difference(
     ours.check(tiny_model)
     meta = ours.meta
     assert (meta.names, meta.unit, meta.space) == ((attribute,), "difference", space)
-    assert meta.method == "supervised, annotated by colors" and meta.annotator == annotations.scorer
+    assert meta.method == "supervised, annotated by colors" and meta.annotator == annotations.provenance.annotator
     assert meta.eta == tuple(ETA) and meta.seeds == tuple(range(48))
 
 

@@ -24,13 +24,8 @@ def make_directions(model: DiffusionModel, space: str) -> Directions:
     shape = (3, *model.h_shape) if space == "h" else model.sample_shape
     meta = DirectionsMeta(
         space=space,
-        tap=model.denoiser.tap,
-        timesteps=model.process.timesteps,
-        eta=(1.0, 1.0, 1.0),
-        injection="symmetric",
-        prediction_type=model.process.prediction_type,
+        provenance=model.provenance(eta=1.0),
         model_id=model.model_id,
-        model_sha256=model.model_sha256,
         method="random",
         names=("a", "b"),
         unit="unit norm",
@@ -61,6 +56,9 @@ def test_edit_is_strength_times_direction(
 
 def test_batch_size_hardly_matters(tiny_model: DiffusionModel, latents: Latents, directions: Directions) -> None:
     options: dict[str, Any] = {"component": 0, "strengths": [-1.0, 1.0], "eta": 0.5}
+    with pytest.raises(InputError, match=r"eta is 1 in the directions, 0.5 here; allow=eta"):
+        edit(tiny_model, latents, directions, **options)
+    directions = directions.fit(tiny_model, eta=0.5, allow=["eta"])
     reference = edit(tiny_model, latents, directions, **options)
     for batch_size in (1, 4, 5):
         images = edit(tiny_model, latents, directions, **options, batch_size=batch_size)
@@ -118,7 +116,7 @@ def test_directions_of_another_model_are_refused(
     tiny_model: DiffusionModel, latents: Latents, directions: Directions
 ) -> None:
     other = replace(tiny_model, identity=Identity({WEIGHTS: "f" * 64}))
-    with pytest.raises(InputError, match="model_sha256"):
+    with pytest.raises(InputError, match=r"model is network.tensors"):
         edit(other, latents, directions, component=0, strengths=[1.0])
 
 
@@ -166,7 +164,7 @@ def test_bad_terms(tiny_model: DiffusionModel, directions: Directions) -> None:
         sum_offsets(tiny_model, [Term(directions, 2, 1.0)])
     with pytest.raises(InputError, match="got 2 to 2"):
         sum_offsets(tiny_model, [Term(directions, 0, 1.0, start=2, stop=2)])
-    with pytest.raises(InputError, match="model_sha256"):
+    with pytest.raises(InputError, match=r"model is network.tensors"):
         sum_offsets(replace(tiny_model, identity=Identity({WEIGHTS: "f" * 64})), [Term(directions, 0, 1.0)])
 
 

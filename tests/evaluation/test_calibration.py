@@ -35,12 +35,10 @@ class Contrast:
 
 def make_directions(model: DiffusionModel, space: str = "h") -> Directions:
     torch.manual_seed(3)
-    schedule = model.process
-    steps = len(schedule.timesteps)
+    steps = len(model.process.timesteps)
     shape = (steps, *model.h_shape) if space == "h" else model.sample_shape
     meta = DirectionsMeta(
-        space=space, tap=model.denoiser.tap, timesteps=schedule.timesteps, eta=(1.0,) * steps, injection="symmetric",
-        prediction_type=schedule.prediction_type, model_id=model.model_id, model_sha256=model.model_sha256,
+        space=space, provenance=model.provenance(eta=1.0), model_id=model.model_id,
         method="made", names=("a", "b"), unit="unit norm", seeds=(0, 1),
     )  # fmt: skip
     return Directions(torch.randn(2, *shape), meta)

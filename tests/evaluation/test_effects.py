@@ -52,11 +52,9 @@ def made_edits() -> Edits:
 
 def make_directions(model: DiffusionModel, k: int = 2) -> Directions:
     torch.manual_seed(1)
-    schedule = model.process
-    steps = len(schedule.timesteps)
+    steps = len(model.process.timesteps)
     meta = DirectionsMeta(
-        space="h", tap=model.denoiser.tap, timesteps=schedule.timesteps, eta=(1.0,) * steps, injection="symmetric",
-        prediction_type=schedule.prediction_type, model_id=model.model_id, model_sha256=model.model_sha256,
+        space="h", provenance=model.provenance(eta=1.0), model_id=model.model_id,
         method="made", names=tuple(f"direction {j}" for j in range(k)), unit="unit norm",
     )  # fmt: skip
     return Directions(torch.randn(k, steps, *model.h_shape), meta)

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.identity import WEIGHTS
+from hspace.diffusion.provenance import ProcessFacts, Provenance
 from hspace.diffusion.sampling import Recorded, collect, sample
 from hspace.directions.record import Directions, DirectionsMeta
 from hspace.evaluation.manifold import fit_gaussian, off_manifold
@@ -25,18 +27,17 @@ def _recorded(path: Path, seed: int = 0) -> tuple[Recorded, np.ndarray]:
         white, _ = np.linalg.qr(noise - noise.mean(axis=0))
         steps.append(step + white * (N - 1) ** 0.5 * scales**0.5 @ axes.T)
         covariances.append((axes * scales) @ axes.T)
+    origin = Provenance({WEIGHTS: "0" * 64}, ProcessFacts((500, 0), (), "epsilon"), ("after",), eta=(1.0, 1.0))
     np.save(path, np.stack(steps).astype(np.float32))
-    recorded = Recorded(path, tuple(range(N)), SHAPE, (500, 0), (1.0, 1.0), "0" * 64, "after")
+    recorded = Recorded(path, tuple(range(N)), SHAPE, origin)
     return recorded, np.stack(covariances)
 
 
 def make_directions(model: DiffusionModel) -> Directions:
     torch.manual_seed(1)
-    schedule = model.process
-    steps = len(schedule.timesteps)
+    steps = len(model.process.timesteps)
     meta = DirectionsMeta(
-        space="h", tap=model.denoiser.tap, timesteps=schedule.timesteps, eta=(1.0,) * steps, injection="symmetric",
-        prediction_type=schedule.prediction_type, model_id=model.model_id, model_sha256=model.model_sha256,
+        space="h", provenance=model.provenance(eta=1.0), model_id=model.model_id,
         method="made", names=tuple(f"direction {j}" for j in range(2)), unit="unit norm",
     )  # fmt: skip
     return Directions(torch.randn(2, steps, *model.h_shape), meta)

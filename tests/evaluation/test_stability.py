@@ -6,16 +6,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from hspace.diffusion.identity import WEIGHTS
+from hspace.diffusion.provenance import ProcessFacts, Provenance
 from hspace.directions.record import Directions, DirectionsMeta
 from hspace.evaluation.stability import at_timesteps, principal_angles, stability
 from hspace.types import InputError
 
 
 def _directions(vectors: Tensor, timesteps: tuple[int, ...] = (900, 500, 100), space: str = "h") -> Directions:
+    process = ProcessFacts(timesteps, (), "epsilon")
+    eta = tuple(0.1 * i for i in range(len(timesteps)))
     meta = DirectionsMeta(
-        space=space, tap="after", timesteps=timesteps, eta=tuple(0.1 * i for i in range(len(timesteps))),
-        injection="symmetric", prediction_type="epsilon", model_id="made", model_sha256="0" * 64, method="made",
-        names=tuple(f"d{j}" for j in range(len(vectors))), unit="std",
+        space=space, provenance=Provenance({WEIGHTS: "0" * 64}, process, ("after",), eta=eta), model_id="made",
+        method="made", names=tuple(f"d{j}" for j in range(len(vectors))), unit="std",
     )  # fmt: skip
     return Directions(vectors, meta)
 

@@ -16,9 +16,8 @@ def directions_of(model: DiffusionModel, names: tuple[str, ...] = ("smile", "age
     steps = len(model.process.timesteps)
     vectors = torch.randn(len(names), steps, *model.h_shape, generator=torch.Generator().manual_seed(5))
     meta = DirectionsMeta(
-        space="h", tap=model.denoiser.tap, timesteps=tuple(model.process.timesteps), eta=(1.0,) * steps,
-        injection="symmetric", prediction_type=model.process.prediction_type, model_id=model.model_id,
-        model_sha256=model.model_sha256, method="random", names=names, unit="norm",
+        space="h", provenance=model.provenance(eta=1.0), model_id=model.model_id, method="random", names=names,
+        unit="norm",
     )  # fmt: skip
     return Directions(size * vectors, meta)
 

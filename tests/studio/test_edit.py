@@ -72,7 +72,7 @@ def test_a_folder_inverted_once_and_a_seed_go_the_same_way(
         (["7", "--direction", "FILE", "--keep-outside", "0,0,a,1"], "--keep-outside"),
         (["7", "--direction", "FILE", "--keep-outside", "nose2"], "mask must be one of"),
         (["7", "--direction", "FILE", "--animation", "mp4"], "--animation"),
-        (["7", "--direction", "FILE", "diffusion.num_steps=4"], "do not fit the model"),
+        (["7", "--direction", "FILE", "diffusion.num_steps=4"], "do not fit: process is timesteps"),
         (["7", "--direction", "FILE", "seeed=1"], "did you mean 'seed'"),
     ],
 )

@@ -112,7 +112,7 @@ def measure(model: str, sizes: Sizes, output: Path, training_dir: Path) -> dict[
         figures |= json.loads((folder / "figures.json").read_text(encoding="utf-8"))
         for picture in folder.glob("*.png"):
             write_bytes(output / "images" / picture.name, picture.read_bytes())
-    metrics = _summary(figures) | {"model_sha256": bench.model.model_sha256, "sizes": asdict(sizes)}
+    metrics = _summary(figures) | {"model_sha256": bench.model.identity.sha256, "sizes": asdict(sizes)}
     write_json(output / "metrics.json", metrics)
     return metrics
 
@@ -134,7 +134,7 @@ def _section(
 def _key(bench: Bench, scorers: bool) -> dict[str, Any]:
     """What a section depends on."""
     sizes = {name: value for name, value in asdict(bench.sizes).items() if name != "batch_size"}
-    key = {"version": VERSION, "sizes": sizes, "model": bench.model.model_sha256}
+    key = {"version": VERSION, "sizes": sizes, "model": bench.model.identity.sha256}
     key |= {"schedule": key_sha256(asdict(bench.model.process))}
     if scorers:
         folder = package_path("weights") / "portraits"

@@ -14,9 +14,10 @@ from filelock import FileLock, Timeout
 
 from hspace.diffusion.checkpoints import load_model
 from hspace.directions.metadata import annotated_by
+from hspace.directions.file import FileSettings
 from hspace.directions.record import Directions
 from hspace.runs import report
-from hspace.runs.config import SCORERS, Config, config_sha256
+from hspace.runs.config import Config, config_sha256
 from hspace.runs.lab import Lab, Stopwatch
 from hspace.runs.memory import fitted
 from hspace.runs.parsing import check_attributes
@@ -25,6 +26,7 @@ from hspace.runs.report import Result
 from hspace.runs.tracking import Run, track
 from hspace.scorers.factory import NOT_INDEPENDENT, load_identity, load_regions, load_scorer, place, same_network
 from hspace.scorers.identity import scorer_identity
+from hspace.scorers.portraits import SCORERS
 from hspace.system import distributed
 from hspace.types import InputError, Scorer
 
@@ -56,7 +58,7 @@ def run(cfg: Config) -> Path:
         return _first_figure(cfg, record)
     with _folder(lab.cfg) as out, track(cfg) as tracker:
         lab = replace(lab, cfg=replace(lab.cfg, output_dir=out), watch=Stopwatch(tracker.log_progress))
-        if cfg.method.path:
+        if isinstance(cfg.method, FileSettings):
             tracker.use_files("directions", "directions", [cfg.method.path])
         started = time.perf_counter()
         result = experiment(lab)
@@ -84,7 +86,7 @@ def load(cfg: Config) -> Lab:
         device=cfg.device, dtype=cfg.dtype, prompt=cfg.model.prompt or "", guidance=cfg.model.guidance,
     )  # fmt: skip
     cfg = fitted(cfg, model)
-    given = Directions.load(cfg.method.path) if cfg.method.path else None
+    given = Directions.load(cfg.method.path) if isinstance(cfg.method, FileSettings) else None
     if given is not None:
         given.fit(model, eta=cfg.diffusion.eta, allow=cfg.allow)
     judge_name = judge_of(cfg, annotator, judge, given)

@@ -3,8 +3,10 @@
 import logging
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -15,7 +17,9 @@ from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampling import sample
 from hspace.directions.convolution import LeanConvolutions
 from hspace.directions.krylov import Triplets, top_triplets
+from hspace.directions.method import Sources, method
 from hspace.directions.record import Directions, DirectionsMeta
+from hspace.directions.settings import MAX_SAMPLES, Settings
 from hspace.types import InputError
 
 log = logging.getLogger(__name__)
@@ -28,6 +32,47 @@ with an operation that has no second derivative."""
 NULLSPACE_RANK = 32
 """Directions projected off by `outside="nullspace"`: on trained 32 x 32 portraits (h 192 x 8 x 8) the top directions
 of a mouth-sized mask then change the outside 2 to 4 times less and the inside about a quarter less."""
+
+
+class JacobianSettings(Settings):
+    """Settings of `method=jacobian`."""
+
+    k: int = Field(4, ge=1)
+    """Directions per step, of length 1."""
+    sample: int = Field(0, ge=0, lt=MAX_SAMPLES)
+    """Seed of the sample they are found on; they are applied to others."""
+    steps: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = (5,)
+    """Steps at which they are found, 0 is the noisiest; null: all. Applied at every step."""
+    mask: str | Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1)] | None = None
+    """Region of interest: a name (mouth, eyes, ...), a PNG, or [top,left,bottom,right] in fractions."""
+    outside: Literal["nullspace"] | None = None
+    """`nullspace`: leave what is outside the mask alone."""
+    block_size: Annotated[int, Field(ge=1)] | None = None
+    """Vectors that go through the decoder at once, which bounds memory."""
+
+    @model_validator(mode="after")
+    def _check_outside(self) -> "JacobianSettings":
+        if self.outside is not None and self.mask is None:
+            raise ValueError("outside=nullspace needs method.mask, to say what outside is")
+        return self
+
+    def check(self, num_steps: int) -> None:
+        """Checks that the steps are among those of the run."""
+        if self.steps and max(self.steps) >= num_steps:
+            raise ValueError(f"steps must be below diffusion.num_steps={num_steps}, got {max(self.steps)}")
+
+
+@method("jacobian", settings=JacobianSettings, reads=("mask",))
+def find(model: DiffusionModel, sources: Sources, settings: JacobianSettings) -> Directions:
+    """What changes one sample's prediction most, in all or a part of the image.
+
+    Source: Haas et al. 2024, sec. IV-B, figs. 5, 6 and 13.
+    """
+    mask = None if settings.mask is None else sources.mask(settings.mask, settings.sample)
+    return jacobian(
+        model, model.latents([settings.sample]), k=settings.k, eta=sources.eta, steps=settings.steps, mask=mask,
+        outside=settings.outside, block_size=settings.block_size,
+    )  # fmt: skip
 
 
 def jacobian(

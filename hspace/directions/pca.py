@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.sampling import Recorded
+from hspace.directions.method import Sources, method
 from hspace.directions.record import Directions, DirectionsMeta
+from hspace.directions.settings import MAX_SAMPLES, Settings
 from hspace.system import distributed
 from hspace.types import InputError
 
@@ -27,6 +30,44 @@ GRAM_ROWS = 128
 """Rows of one product for the Gram matrix, of which only the lower triangle is needed."""
 BROKEN = 0.3
 """|correlation| of neighbouring steps under which a component is no longer one direction."""
+
+
+class ComponentSettings(Settings):
+    """What methods share that find principal components."""
+
+    k: int = Field(8, ge=1)
+    """Components kept; a strength is in standard deviations."""
+    num_samples: int = Field(500, ge=2, le=MAX_SAMPLES)
+    """Samples generated to discover with."""
+
+    @model_validator(mode="after")
+    def _check_rank(self) -> "ComponentSettings":
+        if self.k >= self.num_samples:
+            raise ValueError(
+                f"k must be below method.num_samples={self.num_samples} (n samples span n - 1 components), got {self.k}"
+            )
+        return self
+
+    def count(self) -> int:
+        """Number of directions."""
+        return self.k
+
+
+class PcaSettings(ComponentSettings):
+    """Settings of `method=pca`."""
+
+    joint: bool = False
+    """Whether all steps share one PCA."""
+
+
+@method("pca", settings=PcaSettings)
+def find(model: DiffusionModel, sources: Sources, settings: PcaSettings) -> Directions:
+    """Principal components of h per step, or of whole trajectories: global directions, found without labels.
+
+    Source: Haas et al. 2024, sec. IV-A, figs. 3 and 4.
+    """
+    recorded = sources.recorded(settings.num_samples)
+    return pca(recorded, model, k=settings.k, joint=settings.joint, memory=sources.memory)
 
 
 @dataclass(frozen=True)

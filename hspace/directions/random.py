@@ -5,8 +5,24 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.directions.method import Sources, method
+from hspace.directions.pca import PcaSettings, pca
 from hspace.directions.record import Directions
 from hspace.types import InputError
+
+
+class RandomSettings(PcaSettings):
+    """Settings of `method=random`: those of the components that the directions are as large as."""
+
+
+@method("random", settings=RandomSettings, reads=("seed",))
+def find(model: DiffusionModel, sources: Sources, settings: RandomSettings) -> Directions:
+    """Random directions, each step's norm matched to a principal component's: the control."""
+    components = pca(
+        sources.recorded(settings.num_samples), model, k=settings.k, joint=settings.joint, memory=sources.memory
+    )
+    return random(components, seed=sources.seed())
 
 
 def random(like: Directions, *, seed: int) -> Directions:

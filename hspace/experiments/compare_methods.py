@@ -100,7 +100,7 @@ def _candidates(lab: Lab, attribute: str) -> list[Candidate]:
     labelled = {
         "mean difference": mean,
         "disentangled": disentangle(mean, [lab.attribute(name) for name in others]),
-        "linear boundary": lab.attribute(attribute, classifier="logistic"),
+        "linear boundary": lab.attribute(attribute, name="boundary"),
         "mean difference of x_T": lab.attribute(attribute, space="x_T"),
     }
     candidates = [_calibrated(lab, method, attribute, found, 0) for method, found in labelled.items()]
@@ -112,12 +112,12 @@ def _candidates(lab: Lab, attribute: str) -> list[Candidate]:
 
 def _unlabelled(lab: Lab) -> Mapping[str, tuple[Directions, np.ndarray]]:
     """Directions of the methods without labels, and the annotator's effects of each on calibration seeds."""
-    method, middle = lab.cfg.method, len(lab.model.process.timesteps) // 2
+    pca, middle = lab.pca, len(lab.model.process.timesteps) // 2
     found = {
-        "PCA": lab.discover(name="pca", k=method.k, num_samples=method.num_samples, joint=False),
-        "local PCA": lab.discover(name="local_pca", k=method.k, num_samples=method.num_samples, sample=0),
-        "Jacobian": lab.discover(name="jacobian", k=method.k, sample=0, steps=(middle,)),
-        "random": lab.discover(name="random", k=method.k, num_samples=method.num_samples),
+        "PCA": lab.components(),
+        "local PCA": lab.discover(name="local_pca", k=pca.k, num_samples=pca.num_samples, sample=0),
+        "Jacobian": lab.discover(name="jacobian", k=pca.k, sample=0, steps=(middle,)),
+        "random": lab.discover(name="random", k=pca.k, num_samples=pca.num_samples),
     }
     return {
         name: (directions, lab.odd_effects(directions.directions, SCREENED[name]).effect)

@@ -32,7 +32,7 @@ def run(lab: Lab) -> Result:
     """Finds directions by the configured method, names them, edits samples along each, and measures the edits."""
     measures = [MEASURES.get(name) for name in lab.cfg.evaluation.measures]
     needs = frozenset[str]().union(*(each.needs for each in measures))
-    if "region" in needs and lab.cfg.method.mask is None:
+    if "region" in needs and getattr(lab.cfg.method, "mask", None) is None:
         raise InputError("evaluation.measures: what is read outside a region needs method.mask to name it")
     directions = lab.discover()
     check_disjoint(
@@ -67,8 +67,9 @@ def _named(lab: Lab, directions: Directions) -> tuple[Directions, Targets]:
 
     A supervised direction has its attribute already.
     """
-    if lab.cfg.method.attribute is not None:
-        return directions, [lab.cfg.method.attribute] * len(directions.meta.names)
+    attribute = getattr(lab.cfg.method, "attribute", None)
+    if attribute is not None:
+        return directions, [attribute] * len(directions.meta.names)
     found = lab.name(_offsets(lab, directions), max(map(abs, lab.strengths)))
     signs = torch.tensor([1.0 if target is None else float(target[1]) for target in found])
     plain = [_unnamed(name, lab.annotator.attributes) for name in directions.meta.names]

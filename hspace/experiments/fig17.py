@@ -42,7 +42,7 @@ def run(lab: Lab) -> Result:
     generated samples with the differences between the images themselves. The annotator chooses the strength by it, on
     calibration seeds; the judge reads the rest.
     """
-    images = _rendered(lab) if lab.cfg.study.pairs is None else _photographs(lab, lab.cfg.study.pairs)
+    images = _rendered(lab) if lab.cfg.dataset.path is None else _photographs(lab, lab.cfg.dataset.path)
     h = {name: _inverted(lab, pictures) for name, pictures in images.items()}
     neutral = h.pop("neutral")
     vectors = {name: _direction(lab, name, h[name], neutral).directions[0] for name in h}
@@ -132,12 +132,12 @@ def _photographs(lab: Lab, folder: Path) -> dict[str, Tensor]:
     names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     if "neutral" not in names or len(names) < 2:
         raise InputError(
-            f"study.pairs must hold a folder 'neutral' and one for each expression, got {names} in {folder}"
+            f"dataset.path must hold a folder 'neutral' and one for each expression, got {names} in {folder}"
         )
     files = {name: {path.stem: path for path in find_images(folder / name)} for name in names}
     people = sorted(set.intersection(*(set(found) for found in files.values())))
     if not people:
-        raise InputError(f"study.pairs must hold files of the same names in all folders, none is in {folder}")
+        raise InputError(f"dataset.path must hold files of the same names in all folders, none is in {folder}")
     size = lab.model.image_shape
     return {
         name: load_images([found[person] for person in people], (size[-2], size[-1])) for name, found in files.items()

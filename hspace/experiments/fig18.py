@@ -10,8 +10,8 @@ from hspace.runs.report import Result
 
 def run(lab: Lab) -> Result:
     """Principal components and how much of the image they change; no scorer knows what a church or a bedroom shows."""
-    method, largest = lab.cfg.method, max(lab.strengths)
-    directions = lab.discover(name="pca", k=method.k, num_samples=method.num_samples, joint=False)
+    largest = max(lab.strengths)
+    directions = lab.components()
     sweep = lab.sweep({f"component {j}": vector for j, vector in enumerate(directions.directions)})
     images = sweep.readings.images
     change = (images[:, 1:] - images[:, :1]).square().mean((2, 3, 4)).sqrt()

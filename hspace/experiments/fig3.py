@@ -9,8 +9,8 @@ from hspace.runs.report import Result
 
 def run(lab: Lab) -> Result:
     """Finds principal components, names them with the annotator, and reads their effects with the judge."""
-    largest, method = max(lab.strengths), lab.cfg.method
-    directions = lab.discover(name="pca", k=method.k, num_samples=method.num_samples, joint=False)
+    largest = max(lab.strengths)
+    directions = lab.components()
     named = lab.name(directions.directions, largest)
     labels = [f"component {j}" + (f": {target[0]}" if target else "") for j, target in enumerate(named)]
     signs = [target[1] if target else 1 for target in named]

@@ -13,8 +13,7 @@ from hspace.runs.report import Result
 
 def run(lab: Lab) -> Result:
     """Total effect and identity of principal components and of random directions, by strength."""
-    method = lab.cfg.method
-    components = lab.discover(name="pca", k=method.k, num_samples=method.num_samples, joint=False)
+    components = lab.components()
     kinds = {"components": components, "random": random(components, seed=lab.cfg.seed)}
     sweeps = {
         kind: lab.sweep({f"{kind} {j}": vector for j, vector in enumerate(found.directions)})

@@ -1,64 +1,63 @@
 """The validated configuration: frozen records, which `parsing.parse` makes of Hydra's dictionary.
 
-The defaults stand in `conf/`, one commented file per choice; each field's annotation here holds its rule (`rules.py`).
+The defaults stand in `conf/`, one commented file per choice; each field's annotation here holds its rule.
 """
 
-import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
-from hspace.runs.rules import (
-    choice,
-    filepath,
-    flag,
-    listed,
-    network,
-    number,
-    one_or_several,
-    optional,
-    several,
-    text,
-    text_or_several,
-    whole,
-    word,
-)
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSerializer, SkipValidation, TypeAdapter
+from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
-METHOD_KEYS = {
-    "pca": {"k", "num_samples", "joint"},
-    "local_pca": {"k", "num_samples", "sample"},
-    "random": {"k", "num_samples"},
-    "jacobian": {"k", "sample"},
-    "supervised": {"attribute", "k", "num_samples", "space"},
-    "file": {"path"},
-}
-"""The settings that each method needs."""
+from hspace.directions.settings import MAX_SAMPLES, Settings
+from hspace.runs.wording import Meaning, fields_of
+from hspace.scorers.names import EMBEDDERS, REGIONS, SCORERS
+from hspace.system.registry import REFERENCE, Registry
 
-OPTIONAL_KEYS = {
-    "jacobian": {"mask", "outside", "block_size", "steps"},
-    "supervised": {"conditions", "balance", "classifier"},
-}
-"""Those that it reads where they are given; `parse` refuses the others, which would be ignored."""
-
-PROCEDURES = (
-    "edit", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8a", "fig8b", "fig9", "table1", "fig11", "fig13",
-    "fig17", "fig18", "compare_methods",
-)  # fmt: skip
-"""What a run can do: edit with one method and judge it, or an experiment of the paper."""
-
-SCORERS = ("portraits-annotator", "portraits-judge")
-"""Scorers that are in the package; others are `clip:MODEL` and `hub:MODEL`, a folder or hub id."""
-
-ALLOWED = ("model", "process", "tap", "conditioning", "eta")
+ALLOWED = Literal["model", "process", "tap", "conditioning", "eta"]
 """Fields of a provenance in which directions can differ from where they are applied."""
 
-MAX_SAMPLES = 1_000_000
-"""Seeds of discovery, calibration and evaluation lie this far apart."""
+RULES = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+"""A value has the type that is asked for: nothing is converted but a list to a tuple and text to a path."""
 
 
-@dataclass(frozen=True)
+def _known(registry: Registry) -> BeforeValidator:
+    """One of the registry's names, such a name with a model behind a colon, or "module:name"."""
+
+    def check(value: Any) -> Any:
+        kind, _, model = str(value).partition(":")
+        if not (value in registry or (model and kind in registry) or REFERENCE.fullmatch(str(value))):
+            raise PydanticCustomError("unknown_name", "unknown name", {"known": registry.names()})
+        return value
+
+    return BeforeValidator(check)
+
+
+def _not_blank(path: Path) -> Path:
+    if not str(path).strip() or path == Path():
+        raise ValueError("blank")
+    return path.expanduser()
+
+
+Text = Annotated[str, Field(pattern=r"\S"), Meaning("text that is not empty")]
+Word = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"), Meaning("a word of letters, digits, '_', '-' and '.'")
+]
+"""Text that can be a file's name on any system."""
+Name = Annotated[str, Field(pattern=r"^[\w.-]+(:\w+)?$"), Meaning("a name, or module:name")]
+Filepath = Annotated[Path, AfterValidator(_not_blank), Meaning("text that is not empty")]
+Count = Annotated[int, Field(ge=1)]
+Index = Annotated[int, Field(ge=0)]
+Samples = Annotated[int, Field(ge=1, le=MAX_SAMPLES)]
+Share = Annotated[float, Field(ge=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+AtLeastOne = Field(min_length=1)
+
+
+@dataclass(frozen=True, config=RULES)
 class ModelConfig:
     """Which network, and where h is tapped.
 
@@ -70,21 +69,33 @@ class ModelConfig:
         guidance: Classifier-free guidance on the prompt; 1 is none.
     """
 
-    name: Annotated[str, word]
-    path: Annotated[str, text]
-    tap: Annotated[str, choice("before", "middle", "after")]
-    prompt: Annotated[str | None, optional(text)] = None
-    guidance: Annotated[float, number(0)] = 7.5
+    name: Word
+    path: Text
+    tap: Literal["before", "middle", "after"]
+    prompt: Text | None = None
+    guidance: NotNegative = 7.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=RULES)
 class DatasetConfig:
-    """Which images are the real ones."""
+    """Which images are the real ones.
 
-    name: Annotated[str, choice("portraits")]
+    Attributes:
+        name: portraits are rendered, without end; folder are photographs.
+        path: Folder of the photographs.
+    """
+
+    name: Literal["portraits", "folder"]
+    path: Filepath | None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where a folder is missing, or would not be read."""
+        if (self.name == "folder") != (self.path is not None):
+            wanted = "a folder for dataset=folder" if self.path is None else "null for rendered portraits"
+            raise ValueError(f"path must be {wanted}, got {self.path}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=RULES)
 class DiffusionConfig:
     """The reverse process.
 
@@ -95,52 +106,13 @@ class DiffusionConfig:
         injection: Whether the edit enters both terms of the step (symmetric) or only the predicted image (asyrp).
     """
 
-    num_steps: Annotated[int, whole(1, 1000)]
-    eta: Annotated[float | tuple[float, ...], one_or_several(number(0, 1))]
-    spacing: Annotated[str | None, optional(choice("leading", "trailing", "linspace"))]
-    injection: Annotated[str, choice("symmetric", "asyrp")]
+    num_steps: Annotated[int, Field(ge=1, le=1000)]
+    eta: Share | Annotated[tuple[Share, ...], AtLeastOne]
+    spacing: Literal["leading", "trailing", "linspace"] | None
+    injection: Literal["symmetric", "asyrp"]
 
 
-@dataclass(frozen=True)
-class MethodConfig:
-    """How directions are found; what a method does not read (`METHOD_KEYS`, `OPTIONAL_KEYS`) is None.
-
-    Attributes:
-        name: The method.
-        path: File of directions that were found before.
-        k: Number of directions (per step: jacobian), or of examples on each side (supervised).
-        num_samples: Generated samples to discover with.
-        joint: Whether all steps share one PCA.
-        sample: Seed of the one sample that the directions belong to.
-        attribute: Attribute that the direction is to change.
-        conditions: Attributes whose own directions are projected off it.
-        balance: Attribute in which the examples are not to differ.
-        classifier: Linear classifier whose boundary gives the direction; None is the difference of the means.
-        space: Where the direction lies: h or x_T.
-        mask: Region of interest: a PNG file, a named region, or [top, left, bottom, right] in fractions.
-        outside: nullspace keeps to directions that leave the outside of the mask alone.
-        block_size: Directions sought at a time, which bounds memory.
-        steps: Step indices at which directions are sought.
-    """
-
-    name: Annotated[str, choice(*METHOD_KEYS)]
-    path: Annotated[Path | None, optional(filepath)] = None
-    k: Annotated[int | None, optional(whole(1))] = None
-    num_samples: Annotated[int | None, optional(whole(2, MAX_SAMPLES))] = None
-    joint: Annotated[bool | None, optional(flag)] = None
-    sample: Annotated[int | None, optional(whole(0, MAX_SAMPLES - 1))] = None
-    attribute: Annotated[str | None, optional(word)] = None
-    conditions: Annotated[tuple[str, ...] | None, optional(several(word))] = None
-    balance: Annotated[str | None, optional(word)] = None
-    classifier: Annotated[str | None, optional(choice("logistic", "svm"))] = None
-    space: Annotated[str | None, optional(choice("h", "x_T"))] = None
-    mask: Annotated[str | tuple[float, ...] | None, optional(text_or_several(number(0, 1)))] = None
-    outside: Annotated[str | None, optional(choice("nullspace"))] = None
-    block_size: Annotated[int | None, optional(whole(1))] = None
-    steps: Annotated[tuple[int, ...] | None, optional(several(whole(0), at_least=1))] = None
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=RULES)
 class EditConfig:
     """How directions are applied.
 
@@ -151,13 +123,13 @@ class EditConfig:
         stop: Step before which the edit ends; None is the end.
     """
 
-    strengths: Annotated[tuple[float, ...], several(number(), at_least=1)]
-    components: Annotated[tuple[int, ...] | None, optional(several(whole(0), at_least=1))]
-    start: Annotated[int, whole(0)]
-    stop: Annotated[int | None, optional(whole(1))]
+    strengths: Annotated[tuple[float, ...], AtLeastOne]
+    components: Annotated[tuple[Index, ...], AtLeastOne] | None
+    start: Index
+    stop: Count | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=RULES)
 class EvaluationConfig:
     """How edits are measured.
 
@@ -174,19 +146,19 @@ class EvaluationConfig:
         measures: What is read off every edit, by name or as module:name.
     """
 
-    annotator: Annotated[str, network(*SCORERS, kinds=("clip", "hub"))]
-    judge: Annotated[str, network(*SCORERS, kinds=("clip", "hub"))]
-    identity: Annotated[str, network("portraits-identity", kinds=("hub",))]
-    regions: Annotated[str, network("portraits-regions", kinds=("hub",))]
-    allow_same_scorer: Annotated[bool, flag]
-    num_samples: Annotated[int, whole(1, MAX_SAMPLES)]
-    reference_samples: Annotated[int, whole(2, MAX_SAMPLES)]
-    calibration_samples: Annotated[int, whole(2, MAX_SAMPLES)]
-    bootstrap: Annotated[int, whole(100)]
-    measures: Annotated[tuple[str, ...], several(text, at_least=1)]
+    annotator: Annotated[str, _known(SCORERS)]
+    judge: Annotated[str, _known(SCORERS)]
+    identity: Annotated[str, _known(EMBEDDERS)]
+    regions: Annotated[str, _known(REGIONS)]
+    allow_same_scorer: bool
+    num_samples: Samples
+    reference_samples: Annotated[int, Field(ge=2, le=MAX_SAMPLES)]
+    calibration_samples: Annotated[int, Field(ge=2, le=MAX_SAMPLES)]
+    bootstrap: Annotated[int, Field(ge=100)]
+    measures: Annotated[tuple[Name, ...], AtLeastOne]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=RULES)
 class StudyConfig:
     """What an experiment of the paper needs beyond one method and its edits.
 
@@ -198,31 +170,29 @@ class StudyConfig:
         examples: Examples on each side of a mean difference.
         repeats: Fresh sets of evaluation samples: the seeds of a table.
         target: Effect, in sd, at which edits are compared.
-        pairs: Folder of photographs of people, one folder per expression; null takes rendered people.
     """
 
-    title: Annotated[str, text]
-    expect: Annotated[str, text]
-    attributes: Annotated[tuple[str, ...], several(word, at_least=1)]
-    index: Annotated[int, whole(2, MAX_SAMPLES)]
-    examples: Annotated[int, whole(1)]
-    repeats: Annotated[int, whole(1)]
-    target: Annotated[float, number(0)]
-    pairs: Annotated[Path | None, optional(filepath)]
+    title: Text
+    expect: Text
+    attributes: Annotated[tuple[Word, ...], AtLeastOne]
+    index: Annotated[int, Field(ge=2, le=MAX_SAMPLES)]
+    examples: Count
+    repeats: Count
+    target: NotNegative
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=RULES)
 class TrackingConfig:
     """Where the run is logged; group None is the run's name."""
 
-    mode: Annotated[Literal["offline", "online", "disabled"], choice("offline", "online", "disabled")]
-    project: Annotated[str, word]
-    entity: Annotated[str | None, optional(word)]
-    group: Annotated[str | None, optional(text)]
-    tags: Annotated[tuple[str, ...], several(text)]
+    mode: Literal["offline", "online", "disabled"]
+    project: Word
+    entity: Word | None
+    group: Text | None
+    tags: tuple[Text, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=RULES)
 class Config:
     """All that a run depends on.
 
@@ -240,20 +210,20 @@ class Config:
         cache_dir: Where recorded h and directions are kept for other runs.
     """
 
-    name: Annotated[str, word]
-    procedure: Annotated[str, choice(*PROCEDURES)]
-    seed: Annotated[int, whole(0, 2**63 - 1)]
-    device: Annotated[str, choice("auto", "cpu", "cuda", "mps")]
-    dtype: Annotated[str, choice("float32", "float64", "float16", "bfloat16")]
-    batch_size: Annotated[int, whole(0)]
-    memory_gib: Annotated[float | None, optional(number(0))]
-    allow: Annotated[tuple[str, ...], listed(choice(*ALLOWED))]
-    output_dir: Annotated[Path, filepath]
-    cache_dir: Annotated[Path, filepath]
+    name: Word
+    procedure: Name
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)]
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    dtype: Literal["float32", "float64", "float16", "bfloat16"]
+    batch_size: Index
+    memory_gib: NotNegative | None
+    allow: Annotated[tuple[ALLOWED, ...], BeforeValidator(lambda value: tuple(value if isinstance(value, list) else [value]))]
+    output_dir: Filepath
+    cache_dir: Filepath
     model: ModelConfig
     dataset: DatasetConfig
     diffusion: DiffusionConfig
-    method: MethodConfig
+    method: Annotated[Settings, SkipValidation, PlainSerializer(lambda settings: settings.model_dump(mode="json"))]
     edit: EditConfig
     evaluation: EvaluationConfig
     study: StudyConfig
@@ -261,18 +231,16 @@ class Config:
 
 
 def known_keys(record: Any = Config, prefix: str = "") -> list[str]:
-    """Every key, those of sections dotted, each section before its own."""
+    """Every key but those of methods, those of sections dotted, each section before its own."""
     keys = []
-    for name, kind in get_type_hints(record).items():
-        keys.append(prefix + name)
-        if dataclasses.is_dataclass(kind):
-            keys += known_keys(kind, f"{prefix}{name}.")
+    for name, field in (fields_of(record) or {}).items():
+        keys += [prefix + name, *known_keys(field.annotation, f"{prefix}{name}.")]
     return keys
 
 
 def to_dict(config: Config) -> dict[str, Any]:
     """The configuration as JSON values."""
-    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    return TypeAdapter(Config).dump_python(config, mode="json")
 
 
 def config_sha256(config: Config) -> str:

@@ -1,7 +1,7 @@
 """The stage that finds directions, by any method, cached by the hash of all that it depends on."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,22 +9,19 @@ from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import seed_range
 from hspace.diffusion.sampling import Recorded, collect, collect_around, sample
 from hspace.directions.annotations import Annotations, annotate
-from hspace.directions.disentangle import disentangle
-from hspace.directions.jacobian import jacobian
 from hspace.directions.masks import Mask, make_mask
-from hspace.directions.pca import pca
-from hspace.directions.random import random
+from hspace.directions.method import Method, Source, get_method
 from hspace.directions.record import Directions
-from hspace.directions.supervised import boundary, supervised
-from hspace.runs.config import Config, to_dict
+from hspace.runs.config import Config
 from hspace.runs.keys import keep, keep_part, network_key, sampler_key
 from hspace.scorers.factory import load_regions
 from hspace.system.cache import key_sha256
+from hspace.system.registry import source_sha256
 from hspace.types import InputError, Scorer
 
 
 def discover(cfg: Config, model: DiffusionModel, annotator: Scorer) -> Directions:
-    """The directions that a configuration asks for: read from a file, or found, or kept from an earlier run.
+    """The directions that a configuration asks for: found, or kept from an earlier run.
 
     Args:
         cfg: A parsed configuration.
@@ -32,25 +29,23 @@ def discover(cfg: Config, model: DiffusionModel, annotator: Scorer) -> Direction
         annotator: Chooses the examples of supervised directions.
 
     Raises:
-        InputError: If a file does not fit the model, or the method cannot do what is asked.
+        InputError: If they do not fit the model, or the method cannot do what is asked.
     """
-    directions = Directions.load(cfg.method.path) if cfg.method.path else _found(cfg, model, annotator)
+    method = get_method(cfg.method.name)
+    sources = RunSources(cfg, model, annotator, method)
+    directions = _kept(method, sources) if method.kept else method(model, sources, cfg.method)
     directions = directions.fit(model, eta=cfg.diffusion.eta, allow=cfg.allow)
     return directions if cfg.edit.components is None else directions.select(cfg.edit.components)
 
 
-def _found(cfg: Config, model: DiffusionModel, annotator: Scorer) -> Directions:
-    """Found by the configured method, or read from the cache."""
-    mask = _mask(cfg, model)
-    find, drawn = METHODS[cfg.method.name]
-    # The mask itself, not its name: a PNG can change, and a named region differs from sample to sample.
-    key = {"method": to_dict(cfg)["method"], "mask": None if mask is None else mask.int().tolist()}
+def _kept(method: Method, sources: "RunSources") -> Directions:
+    """Found by the method, or read from the cache."""
+    cfg, model = sources.cfg, sources.model
+    key = {"method": cfg.method.model_dump(mode="json"), "code": source_sha256(method.find), **sources.key()}
     key |= {"injection": cfg.diffusion.injection, **sampler_key(cfg, model)}
-    key |= {"seed": cfg.seed} if drawn else {}
-    key |= {} if cfg.method.attribute is None else {"annotator": network_key(annotator)}
 
     def build(folder: Path) -> None:
-        directions = find(cfg, model, annotator, mask)
+        directions = method(model, sources, cfg.method)
         provenance = replace(directions.meta.provenance, injection=cfg.diffusion.injection)
         meta = replace(directions.meta, config_sha256=key_sha256(key), provenance=provenance)
         replace(directions, meta=meta).save(folder / "directions.safetensors")
@@ -58,75 +53,112 @@ def _found(cfg: Config, model: DiffusionModel, annotator: Scorer) -> Directions:
     return Directions.load(keep(cfg, "discover", key, build) / "directions.safetensors")
 
 
-def _find_pca(cfg: Config, model: DiffusionModel, annotator: Scorer, mask: Mask | None) -> Directions:
-    return pca(recorded(cfg, model), model, k=_k(cfg), joint=bool(cfg.method.joint), memory=_memory(cfg))
+@dataclass(frozen=True)
+class RunSources:
+    """What a run gives its method; fulfils `hspace.directions.method.Sources`.
+
+    Attributes:
+        cfg: The run's configuration.
+        model: Its model.
+        annotator: Scores samples for those methods that learn from examples.
+        method: The method, which gets what it says that it reads.
+    """
+
+    cfg: Config
+    model: DiffusionModel
+    annotator: Scorer
+    method: Method
+
+    def key(self) -> dict[str, Any]:
+        """What the directions depend on besides settings and samples."""
+        read: dict[str, Any] = {}
+        if "seed" in self.method.reads:
+            read["seed"] = self.seed()
+        if "annotations" in self.method.reads:
+            read["annotator"] = network_key(self.annotator)
+        region = getattr(self.cfg.method, "mask", None)
+        if "mask" in self.method.reads and region is not None:
+            # The mask itself, not its name: a PNG can change, and a named region differs from sample to sample.
+            read["mask"] = self.mask(region, getattr(self.cfg.method, "sample", 0)).int().tolist()
+        return read
+
+    @property
+    def eta(self) -> float | Sequence[float]:
+        """Stochasticity of the run's samples."""
+        return self.cfg.diffusion.eta
+
+    @property
+    def batch_size(self) -> int:
+        """Samples per pass of the network."""
+        return self.cfg.batch_size
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes that may be taken; None is no limit."""
+        return None if self.cfg.memory_gib is None else int(self.cfg.memory_gib * 2**30)
+
+    def seed(self) -> int:
+        """The run's seed."""
+        self._check("seed")
+        return self.cfg.seed
+
+    def recorded(self, num_samples: int) -> Recorded:
+        """Recorded h of the discovery samples, shared by all methods; each of several processes has its share."""
+
+        return recorded(self.cfg, self.model, num_samples)
+
+    def recorded_around(self, sample: int, num_samples: int) -> Recorded:
+        """Recorded h of neighbours of the sample of a seed."""
+
+        def build(folder: Path, rows: range) -> None:
+            collect_around(
+                self.model, self.model.latents([sample]), len(rows), folder / "h.npy", first=rows.start, eta=self.eta,
+                batch_size=self.batch_size, shards=folder / "shards",
+            )  # fmt: skip
+
+        key = {"sample": sample, "num_samples": num_samples, **sampler_key(self.cfg, self.model)}
+        return Recorded.load(keep_part(self.cfg, "collect", key, num_samples, build) / "h.npy")
+
+    def annotations(self, num_samples: int) -> Annotations:
+        """The annotator's scores of the discovery samples."""
+        self._check("annotations")
+        return annotations(self.cfg, self.model, self.annotator, num_samples)
+
+    def mask(self, region: str | tuple[float, ...], seed: int) -> Mask:
+        """A region on the grid of x_t; a named one is read off the sample's own image."""
+        self._check("mask")
+        size, regions = self.model.sample_shape[1:], self.cfg.evaluation.regions
+        if not isinstance(region, str) or region.lower().endswith(".png"):
+            return make_mask(region, size)
+        if regions == "portraits-regions" and self.model.image_shape[1] > 64:
+            raise InputError(
+                f"method.mask={region}: the embedded network knows regions of portraits, not those of "
+                f"{self.model.model_id}: set evaluation.regions=hub:MODEL to a face parser"
+            )
+        image = sample(self.model, self.model.latents([seed]), eta=self.eta).x_0
+        return make_mask(region, size, image=image, network=load_regions(regions))
+
+    def _check(self, source: Source) -> None:
+        """What a method reads unsaid would be no part of its key, and a stale result would be used."""
+        if source not in self.method.reads:
+            raise InputError(f"method {self.method.name!r} reads {source}: say so, as @method(..., reads=[{source!r}])")
 
 
-def _find_local_pca(cfg: Config, model: DiffusionModel, annotator: Scorer, mask: Mask | None) -> Directions:
-    def build(folder: Path, rows: range) -> None:
-        center = model.latents([_sample(cfg)])
-        collect_around(
-            model, center, len(rows), folder / "h.npy", first=rows.start, eta=cfg.diffusion.eta,
-            batch_size=cfg.batch_size, shards=folder / "shards",
-        )  # fmt: skip
-
-    key = {"sample": cfg.method.sample, "num_samples": cfg.method.num_samples, **sampler_key(cfg, model)}
-    around = Recorded.load(keep_part(cfg, "collect", key, _num_samples(cfg), build) / "h.npy")
-    return pca(around, model, k=_k(cfg), memory=_memory(cfg))
-
-
-def _find_random(cfg: Config, model: DiffusionModel, annotator: Scorer, mask: Mask | None) -> Directions:
-    return random(_find_pca(cfg, model, annotator, mask), seed=cfg.seed)
-
-
-def _find_jacobian(cfg: Config, model: DiffusionModel, annotator: Scorer, mask: Mask | None) -> Directions:
-    method = cfg.method
-    return jacobian(
-        model, model.latents([_sample(cfg)]), k=_k(cfg), eta=cfg.diffusion.eta, steps=method.steps, mask=mask,
-        outside=method.outside, block_size=method.block_size,
-    )  # fmt: skip
-
-
-def _find_supervised(cfg: Config, model: DiffusionModel, annotator: Scorer, mask: Mask | None) -> Directions:
-    scores = annotations(cfg, model, annotator)
-    options: dict[str, Any] = {"k": _k(cfg), "space": cfg.method.space, "batch_size": cfg.batch_size}
-
-    def find(attribute: str | None, **more: Any) -> Directions:
-        assert attribute is not None, "the configuration was checked"
-        if cfg.method.classifier is None:
-            return supervised(model, scores, attribute, **options, **more)
-        return boundary(model, scores, attribute, classifier=cfg.method.classifier, **options, **more)
-
-    found = find(cfg.method.attribute, balance=cfg.method.balance)
-    conditions = [find(condition) for condition in cfg.method.conditions or ()]
-    return disentangle(found, conditions) if conditions else found
-
-
-METHODS: dict[str, tuple[Callable[[Config, DiffusionModel, Scorer, Mask | None], Directions], bool]] = {
-    "pca": (_find_pca, False),
-    "local_pca": (_find_local_pca, False),
-    "random": (_find_random, True),
-    "jacobian": (_find_jacobian, False),
-    "supervised": (_find_supervised, False),
-}
-"""Each method, and whether it draws from `seed`."""
-
-
-def annotations(cfg: Config, model: DiffusionModel, annotator: Scorer) -> Annotations:
+def annotations(cfg: Config, model: DiffusionModel, annotator: Scorer, num_samples: int) -> Annotations:
     """The annotator's scores of the discovery samples; kept for all attributes."""
 
     def build(folder: Path) -> None:
-        seeds = seed_range("discovery", _num_samples(cfg))
+        seeds = seed_range("discovery", num_samples)
         scores = annotate(
             model, seeds, annotator, eta=cfg.diffusion.eta, batch_size=cfg.batch_size, shards=folder / "shards"
         )
         scores.save(folder / "annotations.safetensors")
 
-    key = {"num_samples": cfg.method.num_samples, "annotator": network_key(annotator), **sampler_key(cfg, model)}
+    key = {"num_samples": num_samples, "annotator": network_key(annotator), **sampler_key(cfg, model)}
     return Annotations.load(keep(cfg, "annotate", key, build) / "annotations.safetensors")
 
 
-def recorded(cfg: Config, model: DiffusionModel) -> Recorded:
+def recorded(cfg: Config, model: DiffusionModel, num_samples: int) -> Recorded:
     """Recorded h of the discovery samples, shared by all methods; each of several processes has its share of them."""
 
     def build(folder: Path, rows: range) -> None:
@@ -135,43 +167,5 @@ def recorded(cfg: Config, model: DiffusionModel) -> Recorded:
             model, seeds, folder / "h.npy", eta=cfg.diffusion.eta, batch_size=cfg.batch_size, shards=folder / "shards"
         )
 
-    key = {"num_samples": cfg.method.num_samples, **sampler_key(cfg, model)}
-    return Recorded.load(keep_part(cfg, "collect", key, _num_samples(cfg), build) / "h.npy")
-
-
-def _mask(cfg: Config, model: DiffusionModel) -> Mask | None:
-    """The configured region on the grid of x_t; a named one is read off the sample's own image."""
-    region = cfg.method.mask
-    if region is None:
-        return None
-    size = model.sample_shape[1:]
-    if not isinstance(region, str) or region.lower().endswith(".png"):
-        return make_mask(region, size)
-    if cfg.evaluation.regions == "portraits-regions" and model.image_shape[1] > 64:
-        raise InputError(
-            f"method.mask={region}: the embedded network knows regions of portraits, not those of {model.model_id}: "
-            "set evaluation.regions=hub:MODEL to a face parser"
-        )
-    image = sample(model, model.latents([_sample(cfg)]), eta=cfg.diffusion.eta).x_0
-    return make_mask(region, size, image=image, network=load_regions(cfg.evaluation.regions))
-
-
-def _memory(cfg: Config) -> int | None:
-    return None if cfg.memory_gib is None else int(cfg.memory_gib * 2**30)
-
-
-def _k(cfg: Config) -> int:
-    return _given(cfg.method.k)
-
-
-def _num_samples(cfg: Config) -> int:
-    return _given(cfg.method.num_samples)
-
-
-def _sample(cfg: Config) -> int:
-    return _given(cfg.method.sample)
-
-
-def _given(value: int | None) -> int:
-    assert value is not None, "the configuration was checked"
-    return value
+    key = {"num_samples": num_samples, **sampler_key(cfg, model)}
+    return Recorded.load(keep_part(cfg, "collect", key, num_samples, build) / "h.npy")

@@ -3,13 +3,15 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from hspace.runs.config import known_keys
+from hspace.system.files import package_path
 from hspace.system.registry import unknown
 from hspace.types import InputError
 
@@ -70,6 +72,13 @@ def _unknown_choice(file: str, options: Iterable[str]) -> str:
 
 
 def _unknown_key(key: str) -> str:
-    if key in known_keys():
+    known = [*known_keys(), *_method_keys()]
+    if key in known:
         return f"{key} is not a setting of the chosen {Path(key.replace('.', '/')).parent}"
-    return unknown("key", key, [*known_keys(), "experiment", "debug"])
+    return unknown("key", key, [*known, "experiment", "debug"])
+
+
+def _method_keys() -> Iterator[str]:
+    """Settings of all methods, read off their files, since methods import torch."""
+    for file in sorted((package_path("conf") / "method").glob("*.yaml")):
+        yield from (f"method.{key}" for key in OmegaConf.select(OmegaConf.load(file), "method"))

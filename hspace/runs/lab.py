@@ -23,19 +23,21 @@ from hspace.diffusion.latents import Latents, seed_range
 from hspace.diffusion.sampling import NotFinite, Recorded, sample
 from hspace.directions.annotations import Annotations
 from hspace.directions.masks import make_mask
+from hspace.directions.pca import PcaSettings
 from hspace.directions.record import Directions
 from hspace.edits.sums import apply_offsets
 from hspace.evaluation.calibration import Calibration, calibrate
 from hspace.evaluation.readings import Readings, Sweep, read, score
 from hspace.metrics.effect import EffectMatrix, name_components, score_unit
-from hspace.runs.config import Config, MethodConfig
+from hspace.runs.config import Config
 from hspace.runs.discovery import annotations, discover, recorded
 from hspace.runs.keys import keep, network_key, sampler_key
+from hspace.runs.parsing import settings_of
 from hspace.scorers.factory import features_of
 from hspace.system.cache import SHARDS
 from hspace.system.files import write_json
 from hspace.system.shards import SHARD, Batches, in_shards, watched
-from hspace.types import Embedder, RegionNetwork, Scorer
+from hspace.types import Embedder, InputError, RegionNetwork, Scorer
 
 log = logging.getLogger(__name__)
 
@@ -134,20 +136,40 @@ class Lab:
 
     def discover(self, **method: Any) -> Directions:
         """Directions by any method of the command line; without a word, by the configured one."""
-        cfg = replace(self.cfg, method=MethodConfig(**method)) if method else self.cfg
+        cfg = replace(self.cfg, method=settings_of(method)) if method else self.cfg
         with self.watch.stage("discover"):
             return discover(cfg, self.model, self.annotator)
 
-    def attribute(self, name: str, **options: Any) -> Directions:
+    def components(self) -> Directions:
+        """The principal components per step that `method=pca` is configured to find.
+
+        Raises:
+            InputError: If another method is configured.
+        """
+        return self.discover(name="pca", k=self.pca.k, num_samples=self.pca.num_samples)
+
+    @property
+    def pca(self) -> PcaSettings:
+        """The settings of `method=pca`, which tell an experiment how many directions of how many samples to find.
+
+        Raises:
+            InputError: If another method is configured.
+        """
+        if not isinstance(self.cfg.method, PcaSettings):
+            raise InputError(
+                f"procedure={self.cfg.procedure} takes its numbers from method=pca, got {self.cfg.method.name}"
+            )
+        return self.cfg.method
+
+    def attribute(self, attribute: str, **options: Any) -> Directions:
         """The mean difference, eq. 11, of an attribute; `options` replace the study's own settings."""
         study = self.cfg.study
-        settings = {"k": study.examples, "num_samples": study.index, "space": "h"} | options
-        return self.discover(name="supervised", attribute=name, **settings)
+        settings = {"name": "supervised", "k": study.examples, "num_samples": study.index, "space": "h"}
+        return self.discover(attribute=attribute, **settings | options)
 
     def annotations(self) -> Annotations:
         """The annotator's scores of the index that examples are chosen from."""
-        method = MethodConfig(name="supervised", num_samples=self.cfg.study.index)
-        return annotations(replace(self.cfg, method=method), self.model, self.annotator)
+        return annotations(self.cfg, self.model, self.annotator, self.cfg.study.index)
 
     def unit(self, scorer: Scorer) -> Tensor:
         """The sd of each score over unedited samples, (A,): calibration seeds for the annotator, else evaluation."""
@@ -188,7 +210,7 @@ class Lab:
 
     def region(self, images: Tensor) -> Tensor:
         """The configured mask, bool (1, height, width), or where it is a named region, that of each image."""
-        mask = self.cfg.method.mask
+        mask = getattr(self.cfg.method, "mask", None)
         if isinstance(mask, str) and not mask.lower().endswith(".png"):
             assert self.regions is not None
             return self.regions(images)[mask]
@@ -197,13 +219,13 @@ class Lab:
 
     def recorded(self) -> Recorded:
         """H of the discovery samples, as many as the method takes, or as the unit of effects."""
-        n = self.cfg.method.num_samples or self.cfg.evaluation.reference_samples
+        n = getattr(self.cfg.method, "num_samples", self.cfg.evaluation.reference_samples)
         with self.watch.stage("collect"):
-            return recorded(replace(self.cfg, method=MethodConfig(name="pca", k=1, num_samples=n)), self.model)
+            return recorded(self.cfg, self.model, n)
 
     def again(self) -> Directions | None:
         """The directions as the method finds them on other samples; None where it takes none."""
-        if self.cfg.method.num_samples is None:
+        if getattr(self.cfg.method, "num_samples", None) is None:
             return None
         return replace(self, cfg=replace(self.cfg, seed=self.cfg.seed + 1)).discover()
 

@@ -1,15 +1,20 @@
 """`parse`: a composed configuration becomes the validated record, or one line says what is wrong with it."""
 
-import dataclasses
+import json
 import secrets
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, get_type_hints
+from difflib import get_close_matches
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from pydantic import TypeAdapter, ValidationError
 
-from hspace.runs.config import METHOD_KEYS, OPTIONAL_KEYS, Config, MethodConfig, known_keys
-from hspace.system.registry import unknown
+from hspace.directions.settings import METHODS, Settings
+from hspace.runs.config import Config, known_keys
+from hspace.runs.wording import fields_of, in_our_words, of_record
+from hspace.system.registry import REFERENCE, unknown
 from hspace.types import InputError
 
 SIZES = ("k", "num_samples")
@@ -24,21 +29,41 @@ def parse(cfg: DictConfig) -> Config:
     Raises:
         InputError: If a key is unknown or missing, or a value, alone or beside the others, makes no sense.
     """
-    values: Any = OmegaConf.to_container(cfg, resolve=True)
-    if values.get("output_dir") is None:
+    values: Any = _given(OmegaConf.to_container(cfg, resolve=True))
+    # A run is called after its method, and "module:name" is no name of a folder.
+    values |= {"name": values["name"].replace(":", ".")} if REFERENCE.fullmatch(str(values.get("name"))) else {}
+    if values.get("output_dir", "") is None:
         stamp = f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(3)}"
         values["output_dir"] = f"outputs/{values.get('name')}/{stamp}"
-    config = _build(Config, values, "")
-    unread = {key: None for key in SIZES if key not in _read(config.method.name)}
-    config = dataclasses.replace(config, method=dataclasses.replace(config.method, **unread))
-    _check_method(config)
+    config = _validated(Config, values, "")
     _check_edit(config)
     if config.evaluation.annotator == config.evaluation.judge and not config.evaluation.allow_same_scorer:
         raise InputError(
             f"evaluation.judge is {config.evaluation.judge!r}, which is the annotator too and would grade its own "
             "choices: name another, or set evaluation.allow_same_scorer=true"
         )
+    # Last, since it imports the method and torch with it.
+    config = replace(config, method=settings_of(config.method))
+    _check_method(config)
     return config
+
+
+def settings_of(values: Any) -> Settings:
+    """Settings of the method that `values` name, with the method's own defaults where a value is left out.
+
+    Args:
+        values: The section `method` of a configuration.
+
+    Raises:
+        InputError: If there is no such method, or a value is wrong.
+    """
+    if not isinstance(values, dict):
+        raise InputError(f"method must be a section of keys, got {values!r}")
+    if not isinstance(values.get("name"), str):
+        raise InputError(f"method.name must be the name of a method, got {values.get('name')!r}")
+    settings = METHODS.get(values["name"]).settings
+    values = {key: value for key, value in values.items() if key not in SIZES or key in settings.model_fields}
+    return _validated(settings, values, "method.")
 
 
 def check_attributes(config: Config, known: Collection[str]) -> None:
@@ -47,69 +72,51 @@ def check_attributes(config: Config, known: Collection[str]) -> None:
     Raises:
         InputError: If one is not.
     """
-    method = config.method
-    named = [("method.attribute", method.attribute), ("method.balance", method.balance)]
+    named = [(f"method.{key}", getattr(config.method, key, None)) for key in ("attribute", "balance")]
+    named += [("method.conditions", condition) for condition in getattr(config.method, "conditions", None) or ()]
     if config.procedure != "edit":
         named += [("study.attributes", attribute) for attribute in config.study.attributes]
-    for key, name in named + [("method.conditions", condition) for condition in method.conditions or ()]:
+    for key, name in named:
         if name is not None and name not in known:
             raise InputError(unknown(key, name, known))
 
 
-def _build(record: Any, values: Any, prefix: str) -> Any:
-    if not isinstance(values, dict):
-        raise InputError(f"{prefix.rstrip('.')} must be a section of keys, got {values!r}")
-    hints = get_type_hints(record, include_extras=True)
-    for key in values:
-        if key not in hints:
-            raise InputError(unknown("key", f"{prefix}{key}", known_keys()))
-    for field in dataclasses.fields(record):
-        absent = "???" if field.default is dataclasses.MISSING else None
-        if values.get(field.name, absent) == "???":
-            raise InputError(f"{prefix}{field.name} is missing: give it as {prefix}{field.name}=VALUE")
-    return record(**{key: _value(hints[key], prefix + key, value) for key, value in values.items()})
+def _given(values: Any) -> Any:
+    """The values without those that a file leaves to the user, `???`."""
+    if isinstance(values, dict):
+        return {key: _given(value) for key, value in values.items() if value != "???"}
+    return values
 
 
-def _value(hint: Any, key: str, value: Any) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, f"{key}.")
-    return hint.__metadata__[0](key, value)
+def _validated(record: Any, values: dict[str, Any], prefix: str) -> Any:
+    """The record of the values, which are read as JSON, where a list is a tuple and a text a path."""
 
+    def unknown_key(key: str) -> str:
+        if not prefix:
+            return unknown("key", key, known_keys())
+        known = sorted(set(fields_of(record) or {}) - {"name"})
+        if nearest := get_close_matches(key.removeprefix(prefix), known, n=1):
+            return f"unknown key {key!r}: did you mean {prefix + nearest[0]!r}?"
+        reads = f"which reads {', '.join(known)}" if known else "which has no settings"
+        return f"{key} is not read by method {values['name']!r}, {reads}"
 
-def _read(method: str) -> set[str]:
-    return METHOD_KEYS[method] | OPTIONAL_KEYS.get(method, set())
+    try:
+        return TypeAdapter(record).validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        raise InputError(in_our_words(error, record, prefix, unknown_key)) from None
 
 
 def _check_method(config: Config) -> None:
-    method, needed, read = config.method, METHOD_KEYS[config.method.name], _read(config.method.name)
-    for key, value in vars(method).items():
-        if key != "name" and value is not None and key not in read:
-            names = ", ".join(sorted(read))
-            raise InputError(f"method.{key} is not read by method {method.name!r}, which reads {names}")
-        if key in needed and value is None:
-            raise InputError(f"method.{key} is missing: method {method.name!r} needs it")
-    if method.name == "supervised":
-        _check_examples(method)
-    elif method.k is not None and method.num_samples is not None and method.k >= method.num_samples:
+    method, edit = config.method, config.edit
+    try:
+        method.check(config.diffusion.num_steps)
+    except ValueError as error:
+        raise InputError(of_record(str(error), type(method), "method.")) from None
+    count = method.count()
+    if edit.components and count is not None and max(edit.components) >= count:
         raise InputError(
-            f"method.k must be below method.num_samples={method.num_samples} (n samples span n - 1 components), "
-            f"got {method.k}"
+            f"edit.components must be indices below the number of directions, {count}, got {max(edit.components)}"
         )
-    if method.steps and max(method.steps) >= config.diffusion.num_steps:
-        raise InputError(
-            f"method.steps must be below diffusion.num_steps={config.diffusion.num_steps}, got {max(method.steps)}"
-        )
-
-
-def _check_examples(method: MethodConfig) -> None:
-    assert method.k is not None and method.num_samples is not None
-    if 2 * method.k > method.num_samples:
-        raise InputError(
-            f"method.k must be at most half of method.num_samples={method.num_samples} (k examples on each side), "
-            f"got {method.k}"
-        )
-    if method.conditions and method.attribute in method.conditions:
-        raise InputError(f"method.conditions must not name method.attribute itself, got {method.attribute}")
 
 
 def _check_edit(config: Config) -> None:
@@ -123,11 +130,3 @@ def _check_edit(config: Config) -> None:
         )
     if not any(edit.strengths):
         raise InputError(f"edit.strengths must hold a number besides 0, got {list(edit.strengths)}")
-    if (
-        edit.components
-        and config.method.name in ("pca", "local_pca", "random")
-        and max(edit.components) >= (config.method.k or 0)
-    ):
-        raise InputError(
-            f"edit.components must be indices below method.k={config.method.k}, got {max(edit.components)}"
-        )

@@ -1,13 +1,15 @@
 """Scorers, identity encoders and region networks by the names that a configuration gives them."""
 
+import inspect
+from typing import Any
+
 import torch
 from torch import nn
 
-from hspace.scorers import portraits
-from hspace.scorers.clip import load_clip
-from hspace.scorers.hub import load_classifier, load_features, load_parser
+from hspace.scorers.names import EMBEDDERS, REGIONS, SCORERS
 from hspace.scorers.pretrained import Pretrained
 from hspace.system.hashes import weights_sha256
+from hspace.system.registry import Registry
 from hspace.types import Embedder, InputError, RegionNetwork, Scorer
 
 NOT_INDEPENDENT = "NOT INDEPENDENT: also the annotator"
@@ -18,39 +20,39 @@ def load_scorer(name: str) -> Scorer:
     """A scorer, ready to score.
 
     Args:
-        name: `portraits-annotator`, `portraits-judge`, `clip:MODEL` or `hub:MODEL`, where MODEL is a folder or hub id.
+        name: `portraits-annotator`, `portraits-judge`, `clip:MODEL` or `hub:MODEL`, where MODEL is a folder or hub id,
+            the name of an installed one, or `module:name`.
 
     Raises:
         InputError: If there is no such scorer, or its model cannot be read.
     """
-    kind, _, model = name.partition(":")
-    if model and kind in ("clip", "hub"):
-        return load_clip(model) if kind == "clip" else load_classifier(model)
-    return portraits.load_scorer(name)
+    return _load(SCORERS, Scorer, name)
 
 
 def load_identity(name: str = "portraits-identity") -> Embedder:
     """An identity encoder, with embeddings of unit norm.
 
     Args:
-        name: `portraits-identity`, or `hub:MODEL`, where MODEL is a folder or hub id.
+        name: `portraits-identity`, or `hub:MODEL`, where MODEL is a folder or hub id, the name of an installed one, or
+            `module:name`.
 
     Raises:
         InputError: If there is none of the name, or its model cannot be read.
     """
-    return load_features(_hub_model(name)) if name != "portraits-identity" else portraits.load_identity()
+    return _load(EMBEDDERS, Embedder, name)
 
 
 def load_regions(name: str = "portraits-regions") -> RegionNetwork:
     """A network that finds regions.
 
     Args:
-        name: `portraits-regions`, or `hub:MODEL`, where MODEL is a folder or hub id.
+        name: `portraits-regions`, or `hub:MODEL`, where MODEL is a folder or hub id, the name of an installed one, or
+            `module:name`.
 
     Raises:
         InputError: If there is none of the name, or its model cannot be read.
     """
-    return load_parser(_hub_model(name)) if name != "portraits-regions" else portraits.load_regions()
+    return _load(REGIONS, RegionNetwork, name)
 
 
 def features_of(scorer: Scorer) -> Embedder | None:
@@ -71,8 +73,20 @@ def place(network: Scorer | Embedder, device: torch.device) -> None:
         network.to(device)
 
 
-def _hub_model(name: str) -> str:
+def _load(registry: Registry[Any], protocol: type[Any], name: str) -> Any:
+    """What a name's class or function gives, of the model behind the name's colon where it takes one."""
     kind, _, model = name.partition(":")
-    if kind != "hub" or not model:
-        raise InputError(f"unknown network {name!r}: name an embedded one, or hub:MODEL with a folder or hub id")
-    return model
+    given = (model,) if model and kind in registry else ()
+    make = registry.get(kind if given else name)
+    if isinstance(make, protocol) and not isinstance(make, type):
+        return make
+    try:
+        inspect.signature(make).bind(*given)
+    except TypeError as error:
+        raise InputError(f"{registry.kind} {name!r} needs a model, as {name}:MODEL, or none: {error}") from None
+    made = make(*given)
+    if isinstance(made, protocol):
+        return made
+    members = [*protocol.__annotations__, *(member for member in vars(protocol) if not member.startswith("_"))]
+    lacking = ", ".join(member for member in members if not hasattr(made, member)) or "__call__"
+    raise InputError(f"{registry.kind} {name!r} lacks {lacking}: see docs/extending.md")

@@ -131,6 +131,16 @@ def load_scorer(name: str) -> PortraitScorer:
     return PortraitScorer(*_load(name.removeprefix("portraits-")))
 
 
+def annotator() -> PortraitScorer:
+    """The embedded scorer of portraits that names and chooses."""
+    return load_scorer("portraits-annotator")
+
+
+def judge() -> PortraitScorer:
+    """The embedded scorer of portraits that grades."""
+    return load_scorer("portraits-judge")
+
+
 def load_identity() -> PortraitIdentity:
     """The embedded identity encoder."""
     return PortraitIdentity(*_load("identity"))

@@ -7,6 +7,7 @@ when the name is asked for. `hspace list` therefore shows what there is without 
 import ast
 import difflib
 import hashlib
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from hspace.types import InputError
+
+REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+"""What "module:attribute" looks like."""
 
 T = TypeVar("T")
 Registered = TypeVar("Registered")
@@ -89,36 +93,40 @@ class Registry(Generic[T]):
         reference = self._reference(name)
         return self._checked(name, self._imported(name, reference))
 
-    def is_builtin(self, name: str) -> bool:
-        """Whether the name is the package's own and has not been replaced."""
-        return name in self._builtin and name not in self._registered
-
     def _reference(self, name: str) -> str:
         if name in self._builtin:
             return self._builtin[name]
         installed = self._installed()
         if name in installed:
             return installed[name]
-        module, _, attribute = name.partition(":")
-        if module and attribute.isidentifier():
+        if REFERENCE.fullmatch(name):
             return name
         raise InputError(unknown(self.kind, name, self.names()))
 
     def _imported(self, name: str, reference: str) -> Any:
         module, _, attribute = reference.partition(":")
+        if name in self._builtin:
+            return getattr(import_module(module), attribute)
         if str(Path.cwd()) not in sys.path and "" not in sys.path:
             sys.path.append(str(Path.cwd()))
         try:
             return getattr(import_module(module), attribute)
         except InputError:
             raise
+        except ModuleNotFoundError as error:
+            if error.name != module or name != reference:
+                raise self._faulty(name, error) from error
+            raise InputError(f"{unknown(self.kind, name, self.names())}; and no module {module!r}") from None
         except Exception as error:
             # Whatever a stranger's module raises while it is imported is theirs to read, not a defect of ours.
-            raise InputError(f"{self.kind} {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+            raise self._faulty(name, error) from error
+
+    def _faulty(self, name: str, error: Exception) -> InputError:
+        return InputError(f"{self.kind} {name!r} cannot be imported: {type(error).__name__}: {error}")
 
     def _checked(self, name: str, entry: Any) -> T:
         if not isinstance(entry, self._of):
-            raise InputError(f"{name!r} is not a {self.kind}: it must be a {self._of.__name__}, see docs/extending.md")
+            raise InputError(f"{name!r} is not a {self.kind}: see docs/extending.md")
         return entry
 
     def _installed(self) -> dict[str, str]:

@@ -11,8 +11,9 @@ from sklearn.svm import LinearSVC
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.sampling import sample
 from hspace.directions.annotations import Annotations, annotate, extremes
+from hspace.directions.boundary import boundary
 from hspace.directions.record import Directions
-from hspace.directions.supervised import boundary, from_pairs, supervised
+from hspace.directions.supervised import from_pairs, supervised
 from hspace.edits.sums import edit
 from hspace.types import InputError
 

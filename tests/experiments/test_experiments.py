@@ -7,7 +7,6 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from hspace.cli import main
-from hspace.runs.config import PROCEDURES
 from hspace.runs.errors import guarded
 from hspace.runs.procedures import EXPERIMENTS
 from hspace.system.files import package_path
@@ -53,7 +52,6 @@ def test_a_longer_experiment_runs_and_is_used_again(name: str, tmp_path: Path, c
 
 
 def test_every_experiment_has_its_configuration() -> None:
-    assert set(PROCEDURES) == set(EXPERIMENTS.names())
     with initialize_config_dir(str(package_path("conf")), version_base="1.3"):
         for name in reproduce.PAPER:
             assert compose("config", overrides=[f"experiment={name}"]).procedure == name

@@ -1,6 +1,7 @@
 """Every file of conf/ composes and parses, and every wrong value is one line that names it."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from hspace.directions.settings import METHODS
 from hspace.runs.config import Config, config_sha256, known_keys, to_dict
-from hspace.runs.parsing import check_attributes, parse
+from hspace.runs.parsing import check_attributes, parse, settings_of
 from hspace.system.files import package_path
 from hspace.types import InputError
 
@@ -17,7 +19,7 @@ CONF = package_path("conf")
 GROUPS = ("model", "dataset", "method", "edit", "evaluation", "tracking", "study", "experiment", "size", "debug")
 CHOICES = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
 # Choices that leave a value to the user.
-COMPLETED = {"model=local": "model.path=x", "model=hub": "model.path=x", "method=file": "method.path=x"}
+COMPLETED = {"model=local": "model.path=x", "dataset=folder": "dataset.path=x", "method=file": "method.path=x"}
 COMPLETED["evaluation=hub"] = "evaluation.annotator=hub:x"
 
 
@@ -56,15 +58,27 @@ def test_defaults_are_the_agreed_ones(default: Config):
 def test_experiment_values_win_over_the_defaults_and_lose_to_the_user(composed: Callable[..., DictConfig]):
     assert parse(composed("experiment=demo")).output_dir == Path("outputs/demo")
     assert parse(composed("experiment=demo", "output_dir=there")).output_dir == Path("there")
-    assert parse(composed("debug=default", "method.k=3")).method.k == 3
+    assert parse(composed("debug=default", "method.k=3")).method.count() == 3
 
 
 @pytest.mark.parametrize("small", ["debug=default", "size=fast"])
 @pytest.mark.parametrize("method", [path.stem for path in sorted((CONF / "method").glob("*.yaml"))])
 def test_small_sizes_go_with_every_method(composed: Callable[..., DictConfig], method: str, small: str):
     config = parse(composed(f"method={method}", small, *([COMPLETED[f"method={method}"]] if method == "file" else [])))
-    assert config.method.num_samples is None or config.method.num_samples < 500
-    assert (config.method.num_samples is None) == (method in ("jacobian", "file"))
+    num_samples = getattr(config.method, "num_samples", None)
+    assert num_samples is None or num_samples < 500
+    assert (num_samples is None) == (method in ("jacobian", "file"))
+
+
+@pytest.mark.parametrize("method", METHODS.names())
+def test_the_files_of_the_methods_say_their_defaults(composed: Callable[..., DictConfig], method: str):
+    settings = METHODS.get(method).settings
+    required = {"path": "x"} if method == "file" else {}
+    in_python = settings.model_validate_json(json.dumps({"name": method, **required}))
+    cfg = composed(f"method={method}", *([COMPLETED["method=file"]] if method == "file" else []))
+    assert parse(cfg).method == in_python
+    assert set(cfg.method) == set(settings.model_fields)
+    assert all(field.description for field in settings.model_fields.values())
 
 
 def test_runs_without_a_folder_get_one_each(composed: Callable[..., DictConfig]):
@@ -101,17 +115,20 @@ WRONG = {
     "method.name=pac": "did you mean 'pca'",
     "method.k=0": "of at least 1, got 0",
     "method.k=500": "below method.num_samples=500",
-    "method.k=null": "method.k is missing",
+    "method.k=null": "method.k must be a whole number of at least 1, got None",
+    "dataset.path=x": "dataset.path must be null for rendered portraits, got x",
+    "procedure=a/b": "procedure must be a name, or module:name, got 'a/b'",
     "method.num_samples=1000001": "got 1000001",
     "+method.mask=face.png": "method.mask is not read by method 'pca'",
-    "+method.conditionz=[age]": "did you mean 'method.conditions'",
+    "+method.conditionz=[age]": "method.conditionz is not read by method 'pca', which reads joint, k, num_samples",
+    "+method.joints=true": "unknown key 'method.joints': did you mean 'method.joint'",
     "~edit": "edit is missing",
     "edit.strengths=[a]": "edit.strengths[0] must be a finite number, got 'a'",
     "edit.strengths=[inf]": "got inf",
     "edit.strengths=3": "edit.strengths must be a list such as [0,1], got 3",
     "edit.strengths=[]": "edit.strengths must be a list",
     "edit.strengths=[0]": "besides 0",
-    "edit.components=[8]": "below method.k=8, got 8",
+    "edit.components=[8]": "below the number of directions, 8, got 8",
     "edit.components=[-1]": "edit.components[0]",
     "edit.start=10": "the 10 there are, got 10 to None",
     "edit.stop=11": "got 0 to 11",
@@ -136,7 +153,7 @@ def test_a_wrong_value_is_one_line_that_names_it(composed: Callable[..., DictCon
 
 
 def test_an_unknown_attribute_names_the_nearest(default: Config):
-    method = dataclasses.replace(default.method, attribute="smile", conditions=("age", "gendre"))
+    method = settings_of({"name": "supervised", "attribute": "smile", "conditions": ["age", "gendre"]})
     with pytest.raises(InputError, match=r"unknown method\.conditions 'gendre': did you mean 'gender'"):
         check_attributes(dataclasses.replace(default, method=method), ("smile", "age", "gender"))
 

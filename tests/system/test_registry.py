@@ -47,11 +47,9 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, entry_points: str) ->
 
 
 def test_own_entries_are_imported_when_they_are_asked_for() -> None:
-    shapes = registry(path="posixpath:join", broken="no.such:thing")
-    assert shapes.names() == ("path", "broken") and "path" in shapes and "pth" not in shapes
+    shapes = registry(path="posixpath:join", other="posixpath:split")
+    assert shapes.names() == ("path", "other") and "path" in shapes and "pth" not in shapes
     assert shapes.get("path")("a", "b") == "a/b"
-    with pytest.raises(InputError, match=r"shape 'broken' cannot be imported: ModuleNotFoundError"):
-        shapes.get("broken")
 
 
 def test_an_unknown_name_names_the_nearest() -> None:
@@ -63,7 +61,7 @@ def test_an_unknown_name_names_the_nearest() -> None:
 def test_a_file_in_the_current_folder_is_found_by_reference(strangers: Path) -> None:
     shapes = registry()
     assert shapes.get("stranger_module:twice")(4) == 8
-    with pytest.raises(InputError, match="'stranger_module:number' is not a shape: it must be a Callable"):
+    with pytest.raises(InputError, match="'stranger_module:number' is not a shape: see docs"):
         shapes.get("stranger_module:number")
     with pytest.raises(InputError, match="cannot be imported: AttributeError"):
         shapes.get("stranger_module:thrice")
@@ -82,6 +80,8 @@ def test_an_installed_package_adds_entries(strangers: Path, monkeypatch: pytest.
     shapes = registry(path="tempfile:mkdtemp")
     assert shapes.names() == ("path", "double", "lost")
     assert shapes.get("double")(3) == 6
+    with pytest.raises(InputError, match=r"shape 'lost' cannot be imported: ModuleNotFoundError"):
+        shapes.get("lost")
     meanings = {entry.name: entry.meaning for entry in shapes.listed()}
     assert meanings["double"] == "Twice the number." and meanings["lost"] == "cannot be read"
     assert meanings["path"].startswith("User-callable function to create")
@@ -104,7 +104,7 @@ def test_what_is_registered_replaces_and_is_listed() -> None:
     def other() -> None:
         """Another path."""
 
-    assert shapes.get("path") is other and not shapes.is_builtin("path")
+    assert shapes.get("path") is other
     assert list(shapes.listed()) == [Listed("path", "Another path.")]
     with pytest.raises(InputError, match="'five' is not a shape"):
         shapes.register("five")(5)

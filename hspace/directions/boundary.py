@@ -1,0 +1,109 @@
+"""A linear boundary between examples: the normal of the plane that separates them."""
+
+from typing import Literal
+
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
+from torch import Tensor
+
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.directions.annotations import Annotations, extremes
+from hspace.directions.examples import ExampleSettings, codes_of, difference_meta, how_chosen, without_conditions
+from hspace.directions.method import Sources, method
+from hspace.directions.record import Directions
+from hspace.types import InputError
+
+CLASSIFIERS = {
+    "logistic": lambda: LogisticRegression(max_iter=1000),
+    "svm": lambda: LinearSVC(max_iter=10_000, random_state=0),
+}
+"""Linear classifiers of scikit-learn that `boundary` knows, with its default penalty."""
+
+
+class BoundarySettings(ExampleSettings):
+    """Settings of `method=boundary`."""
+
+    classifier: Literal["logistic", "svm"] = "logistic"
+    """Linear classifier whose boundary it is."""
+    joint: bool = False
+    """Whether one plane separates the whole trajectories; else each step has its own."""
+
+
+@method("boundary", settings=BoundarySettings, reads=("annotations",))
+def find(model: DiffusionModel, sources: Sources, settings: BoundarySettings) -> Directions:
+    """The normal of a linear boundary between the samples with most and least of an attribute.
+
+    Source: Shen et al. 2020 (arXiv 1907.10786), sec. 3.2, in another space.
+    """
+    annotations = sources.annotations(settings.num_samples)
+
+    def one(attribute: str, balance: str | None = None) -> Directions:
+        return boundary(
+            model, annotations, attribute, k=settings.k, space=settings.space, classifier=settings.classifier,
+            joint=settings.joint, balance=balance, batch_size=sources.batch_size,
+        )  # fmt: skip
+
+    return without_conditions(settings, one)
+
+
+def boundary(
+    model: DiffusionModel,
+    annotations: Annotations,
+    attribute: str,
+    *,
+    k: int,
+    space: str = "h",
+    classifier: str = "logistic",
+    joint: bool = False,
+    balance: str | None = None,
+    batch_size: int = 16,
+) -> Directions:
+    """The normal of the plane that separates the samples with most of an attribute from those with least.
+
+    Its length is the distance of the two sides' means along it, so that strength 1 goes from the one to the other.
+    Memory: 8 k · steps · d bytes, twice.
+
+    Args:
+        model: The model of the annotations.
+        annotations: Scored samples; the h of the chosen ones is generated again.
+        attribute: What the direction is to change; binary or continuous.
+        k: Examples on each side.
+        space: `h` or `x_T`.
+        classifier: `logistic` or `svm`.
+        joint: Whether one plane separates the whole trajectories; else each step has its own.
+        balance: An attribute in which the two sides are not to differ, see `extremes`.
+        batch_size: Samples per pass.
+
+    Returns:
+        One direction of unit "difference".
+
+    Raises:
+        InputError: If the classifier is unknown, the annotations are of another model, or the examples cannot be
+            chosen, see `extremes`.
+
+    Source: Shen et al. 2020 (arXiv 1907.10786), sec. 3.2, in another space.
+    """
+    annotations.check(model)
+    if classifier not in CLASSIFIERS:
+        raise InputError(f"classifier must be one of {', '.join(CLASSIFIERS)}, got {classifier}")
+    examples = extremes(annotations, attribute, k, balance=balance)
+    codes = torch.cat(list(codes_of(model, examples.plus + examples.minus, annotations.eta, space, batch_size)))
+    shape = codes.shape[1:]
+    groups = codes.flatten(2) if space == "h" and not joint else codes.flatten(1)[:, None]
+    normal = torch.stack([_normal(points[:k], points[k:], classifier) for points in groups.unbind(1)])
+    method = f"boundary {classifier}{' joint' if joint else ''}{how_chosen(annotations, balance)}"
+    meta = difference_meta(model, space, annotations.eta, method, attribute, annotations.seeds, annotations.provenance.annotator)
+    return Directions(normal.reshape(1, *shape), meta)
+
+
+def _normal(plus: Tensor, minus: Tensor, classifier: str) -> Tensor:
+    """Normal (d,) of the plane between two groups (k, d), as long as their means are apart along it."""
+    # The mean is taken off, since an intercept that must reach far is penalised by LinearSVC.
+    points = torch.cat([plus, minus])
+    points = points - points.mean(0)
+    labels = [1] * len(plus) + [0] * len(minus)
+    fitted = CLASSIFIERS[classifier]().fit(points.numpy(), labels)
+    normal = torch.from_numpy(fitted.coef_[0]).float()
+    normal = normal / normal.norm()
+    return normal * ((plus.mean(0) - minus.mean(0)) @ normal)

@@ -1,0 +1,108 @@
+"""What methods share that learn a direction from examples which the annotator chose."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
+
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.sampling import sample
+from hspace.directions.annotations import Annotations
+from hspace.directions.disentangle import disentangle
+from hspace.directions.metadata import DirectionsMeta
+from hspace.directions.record import Directions
+from hspace.directions.settings import MAX_SAMPLES, Settings
+from hspace.system.shards import Batches
+from hspace.types import InputError
+
+
+class ExampleSettings(Settings):
+    """Which examples a direction is learnt from."""
+
+    attribute: str = "glasses"
+    """Attribute that the direction is to change: see `hspace list attributes`."""
+    k: int = Field(50, ge=1)
+    """Examples on each side."""
+    num_samples: int = Field(500, ge=2, le=MAX_SAMPLES)
+    """Annotated samples to choose them from."""
+    space: Literal["h", "x_T"] = "h"
+    """Where the direction lies."""
+    conditions: tuple[str, ...] | None = None
+    """Attributes whose own directions are projected off (eq. 12)."""
+    balance: str | None = None
+    """An attribute in which the examples are not to differ."""
+
+    @model_validator(mode="after")
+    def _check_examples(self) -> "ExampleSettings":
+        if 2 * self.k > self.num_samples:
+            raise ValueError(
+                f"k must be at most half of method.num_samples={self.num_samples} (k examples on each side), "
+                f"got {self.k}"
+            )
+        if self.attribute in (self.conditions or ()):
+            raise ValueError(f"conditions must not name method.attribute itself, got {self.attribute}")
+        return self
+
+    def count(self) -> int:
+        """Number of directions."""
+        return 1
+
+
+def without_conditions(settings: ExampleSettings, find: Callable[..., Directions]) -> Directions:
+    """The direction of the settings' attribute, with those of its conditions projected off (eq. 12).
+
+    Args:
+        settings: Which attribute and which conditions.
+        find: Finds the direction of an attribute, with `balance` for the first one.
+    """
+    found = find(settings.attribute, balance=settings.balance)
+    conditions = [find(condition) for condition in settings.conditions or ()]
+    return disentangle(found, conditions) if conditions else found
+
+
+def codes_of(
+    model: DiffusionModel, seeds: Sequence[int], eta: Sequence[float], space: str, batch_size: int
+) -> Iterator[Tensor]:
+    """Codes q of the samples in batches, on the CPU: h (batch, steps, C, H, W), or x_T (batch, C, H, W).
+
+    Raises:
+        InputError: If the space is neither h nor x_T.
+    """
+    if space not in ("h", "x_T"):
+        raise InputError(f"space must be h or x_T, got {space}")
+
+    def make(rows: range) -> Tensor:
+        latents = model.latents([seeds[row] for row in rows])
+        codes = latents.x_T if space == "x_T" else sample(model, latents, eta=eta, record_h=True).h
+        assert codes is not None
+        return codes.float().cpu()
+
+    for _, codes in Batches(batch_size)(range(len(seeds)), make):
+        yield codes
+
+
+def how_chosen(annotations: Annotations, balance: str | None) -> str:
+    """How the examples were chosen, in words."""
+    return f"{f', {balance} balanced' if balance else ''}, annotated by {annotations.scorer}"
+
+
+def difference_meta(
+    model: DiffusionModel,
+    space: str,
+    eta: tuple[float, ...],
+    method: str,
+    name: str,
+    seeds: tuple[int, ...],
+    annotator: dict[str, str] | None = None,
+) -> DirectionsMeta:
+    """The record of one direction of unit "difference"."""
+    return DirectionsMeta(
+        space=space,
+        provenance=model.provenance(eta=eta, annotator=annotator),
+        model_id=model.model_id,
+        method=method,
+        names=(name,),
+        unit="difference",
+        seeds=seeds,
+    )

@@ -1,0 +1,23 @@
+"""Directions that were found before, or elsewhere."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.directions.method import Sources, method
+from hspace.directions.record import Directions
+from hspace.directions.settings import Settings
+
+
+class FileSettings(Settings):
+    """Settings of `method=file`."""
+
+    path: Path = Field()
+    """Safetensors, as hspace writes it; must fit the model, tap and steps."""
+
+
+@method("file", settings=FileSettings, kept=False)
+def find(model: DiffusionModel, sources: Sources, settings: FileSettings) -> Directions:
+    """Directions that were found before, or elsewhere: named, applied and measured here."""
+    return Directions.load(settings.path)

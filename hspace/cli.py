@@ -181,13 +181,14 @@ def _cache(words: list[str]) -> int:
 
 
 def _days(word: str) -> float:
-    from hspace.runs.rules import number
-
     key, _, value = word.partition("=")
     try:
-        return number(0)(key, float(value))
-    except ValueError as error:
-        raise InputError(f"{key} must be a number of at least 0, got {value!r}") from error
+        days = float(value)
+    except ValueError:
+        days = -1.0
+    if not 0 <= days < float("inf"):
+        raise InputError(f"{key} must be a number of at least 0, got {value!r}")
+    return days
 
 
 def _compose(overrides: list[str]) -> "DictConfig":

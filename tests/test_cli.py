@@ -87,7 +87,7 @@ def test_the_script_is_the_same_command(tmp_path: Path):
         (["output_dir=a=b"], "cannot read 'output_dir=a=b'"),
         (["edit.strengths=[1"], "cannot read"),
         (["method=pcaa"], "unknown method 'pcaa': did you mean 'pca'"),
-        (["model=xyz"], "there is bedroom, celebahq, church, hub, ldm_celebahq, local, portraits, sd15, sd21"),
+        (["model=xyz"], "there is bedroom, celebahq, church, ldm_celebahq, local, portraits, sd15, sd21"),
         (["experiment=dem"], "unknown experiment 'dem': did you mean 'demo'"),
         (["methd=pca"], "unknown key 'methd': did you mean 'method'"),
         (["method.mask=face.png"], "method.mask is not a setting of the chosen method"),

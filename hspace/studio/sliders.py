@@ -8,8 +8,8 @@ from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.directions.record import Directions
 from hspace.edits.sums import Term
 from hspace.runs.config import Config
-from hspace.runs.rules import unknown
 from hspace.scorers.factory import load_identity, load_scorer
+from hspace.system.registry import unknown
 from hspace.types import Embedder, InputError, Scorer
 
 LARGEST_PORTRAIT = 64

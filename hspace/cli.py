@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,16 @@ from hspace.types import InputError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-LISTS = {"models": "model", "methods": "method", "experiments": "experiment"}
-"""What `hspace list` shows, and the folder of conf/ where it is."""
+LISTS = {"models": "model", "experiments": "experiment"}
+"""What `hspace list` shows of conf/, and the folder where it is."""
+
+REGISTRIES = {
+    "methods": ("hspace.directions.settings", "METHODS"),
+    "scorers": ("hspace.scorers.names", "SCORERS"),
+    "embedders": ("hspace.scorers.names", "EMBEDDERS"),
+    "regions": ("hspace.scorers.names", "REGIONS"),
+}
+"""What `hspace list` shows of what can be registered, and the registry: its module and its name there."""
 
 CACHE_ACTIONS = {"ls": "kept in", "verify": "compared in", "prune": "removed from"}
 """What `hspace cache` can do, and how it says what it did."""
@@ -42,7 +51,9 @@ examples:
   hspace -m method=pca,random seed=0,1              a sweep into outputs/sweeps (or hydra.sweep.dir=FOLDER)
   hspace -m seed=0,1,2 hydra/launcher=joblib        the same in parallel (also submitit_local, submitit_slurm)
   hspace --cfg job debug=default                    show a configuration without running it
-  hspace list                                       models, methods, experiments and attributes
+  hspace list                                       models, methods, scorers, experiments and attributes
+  hspace list method=boundary                       the settings of a method
+  hspace method=my_method:find                      a method of yours, in my_method.py; see docs/extending.md
   hspace edit photo.jpg --direction FILE:NAME       a photograph edited; also invert, calibrate, range, directions,
                                                     studio and push, each with --help
   hspace cache ls                                   what is kept in outputs/cache (or cache_dir=FOLDER)
@@ -129,15 +140,32 @@ def _with_local_model(overrides: list[str]) -> list[str]:
 def _list(words: list[str]) -> int:
     from hspace.system.registry import unknown
 
-    topics = [*LISTS, "attributes"]
+    topics = {topic: partial(_choices, folder) for topic, folder in LISTS.items()}
+    topics |= {topic: partial(_registered, *place) for topic, place in REGISTRIES.items()}
+    topics |= {"attributes": _attributes}
     for word in words:
-        if word not in topics:
+        if word not in topics and not word.startswith("method="):
             raise InputError(unknown("list", word, topics))
-    for topic in words or topics:
+    for topic in words or sorted(topics):
         print(f"{topic}:")
-        for name, meaning in _attributes() if topic == "attributes" else _choices(LISTS[topic]):
-            print(f"  {name:<17}{meaning}")
+        for name, meaning in topics[topic]() if topic in topics else _settings(topic.partition("=")[2]):
+            print(f"  {name:<19} {meaning}")
     return 0
+
+
+def _registered(module: str, registry: str) -> Iterable[tuple[str, str]]:
+    """The entries of a registry, none of which is imported."""
+    return [(entry.name, entry.meaning) for entry in getattr(import_module(module), registry).listed()]
+
+
+def _settings(method: str) -> Iterable[tuple[str, str]]:
+    """The settings of a method with their defaults."""
+    from hspace.directions.settings import METHODS
+
+    for name, field in METHODS.get(method).settings.model_fields.items():
+        if name != "name":
+            default = "needed" if field.is_required() else f"default {field.default}"
+            yield f"method.{name}", f"{field.description} ({default})"
 
 
 def _choices(group: str) -> Iterable[tuple[str, str]]:
@@ -199,6 +227,7 @@ def _compose(overrides: list[str]) -> "DictConfig":
     """
     from hydra import compose
 
+    _offer_methods(overrides)
     with _hydra():
         try:
             return compose("config", overrides=overrides)
@@ -241,8 +270,28 @@ def _sweep(overrides: list[str]) -> int:
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("torchrun starts the processes of one run: leave out -m, or let each job of a sweep call it")
+    _offer_methods(overrides)
     with _hydra():
         return sweep(overrides)
+
+
+def _offer_methods(overrides: list[str]) -> None:
+    """Makes a choice, with the method's own defaults, of every method that is named and has no file in conf/method."""
+    from hydra.core.config_store import ConfigStore
+    from pydantic_core import to_jsonable_python
+
+    from hspace.directions.settings import METHODS
+    from hspace.system.registry import REFERENCE
+
+    names = [name for word in overrides if word.startswith("method=") for name in word[len("method=") :].split(",")]
+    for name in names:
+        if not (package_path("conf") / "method" / f"{name}.yaml").exists() and (
+            name in METHODS or REFERENCE.fullmatch(name)
+        ):
+            fields = METHODS.get(name).settings.model_fields
+            values = {key: "???" if field.is_required() else field.get_default() for key, field in fields.items()}
+            node = to_jsonable_python(values | {"name": name})
+            ConfigStore.instance().store(group="method", name=name, node=node)
 
 
 def _guarded(action: Callable[[], int]) -> int:

@@ -64,7 +64,7 @@ def test_debugging_shows_the_traceback(tmp_path: Path):
 def test_help_and_mistakes_load_no_torch(tmp_path: Path):
     code = "import sys; from hspace.cli import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for word in ("list=", "seed=-1"):
+    for word in ("list", "seed=-1", "device=gpu"):
         assert subprocess.run([sys.executable, "-c", code, word], cwd=tmp_path, env=env).returncode == 0
 
 
@@ -92,6 +92,10 @@ def test_the_script_is_the_same_command(tmp_path: Path):
         (["methd=pca"], "unknown key 'methd': did you mean 'method'"),
         (["method.mask=face.png"], "method.mask is not a setting of the chosen method"),
         (["edit=5"], "Got int"),
+        (["model.h_space=after"], "model.h_space is not a setting any more: write model.tap"),
+        (["tracking=none"], "write tracking.mode=disabled"),
+        (["method=supervised", "method.classifier=svm"], "write method=boundary method.classifier"),
+        (["list", "method=pcaa"], "unknown method 'pcaa': did you mean 'pca'"),
         (["seed=0,1"], "--multirun"),
         (["name=${nothing}"], "nothing"),
         (["model=local"], "model.path is missing"),
@@ -155,7 +159,10 @@ def test_the_figure_is_what_a_run_prints(monkeypatch: pytest.MonkeyPatch, capsys
 def test_list_help_and_version(capsys: pytest.CaptureFixture[str]):
     assert main(["list"]) == 0
     listed = capsys.readouterr().out
-    assert all(name in listed for name in ("portraits", "celebahq", "pca", "random", "demo", "glasses", "yaw"))
+    assert all(
+        name in listed
+        for name in ("portraits", "celebahq", "pca", "random", "boundary", "demo", "glasses", "yaw", "clip")
+    )
     assert "Launch" not in listed
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("hspace 0.")

@@ -1,27 +1,120 @@
-"""The examples of docs/extending.md, run as a user runs them."""
+"""The examples of docs/extending.md, run as a user runs them: from the command line, in the folder where they lie."""
 
+import csv
+import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from hspace.directions.record import Directions
 
-EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "docs" / "examples"
+SMALL = [
+    "debug=default", "diffusion.num_steps=3", "method.num_samples=8", "device=cpu", "tracking.mode=offline",
+    "evaluation.annotator=my_scorer:Brightness", "evaluation.judge=my_scorer:Brightness",
+    "evaluation.allow_same_scorer=true",
+]  # fmt: skip
 
 
-def run(example: str, *arguments: object) -> str:
-    command = [sys.executable, str(EXAMPLES / example), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of a user with the examples in it."""
+    for name in ("my_method", "my_scorer"):
+        shutil.copy(EXAMPLES / f"{name}.py", tmp_path)
+    return tmp_path
+
+
+def install(folder: Path) -> None:
+    """What pip leaves of a package that declares the examples as entry points."""
+    info = folder / "site" / "stranger-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[hspace.methods]\nlate_minus_early = my_method:find\n[hspace.scorers]\nbrightness = my_scorer:Brightness\n"
+    )
+
+
+def hspace(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join(map(str, (ROOT, cwd / "site", cwd)))
+    return subprocess.run(
+        [sys.executable, "-m", "hspace.cli", *words], cwd=cwd, env={**os.environ, "PYTHONPATH": path},
+        capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+
+
+def logged(folder: Path) -> str:
+    """What `wandb leet` reads back of an offline run."""
+    wandb = Path(sys.executable).with_name("wandb")
+    command = [wandb, "leet", "inspect", "--json", folder / "wandb"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("my_*.py")), ids=lambda path: path.stem)
+def test_each_is_one_short_file(path: Path) -> None:
+    assert len(path.read_text().splitlines()) < 40
 
 
 def test_own_checkpoint(tiny_pipeline_dir: Path, tmp_path: Path) -> None:
-    run("own_checkpoint.py", tiny_pipeline_dir, tmp_path)
+    command = [sys.executable, str(EXAMPLES / "own_checkpoint.py"), str(tiny_pipeline_dir), str(tmp_path)]
+    subprocess.run(command, check=True, timeout=300)
     assert (tmp_path / "edited.png").stat().st_size > 500
     assert len(Directions.load(tmp_path / "directions.safetensors").directions) == 2
 
 
-def test_own_method_and_own_scorer(tiny_pipeline_dir: Path, tmp_path: Path) -> None:
-    run("own_method.py", tiny_pipeline_dir, tmp_path)
-    path = tmp_path / "difference.safetensors"
-    assert Directions.load(path).meta.method == "late-minus-early"
-    assert "late minus early: brightness" in run("own_scorer.py", tiny_pipeline_dir, path)
+def test_a_method_and_a_scorer_in_the_current_folder(tiny_pipeline_dir: Path, folder: Path) -> None:
+    words = [f"model.path={tiny_pipeline_dir}", "method=my_method:find", *SMALL]
+    done = hspace(*words, "output_dir=out", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    out = folder / "out"
+    assert Directions.load(out / "directions.safetensors").meta.method == "late minus early"
+    record = json.loads((out / "run.json").read_text())
+    assert record["config"]["method"] == {"name": "my_method:find", "num_samples": 8}
+    with (out / "tables" / "effects.csv").open() as file:
+        assert {"brightness", "light_above"} <= set(csv.DictReader(file).fieldnames or ())
+    assert "late minus early" in (out / "tables" / "directions.csv").read_text()
+    assert "my_method:find" in logged(out) and "brightness" in logged(out)
+
+    (cached,) = (folder / "outputs" / "cache" / "discover").iterdir()
+    source = folder / "my_method.py"
+    source.write_text(source.read_text().replace("h[:, half:].mean(dim=1) -", "-h[:, half:].mean(dim=1) -"))
+    assert hspace(*words, "output_dir=again", cwd=folder).returncode == 0
+    assert len(list(cached.parent.iterdir())) == 2
+
+
+def test_an_installed_method_and_scorer_are_listed_and_chosen_by_name(tiny_pipeline_dir: Path, folder: Path) -> None:
+    install(folder)
+    listed = hspace("list", "methods", "scorers", "method=late_minus_early", cwd=folder).stdout
+    assert "late_minus_early    The mean h of the second half of the samples minus that of the first half." in listed
+    assert "brightness          How light an image is, and whether it is lighter at the top." in listed
+    assert "method.num_samples  Samples generated to discover with. (default 100)" in listed
+    shown = hspace("--cfg", "job", "method=late_minus_early", "evaluation.judge=brightness", cwd=folder).stdout
+    assert "name: late_minus_early\n  num_samples: 100" in shown
+    swept = hspace(
+        "-m", f"model.path={tiny_pipeline_dir}", "method=late_minus_early,my_method:find", *SMALL,
+        "evaluation.judge=brightness", "hydra.sweep.dir=sweep", cwd=folder,
+    )  # fmt: skip
+    assert swept.returncode == 0, swept.stderr
+    table = (folder / "sweep" / "collected.csv").read_text()
+    assert "late_minus_early" in table and "my_method:find" in table
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["method=my_method:Settings"], "'my_method:Settings' is not a method: see docs/extending.md"),
+        (["method=my_methods:find"], "unknown method 'my_methods:find'"),
+        (["method=my_method:find", "method.num_samples=3"], "method.num_samples must be a whole number of at least 4"),
+        (["method=my_method:find", "method.samples=3"], "method.samples"),
+        (["evaluation.judge=my_scorer:torch"], "'my_scorer:torch'"),
+    ],
+)
+def test_a_mistake_with_them_is_one_line(folder: Path, words: list[str], hint: str) -> None:
+    done = hspace(*words, cwd=folder)
+    assert done.returncode == 2 and done.stdout == ""
+    assert hint in done.stderr and done.stderr.startswith("hspace: error: ") and done.stderr.count("\n") == 1
+    assert not (folder / "outputs").exists()

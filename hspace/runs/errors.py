@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from hspace.runs.config import known_keys
+from hspace.runs.moved import moved
 from hspace.system.files import package_path
 from hspace.system.registry import unknown
 from hspace.types import InputError
@@ -67,11 +68,15 @@ def _explain(error: Exception) -> str:
 
 def _unknown_choice(file: str, options: Iterable[str]) -> str:
     group, _, name = file.rpartition("/")
+    if message := moved(f"{group}={name}"):
+        return message
     hint = "; pip install 'hspace[sweep]' brings joblib and submitit" if group == "hydra/launcher" else ""
     return unknown(group, name, options) + hint
 
 
 def _unknown_key(key: str) -> str:
+    if message := moved(key):
+        return message
     known = [*known_keys(), *_method_keys()]
     if key in known:
         return f"{key} is not a setting of the chosen {Path(key.replace('.', '/')).parent}"

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from hspace.directions.settings import METHODS, Settings
 from hspace.runs.config import Config, known_keys
+from hspace.runs.moved import moved
 from hspace.runs.wording import fields_of, in_our_words, of_record
 from hspace.system.registry import REFERENCE, unknown
 from hspace.types import InputError
@@ -92,6 +93,8 @@ def _validated(record: Any, values: dict[str, Any], prefix: str) -> Any:
     """The record of the values, which are read as JSON, where a list is a tuple and a text a path."""
 
     def unknown_key(key: str) -> str:
+        if message := moved(key):
+            return message
         if not prefix:
             return unknown("key", key, known_keys())
         known = sorted(set(fields_of(record) or {}) - {"name"})

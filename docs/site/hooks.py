@@ -9,7 +9,9 @@ from latex2mathml.converter import convert
 ROOT = Path(__file__).parents[2]
 EQUATION = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$([^$\n]+?)\$(?![\d$])", re.DOTALL)
 CODE = re.compile(r"(```.*?```|`[^`\n]*`|^    .*$)", re.DOTALL | re.MULTILINE)
-OUTSIDE = re.compile(r"(\[[^\]]*\])\((?:\.\./)+((?:scripts|conf|tests|hspace)/[^)\s]+|README\.md|CHANGELOG\.md|LICENSE)\)")
+OUTSIDE = re.compile(
+    r"(\[[^\]]*\])\((?:\.\./)+((?:scripts|conf|tests|hspace)/[^)\s]+|README\.md|CHANGELOG\.md|LICENSE)\)"
+)
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:

@@ -104,7 +104,6 @@ class RunSources:
 
     def recorded(self, num_samples: int) -> Recorded:
         """Recorded h of the discovery samples, shared by all methods; each of several processes has its share."""
-
         return recorded(self.cfg, self.model, num_samples)
 
     def recorded_around(self, sample: int, num_samples: int) -> Recorded:

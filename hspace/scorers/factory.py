@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hspace.scorers import portraits
 from hspace.scorers.names import EMBEDDERS, REGIONS, SCORERS
 from hspace.scorers.pretrained import Pretrained
 from hspace.system.hashes import weights_sha256

@@ -8,7 +8,6 @@ from hydra import compose, initialize_config_dir
 
 from hspace.cli import main
 from hspace.runs.errors import guarded
-from hspace.runs.procedures import EXPERIMENTS
 from hspace.system.files import package_path
 from scripts import reproduce
 

@@ -28,8 +28,9 @@ def _known(registry: Registry) -> BeforeValidator:
     """One of the registry's names, such a name with a model behind a colon, or "module:name"."""
 
     def check(value: Any) -> Any:
-        kind, _, model = str(value).partition(":")
-        if not (value in registry or (model and kind in registry) or REFERENCE.fullmatch(str(value))):
+        name = value if isinstance(value, str) else ""
+        kind, _, model = name.partition(":")
+        if not (name in registry or (model and kind in registry) or REFERENCE.fullmatch(name)):
             raise PydanticCustomError("unknown_name", "unknown name", {"known": registry.names()})
         return value
 

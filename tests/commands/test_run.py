@@ -151,7 +151,7 @@ def test_a_file_size_limit_is_one_line_and_leaves_nothing_half_written(tiny_pipe
         ),
         (
             [
-                "method=supervised",
+                "method=boundary",
                 "method.attribute=skin",
                 "method.classifier=svm",
                 "method.k=4",

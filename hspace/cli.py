@@ -147,8 +147,9 @@ def _list(words: list[str]) -> int:
         if word not in topics and not word.startswith("method="):
             raise InputError(unknown("list", word, topics))
     for topic in words or sorted(topics):
+        rows = list(topics[topic]() if topic in topics else _settings(topic.partition("=")[2]))
         print(f"{topic}:")
-        for name, meaning in topics[topic]() if topic in topics else _settings(topic.partition("=")[2]):
+        for name, meaning in rows:
             print(f"  {name:<19} {meaning}")
     return 0
 

@@ -64,8 +64,8 @@ def test_debugging_shows_the_traceback(tmp_path: Path):
 def test_help_and_mistakes_load_no_torch(tmp_path: Path):
     code = "import sys; from hspace.cli import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for word in ("list", "seed=-1", "device=gpu"):
-        assert subprocess.run([sys.executable, "-c", code, word], cwd=tmp_path, env=env).returncode == 0
+    for words in (["list", "models", "methods", "scorers", "experiments"], ["seed=-1"], ["device=gpu"]):
+        assert subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, env=env).returncode == 0
 
 
 def test_the_script_is_the_same_command(tmp_path: Path):

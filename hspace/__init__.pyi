@@ -18,12 +18,12 @@ from .directions.boundary import boundary as boundary
 from .directions.disentangle import disentangle as disentangle
 from .directions.jacobian import jacobian as jacobian
 from .directions.masks import make_mask as make_mask
+from .directions.metadata import DirectionsMeta as DirectionsMeta
 from .directions.method import Sources as Sources
 from .directions.method import method as method
 from .directions.pca import pca as pca
 from .directions.random import random as random
 from .directions.record import Directions as Directions
-from .directions.metadata import DirectionsMeta as DirectionsMeta
 from .directions.settings import Settings as Settings
 from .directions.supervised import from_pairs as from_pairs
 from .directions.supervised import supervised as supervised

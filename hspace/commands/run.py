@@ -13,8 +13,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from hspace.diffusion.checkpoints import load_model
-from hspace.directions.metadata import annotated_by
 from hspace.directions.file import FileSettings
+from hspace.directions.metadata import annotated_by
 from hspace.directions.record import Directions
 from hspace.runs import report
 from hspace.runs.config import Config, config_sha256

@@ -93,7 +93,9 @@ def boundary(
     groups = codes.flatten(2) if space == "h" and not joint else codes.flatten(1)[:, None]
     normal = torch.stack([_normal(points[:k], points[k:], classifier) for points in groups.unbind(1)])
     method = f"boundary {classifier}{' joint' if joint else ''}{how_chosen(annotations, balance)}"
-    meta = difference_meta(model, space, annotations.eta, method, attribute, annotations.seeds, annotations.provenance.annotator)
+    meta = difference_meta(
+        model, space, annotations.eta, method, attribute, annotations.seeds, annotations.provenance.annotator
+    )
     return Directions(normal.reshape(1, *shape), meta)
 
 

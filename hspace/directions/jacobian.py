@@ -17,8 +17,9 @@ from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampling import sample
 from hspace.directions.convolution import LeanConvolutions
 from hspace.directions.krylov import Triplets, top_triplets
+from hspace.directions.metadata import DirectionsMeta
 from hspace.directions.method import Sources, method
-from hspace.directions.record import Directions, DirectionsMeta
+from hspace.directions.record import Directions
 from hspace.directions.settings import MAX_SAMPLES, Settings
 from hspace.types import InputError
 

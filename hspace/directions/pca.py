@@ -12,8 +12,9 @@ from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.sampling import Recorded
+from hspace.directions.metadata import DirectionsMeta
 from hspace.directions.method import Sources, method
-from hspace.directions.record import Directions, DirectionsMeta
+from hspace.directions.record import Directions
 from hspace.directions.settings import MAX_SAMPLES, Settings
 from hspace.system import distributed
 from hspace.types import InputError

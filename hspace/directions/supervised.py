@@ -71,7 +71,9 @@ def supervised(
     )
     difference = (plus.sum(0) - minus.sum(0)) / k
     method = f"supervised{how_chosen(annotations, balance)}"
-    meta = difference_meta(model, space, annotations.eta, method, attribute, annotations.seeds, annotations.provenance.annotator)
+    meta = difference_meta(
+        model, space, annotations.eta, method, attribute, annotations.seeds, annotations.provenance.annotator
+    )
     return Directions(difference.float()[None], meta)
 
 

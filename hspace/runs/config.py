@@ -37,6 +37,11 @@ def _known(registry: Registry) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    """One value is a list of it."""
+    return tuple(value) if isinstance(value, list) else (value,)
+
+
 def _not_blank(path: Path) -> Path:
     if not str(path).strip() or path == Path():
         raise ValueError("blank")
@@ -218,7 +223,9 @@ class Config:
     dtype: Literal["float32", "float64", "float16", "bfloat16"]
     batch_size: Index
     memory_gib: NotNegative | None
-    allow: Annotated[tuple[ALLOWED, ...], BeforeValidator(lambda value: tuple(value if isinstance(value, list) else [value]))]
+    allow: Annotated[
+        tuple[ALLOWED, ...], BeforeValidator(lambda value: tuple(value if isinstance(value, list) else [value]))
+    ]
     output_dir: Filepath
     cache_dir: Filepath
     model: ModelConfig

@@ -39,7 +39,7 @@ def _known(registry: Registry) -> BeforeValidator:
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:
     """One value is a list of it."""
-    return tuple(value) if isinstance(value, list) else (value,)
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 def _not_blank(path: Path) -> Path:

@@ -17,7 +17,6 @@ from hspace.diffusion.sampling import Recorded
 from hspace.directions.record import Directions
 from hspace.evaluation.manifold import HGaussian, fit_gaussian, off_manifold
 from hspace.evaluation.readings import Sweep, effect_of, mean_interval
-from hspace.evaluation.stability import principal_angles
 from hspace.metrics.accuracy import edit_accuracy
 from hspace.metrics.distances import image_distances
 from hspace.metrics.dose import DoseResponse, dose_response
@@ -56,10 +55,6 @@ class Laboratory(Protocol):
 
     def recorded(self) -> Recorded:
         """H of discovery samples."""
-        ...
-
-    def again(self) -> Directions | None:
-        """The directions as the method finds them on other samples; None where it takes none."""
         ...
 
     @property
@@ -237,15 +232,6 @@ def off_manifold_cost(edited: Edited) -> Value:
         strength=edited.strength, **edited.lab.edit_settings,
     )  # fmt: skip
     return mean_interval(costs.mean(dim=1).numpy())
-
-
-@measure("stability", unit="degrees", higher_is_better=False)
-def stability(edited: Edited) -> Value:
-    """Angle between the direction and the span of those found on other samples; at the largest strength."""
-    again = edited.lab.again() if edited.is_largest else None
-    if again is None:
-        return None
-    return float(principal_angles(edited.directions.directions[[edited.direction]], again.directions)[0])
 
 
 @measure("kid", unit="kernel distance", higher_is_better=False, needs=("images",))

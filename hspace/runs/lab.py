@@ -223,12 +223,6 @@ class Lab:
         with self.watch.stage("collect"):
             return recorded(self.cfg, self.model, n)
 
-    def again(self) -> Directions | None:
-        """The directions as the method finds them on other samples; None where it takes none."""
-        if getattr(self.cfg.method, "num_samples", None) is None:
-            return None
-        return replace(self, cfg=replace(self.cfg, seed=self.cfg.seed + 1)).discover()
-
     def images(self, latents: Latents) -> Tensor:
         """Unedited images, (n, C, H, W), on the CPU."""
         eta = self.cfg.diffusion.eta

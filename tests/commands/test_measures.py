@@ -1,0 +1,79 @@
+"""Every measure through a real run: it is in the table, the record and the tracked run, and says what it should."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from hspace.cli import main
+from hspace.evaluation.measures import MEASURES
+from hspace.experiments import edit
+
+REGIONAL = {name for name in MEASURES.names() if "region" in MEASURES.get(name).needs}
+WORDS = [
+    "diffusion.num_steps=3", "edit.strengths=[-2,-1,1,2]", "evaluation.num_samples=12", "batch_size=64",
+    "evaluation.reference_samples=24", "evaluation.calibration_samples=12", "evaluation.bootstrap=100", "device=cpu",
+    "tracking.mode=disabled",
+]  # fmt: skip
+
+
+def run(words: list[str], measures: list[str], out: Path) -> list[dict[str, str]]:
+    """Rows of the table of directions."""
+    assert main([*WORDS, *words, f"evaluation.measures=[{','.join(measures)}]", f"output_dir={out}"]) == 0
+    with (out / "tables" / "directions.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_measure_of_whole_images(tiny_pipeline_dir: Path, tmp_path: Path) -> None:
+    measures = [name for name in MEASURES.names() if name not in REGIONAL]
+    words = [f"model.path={tiny_pipeline_dir}", f"cache_dir={tmp_path / 'cache'}", "method=supervised"]
+    words += ["method.attribute=skin", "method.k=4", "method.num_samples=12"]
+    rows = run(words, measures, tmp_path / "out")
+    assert set(measures) <= set(rows[0]) and [float(row["strength"]) for row in rows] == [-2, -1, 1, 2]
+    whole = rows[-1]
+    for name in set(measures) - {"breaks_at"}:  # which is empty where nothing breaks
+        assert math.isfinite(float(whole[name])), name
+    for row in rows[:-1]:
+        assert row["dose_slope"] == row["dose_linearity"] == "", "once for a direction, at its largest strength"
+    assert -1 <= float(whole["dose_linearity"]) <= 1 and float(whole["off_manifold"]) > 0
+    # A larger edit leaves the samples' distribution further behind.
+    assert float(rows[0]["kid"]) > float(rows[1]["kid"]) or float(rows[3]["kid"]) > float(rows[2]["kid"])
+    findings = json.loads((tmp_path / "out" / "run.json").read_text())["findings"]
+    assert findings["mean/off_manifold"] == pytest.approx(float(whole["off_manifold"]), rel=1e-6)
+    assert findings["kid/direction_0"] == pytest.approx(float(whole["kid"]), rel=1e-6)
+
+
+def test_measures_outside_a_region(tiny_pipeline_dir: Path, tmp_path: Path) -> None:
+    words = [f"model.path={tiny_pipeline_dir}", f"cache_dir={tmp_path / 'cache'}", "method=jacobian", "method.k=1"]
+    words += ["method.steps=[1]", "edit.strengths=[-20,-10,10,20]", "method.mask=[0,0,0.5,1]"]
+    rows = run(words, sorted(REGIONAL), tmp_path / "out")
+    near, far = rows[2], rows[3]
+    assert float(far["ssim_outside"]) < float(near["ssim_outside"]) <= 1
+    assert float(far["psnr_outside"]) < float(near["psnr_outside"])
+    assert float(far["distance_outside"]) > float(near["distance_outside"]) >= 0
+
+
+def test_a_region_that_is_not_named_is_refused_before_any_work(
+    tiny_pipeline_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"model.path={tiny_pipeline_dir}", f"cache_dir={tmp_path / 'cache'}", f"output_dir={tmp_path / 'out'}"]
+    assert main([*WORDS, *words, "evaluation.measures=[ssim_outside]"]) == 2
+    assert "method.mask" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "cache").exists()
+
+
+def test_an_unknown_measure_is_one_line(
+    tiny_pipeline_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"model.path={tiny_pipeline_dir}", f"cache_dir={tmp_path / 'cache'}", f"output_dir={tmp_path / 'out'}"]
+    assert main([*WORDS, *words, "evaluation.measures=[efect]"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "unknown measure 'efect': did you mean 'effect'?" in error
+    assert not (tmp_path / "cache").exists()
+
+
+def test_names_are_added_once() -> None:
+    assert edit._unnamed("component 3: yaw", ("yaw",)) == "component 3"
+    assert edit._unnamed("late: early", ("yaw",)) == "late: early"

@@ -38,7 +38,7 @@ def read_folders(folders: Iterable[Path]) -> list[Record]:
     """
     folders = list(folders)
     paths = dict.fromkeys(
-        path for folder in folders for path in sorted(folder.rglob("*.json")) if _is_record(path.relative_to(folder))
+        path for folder in folders for path in sorted(folder.rglob(RECORD)) if _is_record(path.relative_to(folder))
     )
     if not paths:
         raise InputError(f"no finished run ({RECORD}) in {', '.join(map(str, folders)) or 'no folder'}")

@@ -24,9 +24,11 @@ from .directions.method import method as method
 from .directions.pca import pca as pca
 from .directions.random import random as random
 from .directions.record import Directions as Directions
+from .directions.regression import regression as regression
 from .directions.settings import Settings as Settings
 from .directions.supervised import from_pairs as from_pairs
 from .directions.supervised import supervised as supervised
+from .directions.whitened import whitened as whitened
 from .edits.mixing import arithmetic as arithmetic
 from .edits.mixing import interpolate as interpolate
 from .edits.mixing import swap as swap

@@ -1,4 +1,4 @@
-"""What the site needs beside Markdown: equations as MathML, links into the repository, and tables made from the code."""
+"""What the site needs beside Markdown: equations as MathML, links into the repository, tables made from the code."""
 
 import re
 from pathlib import Path

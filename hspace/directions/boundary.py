@@ -44,7 +44,7 @@ def find(model: DiffusionModel, sources: Sources, settings: BoundarySettings) ->
             joint=settings.joint, balance=balance, batch_size=sources.batch_size,
         )  # fmt: skip
 
-    return without_conditions(settings, one)
+    return without_conditions(model, sources, settings, one)
 
 
 def boundary(

@@ -10,7 +10,9 @@ from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.sampling import sample
 from hspace.directions.annotations import Annotations
 from hspace.directions.disentangle import disentangle
+from hspace.directions.leace import erase_conditions
 from hspace.directions.metadata import DirectionsMeta
+from hspace.directions.method import Sources
 from hspace.directions.record import Directions
 from hspace.directions.settings import MAX_SAMPLES, Settings
 from hspace.system.shards import Batches
@@ -29,7 +31,9 @@ class ExampleSettings(Settings):
     space: Literal["h", "x_T"] = "h"
     """Where the direction lies."""
     conditions: tuple[str, ...] | None = None
-    """Attributes whose own directions are projected off (eq. 12)."""
+    """Attributes that the direction is to leave alone."""
+    removal: Literal["eq12", "leace"] = "eq12"
+    """How conditions are taken off: orthogonally to their directions (eq. 12), or in the metric of h (LEACE)."""
     balance: str | None = None
     """An attribute in which the examples are not to differ."""
 
@@ -49,16 +53,24 @@ class ExampleSettings(Settings):
         return 1
 
 
-def without_conditions(settings: ExampleSettings, find: Callable[..., Directions]) -> Directions:
-    """The direction of the settings' attribute, with those of its conditions projected off (eq. 12).
+def without_conditions(
+    model: DiffusionModel, sources: Sources, settings: ExampleSettings, find: Callable[..., Directions]
+) -> Directions:
+    """The direction of the settings' attribute, with their conditions taken off.
 
     Args:
-        settings: Which attribute and which conditions.
+        model: The model.
+        sources: Has recorded h, which LEACE reads.
+        settings: Which attribute, which conditions, and how these are taken off.
         find: Finds the direction of an attribute, with `balance` for the first one.
     """
     found = find(settings.attribute, balance=settings.balance)
-    conditions = [find(condition) for condition in settings.conditions or ()]
-    return disentangle(found, conditions) if conditions else found
+    if not settings.conditions:
+        return found
+    if settings.removal == "leace":
+        recorded, annotations = sources.recorded(settings.num_samples), sources.annotations(settings.num_samples)
+        return erase_conditions(found, recorded, annotations, settings.conditions)
+    return disentangle(found, [find(condition) for condition in settings.conditions])
 
 
 def codes_of(

@@ -1,10 +1,14 @@
 """Taking attributes off in the metric of the data (LEACE), where eq. 12 takes them off in the plain one."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from hspace.diffusion.sampling import Recorded
+from hspace.directions.annotations import Annotations
+from hspace.directions.record import Directions
 from hspace.directions.shrinkage import shrunk_covariance
 from hspace.types import InputError
 
@@ -63,3 +67,40 @@ def fit_eraser(samples: Tensor, concepts: Tensor) -> Eraser:
     _, singular_values, rows = torch.linalg.svd(covariance.power(crossed, -0.5), full_matrices=False)
     basis = rows[singular_values > INDEPENDENT * singular_values[0]]
     return Eraser(mean, covariance.power(basis, 0.5).T, covariance.power(basis, -0.5))
+
+
+def erase_conditions(
+    directions: Directions, recorded: Recorded, annotations: Annotations, conditions: Sequence[str]
+) -> Directions:
+    """Takes conditions off directions of h, at each step in the metric of h there: v = P v_0.
+
+    Adding v changes no linear prediction of the conditions from h, where eq. 12 makes v orthogonal to their directions.
+
+    Args:
+        directions: v_0, k directions of h.
+        recorded: h of the annotated samples, in their order.
+        annotations: Scores of the conditions; samples that hide one are left out.
+        conditions: Names of attributes.
+
+    Raises:
+        InputError: If the samples differ, the directions are not of h, or a condition is unknown or does not vary.
+
+    Source: Belrose et al. 2023 (arXiv 2306.03819), used as a projection of directions.
+    """
+    if directions.meta.space != "h":
+        raise InputError("LEACE takes conditions off directions of h, got directions of x_T")
+    if tuple(recorded.seeds) != tuple(annotations.seeds):
+        raise InputError("LEACE needs h and scores of the same samples, got different seeds")
+    columns = [annotations.column(condition) for condition in conditions]
+    shown = annotations.visible[:, columns].all(dim=1)
+    concepts, h = annotations.scores[shown][:, columns], recorded.open()
+    vectors, steps = directions.directions.flatten(2).double(), []
+    for step in range(len(h)):
+        eraser = fit_eraser(torch.from_numpy(h[step][shown.numpy()].astype("float64")), concepts)
+        steps.append(eraser.project(vectors[:, step]))
+    erased = torch.stack(steps, dim=1).float().reshape(directions.directions.shape)
+    names = tuple(f"{name} without {', '.join(conditions)}"[:200] for name in directions.meta.names)
+    meta = replace(
+        directions.meta, names=names, method=f"{directions.meta.method}, conditions erased", calibration=None
+    )
+    return Directions(erased, meta)

@@ -48,7 +48,17 @@ METHODS: Registry[Named] = Registry(
     Named,
     {
         name: f"hspace.directions.{name}:find"
-        for name in ("pca", "local_pca", "random", "jacobian", "supervised", "boundary", "file")
+        for name in (
+            "pca",
+            "local_pca",
+            "random",
+            "jacobian",
+            "supervised",
+            "boundary",
+            "whitened",
+            "regression",
+            "file",
+        )
     },
 )
 """Ways to find directions: `@method` adds one, as does the entry-point group hspace.methods."""

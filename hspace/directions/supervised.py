@@ -31,7 +31,7 @@ def find(model: DiffusionModel, sources: Sources, settings: SupervisedSettings) 
             batch_size=sources.batch_size,
         )  # fmt: skip
 
-    return without_conditions(settings, one)
+    return without_conditions(model, sources, settings, one)
 
 
 def supervised(

@@ -68,6 +68,22 @@ def in_our_words(error: ValidationError, record: Any, prefix: str, unknown_key: 
     return _message(first, place, unknown_key)
 
 
+def rule_of(field: FieldInfo) -> str:
+    """What the value of a field must be, in words."""
+    return _words(field.annotation, field.metadata)
+
+
+def _words(hint: Any, metadata: Sequence[Any]) -> str:
+    place = _unwrapped(_Place("", hint, metadata))
+    if typing.get_origin(place.hint) is typing.Literal:
+        return ", ".join(map(str, typing.get_args(place.hint)))
+    branches = _branches(place.hint)
+    if not branches:
+        return _rule(place.hint, place.metadata)
+    null = ["null"] if type(None) in typing.get_args(place.hint) else []
+    return " or ".join([*(_words(branch, place.metadata) for branch in branches), *null])
+
+
 def _message(error: ErrorDetails, place: _Place, unknown_key: Callable[[str], str]) -> str:
     key, value, context = place.key, error["input"], error.get("ctx", {})
     if error["type"] in UNKNOWN_KEY:

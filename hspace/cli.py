@@ -25,7 +25,7 @@ from hspace.types import InputError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-LISTS = {"models": "model", "experiments": "experiment"}
+LISTS = {"models": "model"}
 """What `hspace list` shows of conf/, and the folder where it is."""
 
 REGISTRIES = {
@@ -33,6 +33,7 @@ REGISTRIES = {
     "scorers": ("hspace.scorers.names", "SCORERS"),
     "embedders": ("hspace.scorers.names", "EMBEDDERS"),
     "regions": ("hspace.scorers.names", "REGIONS"),
+    "measures": ("hspace.evaluation.measures", "MEASURES"),
 }
 """What `hspace list` shows of what can be registered, and the registry: its module and its name there."""
 
@@ -142,7 +143,7 @@ def _list(words: list[str]) -> int:
 
     topics = {topic: partial(_choices, folder) for topic, folder in LISTS.items()}
     topics |= {topic: partial(_registered, *place) for topic, place in REGISTRIES.items()}
-    topics |= {"attributes": _attributes}
+    topics |= {"attributes": _attributes, "experiments": _experiments}
     for word in words:
         if word not in topics and not word.startswith("method="):
             raise InputError(unknown("list", word, topics))
@@ -175,6 +176,15 @@ def _choices(group: str) -> Iterable[tuple[str, str]]:
         comments = [line[2:] for line in file.read_text().splitlines() if line.startswith("# ")]
         meaning = next(line for line in comments if not line.startswith("@package"))
         yield file.stem, meaning.partition(" Launch:")[0]
+
+
+def _experiments() -> Iterable[tuple[str, str]]:
+    """Those of conf/experiment, and the procedures that have no file there."""
+    chosen = dict(_choices("experiment"))
+    return [
+        *chosen.items(),
+        *(row for row in _registered("hspace.runs.procedures", "EXPERIMENTS") if row[0] not in chosen),
+    ]
 
 
 def _attributes() -> Iterable[tuple[str, str]]:

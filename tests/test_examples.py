@@ -24,7 +24,7 @@ SMALL = [
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder of a user with the examples in it."""
-    for name in ("my_method", "my_scorer"):
+    for name in ("my_method", "my_scorer", "my_measure", "my_experiment"):
         shutil.copy(EXAMPLES / f"{name}.py", tmp_path)
     return tmp_path
 
@@ -36,6 +36,7 @@ def install(folder: Path) -> None:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
         "[hspace.methods]\nlate_minus_early = my_method:find\n[hspace.scorers]\nbrightness = my_scorer:Brightness\n"
+        "[hspace.measures]\ncontrast = my_measure:contrast\n[hspace.experiments]\ndoubling = my_experiment:run\n"
     )
 
 
@@ -104,6 +105,28 @@ def test_an_installed_method_and_scorer_are_listed_and_chosen_by_name(tiny_pipel
     assert "late_minus_early" in table and "my_method:find" in table
 
 
+def test_a_measure_and_an_experiment_are_listed_run_and_tracked(tiny_pipeline_dir: Path, folder: Path) -> None:
+    install(folder)
+    listed = hspace("list", "measures", "experiments", cwd=folder).stdout
+    assert "contrast            How much an edit raises the contrast of the image." in listed
+    assert "doubling            Does an edit of twice the strength move the image twice as much?" in listed
+    words = [f"model.path={tiny_pipeline_dir}", *SMALL]
+    done = hspace(*words, "evaluation.measures=[identity,my_measure:contrast]", "output_dir=edits", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    with (folder / "edits" / "tables" / "directions.csv").open() as file:
+        assert {"identity", "contrast", "contrast_low"} <= set(csv.DictReader(file).fieldnames or ())
+    record = json.loads((folder / "edits" / "run.json").read_text())
+    assert record["findings"]["contrast/direction_0"] and "mean/contrast" in logged(folder / "edits")
+
+    done = hspace(*words, "procedure=doubling", "output_dir=doubled", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((folder / "doubled" / "run.json").read_text())
+    assert record["procedure"] == "doubling" and record["findings"]["ratio"] > 0
+    assert "change at 2" in (folder / "doubled" / "tables" / "doubling.csv").read_text()
+    assert done.stdout.strip() == "doubled/figures/doubling.png" and "Twice the strength" in logged(folder / "doubled")
+    assert "reused" in hspace(*words, "procedure=doubling", "output_dir=doubled", cwd=folder).stderr
+
+
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
@@ -112,6 +135,7 @@ def test_an_installed_method_and_scorer_are_listed_and_chosen_by_name(tiny_pipel
         (["method=my_method:find", "method.num_samples=3"], "method.num_samples must be a whole number of at least 4"),
         (["method=my_method:find", "method.samples=3"], "method.samples"),
         (["evaluation.judge=my_scorer:torch"], "'my_scorer:torch'"),
+        (["procedure=my_experiment:walk"], "my_experiment:walk"),
     ],
 )
 def test_a_mistake_with_them_is_one_line(folder: Path, words: list[str], hint: str) -> None:

@@ -224,7 +224,7 @@ class Config:
     batch_size: Index
     memory_gib: NotNegative | None
     allow: Annotated[
-        tuple[ALLOWED, ...], BeforeValidator(lambda value: tuple(value if isinstance(value, list) else [value]))
+        tuple[ALLOWED, ...], BeforeValidator(lambda value: tuple(value if isinstance(value, list | tuple) else [value]))
     ]
     output_dir: Filepath
     cache_dir: Filepath

@@ -118,13 +118,14 @@ def test_a_measure_and_an_experiment_are_listed_run_and_tracked(tiny_pipeline_di
     record = json.loads((folder / "edits" / "run.json").read_text())
     assert record["findings"]["contrast/direction_0"] and "mean/contrast" in logged(folder / "edits")
 
-    done = hspace(*words, "procedure=doubling", "output_dir=doubled", cwd=folder)
+    doubling = [*words, "study.attributes=[brightness]", "procedure=doubling", "output_dir=doubled"]
+    done = hspace(*doubling, cwd=folder)
     assert done.returncode == 0, done.stderr
     record = json.loads((folder / "doubled" / "run.json").read_text())
     assert record["procedure"] == "doubling" and record["findings"]["ratio"] > 0
     assert "change at 2" in (folder / "doubled" / "tables" / "doubling.csv").read_text()
     assert done.stdout.strip() == "doubled/figures/doubling.png" and "Twice the strength" in logged(folder / "doubled")
-    assert "reused" in hspace(*words, "procedure=doubling", "output_dir=doubled", cwd=folder).stderr
+    assert "reused" in hspace(*doubling, cwd=folder).stderr
 
 
 @pytest.mark.parametrize(

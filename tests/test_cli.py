@@ -87,7 +87,7 @@ def test_the_script_is_the_same_command(tmp_path: Path):
         (["output_dir=a=b"], "cannot read 'output_dir=a=b'"),
         (["edit.strengths=[1"], "cannot read"),
         (["method=pcaa"], "unknown method 'pcaa': did you mean 'pca'"),
-        (["model=xyz"], "there is bedroom, celebahq, church, ldm_celebahq, local, portraits, sd15, sd21"),
+        (["model=xyz"], "there is bedroom, celebahq, church, dit, flux, ldm_celebahq, local, pixart"),
         (["experiment=dem"], "unknown experiment 'dem': did you mean 'demo'"),
         (["methd=pca"], "unknown key 'methd': did you mean 'method'"),
         (["method.mask=face.png"], "method.mask is not a setting of the chosen method"),
@@ -140,7 +140,8 @@ def test_the_shown_configuration_is_what_would_run(capsys: pytest.CaptureFixture
     assert main(["--cfg", "job", "model.path=FOLDER", "edit.strengths=[-3,0,3]"]) == 0
     shown = OmegaConf.create(capsys.readouterr().out)
     assert shown.model == {
-        "name": "local", "path": "FOLDER", "tap": "after", "prompt": None, "guidance": 7.5,
+        "name": "local", "path": "FOLDER", "tap": None, "prompt": None, "guidance": 7.5, "family": None,
+        "revision": None,
     }  # fmt: skip
     assert shown.edit.strengths == [-3, 0, 3]
 

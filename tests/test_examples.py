@@ -7,8 +7,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from diffusers.models.unets.unet_2d import UNet2DModel
+from safetensors.torch import save_file
 
 from hspace.directions.record import Directions
 
@@ -144,3 +147,14 @@ def test_a_mistake_with_them_is_one_line(folder: Path, words: list[str], hint: s
     assert done.returncode == 2 and done.stdout == ""
     assert hint in done.stderr and done.stderr.startswith("hspace: error: ") and done.stderr.count("\n") == 1
     assert not (folder / "outputs").exists()
+
+
+def test_a_family_in_the_current_folder(folder: Path) -> None:
+    levels: Any = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    network = UNet2DModel(sample_size=16, block_out_channels=(8, 16), norm_num_groups=4, **levels)
+    (folder / "model").mkdir()
+    save_file(network.state_dict(), folder / "model" / "weights.safetensors")
+    shutil.copy(EXAMPLES / "my_family.py", folder)
+    done = hspace("model.path=model", "model.family=my_family:family", *SMALL, "output_dir=out", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((folder / "out" / "run.json").read_text())["model"]["id"] == "model"

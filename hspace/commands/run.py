@@ -84,6 +84,7 @@ def load(cfg: Config) -> Lab:
     model = load_model(
         cfg.model.path, tap=cfg.model.tap, num_steps=cfg.diffusion.num_steps, spacing=cfg.diffusion.spacing,
         device=cfg.device, dtype=cfg.dtype, prompt=cfg.model.prompt or "", guidance=cfg.model.guidance,
+        revision=cfg.model.revision, family=cfg.model.family,
     )  # fmt: skip
     cfg = fitted(cfg, model)
     given = Directions.load(cfg.method.path) if isinstance(cfg.method, FileSettings) else None

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from hspace.types import Images
+from hspace.types import Images, InputError
 
 
 @runtime_checkable
@@ -32,23 +32,44 @@ class Codec(Protocol):
         """(channel, height, width) of the images of samples of this shape."""
         ...
 
+    def check(self, sample_shape: tuple[int, int, int]) -> None:
+        """Check that samples of this shape are images, or become some.
+
+        Raises:
+            InputError: If they are not.
+        """
+        ...
+
 
 class PixelCodec:
-    """The codec of a model whose own space is pixels: nothing to do."""
+    """The codec of a model whose own space is pixels, in colour or grey: grey images are shown with three channels."""
 
     parts: dict[str, Any] = {}  # noqa: RUF012
 
+    def __init__(self, grey: bool = False) -> None:
+        """Set whether the model's own images have one channel."""
+        self._grey = grey
+
     def encode(self, images: Images) -> Tensor:
-        """Images in [-1, 1] to the model's space, where they are the same."""
-        return images
+        """Images in [-1, 1] to the model's space, where they are the same; of a grey model their mean over channels."""
+        return images.mean(dim=1, keepdim=True) if self._grey else images
 
     def decode(self, x_0: Tensor) -> Images:
         """The model's clean samples to images in [-1, 1], not clipped."""
-        return x_0
+        return x_0.expand(-1, 3, -1, -1) if x_0.shape[1] == 1 else x_0
 
     def image_shape(self, sample_shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """The shape itself."""
-        return sample_shape
+        """The shape itself, with three channels."""
+        return 3, *sample_shape[1:]
+
+    def check(self, sample_shape: tuple[int, int, int]) -> None:
+        """Refuse samples that are neither grey nor colour images.
+
+        Raises:
+            InputError: If they have neither one nor three channels.
+        """
+        if sample_shape[0] not in (1, 3):
+            raise InputError(f"a model of pixels must have 1 or 3 channels, got {sample_shape[0]}")
 
 
 class VQCodec:
@@ -57,35 +78,46 @@ class VQCodec:
     Source: Rombach et al. 2022 (arXiv 2112.10752), sec. 3.1: the quantisation layer belongs to the decoder.
     """
 
-    def __init__(self, autoencoder: Any, scale: float) -> None:
+    def __init__(self, autoencoder: Any, scale: float, shift: float = 0.0) -> None:
         """Take over an autoencoder.
 
         Args:
             autoencoder: In evaluation mode.
             scale: What its latents are multiplied with for the diffusion model.
+            shift: What is taken off them before.
         """
-        self.autoencoder, self.scale = autoencoder, scale
+        self.autoencoder, self.scale, self.shift = autoencoder, scale, shift
 
     @property
     def parts(self) -> dict[str, Any]:
         """The autoencoder and the scaling of its latents, which its own configuration may leave open."""
-        return {"autoencoder": self.autoencoder, "scaling": self.scale}
+        return {"autoencoder": self.autoencoder, "scaling": self.scale} | ({"shift": self.shift} if self.shift else {})
 
     def encode(self, images: Images) -> Tensor:
         """Images in [-1, 1] to scaled latents."""
-        return self.scale * self._encode(images.to(self.autoencoder.dtype))
+        return self.scale * (self._encode(images.to(self.autoencoder.dtype)) - self.shift)
 
     def _encode(self, images: Images) -> Tensor:
         return self.autoencoder.encode(images).latents
 
     def decode(self, x_0: Tensor) -> Images:
         """Scaled latents to images, about [-1, 1], not clipped."""
-        return self.autoencoder.decode(x_0.to(self.autoencoder.dtype) / self.scale).sample
+        return self.autoencoder.decode(x_0.to(self.autoencoder.dtype) / self.scale + self.shift).sample
 
     def image_shape(self, sample_shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """(channel, height, width) of the images; every level of the autoencoder but one halves the sides."""
         factor = 2 ** (len(self.autoencoder.config["block_out_channels"]) - 1)
         return self.autoencoder.config["in_channels"], factor * sample_shape[1], factor * sample_shape[2]
+
+    def check(self, sample_shape: tuple[int, int, int]) -> None:
+        """Refuse samples that the autoencoder cannot decode.
+
+        Raises:
+            InputError: If they have another number of channels than its latents.
+        """
+        channels = self.autoencoder.config["latent_channels"]
+        if sample_shape[0] != channels:
+            raise InputError(f"the autoencoder's latents have {channels} channels, the network's {sample_shape[0]}")
 
 
 class KLCodec(VQCodec):
@@ -98,8 +130,8 @@ class KLCodec(VQCodec):
         return self.autoencoder.encode(images).latent_dist.mode()
 
 
-def make_codec(autoencoder: Any, scale: float, dtype: torch.dtype) -> Codec:
+def make_codec(autoencoder: Any, scale: float, dtype: torch.dtype, shift: float = 0.0) -> Codec:
     """The codec of an autoencoder, by its class name, for a model that computes in `dtype`."""
     kind = {"VQModel": VQCodec, "AutoencoderKL": KLCodec}[type(autoencoder).__name__]
     wide = torch.promote_types(dtype, torch.float32)
-    return kind(autoencoder.to(dtype=wide).eval().requires_grad_(False), scale)
+    return kind(autoencoder.to(dtype=wide).eval().requires_grad_(False), scale, shift)

@@ -28,7 +28,8 @@ class Conditioning:
         prompt: What it says: a text, or the name of a class.
         inputs: The network's further inputs by name, (1 or 2, ...) each: the prompt's, then the empty prompt's where
             guidance takes two passes.
-        guidance: w of classifier-free guidance, without + w (with - without); 1 where there is one pass.
+        guidance: w of classifier-free guidance, without + w (with - without); of a distilled model, which takes it as
+            an input, what it was given; without effect where there is one pass.
 
     Source: Ho & Salimans 2022 (arXiv 2207.12598), eq. 6; their w is our w - 1.
     """
@@ -163,6 +164,7 @@ class CutDenoiser(nn.Module):
         self.sample_shape = wiring.sample_shape
         self._cut = Cut(network, find_taps(network, tap, wiring.image_tokens))
         self._find_shapes()
+        self.train(network.training)
 
     @property
     def is_conditional(self) -> bool:

@@ -245,9 +245,7 @@ class FlowMatching(Process):
     ) -> "FlowMatching":
         """See `Process.from_scheduler`; the sigmas are the scheduler's, from 1 to 1 / num_steps before its shift."""
         if spacing is not None:
-            raise InputError(
-                f"spacing belongs to diffusion, and flow matching has its own; leave it out, got {spacing}"
-            )
+            raise InputError(f"spacing belongs to diffusion, and this is flow matching: leave it out, got {spacing}")
         config = scheduler.config
         if not 1 <= num_steps <= config["num_train_timesteps"]:
             raise InputError(f"num_steps must be in [1, {config['num_train_timesteps']}], got {num_steps}")

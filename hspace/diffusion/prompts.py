@@ -1,6 +1,8 @@
-"""Prompts become the features that a text-to-image U-Net is conditioned on; needs transformers (extra `hub`)."""
+"""Prompts and classes become what a network is conditioned on; prompts need transformers (extra `hub`)."""
 
 import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +40,7 @@ class PromptEncoder:
         Raises:
             InputError: If guidance is no number >= 0.
         """
-        if not 0 <= guidance < float("inf"):
-            raise InputError(f"guidance must be a number >= 0 (1 is none), got {guidance}")
+        check_guidance(guidance)
         guided = prompt != "" and guidance != 1
         prompts = [prompt, ""] if guided else [prompt]
         return Conditioning(prompt, {"encoder_hidden_states": self._features(prompts)}, guidance if guided else 1.0)
@@ -78,3 +79,135 @@ def read_prompt_encoder(folder: Path, device: torch.device) -> PromptEncoder:
     if info["missing_keys"]:
         raise InputError(f"the text encoder of {folder.name} lacks tensors, e.g. {min(info['missing_keys'])}")
     return PromptEncoder(tokenizer, text_encoder.to(device).eval().requires_grad_(False))
+
+
+class ClassEncoder:
+    """Classes as conditions, by number or by name."""
+
+    def __init__(self, labels: Sequence[str], null: int | None) -> None:
+        """Take over the classes.
+
+        Args:
+            labels: Names of the classes, in the order of their numbers.
+            null: Number of no class, for guidance; None where the network was not trained without classes.
+        """
+        self.labels, self.null = tuple(labels), null
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What the condition depends on, by role; see `model_identity`."""
+        return {"labels": list(self.labels)}
+
+    def __call__(self, prompt: str, guidance: float) -> Conditioning:
+        """What the network is given for a class.
+
+        Args:
+            prompt: Number or name of a class; empty is no class, where the network knows that.
+            guidance: Classifier-free guidance, >= 0; 1 is none, and so is any where no class is not known.
+
+        Raises:
+            InputError: If there is no such class, or guidance is not a number >= 0.
+        """
+        check_guidance(guidance)
+        label = self._number(prompt)
+        guided = self.null is not None and label != self.null and guidance != 1
+        labels = [label, self.null] if guided else [label]
+        return Conditioning(prompt, {"class_labels": torch.tensor(labels)}, guidance if guided else 1.0)
+
+    def _number(self, prompt: str) -> int:
+        if prompt == "" and self.null is not None:
+            return self.null
+        if prompt.isdecimal() and int(prompt) < len(self.labels):
+            return int(prompt)
+        if prompt in self.labels:
+            return self.labels.index(prompt)
+        last = len(self.labels) - 1
+        raise InputError(f"the model needs a class for its prompt, a number from 0 to {last} or a name, got {prompt!r}")
+
+
+class PipelineEncoder:
+    """The text encoders of a pipeline of diffusers, used by the pipeline's own `encode_prompt`."""
+
+    def __init__(self, pipeline: Any, prepare: Callable[[Any, str, bool, float], dict[str, Tensor]]) -> None:
+        """Take over a pipeline without its network and autoencoder.
+
+        Args:
+            pipeline: Of diffusers.
+            prepare: Gives the network's inputs of a prompt: the pipeline, the prompt, whether a second pass without it
+                is wanted, and the guidance.
+        """
+        self.pipeline, self._prepare = pipeline, prepare
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What features depend on, by role; see `model_identity`."""
+        return {
+            name: part for name, part in self.pipeline.components.items() if name.startswith(("text_", "tokenizer"))
+        }
+
+    @torch.no_grad()
+    def __call__(self, prompt: str, guidance: float) -> Conditioning:
+        """What the network is given for a prompt; see `PromptEncoder`.
+
+        Raises:
+            InputError: If guidance is not a number >= 0.
+        """
+        check_guidance(guidance)
+        guided = prompt != "" and guidance != 1
+        cond = Conditioning(prompt, self._prepare(self.pipeline, prompt, guided, guidance), guidance)
+        return cond if cond.passes == 2 or "guidance" in cond.inputs else replace(cond, guidance=1.0)
+
+
+def check_guidance(guidance: float) -> None:
+    """Check the strength of guidance.
+
+    Raises:
+        InputError: If it is not a number >= 0.
+    """
+    if not 0 <= guidance < float("inf"):
+        raise InputError(f"guidance must be a number >= 0 (1 is none), got {guidance}")
+
+
+def xl_inputs(image_size: int) -> Callable[[Any, str, bool, float], dict[str, Tensor]]:
+    """SDXL: tokens and pooled features of two text encoders, and the image's size."""
+
+    def prepare(pipeline: Any, prompt: str, guided: bool, guidance: float) -> dict[str, Tensor]:
+        context, negative, pooled, without = pipeline.encode_prompt(prompt, do_classifier_free_guidance=guided)
+        sizes = torch.tensor([[image_size, image_size, 0, 0, image_size, image_size]], dtype=context.dtype)
+        passes = 2 if guided else 1
+        return {
+            "encoder_hidden_states": torch.cat([context, negative][:passes]),
+            "text_embeds": torch.cat([pooled, without][:passes]), "time_ids": sizes.repeat(passes, 1),
+        }  # fmt: skip
+
+    return prepare
+
+
+def pixart_inputs(pipeline: Any, prompt: str, guided: bool, guidance: float) -> dict[str, Tensor]:
+    """PixArt: tokens of T5 and which of them count."""
+    length = 300 if "Sigma" in type(pipeline).__name__ else 120
+    context, mask, negative, without = pipeline.encode_prompt(
+        prompt, do_classifier_free_guidance=guided, max_sequence_length=length
+    )
+    passes = 2 if guided else 1
+    inputs = {"encoder_hidden_states": torch.cat([context, negative][:passes])}
+    return inputs | {"encoder_attention_mask": torch.cat([mask, without][:passes])}
+
+
+def sd3_inputs(pipeline: Any, prompt: str, guided: bool, guidance: float) -> dict[str, Tensor]:
+    """Stable Diffusion 3: tokens of three text encoders, pooled features of two."""
+    context, negative, pooled, without = pipeline.encode_prompt(prompt, None, None, do_classifier_free_guidance=guided)
+    passes = 2 if guided else 1
+    inputs = {"encoder_hidden_states": torch.cat([context, negative][:passes])}
+    return inputs | {"pooled_projections": torch.cat([pooled, without][:passes])}
+
+
+def flux_inputs(distilled: bool) -> Callable[[Any, str, bool, float], dict[str, Tensor]]:
+    """FLUX: tokens of T5, pooled features of CLIP, and guidance as a number where the model was distilled."""
+
+    def prepare(pipeline: Any, prompt: str, guided: bool, guidance: float) -> dict[str, Tensor]:
+        context, pooled, _ = pipeline.encode_prompt(prompt, None)
+        strength = {"guidance": context.new_full((1,), guidance)} if distilled else {}
+        return {"encoder_hidden_states": context, "pooled_projections": pooled, **strength}
+
+    return prepare

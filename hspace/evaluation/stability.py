@@ -67,7 +67,7 @@ def stability(sets: Sequence[Directions], *, per_step: bool = False) -> np.ndarr
     return _pairwise([each.directions for each in sets])
 
 
-def at_timesteps(directions: Directions, timesteps: Sequence[int]) -> Directions:
+def at_timesteps(directions: Directions, timesteps: Sequence[float]) -> Directions:
     """Directions of h at other model times: each takes the nearest time that was found, to compare or to try.
 
     Args:

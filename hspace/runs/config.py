@@ -20,6 +20,9 @@ from hspace.system.registry import REFERENCE, Registry
 ALLOWED = Literal["model", "process", "tap", "conditioning", "eta"]
 """Fields of a provenance in which directions can differ from where they are applied."""
 
+PLAIN_TAPS = ("before", "middle", "after", "mod")
+"""Taps whose name says all; see `hspace.diffusion.taps` for the others."""
+
 RULES = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 """A value has the type that is asked for: nothing is converted but a list to a tuple and text to a path."""
 
@@ -37,6 +40,13 @@ def _known(registry: Registry) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _tap(value: Any) -> Any:
+    """A tap that is one word is one of those about a U-Net's middle, or `mod`; whether a network has it shows later."""
+    if isinstance(value, str) and value.isalpha() and value not in PLAIN_TAPS:
+        raise PydanticCustomError("unknown_name", "unknown name", {"known": PLAIN_TAPS})
+    return value
+
+
 def _as_tuple(value: Any) -> tuple[Any, ...]:
     """One value is a list of it."""
     return tuple(value) if isinstance(value, list | tuple) else (value,)
@@ -49,6 +59,7 @@ def _not_blank(path: Path) -> Path:
 
 
 Text = Annotated[str, Field(pattern=r"\S"), Meaning("text that is not empty")]
+Tap = Annotated[str, BeforeValidator(_tap), Field(pattern=r"\S"), Meaning("a tap, as docs/models.md lists them")]
 Word = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"), Meaning("a word of letters, digits, '_', '-' and '.'")
 ]
@@ -70,16 +81,20 @@ class ModelConfig:
     Attributes:
         name: The file in conf/model.
         path: What `load_model` takes: an embedded model's name, a folder or a hub id.
-        tap: The tap, about the mid block.
-        prompt: Text for a text-to-image model; None is the unconditional one.
-        guidance: Classifier-free guidance on the prompt; 1 is none.
+        tap: Where h is tapped; None is the family's own place.
+        prompt: Text for a text-to-image model, None is the unconditional one; or the number or name of a class.
+        guidance: Guidance on the prompt; 1 is none.
+        revision: Commit, branch or tag of a hub model; None is the newest.
+        family: Name of the model's family, or "module:name" of an own one; None is told by the checkpoint's parts.
     """
 
     name: Word
     path: Text
-    tap: Literal["before", "middle", "after"]
+    tap: Tap | None = None
     prompt: Text | None = None
     guidance: NotNegative = 7.5
+    revision: Text | None = None
+    family: Text | None = None
 
 
 @dataclass(frozen=True, config=RULES)

@@ -73,6 +73,7 @@ def load_bench(cfg: Config, references: Sequence[str]) -> Bench:
     model = load_model(
         cfg.model.path, tap=cfg.model.tap, num_steps=cfg.diffusion.num_steps, spacing=cfg.diffusion.spacing,
         device=cfg.device, dtype=cfg.dtype, prompt=cfg.model.prompt or "", guidance=cfg.model.guidance,
+        revision=cfg.model.revision, family=cfg.model.family,
     )  # fmt: skip
     eta, allow = cfg.diffusion.eta, cfg.allow
     sliders = [replace(slider, directions=slider.directions.fit(model, eta=eta, allow=allow)) for slider in sliders]

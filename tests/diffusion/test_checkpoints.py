@@ -218,14 +218,14 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no model": (lambda f: (f / "model_index.json").unlink(), "neither model_index.json nor config.json"),
     "broken index": (lambda f: (f / "model_index.json").write_text("{"), "model_index.json cannot be read"),
     "list as index": (lambda f: (f / "model_index.json").write_text("[]"), "must hold a JSON object, got list"),
-    "no unet": (lambda f: (f / "model_index.json").write_text("{}"), "names no unet"),
+    "no unet": (lambda f: (f / "model_index.json").write_text("{}"), "names neither unet nor transformer"),
     "latent": (
         lambda f: edit_json(f / "model_index.json", vqvae=["diffusers", "VQModel"]),
         "config.json cannot be read",
     ),
     "conditional": (
         lambda f: edit_json(f / "model_index.json", unet=["diffusers", "UNet2DConditionModel"]),
-        "Stable Diffusion 1 or 2 pipeline, its parts are: unet UNet2DConditionModel",
+        "of no known family .*; its parts are: unet UNet2DConditionModel",
     ),
     "two text encoders": (
         lambda f: edit_json(f / "model_index.json", text_encoder_2=["transformers", "CLIPTextModel"]),

@@ -1,0 +1,315 @@
+"""Kinds of checkpoints, and how each becomes a denoiser with taps, a process, a codec and conditions.
+
+A family is chosen by the parts that a pipeline's `model_index.json` names. Read are pipelines as diffusers saves them.
+A pipeline's own code is never run.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import diffusers
+import torch
+
+from hspace.diffusion.codecs import Codec, PixelCodec, make_codec
+from hspace.diffusion.denoiser import Conditioning, CutDenoiser, Denoiser, Wiring
+from hspace.diffusion.identity import Identity, model_identity
+from hspace.diffusion.process import Process
+from hspace.diffusion.prompts import (
+    ClassEncoder,
+    PipelineEncoder,
+    flux_inputs,
+    pixart_inputs,
+    read_prompt_encoder,
+    sd3_inputs,
+    xl_inputs,
+)  # fmt: skip
+from hspace.diffusion.reading import find_part, one_line, read_json, read_module, read_scheduler
+from hspace.diffusion.transformer import DiTWiring, FluxWiring, PixArtWiring, SD3Wiring
+from hspace.diffusion.unet import UNetWiring
+from hspace.system.registry import Registry
+from hspace.types import InputError
+
+Encoder = Callable[[str, float], Conditioning]
+"""Makes a condition of a prompt, or of a class, and the strength of guidance."""
+
+IGNORED = {"scheduler", "safety_checker", "feature_extractor", "image_encoder"}
+"""Parts of a pipeline that say nothing about its family."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a family is asked to load.
+
+    Attributes:
+        folder: The checkpoint's.
+        model: What the user called it, for messages.
+        index: Class name of each part by the part's name.
+        tap: Name of the tap; "" is the family's own.
+        num_steps: Sampling steps.
+        spacing: Of the steps; None takes the checkpoint's.
+        device: Where it is to run.
+        dtype: What the network is to compute in.
+    """
+
+    folder: Path
+    model: str
+    index: Mapping[str, str]
+    tap: str
+    num_steps: int
+    spacing: str | None
+    device: torch.device
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a family gives.
+
+    Attributes:
+        denoiser: In evaluation mode, without gradients for its weights.
+        process: Noise levels and the model times that are visited.
+        codec: Between the model's space and images.
+        identity: What the model is, by content.
+        encode: What makes a condition; None for an unconditional model.
+    """
+
+    denoiser: Denoiser
+    process: Process
+    codec: Codec
+    identity: Identity
+    encode: Encoder | None = None
+
+
+@runtime_checkable
+class Family(Protocol):
+    """A kind of checkpoints."""
+
+    def matches(self, index: Mapping[str, str]) -> bool:
+        """Whether a pipeline whose parts have these class names is of the family."""
+        ...
+
+    def load(self, request: Request) -> Loaded:
+        """The model of a folder.
+
+        Raises:
+            InputError: If it cannot be read or has no such tap.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class PipelineFamily:
+    """A family of diffusers, told by the classes of its parts.
+
+    Attributes:
+        network: Name of the network's part.
+        parts: The classes that each part may have.
+        wire: Gives the wiring of a network, from it, its codec and the request.
+        encode: Gives what makes conditions, from a network, its wiring, its codec and the request.
+        tap: Where h is tapped if nothing is said.
+    """
+
+    network: str
+    parts: Mapping[str, tuple[str, ...]]
+    wire: Callable[[Any, Codec, Request], Wiring]
+    encode: Callable[[Any, Any, Codec, Request], Any] = field(default=lambda *_: None)
+    tap: str = "after"
+
+    def matches(self, index: Mapping[str, str]) -> bool:
+        """Whether all parts are there, and of these classes."""
+        return index.keys() == self.parts.keys() and all(index[name] in kinds for name, kinds in self.parts.items())
+
+    def load(self, request: Request) -> Loaded:
+        """The model of a folder."""
+        scheduler = read_scheduler(request.folder, request.model)
+        network = read_module(request.folder, self.network, request.index[self.network], request.model)
+        codec = _codec(request, network)
+        wiring = self.wire(network, codec, request)
+        process = Process.from_scheduler(scheduler, request.num_steps, request.spacing, wiring.image_tokens)
+        encode = self.encode(network, wiring, codec, request)
+        parts = {self.network: network, "scheduler": scheduler, **codec.parts, **(encode.parts if encode else {})}
+        identity = model_identity(parts, request.folder)
+        network = network.to(request.device, request.dtype).eval().requires_grad_(False)
+        denoiser = CutDenoiser(network, request.tap or self._tap(network), wiring)
+        codec.check(denoiser.sample_shape)
+        return Loaded(denoiser, process, codec, identity, encode)
+
+    def _tap(self, network: Any) -> str:
+        blocks = getattr(network, "transformer_blocks", None)
+        return self.tap if blocks is None else f"block:{len(blocks) // 2}"
+
+
+def _codec(request: Request, network: Any) -> Codec:
+    """The codec of a pipeline's autoencoder, if it has one.
+
+    A `VQModel` that names no scaling factor has none: the latents of Rombach et al.'s VQ models are not scaled, and
+    diffusers' default of 0.18215, made for Stable Diffusion, spoils the images of CompVis/ldm-celebahq-256.
+    """
+    names = sorted(request.index.keys() & {"vae", "vqvae"})
+    if not names:
+        return PixelCodec(grey=network.config["in_channels"] == 1)
+    kind = request.index[names[0]]
+    autoencoder = read_module(request.folder, names[0], kind, request.model).to(request.device)
+    default = {"VQModel": 1.0, "AutoencoderKL": 0.18215}[kind]
+    config = read_json(find_part(request.folder, names[0]) / "config.json")
+    shift = config.get("shift_factor") or 0.0
+    return make_codec(autoencoder, config.get("scaling_factor", default), request.dtype, shift)
+
+
+def _unet(network: Any, codec: Codec, request: Request) -> UNetWiring:
+    return UNetWiring(network)
+
+
+def _unet_classes(network: Any, wiring: UNetWiring, codec: Codec, request: Request) -> ClassEncoder | None:
+    """Classes of a U-Net by number: no model of diffusers says what it was trained on without a class."""
+    return ClassEncoder([str(i) for i in range(wiring.classes)], None) if wiring.classes else None
+
+
+def _clip_prompts(network: Any, wiring: Any, codec: Codec, request: Request) -> Any:
+    return read_prompt_encoder(request.folder, request.device)
+
+
+def _xl_prompts(network: Any, wiring: Any, codec: Codec, request: Request) -> Any:
+    size = codec.image_shape(wiring.sample_shape)[1]
+    return PipelineEncoder(_text_pipeline(request, "StableDiffusionXLPipeline"), xl_inputs(size))
+
+
+def _pixart_prompts(network: Any, wiring: Any, codec: Codec, request: Request) -> Any:
+    sigma = network.config["caption_channels"] and not network.use_additional_conditions
+    name = "PixArtSigmaPipeline" if sigma else "PixArtAlphaPipeline"
+    return PipelineEncoder(_text_pipeline(request, name), pixart_inputs)
+
+
+def _sd3_prompts(network: Any, wiring: Any, codec: Codec, request: Request) -> Any:
+    return PipelineEncoder(_text_pipeline(request, "StableDiffusion3Pipeline"), sd3_inputs)
+
+
+def _flux_prompts(network: Any, wiring: FluxWiring, codec: Codec, request: Request) -> Any:
+    return PipelineEncoder(_text_pipeline(request, "FluxPipeline"), flux_inputs(wiring.distilled))
+
+
+def _flux(network: Any, codec: Any, request: Request) -> FluxWiring:
+    factor = codec.image_shape((1, 1, 1))[1]
+    return FluxWiring(network, codec.autoencoder.config["sample_size"] // factor)
+
+
+def _dit_classes(network: Any, wiring: Any, codec: Codec, request: Request) -> ClassEncoder:
+    """Classes of ImageNet by the names that the pipeline gives them; the last number is no class."""
+    count = network.config["num_embeds_ada_norm"]
+    named = read_json(request.folder / "model_index.json").get("id2label") or {}
+    return ClassEncoder([str(named.get(str(i), i)) for i in range(count)], count)
+
+
+def _text_pipeline(request: Request, name: str) -> Any:
+    """The text encoders of a pipeline in float32, without its network and autoencoder."""
+    try:
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+        absent: Any = {"unet": None} if "unet" in request.index else {"transformer": None}
+        pipeline = getattr(diffusers, name).from_pretrained(
+            request.folder, **absent, vae=None, local_files_only=True, dtype=torch.float32
+        )
+    # Broken files raise errors of many kinds: safetensors', OSError, ValueError, ImportError without transformers.
+    except Exception as error:
+        raise InputError(f"the text encoders of {request.model} cannot be read: {one_line(error)}") from error
+    pipeline.set_progress_bar_config(disable=True)
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.to(request.device).eval().requires_grad_(False)
+    return pipeline
+
+
+CLIP = ("CLIPTextModel", "CLIPTextModelWithProjection")
+CLIP_TOKENS, T5_TOKENS = ("CLIPTokenizer", "CLIPTokenizerFast"), ("T5Tokenizer", "T5TokenizerFast")
+T5 = ("T5EncoderModel",)
+KL = ("AutoencoderKL",)
+
+pixel = PipelineFamily("unet", {"unet": ("UNet2DModel",)}, _unet, _unet_classes)
+"""Images by a U-Net of pixels, unconditional or by class: DDPM, DDIM, ADM's kind with learned variance."""
+
+latent = PipelineFamily("unet", {"unet": ("UNet2DModel",), "vqvae": ("VQModel", "AutoencoderKL")}, _unet, _unet_classes)
+"""Latent diffusion without text, in a VQ or KL autoencoder."""
+
+stable_diffusion = PipelineFamily(
+    "unet",
+    {"unet": ("UNet2DConditionModel",), "vae": KL, "text_encoder": ("CLIPTextModel",), "tokenizer": CLIP_TOKENS},
+    _unet,
+    _clip_prompts,
+)
+"""Stable Diffusion 1 and 2."""
+
+sdxl = PipelineFamily(
+    "unet",
+    {
+        "unet": ("UNet2DConditionModel",), "vae": KL, "text_encoder": CLIP, "text_encoder_2": CLIP,
+        "tokenizer": CLIP_TOKENS, "tokenizer_2": CLIP_TOKENS,
+    },
+    _unet,
+    _xl_prompts,
+)  # fmt: skip
+"""Stable Diffusion XL."""
+
+dit = PipelineFamily(
+    "transformer", {"transformer": ("DiTTransformer2DModel",), "vae": KL}, lambda network, *_: DiTWiring(network),
+    _dit_classes,
+)  # fmt: skip
+"""DiT: a transformer by classes."""
+
+pixart = PipelineFamily(
+    "transformer",
+    {"transformer": ("PixArtTransformer2DModel",), "vae": KL, "text_encoder": T5, "tokenizer": T5_TOKENS},
+    lambda network, *_: PixArtWiring(network),
+    _pixart_prompts,
+)
+"""PixArt alpha and Sigma."""
+
+sd3 = PipelineFamily(
+    "transformer",
+    {
+        "transformer": ("SD3Transformer2DModel",), "vae": KL, "text_encoder": CLIP, "text_encoder_2": CLIP,
+        "text_encoder_3": T5, "tokenizer": CLIP_TOKENS, "tokenizer_2": CLIP_TOKENS, "tokenizer_3": T5_TOKENS,
+    },
+    lambda network, *_: SD3Wiring(network),
+    _sd3_prompts,
+)  # fmt: skip
+"""Stable Diffusion 3 and 3.5: flow matching with classifier-free guidance."""
+
+flux = PipelineFamily(
+    "transformer",
+    {
+        "transformer": ("FluxTransformer2DModel",), "vae": KL, "text_encoder": CLIP, "text_encoder_2": T5,
+        "tokenizer": CLIP_TOKENS, "tokenizer_2": T5_TOKENS,
+    },
+    _flux,
+    _flux_prompts,
+)  # fmt: skip
+"""FLUX.1: flow matching whose guidance is an input of the distilled network."""
+
+NAMES = ("pixel", "latent", "stable_diffusion", "sdxl", "dit", "pixart", "sd3", "flux")
+
+families: Registry[Family] = Registry("family", Family, {name: f"{__name__}:{name}" for name in NAMES})
+"""All families by name; installed packages add theirs by the entry-point group `hspace.familys`."""
+
+
+def find_family(index: Mapping[str, str], model: str, name: str | None = None) -> Family:
+    """The family of a pipeline.
+
+    Args:
+        index: Class name of each part by the part's name.
+        model: What the user called it, for messages.
+        name: The family's name, or "module:name" of a stranger's; None: the one that matches.
+
+    Raises:
+        InputError: If none matches, or there is no such family.
+    """
+    if name is not None:
+        return families.get(name)
+    told = {part: kind for part, kind in index.items() if part not in IGNORED}
+    for known in families.names():
+        if families.get(known).matches(told):
+            return families.get(known)
+    listed = ", ".join(f"{part} {kind}" for part, kind in sorted(told.items()))
+    raise InputError(f"{model} is of no known family ({', '.join(families.names())}); its parts are: {listed}")

@@ -1,0 +1,38 @@
+"""Every method on every family from the command line: found, named, applied, measured, drawn and recorded."""
+
+import json
+from pathlib import Path
+
+import pytest
+from pipelines import PIPELINES, PROMPTS, save
+
+from hspace.cli import main
+
+pytest.importorskip("transformers")
+METHODS = ("pca", "local_pca", "random", "jacobian", "supervised", "boundary")
+OFTEN = {("sd3", "pca"), ("dit", "jacobian")}
+CASES = [
+    pytest.param(name, method, marks=() if (name, method) in OFTEN else pytest.mark.slow)
+    for name in PIPELINES
+    for method in METHODS
+]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("families")
+
+
+@pytest.mark.parametrize(("name", "method"), CASES)
+def test_every_method_runs_on_every_family(root: Path, tmp_path: Path, name: str, method: str) -> None:
+    folder = save(name, root / name)
+    words = [
+        f"model.path={folder}", f"method={method}", "debug=default",
+        f"output_dir={tmp_path}", f"cache_dir={root / 'cache'}",
+    ]  # fmt: skip
+    if name in PROMPTS:
+        words.append(f"model.prompt='{PROMPTS[name]}'")
+    assert main(words) == 0
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["model"]["h_shape"]
+    assert list(tmp_path.glob("**/*.png"))

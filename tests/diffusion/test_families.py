@@ -1,0 +1,221 @@
+"""Every family of checkpoints is read as diffusers saved it, and samples what diffusers' own pipeline does."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from pipelines import PIPELINES, PROMPTS, save
+
+from hspace.diffusion.checkpoints import DiffusionModel, load_model
+from hspace.diffusion.families import PipelineFamily, families
+from hspace.diffusion.inversion import edit_friendly_inversion
+from hspace.diffusion.latents import Latents
+from hspace.diffusion.sampling import sample
+from hspace.directions.jacobian import jacobian
+from hspace.types import InputError
+
+pytest.importorskip("transformers")
+Folder = Callable[[str], Path]
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    root = tmp_path_factory.mktemp("families")
+    return lambda name: save(name, root / name)
+
+
+def load(folder: Folder, name: str, **options: Any) -> DiffusionModel:
+    settings = {"num_steps": STEPS, "device": "cpu", "prompt": PROMPTS.get(name, ""), "guidance": 4.0} | options
+    return load_model(str(folder(name)), **settings)
+
+
+GUIDED: dict[str, dict[str, Any]] = {
+    "stable_diffusion": {},
+    "sdxl": {},
+    "pixart": {"height": 16, "width": 16, "use_resolution_binning": False, "clean_caption": False},
+    "sd3": {"height": 16, "width": 16, "sigmas": [1.0, 2 / 3, 1 / 3]},
+    "flux": {"height": 16, "width": 16},
+}
+
+
+@pytest.mark.parametrize("name", GUIDED)
+def test_a_prompt_gives_the_pipelines_own_image(folder: Folder, name: str) -> None:
+    model, pipeline = load(folder, name), diffusers.DiffusionPipeline.from_pretrained(folder(name))
+    pipeline.set_progress_bar_config(disable=True)
+    latents = model.latents([5])
+    x_T: Any = latents.x_T
+    if name == "flux":
+        x_T = diffusers.FluxPipeline._pack_latents(x_T, 1, 4, 8, 8)  # pyright: ignore[reportPrivateImportUsage]
+    theirs = pipeline(
+        PROMPTS[name], num_inference_steps=STEPS, guidance_scale=4.0, latents=x_T, output_type="pt", **GUIDED[name]
+    ).images
+    ours = (sample(model, latents, eta=0.0).x_0 / 2 + 0.5).clamp(0, 1)
+    assert (ours - theirs).abs().max() <= 2e-5
+    assert ours.std() > 1e-3
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_a_class_gives_the_pipelines_own_image(folder: Folder, guidance: float) -> None:
+    model, pipeline = load(folder, "dit", guidance=guidance), diffusers.DiTPipeline.from_pretrained(folder("dit"))
+    pipeline.set_progress_bar_config(disable=True)
+    x_T = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    theirs = pipeline(
+        [3], guidance_scale=guidance, num_inference_steps=STEPS, generator=torch.Generator().manual_seed(0),
+        output_type="np",
+    ).images  # fmt: skip
+    ours = sample(model, Latents((0,), x_T, torch.zeros(1, STEPS, 4, 8, 8)), eta=0.0).x_0
+    assert ((ours / 2 + 0.5).clamp(0, 1) - torch.from_numpy(theirs).permute(0, 3, 1, 2)).abs().max() <= 2e-5
+    assert torch.equal(sample(load(folder, "dit", guidance=guidance, prompt="3"), model.latents([1])).x_0,
+                       sample(model, model.latents([1])).x_0)  # fmt: skip
+
+
+def test_a_class_and_a_learnt_variance_take_the_step_of_ddpm(folder: Folder) -> None:
+    """The mean, that is; the variance is ours at any eta."""
+    model = load(folder, "classes", num_steps=1000)
+    scheduler = diffusers.DDPMScheduler(clip_sample=False)
+    latents = Latents((1,), model.latents([1]).x_T, torch.zeros(1, 1000, *model.sample_shape))
+    encoded = model.denoiser.encode(latents.x_T, 999, model.cond)
+    network: Any = model.denoiser.network
+    whole = network(latents.x_T, 999, class_labels=torch.tensor([3])).sample
+    ours = model.denoiser.decode(encoded.h, encoded)
+    assert whole.shape[1] == 6 and torch.equal(ours, whole[:, :3])
+    x0_hat, eps = model.process.to_x0(ours, latents.x_T, 999), model.process.to_eps(ours, latents.x_T, 999)
+    mean, sigma = model.process.posterior(x0_hat, eps, 999, 998, 1.0)
+    noise = torch.randn(latents.x_T.shape, generator=torch.Generator().manual_seed(0))
+    theirs: Any = scheduler.step(ours, 999, latents.x_T, generator=torch.Generator().manual_seed(0))
+    assert (mean + sigma * noise - theirs.prev_sample).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_the_cut_gives_the_bits_of_the_whole_network(folder: Folder, name: str) -> None:
+    model = load(folder, name)
+    denoiser: Any = model.denoiser
+    x_t, t, cond = model.latents([1, 2]).x_T, model.process.timesteps[1], model.cond
+    rows = {} if cond is None else cond.rows(2, x_t)
+    both = x_t if cond is None else torch.cat([x_t] * cond.passes)
+    whole = denoiser.wiring.output(denoiser.network(**denoiser.wiring.inputs(both, t, rows), return_dict=False)[0])
+    if len(whole) == 4:
+        whole = whole[2:] + 4.0 * (whole[:2] - whole[2:])
+    encoded = denoiser.encode(x_t, t, cond)
+    assert encoded.h.shape == (2, *model.h_shape)
+    assert torch.equal(denoiser.decode(encoded.h, encoded), whole)
+    selected = encoded.select([1, 1, 0])
+    assert (denoiser.decode(selected.h, selected) - whole[[1, 1, 0]]).abs().max() <= 1e-4 * whole.abs().max()
+
+
+def test_guidance_is_two_passes_or_one_number(folder: Folder) -> None:
+    true, distilled = load(folder, "sd3"), load(folder, "flux")
+    assert true.cond is not None and true.cond.passes == 2
+    assert distilled.cond is not None and distilled.cond.passes == 1 and distilled.cond.inputs["guidance"].item() == 4
+    for model in (true, distilled):
+        latents = model.latents([0])
+        other = model.with_prompt("a man", 1.0)
+        assert (sample(model, latents).x_0 - sample(other, latents).x_0).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux"])
+@pytest.mark.parametrize("eta", [0.1, 0.5, 1.0])
+def test_edit_friendly_inversion_of_a_flow_is_exact(folder: Folder, name: str, eta: float) -> None:
+    model = load(folder, name, dtype="float64")
+    x_0 = model.codec.decode(torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(7), dtype=torch.float64))
+    inverted = edit_friendly_inversion(model, x_0.clamp(-1, 1), eta=eta)
+    back = sample(model, inverted.latents, eta=eta).x_0
+    assert (back - inverted.x_0).abs().max() <= 1e-9
+    assert inverted.latents.residual is not None
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_every_dtype_samples_what_float32_does(folder: Folder, name: str, dtype: str) -> None:
+    reference = sample(load(folder, name), load(folder, name).latents([1])).x_0
+    model = load(folder, name, dtype=dtype)
+    images = sample(model, model.latents([1])).x_0
+    far = {"bfloat16": 0.5, "float16": 0.1, "float64": 1e-3}[dtype]
+    assert (images - reference).abs().mean() <= far * reference.abs().mean()
+
+
+@pytest.mark.parametrize("name", ["dit", "pixart", "sd3", "flux", "sdxl"])
+def test_the_jacobian_of_tokens(folder: Folder, name: str) -> None:
+    model = load(folder, name, dtype="float64", num_steps=2)
+    latents = model.latents([1])
+    found = jacobian(model, latents, k=1, steps=[1], block_size=2, tolerance=1e-3)
+    assert found.directions.shape == (1, 2, *model.h_shape)
+    encodings: dict[int, Any] = {}
+    sample(model, latents, observe=encodings.__setitem__)
+    v, encoded, process, t = found.directions[:, 0].double(), encodings[1], model.process, model.process.timesteps[1]
+    with torch.no_grad():
+        ahead, behind = (model.denoiser.decode(encoded.h + e * v, encoded) for e in (1e-4, -1e-4))
+    zero = torch.zeros_like(ahead)
+    change = (process.to_eps(ahead, zero, t) - process.to_eps(behind, zero, t)).norm() / 2e-4
+    assert found.singular_values is not None and abs(change / found.singular_values[0] - 1) <= 1e-3
+
+
+def test_grey_images_are_shown_with_three_channels(folder: Folder) -> None:
+    model = load(folder, "grey")
+    images = sample(model, model.latents([1])).x_0
+    assert images.shape[1:] == model.image_shape == (3, 16, 16) and torch.equal(images[:, 0], images[:, 2])
+    assert model.codec.encode(images).shape == (1, 1, 16, 16)
+
+
+def test_old_layouts(folder: Folder, tmp_path: Path) -> None:
+    plain = load(folder, "pixel")
+    flat = shutil.copytree(folder("pixel"), tmp_path / "flat")
+    for file in [*(flat / "unet").iterdir(), *(flat / "scheduler").iterdir()]:
+        file.rename(flat / file.name)
+    (flat / "unet").rmdir()
+    (flat / "scheduler").rmdir()
+    pickled, half, split = tmp_path / "pickled", tmp_path / "half", tmp_path / "split"
+    pipeline: Any = diffusers.DDPMPipeline.from_pretrained(folder("pixel"))
+    pipeline.save_pretrained(pickled, safe_serialization=False)
+    pipeline.save_pretrained(split, max_shard_size="20KB")
+    pipeline.to(torch.float16).save_pretrained(half, variant="fp16")
+    latents = plain.latents([3])
+    reference = sample(plain, latents).x_0
+    for other in (flat, pickled, split):
+        model = load_model(str(other), num_steps=STEPS, device="cpu")
+        assert model.identity == plain.identity
+        # Where tensors lie in memory decides the kernels, and so the last bits.
+        assert (sample(model, latents).x_0 - reference).abs().max() <= 1e-5 * reference.abs().max()
+    assert len(list((split / "unet").glob("*.safetensors"))) > 1
+    close = sample(load_model(str(half), num_steps=STEPS, device="cpu"), latents).x_0
+    assert 0 < (close - reference).abs().max() <= 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("dit", {"prompt": "kind 1001"}, "a number from 0 to 999 or a name, got 'kind 1001'"),
+        ("classes", {"prompt": ""}, "needs a class for its prompt, a number from 0 to 4"),
+        ("pixel", {"prompt": "a man"}, "takes no prompt"),
+        ("sd3", {"spacing": "leading"}, "this is flow matching: leave it out"),
+        ("sd3", {"tap": "after"}, "no mid block; it has block:0 to block:3"),
+        ("flux", {"guidance": -1.0}, "guidance must be a number >= 0"),
+        ("pixel", {"family": "sdxxl"}, "unknown family 'sdxxl'"),
+    ],
+)
+def test_mistakes(folder: Folder, name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load(folder, name, **options)
+
+
+def test_models_that_are_of_no_family(folder: Folder, tmp_path: Path) -> None:
+    two: Any = PIPELINES["pixel"]()
+    two.unet = diffusers.UNet2DModel(**(dict(two.unet.config) | {"in_channels": 2, "out_channels": 2}))
+    two.save_pretrained(tmp_path / "two")
+    with pytest.raises(InputError, match="a model of pixels must have 1 or 3 channels, got 2"):
+        load_model(str(tmp_path / "two"), device="cpu")
+    odd = shutil.copytree(folder("dit"), tmp_path / "odd")
+    index = (odd / "model_index.json").read_text().replace("DiTTransformer2DModel", "SanaTransformer2DModel")
+    (odd / "model_index.json").write_text(index)
+    with pytest.raises(InputError, match=r"of no known family \(pixel, latent, .*transformer SanaTransformer2DModel"):
+        load_model(str(odd), device="cpu")
+
+
+def test_families_are_listed_with_their_meaning() -> None:
+    assert {"pixel", "sdxl", "flux"} <= set(families.names())
+    assert all(isinstance(families.get(name), PipelineFamily) for name in families.names())

@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from hspace.output.tables import write_csv, write_markdown
+from hspace.output.tables import write_table
 from hspace.runs.collecting import Record, collected_table, read_folders
 from hspace.runs.errors import guarded
 from hspace.runs.tracking import read_project
@@ -21,8 +21,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("outputs"), metavar="FOLDER", help="default: outputs")
     options = parser.parse_args()
     table = collected_table([record for source in options.sources for record in _read(source)])
-    print(write_csv(table, options.output / "collected.csv"))
-    print(write_markdown(table, options.output / "collected.md"))
+    print(*write_table(table, options.output / "collected"), sep="\n")
     return 0
 
 

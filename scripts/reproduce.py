@@ -19,6 +19,7 @@ from hydra import compose, initialize_config_dir
 from hspace.commands.run import run
 from hspace.experiments import table1
 from hspace.output.booklet import Chapter, publish, read_record, write_report
+from hspace.portraits.faces import ATTRIBUTES
 from hspace.runs.config import Config
 from hspace.runs.errors import guarded
 from hspace.runs.parsing import parse
@@ -69,7 +70,10 @@ def table_from_results(output: Path) -> Chapter:
     overrides = [f"study.repeats={study['repeats']}", f"diffusion.num_steps={diffusion['num_steps']}"]
     cfg = configuration("table1", output, overrides)
     text = gzip.decompress((RESULTS / "table1" / "scores.csv.gz").read_bytes()).decode()
-    scores = table1.from_samples(list(csv.DictReader(io.StringIO(text))), study["attributes"], diffusion["num_steps"])
+    kinds = {attribute.id: attribute.kind for attribute in ATTRIBUTES}
+    binary = [kinds[name] == "binary" for name in study["attributes"]]
+    rows = list(csv.DictReader(io.StringIO(text)))
+    scores = table1.from_samples(rows, study["attributes"], binary, diffusion["num_steps"])
     judge, facts = published["config"]["evaluation"]["judge"], {"seconds": 0.0}
     record = write(cfg, table1.tabulate(cfg, scores), key="from results", judge=judge, facts=facts)
     write_json(output / "table1.json", {**record["findings"], "conclusion": record["conclusion"]})

@@ -1,8 +1,7 @@
 """A measure of one's own: hspace evaluation.measures=[effect,identity,my_measure:contrast]."""
 
 from hspace.evaluation.measures import Edited, measure
-from hspace.evaluation.readings import mean_interval
-from hspace.metrics.interval import Interval
+from hspace.metrics.interval import Interval, mean_interval
 
 
 @measure("contrast", unit="sd of pixels in [-1, 1]", higher_is_better=None, needs=("images",))

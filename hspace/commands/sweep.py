@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from hspace.commands.run import run
-from hspace.output.tables import write_csv, write_markdown
+from hspace.output.tables import write_table
 from hspace.runs.collecting import collected_table, read_folders
 from hspace.runs.config import Config, to_dict
 from hspace.runs.errors import EXPECTED, explain
@@ -62,9 +62,7 @@ def sweep(overrides: Sequence[str]) -> int:
     failed = [outcome for outcome in outcomes if outcome["error"]]
     folders = dict.fromkeys(Path(outcome["folder"]) for outcome in outcomes if not outcome["error"])
     if folders:
-        table = collected_table(read_folders(folders))
-        for write, suffix in ((write_csv, "csv"), (write_markdown, "md")):
-            print(write(table, next(iter(folders)).parent / f"collected.{suffix}"))
+        print(*write_table(collected_table(read_folders(folders)), next(iter(folders)).parent / "collected"), sep="\n")
     if failed:
         print(f"hspace: {len(failed)} of {len(outcomes)} jobs failed:", file=sys.stderr)
         for outcome in failed:

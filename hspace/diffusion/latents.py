@@ -32,6 +32,8 @@ FIRST_SEED = {"discovery": 0, "calibration": 1_000_000, "evaluation": 2_000_000}
 """Where the sample seeds of each use begin; what made a direction is never used to judge it."""
 
 SEEDS_PER_ROLE = 1_000_000
+BLOCK = 10_000
+"""Evaluation seeds come in blocks of this many; a publication under changed weights or methods takes a fresh one."""
 
 RULES: dict[str, Rule] = {
     "seeds": (are_counts, "integers >= 0"),
@@ -197,17 +199,22 @@ def _normal(seed: int, role: str, shape: tuple[int, ...]) -> np.ndarray:
     return generator.standard_normal(shape, dtype=np.float32)
 
 
-def seed_range(role: str, n: int, start: int = 0) -> tuple[int, ...]:
-    """The sample seeds start, ..., start + n - 1 of one role.
+def seed_range(role: str, n: int, start: int = 0, block: int = 0) -> tuple[int, ...]:
+    """The sample seeds start, ..., start + n - 1 of one role, or of one block of the evaluation seeds.
 
     Raises:
-        InputError: If the role is unknown, or the seeds are not among its 1,000,000.
+        InputError: If the role is unknown, or the seeds are not among its 1,000,000 or, of evaluation, its block's
+            10,000.
     """
     if role not in FIRST_SEED:
         raise InputError(f"the role of seeds must be one of {', '.join(FIRST_SEED)}, got {role}")
-    if n < 1 or start < 0 or start + n > SEEDS_PER_ROLE:
-        raise InputError(f"{role} has seeds 0 to {SEEDS_PER_ROLE - 1}, got start {start} and {n} samples")
-    first = FIRST_SEED[role] + start
+    size, last = (BLOCK, SEEDS_PER_ROLE // BLOCK - 1) if role == "evaluation" else (SEEDS_PER_ROLE, 0)
+    if n < 1 or start < 0 or start + n > size:
+        where = f"a block of {role}" if last else role
+        raise InputError(f"{where} has seeds 0 to {size - 1}, got start {start} and {n} samples")
+    if not 0 <= block <= last:
+        raise InputError(f"{role} has blocks 0 to {last}, got {block}")
+    first = FIRST_SEED[role] + block * size + start
     return tuple(range(first, first + n))
 
 

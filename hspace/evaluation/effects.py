@@ -78,15 +78,13 @@ def edit_samples(
     return Edits(tuple(seeds), directions.meta.names, nonzero, reference[: len(seeds)], images, reference)
 
 
-def evaluate(edits: Edits, scorer: Scorer, identity: Embedder, *, bootstrap: int = 1000, seed: int = 0) -> Sweep:
+def evaluate(edits: Edits, scorer: Scorer, identity: Embedder) -> Sweep:
     """Reads edits, with a judge to grade them or an annotator to name them by.
 
     Args:
         edits: From `edit_samples`.
         scorer: Who reads; the judge is never the scorer that chose the directions.
         identity: Identity encoder with unit-norm embeddings.
-        bootstrap: Number of resamples behind each interval.
-        seed: Of the bootstrap.
     """
     columns = torch.cat([edits.original[None], edits.edited.flatten(0, 1)]).transpose(0, 1)
     scores, people = read(columns, scorer, identity)
@@ -94,6 +92,6 @@ def evaluate(edits: Edits, scorer: Scorer, identity: Embedder, *, bootstrap: int
     names = tuple(f"{name} at {strength:g}" for name in edits.names for strength in edits.strengths)
     readings = Readings(
         scorer, names, edits.seeds, scores[:, 0], scores[:, 1:].transpose(0, 1), people, columns,
-        score_unit(reference, scorer.visible(reference)), bootstrap, seed,
+        score_unit(reference, scorer.visible(reference)),
     )  # fmt: skip
     return Sweep(edits.names, edits.strengths, readings)

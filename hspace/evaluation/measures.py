@@ -16,13 +16,13 @@ from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.sampling import Recorded
 from hspace.directions.record import Directions
 from hspace.evaluation.manifold import HGaussian, fit_gaussian, off_manifold
-from hspace.evaluation.readings import Sweep, effect_of, mean_interval
+from hspace.evaluation.readings import Sweep
 from hspace.metrics.accuracy import edit_accuracy
 from hspace.metrics.distances import image_distances
 from hspace.metrics.dose import DoseResponse, dose_response
 from hspace.metrics.effect import EffectMatrix
 from hspace.metrics.identity import stranger_threshold
-from hspace.metrics.interval import Interval
+from hspace.metrics.interval import Interval, mean_interval
 from hspace.metrics.locality import Locality, LocalityValues, feature_distance
 from hspace.system.registry import Registry
 from hspace.types import Embedder, Images
@@ -145,21 +145,18 @@ def measure(
 @measure("effect", unit="sd of the unedited samples", higher_is_better=None)
 def effect(edited: Edited) -> Value:
     """Mean change of the target's score."""
-    return None if edited.target is None else effect_of(edited.effects, edited.direction, edited.target)
+    return None if edited.target is None else edited.effects.cell(edited.direction, edited.target)
 
 
 @measure("selectivity", unit="share", higher_is_better=True)
 def selectivity(edited: Edited) -> Value:
-    """Share of all that the edit moves which falls on its target."""
-    if edited.target is None:
-        return None
-    targets = [edited.target] * len(edited.sweep.labels)
-    return float(edited.effects.selectivity(targets)[edited.direction])
+    """Share of all that the edit moves which falls on its target; chance is 1 / number of judged attributes."""
+    return None if edited.target is None else edited.effects.selectivity_of(edited.direction, edited.target)
 
 
 @measure("accuracy", unit="share", higher_is_better=True)
 def accuracy(edited: Edited) -> Value:
-    """Share of the visible edits that end on the asked side of the target."""
+    """Share that flips to the asked side of the target of the visible samples that could flip."""
     readings = edited.sweep.readings
     if edited.target is None:
         return None
@@ -236,13 +233,13 @@ def off_manifold_cost(edited: Edited) -> Value:
 
 @measure("kid", unit="kernel distance", higher_is_better=False, needs=("images",))
 def kid(edited: Edited) -> Value:
-    """Kernel distance of the second half of the samples, edited, from the first half, unedited."""
+    """Kernel distance of every second sample, edited, from the samples between, unedited."""
     return _distance(edited).kid.mean
 
 
 @measure("fid", unit="squared Fréchet distance", higher_is_better=False, needs=("images",))
 def fid(edited: Edited) -> Value:
-    """Fréchet distance of the second half of the samples, edited, from the first half, unedited."""
+    """Fréchet distance of every second sample, edited, from the samples between, unedited."""
     return _distance(edited).fid
 
 
@@ -274,7 +271,7 @@ def _dose(edited: Edited) -> DoseResponse | None:
     if edited.target is None or not edited.is_largest:
         return None
     sweep, readings, j = edited.sweep, edited.sweep.readings, edited.direction
-    effects = [effect_of(sweep.effects(s), j, edited.target).value for s in sweep.strengths]
+    effects = [sweep.effects(s).cell(j, edited.target).value for s in sweep.strengths]
     cosine = [float(readings.cosine[sweep.row(j, s)].mean()) for s in sweep.strengths]
     if not np.isfinite(effects).all():
         return None
@@ -282,8 +279,7 @@ def _dose(edited: Edited) -> DoseResponse | None:
 
 
 def _distance(edited: Edited) -> Any:
-    half = len(edited.original) // 2
-    images = {"original": edited.original[:half], "edited": edited.edited[half:]}
-    size = min(SUBSET, half)
+    images = {"original": edited.original, "edited": edited.edited}
+    size = min(SUBSET, len(edited.original) // 2)
     (found,) = image_distances(images, edited.lab.features, min_samples=2, subset_size=size).values()
     return found

@@ -1,7 +1,7 @@
-"""What a scorer and an identity encoder read off edits of the same samples, and figures that combine it."""
+"""What a scorer and an identity encoder read off edits of the same samples."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hspace.metrics import interval
 from hspace.metrics.effect import EffectMatrix, effect_matrix
-from hspace.metrics.interval import Interval
+from hspace.metrics.interval import Interval, mean_interval
 from hspace.output.figures import strip_figure
 from hspace.types import Embedder, Images, InputError, Scorer
 
@@ -30,8 +29,6 @@ class Readings:
         people: Identity embeddings of the samples unedited and under every edit, (n, 1 + E, D), of unit norm.
         images: The first samples unedited and under every edit, (shown, 1 + E, C, H, W) in [-1, 1].
         unit: The sd of each score over unedited samples, (A,), in which effects are counted.
-        bootstrap: Number of resamples behind each interval.
-        seed: Of the bootstrap.
     """
 
     scorer: Scorer
@@ -42,8 +39,6 @@ class Readings:
     people: Tensor
     images: Tensor
     unit: Tensor
-    bootstrap: int = 1000
-    seed: int = 0
 
     @property
     def visible(self) -> Tensor:
@@ -65,13 +60,19 @@ class Readings:
         return self._matrix(self.edited, self.visible, self.names)
 
     def identity(self, edit: int) -> Interval:
-        """Mean cosine of an edit with its 95% normal interval."""
-        return mean_interval(self.cosine[edit].numpy())
+        """Mean cosine of an edit."""
+        return mean_interval(self.cosine[edit].numpy(), -1.0, 1.0)
+
+    def changes(self, edit: int, attribute: str) -> np.ndarray:
+        """Change of an attribute under an edit, in `unit`, by sample, (n,); nan where it cannot be seen."""
+        column = self.scorer.attributes.index(attribute)
+        change = (self.edited[edit, :, column] - self.original[:, column]).double() / self.unit[column]
+        return torch.where(self.visible[edit, :, column], change, torch.nan).numpy()
 
     def _matrix(self, edited: Tensor, visible: Tensor, names: Sequence[str]) -> EffectMatrix:
         return effect_matrix(
-            self.original, edited, attributes=self.scorer.attributes, edits=names, visible=visible, unit=self.unit,
-            bootstrap=self.bootstrap, seed=self.seed,
+            self.original, edited, attributes=self.scorer.attributes, binary=self.scorer.binary, edits=names,
+            visible=visible, unit=self.unit,
         )  # fmt: skip
 
 
@@ -99,12 +100,15 @@ class Sweep:
 
     def effects(self, strength: float) -> EffectMatrix:
         """Mean effects of every direction at one strength, with their intervals."""
-        return chosen(self.readings.effects(), self.at(strength), self.labels)
+        return self.readings.effects().rows(self.at(strength), self.labels)
 
-    def odd_effects(self) -> EffectMatrix:
+    def odd_effects(self, samples: slice = slice(None)) -> EffectMatrix:
         """Half the difference of the effects at +s and -s, s the largest strength there is with both signs.
 
         What does not depend on the sign, such as damage to the image, drops out of it: a direction is named by this.
+
+        Args:
+            samples: Which of the samples count; all of them by default.
 
         Raises:
             InputError: If no strength is there with both signs.
@@ -115,7 +119,9 @@ class Sweep:
         readings, rows = self.readings, [self.at(sign * max(pairs)) for sign in (1, -1)]
         plus, minus = (readings.edited[each] for each in rows)
         visible = readings.visible[rows[0]] & readings.visible[rows[1]]
-        return readings._matrix(readings.original + (plus - minus) / 2, visible, self.labels)
+        counted = torch.zeros_like(visible)
+        counted[:, samples] = visible[:, samples]
+        return readings._matrix(readings.original + (plus - minus) / 2, counted, self.labels)
 
     def strip(self, title: str, path: Path, notes: Sequence[str] = (), shown: int = 0) -> Path:
         """One sample as rows of directions and columns of strengths, the unedited one among them."""
@@ -137,46 +143,6 @@ def read(images: Tensor, scorer: Scorer, identity: Embedder) -> tuple[Tensor, Te
     flat = images.flatten(0, 1)
     scores, people = (score(network, flat).unflatten(0, images.shape[:2]) for network in (scorer, identity))
     return scores, people
-
-
-def chosen(matrix: EffectMatrix, rows: Sequence[int], names: Sequence[str] | None = None) -> EffectMatrix:
-    """Some edits of an effect matrix, under other names if given."""
-    index = list(rows)
-    arrays = {name: getattr(matrix, name)[index] for name in ("effect", "low", "high")}
-    return replace(matrix, edits=tuple(names or [matrix.edits[row] for row in index]), **arrays)
-
-
-def effect_of(matrix: EffectMatrix, row: int, attribute: str) -> Interval:
-    """One cell of an effect matrix."""
-    column = matrix.attributes.index(attribute)
-    return Interval(*(float(values[row, column]) for values in (matrix.effect, matrix.low, matrix.high)))
-
-
-def bootstrap_weights(n: int, bootstrap: int, seed: int) -> np.ndarray:
-    """How often each of n samples is drawn, (1 + bootstrap, n); the first row draws each once."""
-    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=bootstrap)
-    return np.vstack([np.ones(n), draws])
-
-
-def bootstrapped(readings: Readings, bootstrap: int, seed: int) -> np.ndarray:
-    """Effects of every resample of the samples, (1 + bootstrap, E, A), in sd of the unedited ones; the first is whole.
-
-    For figures that combine several cells of an effect matrix, whose own intervals are of single cells.
-    """
-    counted = readings.visible.double().numpy()
-    change = (readings.edited - readings.original).double().numpy() * counted
-    weights = bootstrap_weights(len(readings.seeds), bootstrap, seed)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = np.tensordot(weights, change, (1, 1)) / np.tensordot(weights, counted, (1, 1))
-        return means / readings.unit.double().numpy()
-
-
-def mean_interval(values: np.ndarray) -> Interval:
-    """Mean of independent values, (n,), with its 95% normal interval; no width for a single one."""
-    values = values.astype(np.float64)
-    if len(values) == 1:
-        return Interval(*[float(values[0])] * 3)
-    return interval.mean_interval(len(values), float(values.sum()), float((values**2).sum()))
 
 
 def finite(values: Any) -> Any:

@@ -7,8 +7,10 @@ import numpy as np
 
 from hspace.directions.disentangle import disentangle
 from hspace.directions.record import Directions
-from hspace.evaluation.readings import Readings, bootstrap_weights, bootstrapped, finite, mean_interval
-from hspace.metrics.interval import Interval
+from hspace.evaluation.readings import Readings, finite
+from hspace.metrics.effect import EffectMatrix
+from hspace.metrics.interval import MIN_SAMPLES, Interval, mean_interval
+from hspace.metrics.paired import best, compare
 from hspace.output.figures import curve_figure
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
@@ -46,50 +48,63 @@ def run(lab: Lab) -> Result:
     }
     sweep = lab.sweep(vectors, SHARES)
     matched = sweep.at(1.0)
-    draws = bootstrapped(sweep.readings, lab.cfg.evaluation.bootstrap, lab.cfg.seed)
-    rows = [_row(lab, method, found, draws, matched, sweep.readings) for method in ORDER]
-    columns = ("method", "target reached", "effect", "selectivity", "identity", "drift per sd")
+    effects = sweep.readings.effects().rows(matched)
+    rows = [_row(method, found, sweep.readings, effects, matched) for method in ORDER]
+    columns = ("method", "target reached", "effect", "selectivity", "identity")
     target = lab.cfg.study.target
     caption = (
         f"Means over {', '.join(lab.cfg.study.attributes)}, each at the strength at which the annotator sees "
-        f"{target:g} sd (or the nearest, where that is not reached), by the judge, with 95% bootstrap intervals. "
-        "Selectivity: share of the effects on all judged attributes; drift: (1 - identity) / effect."
+        f"{target:g} sd (or the nearest, where that is not reached), by the judge, with 95% intervals. "
+        f"Selectivity: share of the effects on all judged attributes (chance "
+        f"{format_number(1 / len(lab.judge.attributes))}), its limits means of the attributes' own. Bold: beats the "
+        "second by the interval of the paired difference."
     )
-    table = Table(columns, tuple(rows), caption)
-    curves = {method: _curve(found, sweep.readings, draws[0], sweep.row, method) for method in ORDER}
+    kept_best = _best_identity(found, sweep.readings, matched)
+    bold = frozenset((row, 4) for row, method in enumerate(ORDER) if method == kept_best)
+    table = Table(columns, tuple(rows), caption, bold=bold)
+    curves = {method: _curve(found, sweep.readings, sweep.row, method) for method in ORDER}
     picture = curve_figure(
         curves, lab.figures / "effect_identity.png", x_label="effect on the attribute (sd)",
         y_label="identity (cosine)", title="What an effect costs",
     )  # fmt: skip
-    best = max(rows, key=lambda row: row[3].value if row[1][0] != "0" else -1.0)
-    reaching = [row for row in rows if row[1].split()[0] == row[1].split()[-1]]
-    kept = max(reaching or [best], key=lambda row: row[4].value)
-    conclusion = (
-        f"At {target:g} sd the most selective method is {best[0]} ({_text(best[3])}); of those that reach the target "
-        f"for every attribute, {kept[0]} keeps identity best ({_text(kept[4])})."
-    )
+    by_identity = {method: _people(found, sweep.readings, matched, method) for method in ORDER}
+    paired = [
+        (each.first, each.second, each.difference, each.p, "yes" if each.significant else "no")
+        for each in compare(by_identity)
+    ]
     detail = [
         (each.method, each.attribute, each.strength, "yes" if each.reached else "no",
-         _interval(draws[:, row, lab.judge.attributes.index(each.attribute)]), sweep.readings.identity(row))
-        for each, row in zip(found, matched, strict=True)
+         effects.cell(j, each.attribute), effects.selectivity_of(j, each.attribute), sweep.readings.identity(row))
+        for j, (each, row) in enumerate(zip(found, matched, strict=True))
     ]  # fmt: skip
     by_attribute = Table(
-        ("method", "attribute", "strength", "target reached", "effect", "identity"), tuple(detail),
+        ("method", "attribute", "strength", "target reached", "effect", "selectivity", "identity"), tuple(detail),
         "Each method's direction for each attribute, at its calibrated strength.",
     )  # fmt: skip
+    pairs = Table(
+        ("method", "other method", "difference of identity", "p", "differs"), tuple(paired),
+        "Identity of one method less that of another on the same samples, at matched effect; p by Holm's correction.",
+    )  # fmt: skip
+    reaching = [row for row in rows if row[1].split()[0] == row[1].split()[-1]]
+    kept = max(reaching or rows, key=lambda row: np.nan_to_num(row[4].value, nan=-1))
+    conclusion = (
+        f"Of the methods that reach {target:g} sd for every attribute, {kept[0]} keeps identity best "
+        f"({_text(kept[4])}); {kept_best or 'none of them'} beats the second by the paired difference."
+    )
     findings = {
         "columns": list(columns),
         "rows": [[*row[:2], *(finite(list(cell)) for cell in row[2:])] for row in rows],
-        "curves": curves,
+        "pairs": [[*row[:2], finite(list(row[2])), finite([row[3]])[0]] for row in paired],
+        "curves": {method: finite(curve) for method, curve in curves.items()},
     }
     return Result(
         conclusion, findings, {"Identity against effect, mean over attributes": picture},
-        {"methods": table, "attributes": by_attribute},
+        {"methods": table, "attributes": by_attribute, "pairs": pairs},
     )  # fmt: skip
 
 
 def _text(interval: Interval) -> str:
-    value, low, high = map(format_number, interval)
+    value, low, high = map(format_number, interval[:3])
     return f"{value} [{low}, {high}]"
 
 
@@ -131,36 +146,57 @@ def _calibrated(lab: Lab, method: str, attribute: str, directions: Directions, c
 
 
 def _row(
-    lab: Lab, method: str, found: list[Candidate], draws: np.ndarray, matched: list[int], readings: Readings
-) -> tuple[str, str, Interval, Interval, Interval, Interval]:
+    method: str, found: list[Candidate], readings: Readings, effects: EffectMatrix, matched: list[int]
+) -> tuple[str, str, Interval, Interval, Interval]:
     """One method's means over attributes."""
-    ours = [(row, each) for row, each in zip(matched, found, strict=True) if each.method == method]
-    rows = [row for row, _ in ours]
-    columns = [lab.judge.attributes.index(each.attribute) for _, each in ours]
-    effect = draws[:, rows, columns]
-    selectivity = np.abs(effect) / np.nansum(np.abs(draws[:, rows]), axis=-1)
-    people = readings.cosine[rows].double().numpy()
-    weights = bootstrap_weights(people.shape[1], len(draws) - 1, lab.cfg.seed)
-    identity = weights @ people.mean(0) / people.shape[1]
+    ours = [(j, each) for j, each in enumerate(found) if each.method == method]
+    changes = np.array([readings.changes(matched[j], each.attribute) for j, each in ours])
+    shares = [effects.selectivity_of(j, each.attribute) for j, each in ours]
+    mean = _mean_of_intervals(shares)
     reached = f"{sum(each.reached for _, each in ours)} of {len(ours)}"
-    drift = (1 - identity) / effect.mean(1)
-    mean_effect, share = _interval(effect.mean(1)), _interval(selectivity.mean(1))
-    return method, reached, mean_effect, share, _interval(identity), _interval(drift)
+    people = _people(found, readings, matched, method)
+    return method, reached, _mean_of_attributes(changes), mean, mean_interval(people, -1.0, 1.0)
 
 
-def _interval(draws: np.ndarray) -> Interval:
-    """The first draw is the estimate itself, the others are resamples."""
-    low, high = np.nanquantile(draws[1:], [0.025, 0.975])
-    return Interval(float(draws[0]), float(low), float(high))
+def _mean_of_intervals(cells: list[Interval]) -> Interval:
+    """Means of values and of limits, which hold if the errors of all cells go together as much as they can."""
+    value, low, high = (sum(each[i] for each in cells) / len(cells) for i in range(3))
+    return Interval(value, low, high, min(each.n for each in cells))
 
 
-def _curve(found: list[Candidate], readings: Readings, effects: np.ndarray, row_of, method: str) -> list[list[float]]:
+def _mean_of_attributes(changes: np.ndarray) -> Interval:
+    """Mean over attributes of the mean over samples, of (attributes, n) with nan where an attribute is hidden.
+
+    A sample counts in each attribute that it shows, weighted so that every attribute counts alike.
+    """
+    shown = np.isfinite(changes).sum(axis=1, keepdims=True)
+    if (shown < MIN_SAMPLES).any():
+        return Interval(np.nan, np.nan, np.nan, int(shown.min()))
+    own = np.nanmean(changes, axis=1, keepdims=True)
+    influence = np.nan_to_num(changes - own) * changes.shape[1] / shown
+    return mean_interval(own.mean() + influence.mean(axis=0))
+
+
+def _people(found: list[Candidate], readings: Readings, matched: list[int], method: str) -> np.ndarray:
+    """Identity by sample, (n,), mean over a method's attributes."""
+    rows = [matched[j] for j, each in enumerate(found) if each.method == method]
+    return readings.cosine[rows].double().mean(0).numpy()
+
+
+def _best_identity(found: list[Candidate], readings: Readings, matched: list[int]) -> str | None:
+    """Of the methods that reach every target, the one that keeps identity best, if it beats the second."""
+    reaching = [name for name in ORDER if all(each.reached for each in found if each.method == name)]
+    values = {name: _people(found, readings, matched, name) for name in reaching}
+    return best(values) if len(values) > 1 else None
+
+
+def _curve(found: list[Candidate], readings: Readings, row_of, method: str) -> list[list[float]]:
     """Mean effect on the attribute, and mean identity with its interval, at every share of the calibrated strength."""
-    ours = [j for j, each in enumerate(found) if each.method == method]
+    ours = [(j, each) for j, each in enumerate(found) if each.method == method]
     points = [[0.0, 1.0, 1.0, 1.0]]
     for share in SHARES:
-        rows = [row_of(j, share) for j in ours]
-        columns = [readings.scorer.attributes.index(found[j].attribute) for j in ours]
-        identity = mean_interval(readings.cosine[rows].mean(0).numpy())
-        points.append([float(effects[rows, columns].mean()), *identity])
+        rows = [row_of(j, share) for j, _ in ours]
+        effect = [np.nanmean(readings.changes(row, each.attribute)) for row, (_, each) in zip(rows, ours, strict=True)]
+        identity = mean_interval(readings.cosine[rows].mean(0).numpy(), -1.0, 1.0)
+        points.append([float(np.mean(effect)), *identity[:3]])
     return [list(column) for column in zip(*points, strict=True)]

@@ -1,5 +1,6 @@
 """Directions by one method, named, applied to samples and measured: what a run does unless told otherwise."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -11,8 +12,9 @@ from hspace.diffusion.latents import check_disjoint
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit_offsets
 from hspace.evaluation.measures import MEASURES, Edited, Measure, Value
-from hspace.evaluation.readings import Sweep, effect_of
+from hspace.evaluation.readings import Sweep
 from hspace.metrics.interval import Interval
+from hspace.metrics.names import UNNAMED, numbered
 from hspace.output.figures import effect_heatmap, grid_figure
 from hspace.output.tables import Cell, Table, format_number
 from hspace.runs.lab import SHOWN, Lab
@@ -63,7 +65,7 @@ def run(lab: Lab) -> Result:
 
 
 def _named(lab: Lab, directions: Directions) -> tuple[Directions, Targets]:
-    """Names such as "component 3: yaw", each direction turned so that it raises what it is named by.
+    """Names such as "component 3: yaw" or "component 4: unnamed", each direction turned to raise what it is named by.
 
     A supervised direction has its attribute already.
     """
@@ -71,18 +73,19 @@ def _named(lab: Lab, directions: Directions) -> tuple[Directions, Targets]:
     if attribute is not None:
         return directions, [attribute] * len(directions.meta.names)
     found = lab.name(_offsets(lab, directions), max(map(abs, lab.strengths)))
-    signs = torch.tensor([1.0 if target is None else float(target[1]) for target in found])
+    signs = torch.tensor([1.0 if each is None else float(each.sign) for each in found])
     plain = [_unnamed(name, lab.annotator.attributes) for name in directions.meta.names]
-    names = tuple(old if target is None else f"{old}: {target[0]}" for old, target in zip(plain, found, strict=True))
+    names = tuple(f"{old}: {label}" for old, label in zip(plain, numbered(found), strict=True))
     turned = directions.directions * signs.view(-1, *[1] * (directions.directions.ndim - 1))
     named = replace(directions, directions=turned, meta=replace(directions.meta, names=names))
-    return named, [target and target[0] for target in found]
+    return named, [each and each.attribute for each in found]
 
 
 def _unnamed(name: str, attributes: Sequence[str]) -> str:
     """A direction's name without the attribute that was added to it before; a colon of its own stays."""
     head, _, tail = name.rpartition(": ")
-    return head if head and tail in attributes else name
+    found = re.fullmatch(r"(\w+)( \(\+ [\w, ]+\))?( \d+)?", tail)
+    return head if head and found and found[1] in (*attributes, UNNAMED) else name
 
 
 def _offsets(lab: Lab, directions: Directions) -> Tensor:
@@ -107,7 +110,7 @@ def _strip(lab: Lab, sweep: Sweep, targets: Targets):
     largest = max(sweep.strengths)
     effects = sweep.effects(largest)
     notes = [
-        f"{effect_of(effects, j, target).value:+.2f} sd at {largest:+g}" if target else "no clear effect"
+        f"{effects.cell(j, target).value:+.2f} sd at {largest:+g}" if target else "no clear effect"
         for j, target in enumerate(targets)
     ]
     title = f"{lab.cfg.name}: one sample, edited along each direction"
@@ -119,12 +122,13 @@ def _directions_table(
 ) -> Table:
     """A row per direction and strength: the target and every measure."""
     rows: list[tuple[Cell, ...]] = [
-        (sweep.labels[j], strength, targets[j], *values.values(), lab.judge_name)
-        for (j, strength), values in measured.items()
+        (sweep.labels[j], strength, targets[j], *values.values()) for (j, strength), values in measured.items()
     ]
     units = "; ".join(f"{each.name}: {each.unit}{_arrow(each)}" for each in measures)
-    caption = f"Each direction at each strength, judged by {lab.judge_name}. {units}."
-    return Table(("direction", "strength", "target", *(each.name for each in measures), "judge"), tuple(rows), caption)
+    chance = format_number(1 / len(sweep.readings.scorer.attributes))
+    caption = f"Each direction at each strength, with 95% intervals. {units}. Chance of selectivity: {chance}."
+    columns = ("direction", "strength", "target", *(each.name for each in measures))
+    return Table(columns, tuple(rows), caption, lab.judge_name)
 
 
 def _arrow(measure: Measure) -> str:
@@ -135,12 +139,12 @@ def _effects_table(lab: Lab, sweep: Sweep) -> Table:
     """A row per direction and strength, a column per attribute, in standard deviations of the unedited samples."""
     matrix, attributes = sweep.readings.effects(), sweep.readings.scorer.attributes
     rows: list[tuple[Cell, ...]] = [
-        (label, s, *(effect_of(matrix, sweep.row(j, s), name) for name in attributes), lab.judge_name)
+        (label, s, *(matrix.cell(sweep.row(j, s), name) for name in attributes))
         for j, label in enumerate(sweep.labels)
         for s in sweep.strengths
     ]
-    caption = f"Effects in sd of the unedited samples with 95% intervals, judged by {lab.judge_name}"
-    return Table(("direction", "strength", *attributes, "judge"), tuple(rows), caption)
+    caption = "Effects in sd of the unedited samples with 95% intervals."
+    return Table(("direction", "strength", *attributes), tuple(rows), caption, lab.judge_name)
 
 
 def _findings(measures: Sequence[Measure], sweep: Sweep, measured: Measured, strength: float) -> dict[str, float]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from hspace.evaluation.readings import Sweep, effect_of
+from hspace.evaluation.readings import Sweep
 from hspace.output.figures import curve_figure, strip_figure
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
@@ -32,12 +32,12 @@ def run(lab: Lab) -> Result:
         curves[name] = _curve(lab, sweeps[name], attribute)
         effects = matched[name].readings.effects()
         row = matched[name].row(0, 1.0)
-        share = float(effects.selectivity([attribute] * len(effects.edits))[row])
+        share = effects.selectivity_of(row, attribute)
         rows.append(
             (
                 name,
                 strength[name].strength,
-                effect_of(effects, row, attribute),
+                effects.cell(row, attribute),
                 share,
                 matched[name].readings.identity(row),
             )
@@ -74,5 +74,5 @@ def run(lab: Lab) -> Result:
 def _curve(lab: Lab, sweep: Sweep, attribute: str) -> list[list[float]]:
     """Strengths, effects and their intervals."""
     effects = sweep.readings.effects()
-    points = [(s, *effect_of(effects, sweep.row(0, s), attribute)) for s in sorted(sweep.strengths)]
+    points = [(s, *effects.cell(sweep.row(0, s), attribute)[:3]) for s in sorted(sweep.strengths)]
     return [list(column) for column in zip(*points, strict=True)]

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from hspace.evaluation.readings import mean_interval
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
@@ -15,13 +14,11 @@ def run(lab: Lab) -> Result:
     sweep = lab.sweep({f"component {j}": vector for j, vector in enumerate(directions.directions)})
     images = sweep.readings.images
     change = (images[:, 1:] - images[:, :1]).square().mean((2, 3, 4)).sqrt()
-    rows = tuple(
-        (label, mean_interval(change[:, sweep.row(j, largest)].numpy())) for j, label in enumerate(sweep.labels)
-    )
+    rows = tuple((label, float(change[:, sweep.row(j, largest)].mean())) for j, label in enumerate(sweep.labels))
     caption = (
         f"Change of the image at {largest:g} sd, root mean square of pixels in [-1, 1], over {len(images)} samples."
     )
-    sizes = [row[1].value for row in rows]
+    sizes = [row[1] for row in rows]
     conclusion = (
         f"{lab.model.model_id}: at {largest:g} sd the components change the image by {format_number(min(sizes))} to "
         f"{format_number(max(sizes))} (root mean square of pixels)."

@@ -8,8 +8,8 @@ from hspace.diffusion.sampling import sample
 from hspace.directions.record import Directions
 from hspace.directions.supervised import from_pairs
 from hspace.edits.mixing import swap
-from hspace.evaluation.readings import effect_of, finite, score
-from hspace.metrics.interval import Interval
+from hspace.evaluation.readings import finite, score
+from hspace.metrics.interval import Interval, slope_interval
 from hspace.output.figures import grid_figure
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
@@ -18,8 +18,6 @@ from hspace.runs.report import Result
 SHOWN_PAIRS = 4
 CORNER = 8
 """The background is read off the upper corners, squares of a side this many times smaller than the image's."""
-LEAST_SPREAD = 0.01
-"""Share of the squared differences of all pairs that a resample must have for a slope."""
 
 
 def run(lab: Lab) -> Result:
@@ -35,8 +33,9 @@ def run(lab: Lab) -> Result:
     attribute, strengths = lab.cfg.study.attributes[0], lab.strengths
     sweep = lab.sweep({f"h(more {attribute}) - h(less)": _difference(lab, attribute).directions[0]})
     effects = sweep.readings.effects()
-    moved = [effect_of(effects, sweep.row(0, strength), attribute) for strength in strengths]
+    moved = [effects.cell(sweep.row(0, strength), attribute) for strength in strengths]
     judged = {name: each.value for name, each in carried.items() if name != "background" and np.isfinite(each.value)}
+    judged = judged or {"n/a": float("nan")}
     most, least = max(judged, key=judged.__getitem__), min(judged, key=judged.__getitem__)
     conclusion = (
         f"A swap of h carries over {format_number(float(np.median([*judged.values()])))} of the difference of a "
@@ -44,7 +43,7 @@ def run(lab: Lab) -> Result:
         f"{most}), and {format_number(carried['background'].value)} of the background's colour. Adding the difference "
         f"of two samples moves {attribute} by {format_number(moved[0].value)} sd at strength {strengths[0]:g}."
     )
-    caption = "Slope of (swapped - sample) on (donor - sample), with 95% bootstrap intervals; 1 becomes the donor's."
+    caption = "Slope of (swapped - sample) on (donor - sample), with 95% intervals; 1 becomes the donor's."
     figures = {
         "Samples, donors of h, and the samples with their donors' h": pictures,
         f"Adding the difference of h of two samples, one with more {attribute}": sweep.strip(
@@ -82,28 +81,15 @@ def _carried(lab: Lab, ours: Tensor, theirs: Tensor, swapped: Tensor) -> dict[st
     found = {}
     for j, name in enumerate(lab.judge.attributes):
         own, donor, mixed = (each[visible[:, j], j, None].double().numpy() for each in scores)
-        found[name] = _slope(lab, donor - own, mixed - own)
+        found[name] = slope_interval(donor - own, mixed - own)
     own, donor, mixed = (_corners(images).double().numpy() for images in (ours, theirs, swapped))
-    return found | {"background": _slope(lab, donor - own, mixed - own)}
+    return found | {"background": slope_interval(donor - own, mixed - own)}
 
 
 def _corners(images: Tensor) -> Tensor:
     """Mean colour of the upper corners, (n, channels)."""
     side = max(images.shape[-1] // CORNER, 1)
     return (images[..., :side, :side].mean((-2, -1)) + images[..., :side, -side:].mean((-2, -1))) / 2
-
-
-def _slope(lab: Lab, x: np.ndarray, y: np.ndarray) -> Interval:
-    """Least-squares slope through the origin of y on x, both (n, dim), with its percentile bootstrap over n."""
-    if len(x) < 2 or not np.any(x):
-        return Interval(np.nan, np.nan, np.nan)
-    products, squares = (x * y).sum(1), (x * x).sum(1)
-    draws = np.random.default_rng(lab.cfg.seed).integers(len(x), size=(lab.cfg.evaluation.bootstrap, len(x)))
-    drawn = squares[draws].sum(1)
-    # A resample of pairs that hardly differ has no slope to speak of.
-    telling = drawn > LEAST_SPREAD * squares.sum()
-    low, high = np.quantile(products[draws][telling].sum(1) / drawn[telling], [0.025, 0.975])
-    return Interval(float(products.sum() / squares.sum()), float(low), float(high))
 
 
 def _difference(lab: Lab, attribute: str) -> Directions:

@@ -1,6 +1,9 @@
 """Fig. 3: principal components of h are changes with a name, such as pose, gender and age."""
 
-from hspace.evaluation.readings import effect_of, finite
+import math
+
+from hspace.evaluation.readings import finite
+from hspace.metrics.names import numbered
 from hspace.output.figures import effect_heatmap
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
@@ -12,14 +15,14 @@ def run(lab: Lab) -> Result:
     largest = max(lab.strengths)
     directions = lab.components()
     named = lab.name(directions.directions, largest)
-    labels = [f"component {j}" + (f": {target[0]}" if target else "") for j, target in enumerate(named)]
-    signs = [target[1] if target else 1 for target in named]
+    labels = [f"component {j}: {label}" for j, label in enumerate(numbered(named))]
+    signs = [name.sign if name else 1 for name in named]
     sweep = lab.sweep({label: signs[j] * directions.directions[j] for j, label in enumerate(labels)})
     effects = sweep.effects(largest)
     rows = []
-    for j, target in enumerate(named):
+    for j, name in enumerate(named):
         strongest, effect = effects.strongest(j)
-        aim = effect_of(effects, j, target[0]) if target else None
+        aim = effects.cell(j, name.attribute) if name else None
         rows.append((labels[j], aim, strongest, effect, sweep.readings.identity(sweep.row(j, largest))))
     columns = (
         "component: named by the annotator",
@@ -29,9 +32,9 @@ def run(lab: Lab) -> Result:
         "identity",
     )
     table = Table(columns, tuple(rows), f"Principal components at {largest:g} sd, read by the judge, in sd.")
-    agreeing = sum(target is not None and row[2] == target[0] for target, row in zip(named, rows, strict=True))
-    names = sorted({target[0] for target in named if target})
-    largest_effect = max(abs(row[3]) for row in rows)
+    agreeing = sum(name is not None and row[2] == name.attribute for name, row in zip(named, rows, strict=True))
+    names = sorted({name.label for name in named if name})
+    largest_effect = max((abs(row[3]) for row in rows if not math.isnan(row[3])), default=math.nan)
     conclusion = (
         f"{agreeing} of {len(rows)} components move most, by the judge, what the annotator named them by; the names "
         f"are {', '.join(names)}. The largest effect at {largest:g} sd is {format_number(largest_effect)} sd."
@@ -45,7 +48,7 @@ def run(lab: Lab) -> Result:
     }
     broken = None if directions.correlation is None else finite(directions.correlation)
     findings = {
-        "names": [target and list(target) for target in named],
+        "names": [name and [name.attribute, name.sign, list(name.others)] for name in named],
         "effects": effects.to_dict(),
         "correlation": broken,
     }

@@ -1,10 +1,8 @@
 """Fig. 4: random directions of the components' norms hardly change the image, and degrade it when they are larger."""
 
-import numpy as np
-
 from hspace.directions.random import random
-from hspace.evaluation.readings import Sweep, finite, mean_interval
-from hspace.metrics.interval import Interval
+from hspace.evaluation.readings import Sweep, finite
+from hspace.metrics.interval import Interval, mean_interval
 from hspace.output.figures import curve_figure
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
@@ -21,7 +19,7 @@ def run(lab: Lab) -> Result:
     }
     rows = []
     for strength in sorted(lab.strengths):
-        cells = [reading for sweep in sweeps.values() for reading in _read(lab, sweep, strength)]
+        cells = [reading for sweep in sweeps.values() for reading in _read(sweep, strength)]
         rows.append((strength, *cells))
     columns = (
         "strength",
@@ -31,19 +29,18 @@ def run(lab: Lab) -> Result:
         "random: identity",
     )
     table = Table(
-        columns, tuple(rows), "Sum of |effect| over the judged attributes, in sd, and cosine of identities, mean over "
-        "directions with its 95% interval.",
+        columns, tuple(rows), "Sum of |effect| over the judged attributes less what noise adds to it, in sd, and "
+        "cosine of identities with its 95% interval over samples; means over directions.",
     )  # fmt: skip
-    nothing = (0.0, 0.0, 0.0, 0.0)
     curves = {
-        kind: list(map(list, zip(*sorted([nothing, *((row[0], *row[1 + 2 * i]) for row in rows)]), strict=True)))
+        kind: list(map(list, zip(*sorted([(0.0, 0.0), *((row[0], row[1 + 2 * i]) for row in rows)]), strict=True)))
         for i, kind in enumerate(kinds)
     }
     last = rows[-1]
     conclusion = (
-        f"At {last[0]:g} sd a component moves the judged attributes by {format_number(last[1].value)} sd in all and a "
-        f"random direction of the same norm by {format_number(last[3].value)} sd "
-        f"({format_number(last[1].value / last[3].value)} times less)."
+        f"At {last[0]:g} sd a component moves the judged attributes by {format_number(last[1])} sd in all and a "
+        f"random direction of the same norm by {format_number(last[3])} sd "
+        f"({format_number(last[1] / last[3])} times less)."
     )
     figures = {
         "Total effect by strength": curve_figure(
@@ -52,13 +49,15 @@ def run(lab: Lab) -> Result:
     }
     for kind, sweep in sweeps.items():
         figures[f"One sample along {kind}"] = sweep.strip(kind.capitalize(), lab.figures / f"{kind}.png")
-    findings = {"strengths": sorted(lab.strengths), "rows": [[finite(list(cell)) for cell in row[1:]] for row in rows]}
+    findings = {
+        "strengths": sorted(lab.strengths),
+        "rows": [[row[1], finite(list(row[2])), row[3], finite(list(row[4]))] for row in rows],
+    }
     return Result(conclusion, findings, figures, {"random": table})
 
 
-def _read(lab: Lab, sweep: Sweep, strength: float) -> tuple[Interval, Interval]:
-    """Total effect and identity of the directions at one strength."""
-    effects = sweep.readings.effects()
+def _read(sweep: Sweep, strength: float) -> tuple[float, Interval]:
+    """Total effect and identity at one strength, means over directions, the latter's interval over samples."""
     rows = sweep.at(strength)
-    totals = np.nansum(np.abs(effects.effect[rows]), axis=1)
-    return mean_interval(totals), mean_interval(sweep.readings.cosine[rows].mean(1).numpy())
+    totals = sweep.readings.effects().rows(rows).total()
+    return float(totals.mean()), mean_interval(sweep.readings.cosine[rows].mean(0).numpy(), -1.0, 1.0)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from hspace.evaluation.readings import finite
+from hspace.metrics.errors import correlation
 from hspace.output.figures import effect_heatmap
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
@@ -26,9 +27,9 @@ def run(lab: Lab) -> Result:
     rows, transfer = [], []
     for j, name in enumerate(vectors):
         known = np.isfinite(effects.effect[j]) & np.isfinite(alone[j].numpy())
-        transfer.append(float(np.corrcoef(effects.effect[j][known], alone[j].numpy()[known])[0, 1]))
+        transfer.append(correlation(effects.effect[j][known], alone[j].numpy()[known]).value)
         attribute, effect = effects.strongest(j)
-        own_effect = float(alone[j, lab.judge.attributes.index(attribute)])
+        own_effect = float(alone[j, lab.judge.attributes.index(attribute)]) if attribute != "n/a" else float("nan")
         rows.append((name, attribute, effect, own_effect, transfer[-1], readings.identity(others.row(j, largest))))
     columns = ("direction", "strongest on others", "mean effect", "effect on its own sample", "correlation", "identity")
     table = Table(
@@ -44,7 +45,7 @@ def run(lab: Lab) -> Result:
         "Another sample at the same strengths": others.strip("The same directions", lab.figures / "other.png"),
         f"Mean effects on other samples at strength {largest:g}": effect_heatmap(effects, lab.figures / "effects.png"),
     }
-    findings = {"transfer": transfer, "effects": effects.to_dict(), "own": finite(alone)}
+    findings = {"transfer": finite(transfer), "effects": effects.to_dict(), "own": finite(alone)}
     return Result(conclusion, findings, figures, {"transfer": table})
 
 

@@ -6,8 +6,6 @@ from torch import Tensor
 
 from hspace.diffusion.sampling import sample
 from hspace.edits.sums import apply_offsets
-from hspace.evaluation.readings import mean_interval
-from hspace.metrics.interval import Interval
 from hspace.output.figures import strip_figure
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
@@ -43,12 +41,12 @@ def run(lab: Lab) -> Result:
                 strips.append(_with_unedited(lab, image, edits))
                 labels.append(label)
     caption = (
-        "Locality: share of the squared change inside the region over its share of the area, mean over strengths with "
-        "its 95% interval; change inside: root mean square, of [-1, 1]."
+        "One sample. Locality: share of the squared change inside the region over its share of the area, mean over "
+        "strengths; change inside: root mean square, of [-1, 1]."
     )
     table = Table(("direction", "locality", "change inside"), tuple(rows), caption)
     plain, projected = (
-        float(np.mean([row[1].value for row in rows if ("projected" in row[0]) == wanted])) for wanted in (False, True)
+        float(np.mean([row[1] for row in rows if ("projected" in row[0]) == wanted])) for wanted in (False, True)
     )
     conclusion = (
         f"Edits of a region change its pixels {format_number(plain)} times as much as an edit that knows no region "
@@ -57,7 +55,7 @@ def run(lab: Lab) -> Result:
     )
     columns = sorted({0.0, *lab.strengths})
     picture = strip_figure(torch.stack(strips), labels, columns, "Directions by region", lab.figures / "regions.png")
-    findings = {"locality": {row[0]: list(row[1]) for row in rows}}
+    findings = {"locality": {row[0]: row[1] for row in rows}}
     return Result(
         conclusion, findings, {"One sample along its directions for each region": picture}, {"regions": table}
     )
@@ -73,10 +71,10 @@ def _edits(lab: Lab, vector: Tensor) -> Tensor:
     )[0]  # fmt: skip
 
 
-def _locality(image: Tensor, edits: Tensor, inside: Tensor) -> tuple[Interval, float]:
+def _locality(image: Tensor, edits: Tensor, inside: Tensor) -> tuple[float, float]:
     change = (edits - image).square().mean(1)
     share = (change * inside).sum((1, 2)) / change.sum((1, 2)) / inside.float().mean()
-    return mean_interval(share.numpy()), float(change[:, inside].mean().sqrt())
+    return float(share.mean()), float(change[:, inside].mean().sqrt())
 
 
 def _with_unedited(lab: Lab, image: Tensor, edits: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """Fig. 7: single attributes, each by the mean difference of annotated samples."""
 
-from hspace.evaluation.readings import effect_of
 from hspace.output.figures import effect_heatmap
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
@@ -18,8 +17,8 @@ def run(lab: Lab) -> Result:
     selectivity = effects.selectivity(names)
     rows = [
         (
-            name, found[name].strength, "yes" if found[name].reached else "no", effect_of(effects, j, name),
-            float(selectivity[j]), sweep.readings.identity(sweep.row(j, 1.0)),
+            name, found[name].strength, "yes" if found[name].reached else "no", effects.cell(j, name),
+            selectivity[j], sweep.readings.identity(sweep.row(j, 1.0)),
         )
         for j, name in enumerate(names)
     ]  # fmt: skip
@@ -31,7 +30,8 @@ def run(lab: Lab) -> Result:
     strongest = sum(effects.strongest(j)[0] == name for j, name in enumerate(names))
     conclusion = (
         f"{strongest} of {len(names)} directions move their own attribute most; selectivity over all judged attributes "
-        f"is {format_number(float(selectivity.mean()))} on average, identity {format_number(min(identities))} to "
+        f"is {format_number(sum(each.value for each in selectivity) / len(names))} on average, identity "
+        f"{format_number(min(identities))} to "
         f"{format_number(max(identities))}."
     )
     notes = [f"{row[3].value:+.2f} sd" for row in rows]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from hspace.evaluation.readings import effect_of
+from hspace.evaluation.readings import finite
 from hspace.metrics.interval import Interval
 from hspace.output.figures import curve_figure
 from hspace.output.tables import Table, format_number
@@ -21,7 +21,7 @@ class Point(NamedTuple):
     space: str
     examples: int
     effect: Interval
-    selectivity: float
+    selectivity: Interval
     identity: Interval
 
 
@@ -40,34 +40,36 @@ def run(lab: Lab) -> Result:
     effects = readings.effects()
     selectivity = effects.selectivity([attribute] * len(kinds))
     points = [
-        Point(*kind, effect_of(effects, row, attribute), float(selectivity[row]), readings.identity(row))
+        Point(*kind, effects.cell(row, attribute), selectivity[row], readings.identity(row))
         for row, kind in enumerate(kinds)
     ]
     caption = f"Mean differences of {attribute} at strength 1; effects in sd, by the judge."
     table = Table(("space", "examples on each side", "effect", "selectivity", "identity"), tuple(points), caption)
     last = {point.space: point for point in points}
     few = [point for point in points if point.space == "h" and point.effect.value >= last["h"].effect.value / 2]
+    enough = few[0].examples if few else "n/a"
     conclusion = (
-        f"In h, {few[0].examples} examples on each side give half of the effect of {counts[-1]} "
-        f"({format_number(last['h'].effect.value)} sd, selectivity {format_number(last['h'].selectivity)}, identity "
-        f"{format_number(last['h'].identity.value)}). In x_T, {counts[-1]} give "
-        f"{format_number(last['x_T'].effect.value)} sd, selectivity {format_number(last['x_T'].selectivity)}, identity "
-        f"{format_number(last['x_T'].identity.value)}."
+        f"In h, {enough} examples on each side give half of the effect of {counts[-1]} "
+        f"({_said(last['h'])}). In x_T, {counts[-1]} give {_said(last['x_T'])}."
     )
     figures = {
         f"Effect on {attribute}": _draw(
-            {space: [(p.examples, *p.effect) for p in points if p.space == space] for space in SPACES},
+            {space: [(p.examples, *p.effect[:3]) for p in points if p.space == space] for space in SPACES},
             f"effect on {attribute} (sd)", lab.figures / "effect.png",
         ),
         "Identity": _draw(
-            {space: [(p.examples, *p.identity) for p in points if p.space == space] for space in SPACES},
+            {space: [(p.examples, *p.identity[:3]) for p in points if p.space == space] for space in SPACES},
             "identity (cosine)", lab.figures / "identity.png",
         ),
     }  # fmt: skip
-    rows = [[*point[:2], list(point.effect), point.selectivity, list(point.identity)] for point in points]
-    rows = [[*point[:2], list(point.effect), point.selectivity, list(point.identity)] for point in points]
+    rows = [[*point[:2], *(finite(list(cell)) for cell in point[2:])] for point in points]
     findings = {"columns": list(table.columns), "rows": rows}
     return Result(conclusion, findings, figures, {"examples": table})
+
+
+def _said(point: Point) -> str:
+    effect, selectivity, identity = (format_number(cell.value) for cell in point[2:])
+    return f"{effect} sd, selectivity {selectivity}, identity {identity}"
 
 
 def _draw(points: dict[str, list[tuple[float, ...]]], label: str, path: Path) -> Path:

@@ -1,7 +1,6 @@
 """Fig. 8b: edits one on top of the other: expression, pose, age and glasses."""
 
 from hspace.edits.sums import Term, sequence_offsets
-from hspace.evaluation.readings import effect_of
 from hspace.output.figures import effect_heatmap, grid_figure
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
@@ -17,7 +16,7 @@ def run(lab: Lab) -> Result:
     labels = ["+ " + name for name in names]
     readings = lab.read(dict(zip(labels, offsets, strict=True)))
     effects = readings.effects()
-    cells = [[*(effect_of(effects, j, name) for name in names), readings.identity(j)] for j in range(len(labels))]
+    cells = [[*(effects.cell(j, name) for name in names), readings.identity(j)] for j in range(len(labels))]
     rows = tuple((label, *row) for label, row in zip(labels, cells, strict=True))
     caption = f"Effects after each further edit of {target:g} sd by the annotator, in sd, by the judge."
     # What the first edits still do after the last one.

@@ -1,7 +1,6 @@
 """Fig. 9: eq. 12 takes off a direction what goes along with it."""
 
 from hspace.directions.disentangle import disentangle
-from hspace.evaluation.readings import effect_of
 from hspace.output.figures import effect_heatmap
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
@@ -24,10 +23,10 @@ def run(lab: Lab) -> Result:
     sweep = lab.sweep(vectors)
     effects = sweep.effects(1.0)
     for j, (label, (name, conditions, found)) in enumerate(zip(vectors, cells, strict=True)):
-        side = [abs(effect_of(effects, j, condition).value) for condition in conditions]
+        side = [abs(effects.cell(j, condition).value) for condition in conditions]
         identity = sweep.readings.identity(sweep.row(j, 1.0))
         reached = "yes" if found.reached else "no"
-        rows.append((label, found.strength, reached, effect_of(effects, j, name), sum(side), identity))
+        rows.append((label, found.strength, reached, effects.cell(j, name), sum(side), identity))
     columns = ("direction", "strength", "target reached", "effect", "|effect| on the conditions", "identity")
     caption = f"Before and after eq. 12 at {target:g} sd by the annotator; effects by the judge, in sd."
     conclusion = "; ".join(

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from hspace.directions.disentangle import disentangle
 from hspace.directions.record import Directions
-from hspace.evaluation.readings import effect_of, finite
+from hspace.evaluation.readings import finite
 from hspace.metrics.effect import EffectMatrix, effect_matrix
+from hspace.metrics.interval import Interval
 from hspace.metrics.repeats import over_seeds
-from hspace.output.figures import effect_heatmap
+from hspace.output.figures import color_limit, effect_heatmap
 from hspace.output.tables import Cell, Table, format_number
 from hspace.runs.config import Config
 from hspace.runs.lab import Lab
@@ -30,6 +31,7 @@ class Scores:
 
     Attributes:
         attributes: A ids, in the order of rows and columns.
+        binary: Which of them are probabilities.
         original: Unedited samples, (repeats, n, A).
         edited: By kind: (repeats, A edits, n, A).
         num_steps: Sampling steps.
@@ -37,6 +39,7 @@ class Scores:
     """
 
     attributes: tuple[str, ...]
+    binary: tuple[bool, ...]
     original: Tensor
     edited: Mapping[str, Tensor]
     num_steps: int
@@ -65,7 +68,8 @@ def _measure(lab: Lab) -> Scores:
     edited = torch.stack([each.edited[..., columns] for each in readings]).unflatten(1, (len(KINDS), len(names)))
     original = torch.stack([each.original[:, columns] for each in readings])
     by_kind: dict[str, Tensor] = dict(zip(KINDS, edited.unbind(1), strict=True))
-    return Scores(names, original, by_kind, len(lab.model.process.timesteps), strengths)
+    binary = tuple(lab.judge.binary[column] for column in columns)
+    return Scores(names, binary, original, by_kind, len(lab.model.process.timesteps), strengths)
 
 
 def _strengths(lab: Lab, directions: Mapping[str, Directions]) -> tuple[float, ...]:
@@ -84,9 +88,7 @@ def tabulate(cfg: Config, scores: Scores) -> Result:
         rows = edited.transpose(0, 1).flatten(1, 2) if repeat is None else edited[repeat]
         original = pooled if repeat is None else scores.original[repeat]
         names = scores.attributes
-        return effect_matrix(
-            original, rows, attributes=names, edits=names, unit=unit, bootstrap=cfg.evaluation.bootstrap, seed=cfg.seed
-        )
+        return effect_matrix(original, rows, attributes=names, binary=scores.binary, edits=names, unit=unit)
 
     repeats = range(len(scores.original))
     whole = {kind: effects(kind, None) for kind in KINDS}
@@ -99,9 +101,9 @@ def tabulate(cfg: Config, scores: Scores) -> Result:
     conclusion = (
         f"The intended attribute moves most in {strongest['original']} of {count} rows before and "
         f"{strongest['disentangled']} of {count} after, at the same effect on it; mean selectivity is "
-        f"{format_number(float(selectivity['original'].mean()))} before and "
-        f"{format_number(float(selectivity['disentangled'].mean()))} after (at the same strength "
-        f"{format_number(float(selectivity['equal_strength'].mean()))}). The paper has 2 and 5 of 5 rows, .25 and .49."
+        f"{_mean(selectivity['original'])} before and {_mean(selectivity['disentangled'])} after (at the same strength "
+        f"{_mean(selectivity['equal_strength'])}; chance {format_number(1 / count)}). The paper has 2 and 5 of 5 rows, "
+        ".25 and .49."
     )
     findings = {
         "attributes": list(scores.attributes),
@@ -115,12 +117,14 @@ def tabulate(cfg: Config, scores: Scores) -> Result:
             "original": finite(whole["original"].effect), "disentangled": finite(whole["equal_strength"].effect),
             "original_sd": finite(spread["original"]), "disentangled_sd": finite(spread["equal_strength"]),
         },
-        "selectivity": {kind: finite(values) for kind, values in selectivity.items()},
+        "selectivity": {kind: finite([list(each) for each in values]) for kind, values in selectivity.items()},
         "strongest": strongest,
         "strengths": {kind: list(values) for kind, values in scores.strengths.items()},
     }  # fmt: skip
+    # They are compared: one scale of colours.
+    limit = color_limit(*whole.values())
     figures = {
-        f"Effects, {caption}": effect_heatmap(whole[kind], cfg.output_dir / "figures" / f"{kind}.png")
+        f"Effects, {caption}": effect_heatmap(whole[kind], cfg.output_dir / "figures" / f"{kind}.png", limit)
         for kind, caption in zip(
             KINDS, ("original", "disentangled, same effect", "disentangled, same strength"), strict=True
         )
@@ -129,28 +133,28 @@ def tabulate(cfg: Config, scores: Scores) -> Result:
     return Result(conclusion, findings, figures, tables, {"scores": samples_table(scores)})
 
 
+def _mean(selectivity: Sequence[Interval]) -> str:
+    return format_number(sum(each.value for each in selectivity) / len(selectivity))
+
+
 def _strongest(matrix: EffectMatrix) -> int:
     """Rows whose own attribute moves most."""
     return sum(matrix.strongest(j)[0] == name for j, name in enumerate(matrix.edits))
 
 
-def _table(kind: str, matrix: EffectMatrix, spread: np.ndarray, selectivity: np.ndarray) -> Table:
+def _table(kind: str, matrix: EffectMatrix, spread: np.ndarray, selectivity: Sequence[Interval]) -> Table:
     """Effects with intervals, and the sd over repeats; the strongest of each row carries a star."""
     rows: list[tuple[Cell, ...]] = []
     for j, name in enumerate(matrix.edits):
-        cells: list[Cell] = [effect_of(matrix, j, attribute) for attribute in matrix.attributes]
-        rows.append(
-            (name, *cells, matrix.strongest(j)[0], float(selectivity[j]), f"± {format_number(float(spread[j, j]))}")
-        )
+        cells: list[Cell] = [matrix.cell(j, attribute) for attribute in matrix.attributes]
+        rows.append((name, *cells, matrix.strongest(j)[0], selectivity[j], f"± {format_number(float(spread[j, j]))}"))
     columns = ("edit", *matrix.attributes, "strongest", "selectivity", "own effect, sd over repeats")
     meaning = {
         "original": "Original directions at the target effect",
         "disentangled": "Disentangled directions at the target effect",
         "equal_strength": "Disentangled directions at the original ones' strengths",
     }
-    caption = (
-        f"{meaning[kind]}: signed effects in sd of the unedited samples, by the judge, with 95% bootstrap intervals."
-    )
+    caption = f"{meaning[kind]}: signed effects in sd of the unedited samples, by the judge, with 95% intervals."
     return Table(columns, tuple(rows), caption)
 
 
@@ -171,8 +175,10 @@ def samples_table(scores: Scores) -> Table:
     return Table(columns, tuple(rows), f"The judge's scores of every sample, {scores.num_steps} steps.")
 
 
-def from_samples(rows: Sequence[Mapping[str, str]], attributes: Sequence[str], num_steps: int) -> Scores:
-    """Inverse of `samples_table`, from the rows of its CSV."""
+def from_samples(
+    rows: Sequence[Mapping[str, str]], attributes: Sequence[str], binary: Sequence[bool], num_steps: int
+) -> Scores:
+    """Inverse of `samples_table`, from the rows of its CSV; which attributes are binary is not in them."""
 
     def values(kind: str, edit: str) -> tuple[Tensor, float]:
         found = [row for row in rows if row["kind"] == kind and row["edit"] == edit]
@@ -185,4 +191,4 @@ def from_samples(rows: Sequence[Mapping[str, str]], attributes: Sequence[str], n
         pairs = [values(kind, name) for name in attributes]
         edited[kind] = torch.stack([tensor for tensor, _ in pairs], dim=1)
         strengths[kind] = tuple(strength for _, strength in pairs)
-    return Scores(tuple(attributes), values("unedited", "")[0], edited, num_steps, strengths)
+    return Scores(tuple(attributes), tuple(binary), values("unedited", "")[0], edited, num_steps, strengths)

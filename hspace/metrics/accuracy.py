@@ -1,4 +1,4 @@
-"""Edit accuracy: how often an edit leaves its target attribute on the side that was asked for."""
+"""Edit accuracy: how often an edit flips its target attribute, among the samples that could flip."""
 
 import math
 from typing import Any
@@ -7,14 +7,15 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from hspace.metrics.interval import Z_95, Interval
+from hspace.metrics.interval import Interval, wilson
 from hspace.types import InputError
 
 
 class EditAccuracy(Metric):
-    """Share of edited images whose score lies strictly beyond `threshold`, on the side of the strength's sign.
+    """Share of the samples on the wrong side of `threshold` that the edit takes to the side of its strength's sign.
 
-    Accumulates two counts, so that it adds up over batches and processes.
+    Samples that are on the asked side already say nothing: an edit that does nothing has an accuracy of 0, whatever the
+    base rate. Accumulates two counts, so that it adds up over batches and processes.
 
     Args:
         threshold: Where one side ends, in the score's unit.
@@ -26,9 +27,9 @@ class EditAccuracy(Metric):
 
     Example:
         >>> accuracy = EditAccuracy(threshold=0.5, strength=2.0)
-        >>> accuracy.update(torch.tensor([0.9, 0.8, 0.1, 0.7]))
+        >>> accuracy.update(torch.tensor([0.1, 0.3, 0.9]).repeat(10), torch.tensor([0.8, 0.2, 0.9]).repeat(10))
         >>> accuracy.compute().value
-        0.75
+        0.5
     """
 
     full_state_update = False
@@ -45,49 +46,38 @@ class EditAccuracy(Metric):
         self.add_state("hits", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("total", torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(self, scores: Tensor) -> None:
-        """Count a batch of edited scores, (batch,)."""
-        self.hits += (self.sign * (scores - self.threshold) > 0).sum()
-        self.total += scores.numel()
+    def update(self, original: Tensor, edited: Tensor) -> None:
+        """Count a batch of scores before and after the edit, (batch,) each."""
+        could = ~self._asked(original)
+        self.hits += (could & self._asked(edited)).sum()
+        self.total += could.sum()
 
     def compute(self) -> Interval:
-        """Share in [0, 1] with its 95% Wilson interval."""
+        """Share in [0, 1] with its 95% Wilson interval; n is the number of samples that could flip."""
         return wilson(int(self.hits), int(self.total))
+
+    def _asked(self, scores: Tensor) -> Tensor:
+        return self.sign * (scores - self.threshold) > 0
 
 
 def edit_accuracy(original: Tensor, edited: Tensor, *, binary: bool, strength: float) -> Interval:
     """Accuracy of one edit on one target attribute.
 
     The sides of a binary attribute meet at a probability of .5; those of a continuous one at the median of the
-    unedited samples, so that an edit which does nothing scores .5.
+    unedited samples.
 
     Args:
-        original: Target scores of the unedited samples, (n,); used for continuous attributes only.
-        edited: Target scores after the edit, (m,).
+        original: Target scores of the unedited samples, (n,).
+        edited: Target scores of the same samples after the edit, (n,).
         binary: Whether scores are probabilities.
         strength: The edit's strength; only its sign matters, and 0 is an error.
 
     Returns:
-        Share of edits on the asked side, in [0, 1], with its Wilson interval.
+        Share that flips to the asked side of those that could, in [0, 1], with its Wilson interval; nan where fewer
+        than ten could.
     """
     threshold = 0.5 if binary else float(original.double().quantile(0.5))
     # Every process has all rows: nothing is to be added up over them.
     accuracy = EditAccuracy(threshold, strength, sync_on_compute=False)
-    accuracy.update(edited)
+    accuracy.update(original, edited)
     return accuracy.compute()
-
-
-def wilson(hits: int, total: int) -> Interval:
-    """95% score interval of a proportion.
-
-    Raises:
-        InputError: If `total` is 0.
-
-    Source: Wilson 1927, J. Am. Stat. Assoc. 22, 209-212.
-    """
-    if total == 0:
-        raise InputError("a proportion needs at least one image, got 0")
-    share, spread = hits / total, Z_95**2 / total
-    centre = (share + spread / 2) / (1 + spread)
-    half = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
-    return Interval(share, max(centre - half, 0.0), min(centre + half, 1.0))

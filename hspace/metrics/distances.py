@@ -1,4 +1,9 @@
-"""FID and KID between originals, their reconstructions and their edits."""
+"""FID and KID between originals, their reconstructions and their edits, on disjoint halves of the samples.
+
+Both distances are of independent sets. The same samples before and after an edit are not: their features go together,
+so that the unbiased KID of an edit that does nothing lies below 0. One role of each pair is read off every other sample
+and the other role off the samples between.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +27,7 @@ class Distance:
         fid: Squared Fréchet distance, >= 0 up to rounding and biased upwards for few images.
         kid: Mean and sd over subsets; unbiased.
         embedder: Id of the network whose features were compared.
-        images: Number of images in the smaller set.
+        images: Number of images in each set: half of the samples.
     """
 
     fid: float
@@ -44,10 +49,11 @@ def image_distances(
     """FID and KID of each pair of sets: what inverting cost, what the edit cost, and both.
 
     Args:
-        images: In [-1, 1], by role: "original", "reconstruction", "edited"; two of them or all three.
+        images: In [-1, 1], by role: "original", "reconstruction", "edited"; two of them or all three, each of the same
+            samples in the same order.
         embedder: Gives the features; `inception_fid` has the literature's.
         min_samples: Fewer images than this in a set are reported.
-        subset_size: Of KID; each set has at least as many images.
+        subset_size: Of KID; there are at least twice as many samples.
         batch_size: Images per pass of the embedder.
         seed: Of KID's subsets.
 
@@ -55,19 +61,23 @@ def image_distances(
         One distance by pair of roles.
 
     Raises:
-        InputError: If a role is unknown, there are fewer than two sets, or a set is smaller than a subset.
+        InputError: If a role is unknown, there are fewer than two sets, they are not of the same samples, or half of
+            these are fewer than a subset.
     """
     if len(images) < 2 or not set(images) <= set(ROLES):
         raise InputError(f"distances need two or three sets of images among {', '.join(ROLES)}, got {list(images)}")
+    sizes = [len(each) for each in images.values()]
+    if len(set(sizes)) > 1:
+        raise InputError(f"distances need sets of the same samples, got {sizes} images")
     features = {role: torch.cat([embedder(batch) for batch in x.split(batch_size)]) for role, x in images.items()}
     known = _Known(embedder)
     distances = {}
     for pair in combinations([role for role in ROLES if role in features], 2):
         metrics = FID(known, min_samples), KID(known, min_samples, subset_size=subset_size, seed=seed)
         for metric in metrics:
-            metric.update(features[pair[0]], real=True)
-            metric.update(features[pair[1]], real=False)
-        count = min(len(features[role]) for role in pair)
+            metric.update(features[pair[0]][0::2], real=True)
+            metric.update(features[pair[1]][1::2], real=False)
+        count = len(features[pair[1]][1::2])
         distances[pair] = Distance(float(metrics[0].compute()), metrics[1].compute(), embedder.id, count)
     return distances
 

@@ -1,14 +1,18 @@
 """Effect matrix: what each edit does to each attribute, in standard deviations of the unedited samples."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hspace.metrics.interval import Interval, Means, flip_means, means
+from hspace.metrics.selectivity import selectivity
 from hspace.types import InputError
+
+ARRAYS = ("effect", "low", "high", "p")
 
 
 @dataclass(frozen=True)
@@ -18,10 +22,13 @@ class EffectMatrix:
     Attributes:
         attributes: Column ids, A of them.
         edits: Row ids, E of them.
-        effect: (E, A) float64, in standard deviations of the unedited scores; nan where an attribute is constant or
-            was never visible, so that the unit does not exist.
-        low: (E, A) 2.5% point of the bootstrap.
-        high: (E, A) 97.5% point of the bootstrap.
+        effect: (E, A) float64, in standard deviations of the unedited scores; nan where an attribute is constant over
+            them, so that there is no unit, or fewer than ten samples show it.
+        low: (E, A) lower limits; nan also where the change is the same in all samples.
+        high: (E, A) upper limits.
+        p: (E, A) two-sided p value of no effect, uncorrected.
+        n: (E, A) number of samples that show the attribute before and after.
+        covariance: (E, A, A) of the errors of each edit's effects.
     """
 
     attributes: tuple[str, ...]
@@ -29,6 +36,9 @@ class EffectMatrix:
     effect: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    p: np.ndarray
+    n: np.ndarray
+    covariance: np.ndarray
 
     def select(self, attributes: Sequence[str]) -> "EffectMatrix":
         """The given columns, in the order given.
@@ -36,84 +46,78 @@ class EffectMatrix:
         Raises:
             InputError: If an attribute is unknown.
         """
-        self._check_known(attributes)
-        columns = [self.attributes.index(name) for name in attributes]
-        arrays = {name: getattr(self, name)[:, columns] for name in ("effect", "low", "high")}
-        return EffectMatrix(tuple(attributes), self.edits, **arrays)
+        columns = [self._column(name) for name in attributes]
+        arrays = {name: getattr(self, name)[:, columns] for name in (*ARRAYS, "n")}
+        covariance = self.covariance[:, columns][:, :, columns]
+        return EffectMatrix(tuple(attributes), self.edits, **arrays, covariance=covariance)
 
-    def strongest(self, row: int) -> tuple[str, float]:
-        """Attribute that edit `row` moves most, and its signed effect.
+    def rows(self, rows: Sequence[int], names: Sequence[str] | None = None) -> "EffectMatrix":
+        """Some edits, in the order given, under other names if given."""
+        index = list(rows)
+        arrays = {name: getattr(self, name)[index] for name in (*ARRAYS, "n", "covariance")}
+        return replace(self, edits=tuple(names or [self.edits[row] for row in index]), **arrays)
+
+    def cell(self, row: int, attribute: str) -> Interval:
+        """One effect.
 
         Raises:
-            InputError: If no attribute of the row has an effect (all constant).
+            InputError: If the attribute is unknown.
         """
+        at = row, self._column(attribute)
+        return Interval(float(self.effect[at]), float(self.low[at]), float(self.high[at]), int(self.n[at]))
+
+    def strongest(self, row: int) -> tuple[str, float]:
+        """Attribute that edit `row` moves most, and its signed effect; ("n/a", nan) where no effect is known."""
         effects = self.effect[row]
         if np.isnan(effects).all():
-            raise InputError(f"edit {self.edits[row]!r} has no effect to rank: every attribute is constant")
+            return "n/a", float("nan")
         column = int(np.nanargmax(np.abs(effects)))
         return self.attributes[column], float(effects[column])
 
-    def selectivity(self, targets: Sequence[str]) -> np.ndarray:
-        """Share of each row's total effect that falls on its target: |effect on target| / sum of |row|.
+    def total(self) -> np.ndarray:
+        """Sum of the sizes of each row's effects less what noise adds to it: of sqrt(max(effect² - se², 0)), (E,)."""
+        variance = np.diagonal(self.covariance, axis1=1, axis2=2)
+        return np.sqrt(np.maximum(self.effect**2 - variance, 0)).sum(axis=1, where=np.isfinite(self.effect))
+
+    def selectivity(self, targets: Sequence[str]) -> list[Interval]:
+        """Share of each row's effects that falls on its target, by `hspace.metrics.selectivity`, over all columns.
 
         Args:
             targets: The attribute that each edit aims at, E ids.
 
-        Returns:
-            (E,) in [0, 1]; nan where the target's effect is nan. Constant attributes count as unmoved.
-
         Raises:
             InputError: If a target is unknown or there are not E of them.
         """
-        size, on_target = self._sizes(targets)
-        with np.errstate(invalid="ignore"):
-            return on_target / np.nansum(size, axis=1)
-
-    def leakage(self, targets: Sequence[str]) -> np.ndarray:
-        """Mean size of each row's other effects relative to its target's: mean |off target| / |on target|.
-
-        0 is an edit of the target alone, 1 one that moves the others as much. Unlike selectivity it does not depend on
-        the number of attributes that are read.
-
-        Args:
-            targets: The attribute that each edit aims at, E ids.
-
-        Returns:
-            (E,) >= 0, inf where the target does not move; nan where its effect is nan, or it is the only attribute.
-
-        Raises:
-            InputError: If a target is unknown or there are not E of them.
-
-        Source: Haas et al. 2024, table I, from whose rows it is .87 before disentangling and .30 after.
-        """
-        size, on_target = self._sizes(targets)
-        others = np.isfinite(size).sum(axis=1) - 1
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return (np.nansum(size, axis=1) - on_target) / others / on_target
-
-    def _sizes(self, targets: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Sizes of all effects, (E, A), and of those on target, (E,)."""
         if len(targets) != len(self.edits):
             raise InputError(f"there must be one target for each of {len(self.edits)} edits, got {len(targets)}")
-        self._check_known(targets)
-        size = np.abs(self.effect)
-        return size, size[np.arange(len(targets)), [self.attributes.index(target) for target in targets]]
+        return [self.selectivity_of(row, target) for row, target in enumerate(targets)]
 
-    def _check_known(self, attributes: Sequence[str]) -> None:
-        unknown = [name for name in attributes if name not in self.attributes]
-        if unknown:
-            raise InputError(f"unknown attribute {unknown[0]!r}, choose from {', '.join(self.attributes)}")
+    def selectivity_of(self, row: int, target: str) -> Interval:
+        """Share of one row's effects that falls on its target."""
+        known = self.n[row][np.isfinite(self.effect[row])]
+        fewest = int(known.min()) if len(known) else 0
+        return selectivity(self.effect[row], self.covariance[row], self._column(target), fewest)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The record as JSON types; nan becomes None."""
-        arrays = {name: _to_lists(getattr(self, name)) for name in ("effect", "low", "high")}
-        return {"attributes": list(self.attributes), "edits": list(self.edits), **arrays}
+    def to_dict(self, whole: bool = False) -> dict[str, Any]:
+        """The record as JSON types; nan becomes None.
+
+        Args:
+            whole: With the covariances, which only further computations need.
+        """
+        arrays = {name: _to_lists(getattr(self, name)) for name in ARRAYS} | {"n": self.n.tolist()}
+        more = {"covariance": [_to_lists(each) for each in self.covariance]} if whole else {}
+        return {"attributes": list(self.attributes), "edits": list(self.edits), **arrays, **more}
 
     @classmethod
-    def from_dict(cls, record: dict[str, Any]) -> "EffectMatrix":
-        """Inverse of `to_dict`."""
-        arrays = {name: np.array(record[name], dtype=np.float64) for name in ("effect", "low", "high")}
-        return cls(tuple(record["attributes"]), tuple(record["edits"]), **arrays)
+    def from_dict(cls, values: dict[str, Any]) -> "EffectMatrix":
+        """Inverse of `to_dict(whole=True)`."""
+        arrays = {name: np.array(values[name], dtype=np.float64) for name in (*ARRAYS, "covariance")}
+        return cls(tuple(values["attributes"]), tuple(values["edits"]), n=np.array(values["n"]), **arrays)
+
+    def _column(self, attribute: str) -> int:
+        if attribute not in self.attributes:
+            raise InputError(f"unknown attribute {attribute!r}, choose from {', '.join(self.attributes)}")
+        return self.attributes.index(attribute)
 
 
 def effect_matrix(
@@ -121,69 +125,47 @@ def effect_matrix(
     edited: Tensor,
     *,
     attributes: Sequence[str],
+    binary: Sequence[bool],
     edits: Sequence[str],
     visible: Tensor | None = None,
     unit: Tensor | None = None,
-    bootstrap: int = 1000,
-    seed: int,
 ) -> EffectMatrix:
     """Mean change of each score under each edit, in standard deviations over the unedited samples.
 
     effect[i, j] = mean_s(score_j(edited_i of s) - score_j(s)) / sd_s(score_j(s)), with the n - 1 sd. The interval is
-    the percentile bootstrap over samples: one draw resamples originals and all their edits together, the sd included.
-    A rare attribute has hardly any sd over a few samples: give `unit` then, from many unedited ones.
+    that of the mean change, by `interval.means` or, of binary attributes, `interval.flip_means`; the unit is a
+    yardstick that all edits share, and its own error is in no interval. A rare attribute has hardly any sd over a few
+    samples: give `unit` then, from many unedited ones.
 
     Args:
         original: Scores of the unedited samples, (n, A).
         edited: Scores of the same samples under each edit, (E, n, A).
         attributes: Column ids, A.
+        binary: Which columns are probabilities, A.
         edits: Row ids, E.
-        visible: Where both scores can be read, bool (n, A) or (E, n, A); the others are left out of mean and sd.
-        unit: The sd of each score over a larger set of unedited samples, (A,), which the bootstrap then keeps; None
-            takes that of `original`.
-        bootstrap: Number of resamples, at least 100.
-        seed: Key of the bootstrap's own generator.
-
-    Returns:
-        Effects and intervals, (E, A). An attribute that is constant over the unedited samples has no unit: nan.
+        visible: Where both scores can be read, bool (n, A) or (E, n, A); the others are left out.
+        unit: The sd of each score over a larger set of unedited samples, (A,); None takes that of `original`.
 
     Raises:
         InputError: On shapes that do not agree, fewer than two samples, or a visible score that is not finite.
 
     Source: Haas et al. 2024, table I, whose formula is not stated; ours is signed and keeps the scorer's unit out.
     """
-    if bootstrap < 100:
-        raise InputError(f"bootstrap must be at least 100 resamples, got {bootstrap}")
     _check_shapes(original, edited, len(attributes), len(edits))
     before, after = (scores.detach().cpu().double().numpy() for scores in (original, edited))
     counted = _counted(visible, after.shape)
     if not np.isfinite(np.where(counted, after, 0) + np.where(counted, before, 0)).all():
         raise InputError("scores must be finite wherever they are visible, got nan or inf")
     before, after = np.where(counted, before, 0), np.where(counted, after, 0)
-    num_samples = len(original)
-    draws = np.random.default_rng(seed).multinomial(num_samples, np.full(num_samples, 1 / num_samples), size=bootstrap)
-    # The first row of weights, all ones, is the sample itself: estimate and resamples share one formula.
-    weights = np.vstack([np.ones(num_samples), draws])
-    effects = _standardised_change(weights, before, after, counted, unit)
-    low, high = _percentiles(effects[1:], missing=np.isnan(effects[0]))
-    return EffectMatrix(tuple(attributes), tuple(edits), effects[0], low, high)
-
-
-def name_components(matrix: EffectMatrix) -> list[tuple[str, int] | None]:
-    """Name each edit after the attribute it moves most, with the sign of the move at positive strength.
-
-    An edit none of whose intervals excludes zero stays unnamed (None): a name is a claim.
-
-    Returns:
-        E pairs (attribute, +1 or -1) or None.
-    """
-    excludes_zero = (matrix.low > 0) | (matrix.high < 0)
-    size = np.where(excludes_zero, np.abs(matrix.effect), 0)
-    names: list[tuple[str, int] | None] = []
-    for row, column in enumerate(size.argmax(axis=1)):
-        sign = 1 if matrix.effect[row, column] > 0 else -1
-        names.append((matrix.attributes[column], sign) if size[row, column] > 0 else None)
-    return names
+    found = [
+        _effects(after[i] - before[i], counted[i], np.array(binary), _unit(before[i], counted[i], unit))
+        for i in range(len(edits))
+    ]
+    cells = {name: np.array([getattr(each, name) for each, _ in found]) for name in ("value", "low", "high", "p", "n")}
+    shape = len(edits), len(attributes)
+    cells = {name: array.reshape(shape) for name, array in cells.items()}
+    covariance = np.array([each for _, each in found]).reshape(*shape, shape[1])
+    return EffectMatrix(tuple(attributes), tuple(edits), cells.pop("value"), **cells, covariance=covariance)
 
 
 def score_unit(scores: Tensor, visible: Tensor) -> Tensor:
@@ -193,35 +175,28 @@ def score_unit(scores: Tensor, visible: Tensor) -> Tensor:
     return torch.stack([column.std() if len(column) > 1 else column.new_tensor(torch.nan) for column in shown])
 
 
-def _standardised_change(
-    weights: np.ndarray, before: np.ndarray, after: np.ndarray, counted: np.ndarray, unit: Tensor | None
-) -> np.ndarray:
-    """Weighted mean of (after - before) over `unit`, or over the weighted sd of before.
-
-    (draws, n) with (E, n, A) gives (draws, E, A).
-    """
-    # Centring keeps the sum-of-squares form of the variance exact to rounding.
-    centred = (before - before.mean(axis=1, keepdims=True)) * counted
-
-    def total(values: np.ndarray) -> np.ndarray:
-        return np.tensordot(weights, values, axes=(1, 1))
-
-    count = total(counted.astype(np.float64))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        variance = (total(centred**2) - total(centred) ** 2 / count) / (count - 1)
-        sd = np.sqrt(np.maximum(variance, 0)) if unit is None else unit.double().cpu().numpy()
-        # Rounding leaves a constant score an sd of about 1e-16 of its size.
-        constant = ~(sd > 1e-9 * np.abs(before).max(axis=1))
-        return np.where(constant, np.nan, total(after - before) / count / np.where(constant, 1, sd))
+def _effects(change: np.ndarray, counted: np.ndarray, binary: np.ndarray, unit: np.ndarray) -> tuple[Means, np.ndarray]:
+    """One edit's effects, (A,), and the covariance of their errors, (A, A), from the changes of scores, (n, A)."""
+    continuous, flips = means(change, counted), flip_means(np.clip(change, -1, 1), counted)
+    found = {name: np.where(binary, getattr(flips, name), getattr(continuous, name)) for name in vars(flips)}
+    found |= {name: found[name] / unit for name in ("value", "low", "high", "se")}
+    found["p"] = np.where(np.isfinite(unit), found["p"], np.nan)
+    n = np.maximum(found["n"], 1)
+    influence = np.where(counted, change - np.where(counted, change, 0).sum(axis=0) / n, 0) / n / unit
+    covariance = influence.T @ influence * (len(change) / (len(change) - 1))
+    # The errors of flips include those that the sample does not show.
+    np.fill_diagonal(covariance, found["se"] ** 2)
+    return Means(**found), covariance
 
 
-def _percentiles(draws: np.ndarray, missing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """2.5% and 97.5% points over (draws, E, A), nan where `missing` (E, A).
-
-    A resample in which a rare attribute happens to be constant has no unit and is left out.
-    """
-    low, high = np.nanquantile(np.where(missing, 0.0, draws), [0.025, 0.975], axis=0)
-    return np.where(missing, np.nan, low), np.where(missing, np.nan, high)
+def _unit(before: np.ndarray, counted: np.ndarray, unit: Tensor | None) -> np.ndarray:
+    """The sd of each unedited score, (A,); nan where it is 0 but for rounding."""
+    if unit is None:
+        found = score_unit(torch.from_numpy(before), torch.from_numpy(counted.copy())).numpy()
+    else:
+        found = unit.double().cpu().numpy()
+    # Rounding leaves a constant score an sd of about 1e-16 of its size.
+    return np.where(found > 1e-9 * np.abs(before).max(axis=0), found, np.nan)
 
 
 def _check_shapes(original: Tensor, edited: Tensor, num_attributes: int, num_edits: int) -> None:

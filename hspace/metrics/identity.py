@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 from hspace.metrics.interval import Interval, mean_interval
 from hspace.types import InputError
@@ -14,14 +14,14 @@ from hspace.types import InputError
 class IdentityPreservation(Metric):
     """Mean cosine similarity between the identity embeddings of an edited image and of its original.
 
-    Accumulates count, sum and sum of squares, so that it adds up over batches and processes.
+    Keeps the cosine of every pair, so that it adds up over batches and processes.
 
     Args:
         **options: Of every torchmetrics metric, such as `sync_on_compute`.
 
     Example:
         >>> identity = IdentityPreservation()
-        >>> person = torch.nn.functional.normalize(torch.randn(4, 8), dim=1)
+        >>> person = torch.nn.functional.normalize(torch.randn(10, 8), dim=1)
         >>> identity.update(person, person)
         >>> round(identity.compute().value, 5)
         1.0
@@ -29,15 +29,11 @@ class IdentityPreservation(Metric):
 
     full_state_update = False
     higher_is_better = True
-    count: Tensor
-    first: Tensor
-    second: Tensor
+    cosines: list[Tensor]
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
-        self.add_state("first", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("second", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("cosines", [], dist_reduce_fx="cat")
 
     def update(self, original: Tensor, edited: Tensor) -> None:
         """Add a batch of pairs.
@@ -52,21 +48,11 @@ class IdentityPreservation(Metric):
         if original.ndim != 2 or original.shape != edited.shape:
             shapes = f"{tuple(original.shape)} and {tuple(edited.shape)}"
             raise InputError(f"embeddings must be two (batch, dim) of one shape, got {shapes}")
-        cosine = (_unit_norm(original) * _unit_norm(edited)).sum(dim=1)
-        self.count += len(cosine)
-        self.first += cosine.sum()
-        self.second += cosine.square().sum()
+        self.cosines.append((_unit_norm(original) * _unit_norm(edited)).sum(dim=1))
 
     def compute(self) -> Interval:
-        """Mean cosine in [-1, 1] with its 95% normal interval.
-
-        Raises:
-            InputError: With fewer than two pairs.
-        """
-        count = int(self.count)
-        if count < 2:
-            raise InputError(f"identity preservation needs at least two pairs of images, got {count}")
-        return mean_interval(count, float(self.first), float(self.second), low=-1.0, high=1.0)
+        """Mean cosine in [-1, 1] with its 95% interval, by `hspace.metrics.interval.mean_interval`."""
+        return mean_interval(dim_zero_cat(self.cosines).cpu().numpy(), low=-1.0, high=1.0)
 
 
 def identity_preservation(original: Tensor, edited: Tensor) -> Interval:
@@ -75,38 +61,6 @@ def identity_preservation(original: Tensor, edited: Tensor) -> Interval:
     identity = IdentityPreservation(sync_on_compute=False)
     identity.update(original, edited)
     return identity.compute()
-
-
-def identity_drift(original: Tensor, edited: Tensor, change: Tensor, *, seed: int, bootstrap: int = 1000) -> Interval:
-    """How much identity an edit costs per unit of its effect: (1 - mean cosine) / |mean change of the target|.
-
-    Edits of unlike size compare by it, where drift grows in proportion to the effect. It is >= 0 and lower is better;
-    an edit without effect has no bound. The interval is the percentile bootstrap over samples.
-
-    Args:
-        original: Unit-norm embeddings of the unedited images, (n, dim).
-        edited: Unit-norm embeddings of the same samples edited, (n, dim).
-        change: Change of the target's score of each sample, (n,), in standard deviations of the unedited scores.
-        seed: Key of the bootstrap's own generator.
-        bootstrap: Number of resamples.
-
-    Returns:
-        Drift in units of 1 - cosine per standard deviation.
-
-    Raises:
-        InputError: On shapes that do not agree, norms that are not 1 to 1e-3, or fewer than two samples.
-    """
-    if original.ndim != 2 or original.shape != edited.shape or change.shape != original.shape[:1] or len(change) < 2:
-        shapes = f"{[*original.shape]}, {[*edited.shape]} and {[*change.shape]}"
-        raise InputError(f"identity drift needs two (n >= 2, dim) embeddings and n changes, got {shapes}")
-    cost = (1 - (_unit_norm(original) * _unit_norm(edited)).sum(dim=1)).cpu().numpy()
-    rows = np.random.default_rng(seed).integers(len(cost), size=(bootstrap, len(cost)))
-    # The first row is the sample itself: estimate and resamples share one formula.
-    rows = np.vstack([np.arange(len(cost)), rows])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        drift = cost[rows].mean(axis=1) / np.abs(change.double().cpu().numpy()[rows].mean(axis=1))
-    low, high = np.nanquantile(drift[1:], [0.025, 0.975]) if np.isfinite(drift[1:]).any() else (np.nan, np.nan)
-    return Interval(float(drift[0]), float(low), float(high))
 
 
 def stranger_threshold(embeddings: Tensor, false_accepts: float = 0.01) -> float:

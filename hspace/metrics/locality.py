@@ -1,5 +1,6 @@
 """Locality: how much an edit of a region changes the image outside it."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+from torchmetrics.utilities import dim_zero_cat
 
 from hspace.metrics.interval import Interval, mean_interval
 from hspace.types import Embedder, Images, InputError
@@ -20,7 +22,7 @@ Distance = Callable[[Images, Images], Tensor]
 
 
 class LocalityValues(NamedTuple):
-    """Likeness outside a region, each with its 95% normal interval over images.
+    """Likeness outside a region, each with its 95% interval over images.
 
     Attributes:
         ssim: Mean structural similarity, in [-1, 1]; 1 is unchanged.
@@ -47,17 +49,13 @@ class Locality(Metric):
     """
 
     full_state_update = False
-    count: Tensor
-    first: Tensor
-    second: Tensor
+    values: list[Tensor]
 
     def __init__(self, distance: Distance) -> None:
         super().__init__()
         self.distance = distance
-        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
-        # Sums of SSIM, squared error and perceptual distance, and of their squares.
-        self.add_state("first", torch.zeros(3, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("second", torch.zeros(3, dtype=torch.float64), dist_reduce_fx="sum")
+        # SSIM, squared error and perceptual distance of each image, (n, 3).
+        self.add_state("values", [], dist_reduce_fx="cat")
 
     @torch.no_grad()
     def update(self, original: Images, edited: Images, region: Tensor) -> None:
@@ -86,23 +84,14 @@ class Locality(Metric):
         ssim, squared = (
             (values.mean(dim=1) * outside).sum(dim=(1, 2)) / pixels for values in (similarity, error)
         )  # fmt: skip
-        values = torch.stack([ssim, squared, self.distance(original, edited).double()])
-        self.count += len(original)
-        self.first += values.sum(dim=1)
-        self.second += values.square().sum(dim=1)
+        self.values.append(torch.stack([ssim, squared, self.distance(original, edited).double()], dim=1))
 
     def compute(self) -> LocalityValues:
-        """The three figures.
-
-        Raises:
-            InputError: With fewer than two pairs.
-        """
-        if int(self.count) < 2:
-            raise InputError(f"locality needs at least two pairs of images, got {int(self.count)}")
-        sums = zip(self.first.tolist(), self.second.tolist(), (-1.0, 0.0, 0.0), strict=True)
-        ssim, squared, perceptual = (mean_interval(int(self.count), *each) for each in sums)
-        psnr = Interval(_psnr(squared.value), _psnr(squared.high), _psnr(squared.low))
-        return LocalityValues(ssim._replace(high=min(ssim.high, 1.0)), psnr, perceptual)
+        """The three figures; nan with fewer than ten pairs."""
+        ssim, squared, perceptual = dim_zero_cat(self.values).cpu().numpy().T
+        error = mean_interval(squared, low=0.0)
+        psnr = Interval(_psnr(error.value), _psnr(error.high), _psnr(error.low), error.n)
+        return LocalityValues(mean_interval(ssim, -1.0, 1.0), psnr, mean_interval(perceptual, low=0.0))
 
 
 def feature_distance(embedder: Embedder) -> Distance:
@@ -133,4 +122,5 @@ def lpips_distance(network: str = "alex") -> Distance:
 
 
 def _psnr(squared: float) -> float:
-    return 10 * torch.tensor(DATA_RANGE**2 / squared).log10().item() if squared > 0 else float("inf")
+    """In dB; inf where nothing differs, nan where nothing is known."""
+    return float("inf") if squared == 0 else 10 * math.log10(DATA_RANGE**2 / squared)

@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from hspace.metrics.effect import EffectMatrix, effect_matrix
+from hspace.metrics.interval import MIN_SAMPLES
 from hspace.types import InputError
 
 logger = logging.getLogger(__name__)
-
-MIN_GROUP = 10
-"""Fewest samples whose effects are told apart from others'."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +86,10 @@ def subgroup_effects(
     groups: Mapping[str, Tensor],
     *,
     attributes: Sequence[str],
+    binary: Sequence[bool],
     edits: Sequence[str],
     unit: Tensor,
     visible: Tensor | None = None,
-    bootstrap: int = 1000,
-    seed: int,
 ) -> dict[str, EffectMatrix]:
     """The effect matrix within each group of samples, in the unit of all, so that the groups compare.
 
@@ -101,11 +98,10 @@ def subgroup_effects(
         edited: Scores of the same samples under each edit, (E, n, A).
         groups: Masks of samples by name, (n,) bool; a group of fewer than 10 is left out and reported.
         attributes: Column ids, A.
+        binary: Which columns are probabilities, A.
         edits: Row ids, E.
         unit: The sd of each score over all unedited samples, (A,).
         visible: As in `effect_matrix`.
-        bootstrap: Number of resamples within each group, at least 100.
-        seed: Key of the bootstrap's own generator.
 
     Raises:
         InputError: As `effect_matrix`, or if a group is no mask of the samples.
@@ -115,11 +111,11 @@ def subgroup_effects(
     for name, members in groups.items():
         if members.dtype != torch.bool or members.shape != original.shape[:1]:
             raise InputError(f"group {name!r} must be a mask of {len(original)} samples, got {tuple(members.shape)}")
-        if int(members.sum()) < MIN_GROUP:
+        if int(members.sum()) < MIN_SAMPLES:
             logger.warning("%d samples with %s are too few to measure effects on", int(members.sum()), name)
             continue
         matrices[name] = effect_matrix(
-            original[members], edited[:, members], attributes=attributes, edits=edits, visible=seen[:, members],
-            unit=unit, bootstrap=bootstrap, seed=seed,
+            original[members], edited[:, members], attributes=attributes, binary=binary, edits=edits,
+            visible=seen[:, members], unit=unit,
         )  # fmt: skip
     return matrices

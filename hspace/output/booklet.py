@@ -125,7 +125,7 @@ def publish(chapters: Sequence[Chapter], root: Path, target: Path, note: str) ->
         shutil.rmtree(copy, ignore_errors=True)
         for picture in chapter.record["figures"].values():
             _shrink(source / picture, copy / picture)
-        for table in (f"tables/{name}.{kind}" for name in chapter.record["tables"] for kind in ("csv", "md")):
+        for table in (f"tables/{name}.{kind}" for name in chapter.record["tables"] for kind in ("csv", "md", "tex")):
             write_bytes(copy / table, (source / table).read_bytes())
         write_bytes(copy / "run.json", (source / "run.json").read_bytes())
     write_report(chapters, target, note)
@@ -200,7 +200,7 @@ def _html(chapter: Chapter, root: Path) -> str:
 
 
 def _table(path: Path) -> tuple[list[str], str]:
-    """Lines and caption of a table of `write_markdown`."""
+    """Lines and caption of a table in Markdown."""
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line]
     rows = [line for line in lines if line.startswith("|")]
     return rows, read_markdown(" ".join(line for line in lines if not line.startswith("|")))
@@ -211,8 +211,13 @@ def _html_table(lines: list[str], caption: str) -> str:
     rows = [[read_markdown(cell).strip() for cell in _cells(line)] for line in lines]
     header, body = rows[0], rows[2:]
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    cells = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in body)
+    cells = "".join(f"<tr>{''.join(f'<td>{_html_cell(cell)}</td>' for cell in row)}</tr>" for row in body)
     return f'<table><tr>{head}</tr>{cells}</table><p class="quiet">{html.escape(caption)}</p>'
+
+
+def _html_cell(cell: str) -> str:
+    text = html.escape(cell)
+    return f"<b>{text[2:-2]}</b>" if text.startswith("**") and text.endswith("**") and len(text) > 4 else text
 
 
 def _cells(line: str) -> list[str]:

@@ -119,15 +119,17 @@ def grid_figure(
         return _save(figure, path)
 
 
-def effect_heatmap(matrix: EffectMatrix, path: str | Path) -> Path:
+def effect_heatmap(matrix: EffectMatrix, path: str | Path, limit: float | None = None) -> Path:
     """Effects of edits (rows) on attributes (columns); numbers whose interval holds zero are grey.
 
     Args:
         matrix: Effects in standard deviations of the unedited samples; nan cells are left empty.
         path: PNG to write.
+        limit: Effect at which the colour is full; None takes the largest. Heat maps that are compared share one, such
+            as `color_limit` of all of them.
     """
     rows, columns = matrix.effect.shape
-    limit = max(float(np.nanmax(np.abs(matrix.effect), initial=0.0)), 0.5)
+    limit = color_limit(matrix) if limit is None else limit
     with _drawing():
         width = max(_width(edit, LABEL) for edit in matrix.edits) / DPI
         height = max(_width(attribute, LABEL) for attribute in matrix.attributes) / DPI
@@ -151,6 +153,11 @@ def effect_heatmap(matrix: EffectMatrix, path: str | Path) -> Path:
         return _save(figure, path)
 
 
+def color_limit(*matrices: EffectMatrix) -> float:
+    """The largest effect of several matrices, at least .5 sd."""
+    return max(0.5, *(float(np.nanmax(np.abs(matrix.effect), initial=0.0)) for matrix in matrices))
+
+
 def curve_figure(
     curves: Mapping[str, Sequence[Sequence[float]]],
     path: str | Path,
@@ -163,7 +170,7 @@ def curve_figure(
     """Dose-response curves with their intervals.
 
     Args:
-        curves: By label: x, mean, low and high, four sequences of one length.
+        curves: By label: x, mean, low and high, four sequences of one length; or x and mean alone.
         path: PNG to write.
         x_label: With its unit.
         y_label: With its unit.
@@ -171,7 +178,7 @@ def curve_figure(
         log_x: Whether x is drawn in orders of magnitude, each value labelled.
 
     Raises:
-        InputError: If there is no curve, or one is not four sequences of one length.
+        InputError: If there is no curve, or one is not two or four sequences of one length.
     """
     if not curves:
         raise InputError("a curve figure needs at least one curve, got none")
@@ -204,10 +211,11 @@ def _drawing() -> Iterator[None]:
 
 
 def _draw_curve(axes: Axes, label: str, curve: Sequence[Sequence[float]], color: str, solid: bool) -> None:
-    if len(curve) != 4 or len({len(values) for values in curve}) != 1:
-        raise InputError(f"curve {label!r} must be x, mean, low and high of one length")
-    x, mean, low, high = (np.asarray(values, dtype=np.float64) for values in curve)
-    axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+    if len(curve) not in (2, 4) or len({len(values) for values in curve}) != 1:
+        raise InputError(f"curve {label!r} must be x, mean, low and high of one length, or x and mean")
+    x, mean, *limits = (np.asarray(values, dtype=np.float64) for values in curve)
+    if limits:
+        axes.fill_between(x, limits[0], limits[1], color=color, alpha=0.15, linewidth=0)
     axes.plot(x, mean, "o-" if solid else "o--", color=color, linewidth=1.4, markersize=3, label=label)
 
 

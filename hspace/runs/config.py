@@ -25,6 +25,8 @@ PLAIN_TAPS = ("before", "middle", "after", "mod")
 
 RULES = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 """A value has the type that is asked for: nothing is converted but a list to a tuple and text to a path."""
+BLOCK, BLOCKS = 10_000, 100
+"""Evaluation seeds of a block, and the number of blocks."""
 
 
 def _known(registry: Registry) -> BeforeValidator:
@@ -162,8 +164,8 @@ class EvaluationConfig:
         identity: Encoder that says whether an edit shows the same person.
         regions: Network that finds a named `method.mask` in the image.
         reference_samples: Unedited images whose spread is the unit of effects.
-        calibration_samples: Images on which directions are named, and strengths and signs chosen.
-        bootstrap: Resamples behind each interval, at least 100.
+        calibration_samples: Images on which strengths are chosen and directions named: one half confirms the other.
+        block: Block of 10,000 evaluation seeds that is read; 0 is for everyday runs and is never published.
         measures: What is read off every edit, by name or as module:name.
     """
 
@@ -172,10 +174,10 @@ class EvaluationConfig:
     identity: Annotated[str, _known(EMBEDDERS)]
     regions: Annotated[str, _known(REGIONS)]
     allow_same_scorer: bool
-    num_samples: Samples
-    reference_samples: Annotated[int, Field(ge=2, le=MAX_SAMPLES)]
-    calibration_samples: Annotated[int, Field(ge=2, le=MAX_SAMPLES)]
-    bootstrap: Annotated[int, Field(ge=100)]
+    num_samples: Annotated[int, Field(ge=1, le=BLOCK)]
+    reference_samples: Annotated[int, Field(ge=2, le=BLOCK)]
+    calibration_samples: Annotated[int, Field(ge=4, le=MAX_SAMPLES)]
+    block: Annotated[int, Field(ge=0, lt=BLOCKS)]
     measures: Annotated[tuple[Name, ...], AtLeastOne]
 
 
@@ -220,7 +222,7 @@ class Config:
     Attributes:
         name: Of the run: the experiment's, or the method's.
         procedure: `edit`, or the experiment of the paper that is run.
-        seed: Of random directions and the bootstrap; samples have seeds of their own.
+        seed: Of random directions; samples have seeds of their own.
         device: Where the network runs; auto takes the best there is.
         dtype: The network's.
         batch_size: Images per pass of the network; 0 is as many as the memory holds.

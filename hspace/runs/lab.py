@@ -28,7 +28,8 @@ from hspace.directions.record import Directions
 from hspace.edits.sums import apply_offsets
 from hspace.evaluation.calibration import Calibration, calibrate
 from hspace.evaluation.readings import Readings, Sweep, read, score
-from hspace.metrics.effect import EffectMatrix, name_components, score_unit
+from hspace.metrics.effect import EffectMatrix, score_unit
+from hspace.metrics.names import Name, name_edits
 from hspace.runs.config import Config
 from hspace.runs.discovery import annotations, discover, recorded
 from hspace.runs.keys import keep, network_key, sampler_key
@@ -128,7 +129,8 @@ class Lab:
         """Sample seeds of a role; as many as are configured where n is None."""
         evaluation = self.cfg.evaluation
         configured = evaluation.calibration_samples if role == "calibration" else evaluation.num_samples
-        return seed_range(role, configured if n is None else n, start)
+        block = evaluation.block if role == "evaluation" else 0
+        return seed_range(role, configured if n is None else n, start, block)
 
     def reference_seeds(self, role: str) -> tuple[int, ...]:
         """Seeds of a role's unedited samples, whose spread is the unit of effects; a rare score has none over few."""
@@ -295,7 +297,6 @@ class Lab:
         images = first[..., attributes + dim :].unflatten(2, self.model.image_shape)
         return Readings(
             scorer, tuple(edits), seeds, scores[:, 0], scores[:, 1:].transpose(0, 1), people, images, unit,
-            self.cfg.evaluation.bootstrap, self.cfg.seed,
         )  # fmt: skip
 
     def sweep(
@@ -312,20 +313,24 @@ class Lab:
         edits = {f"{name} at strength {s:g}": s * vector for name, vector in vectors.items() for s in strengths}
         return Sweep(tuple(vectors), strengths, self.read(edits, seeds, by=by, shown=shown))
 
-    def name(self, vectors: Sequence[Tensor] | Tensor, strength: float) -> list[tuple[str, int] | None]:
-        """Attribute and sign that the annotator sees each vector move most on calibration seeds, or None.
+    def name(self, vectors: Sequence[Tensor] | Tensor, strength: float) -> list[Name | None]:
+        """What the annotator sees each vector move most on calibration seeds, or None.
 
         By half the difference of the effects at +strength and -strength, in which damage that either sign does to an
-        image drops out; of the attributes that the judge reads too.
+        image drops out; of the attributes that the judge reads too, on two halves of the samples: see `name_edits`.
         """
         with self.watch.stage("name"):
-            return name_components(self.odd_effects(vectors, strength).select(self.attributes))
+            half = self.cfg.evaluation.calibration_samples // 2
+            first, fresh = (self.odd_effects(vectors, strength, each) for each in (slice(half), slice(half, None)))
+            return name_edits(first.select(self.attributes), fresh.select(self.attributes))
 
-    def odd_effects(self, vectors: Sequence[Tensor] | Tensor, strength: float) -> EffectMatrix:
+    def odd_effects(
+        self, vectors: Sequence[Tensor] | Tensor, strength: float, samples: slice = slice(None)
+    ) -> EffectMatrix:
         """Half the difference of the annotator's effects at +strength and -strength, on calibration seeds."""
         named = {f"direction {j}": vector for j, vector in enumerate(vectors)}
         sweep = self.sweep(named, (strength, -strength), seeds=self.seeds("calibration"), by=self.annotator)
-        return sweep.odd_effects()
+        return sweep.odd_effects(samples)
 
     def _pictures(self, edits: Mapping[str, Tensor], seeds: Sequence[int]) -> Tensor:
         """Samples unedited and under every edit, (n, 1 + E, C, H, W)."""

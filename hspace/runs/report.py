@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hspace.directions.record import Directions
-from hspace.output.tables import Table, write_csv, write_markdown
+from hspace.output.tables import Table, write_csv, write_table
 from hspace.runs.config import Config, config_sha256, to_dict
 from hspace.runs.lab import Lab
 from hspace.system.cache import key_sha256
@@ -19,7 +19,7 @@ from hspace.system.files import write_json
 
 RECORD = "run.json"
 """In the folder of an experiment that is finished; written last."""
-VERSION = 2
+VERSION = 3
 """Part of what a kept record is compared by, to be raised when experiments measure in another way."""
 PACKAGES = ("hspace", "torch", "diffusers", "hydra-core", "omegaconf", "wandb", "scikit-learn", "numpy", "torchmetrics")
 
@@ -61,7 +61,7 @@ def current(lab: Lab) -> dict[str, Any] | None:
 
 
 def write(cfg: Config, result: Result, *, key: str, judge: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables as CSV and Markdown, directions, and the record, which comes last: it says that all is complete.
+    """Tables as CSV, Markdown and LaTeX, directions, and the record, which comes last: it says that all is complete.
 
     Args:
         cfg: The experiment's configuration.
@@ -75,8 +75,7 @@ def write(cfg: Config, result: Result, *, key: str, judge: str, facts: Mapping[s
     """
     out = cfg.output_dir
     for name, table in result.tables.items():
-        write_csv(table, out / "tables" / f"{name}.csv")
-        write_markdown(table, out / "tables" / f"{name}.md")
+        write_table(table, out / "tables" / name)
     for name, table in result.samples.items():
         write_csv(table, out / "samples" / f"{name}.csv")
     for name, directions in result.directions.items():
@@ -131,13 +130,8 @@ def key_of(lab: Lab) -> str:
 
 
 def marked(result: Result, judge: str) -> Result:
-    """The result, saying in its conclusion and in a column of each table that its judge also annotated."""
-    tables = {
-        name: table if "judge" in table.columns else replace(
-            table, columns=(*table.columns, "judge"), rows=tuple((*row, judge) for row in table.rows)
-        )
-        for name, table in result.tables.items()
-    }  # fmt: skip
+    """The result, saying in its conclusion and under each table that its judge also annotated."""
+    tables = {name: replace(table, judge=judge) for name, table in result.tables.items()}
     return replace(result, tables=tables, conclusion=f"Judged by {judge}. {result.conclusion}")
 
 

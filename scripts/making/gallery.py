@@ -28,7 +28,7 @@ from hspace.directions.supervised import from_pairs, supervised
 from hspace.edits.mixing import arithmetic, interpolate, swap
 from hspace.edits.sums import Term, apply_offsets, edit, sequence_offsets
 from hspace.evaluation.effects import edit_samples, evaluate
-from hspace.metrics.effect import name_components
+from hspace.metrics.names import name_edits, numbered
 from hspace.output.figures import grid_figure, strip_figure
 from hspace.portraits.faces import render, resample_scene, sample_factors
 from hspace.runs.errors import guarded
@@ -82,17 +82,18 @@ def strips(
 
 def draw_components() -> None:
     """Principal components, named by the annotator on calibration samples, beside random directions."""
-    seeds = range(1_000_000, 1_000_024)
+    seeds = range(1_000_000, 1_000_048)
     edits = edit_samples(
         model(),
         components(),
         seeds,
         strengths=[-2.0, 2.0],
-        reference_seeds=range(1_000_024, 1_000_128),
+        reference_seeds=range(1_000_048, 1_000_128),
         batch_size=BATCH,
     )
-    named = name_components(evaluate(edits, load_scorer("portraits-annotator"), load_identity()).odd_effects())
-    rows = [(f"component {j}\n{found[0] if found else 'unnamed'}", components(), j) for j, found in enumerate(named)]
+    read = evaluate(edits, load_scorer("portraits-annotator"), load_identity())
+    labels = numbered(name_edits(read.odd_effects(slice(24)), read.odd_effects(slice(24, None))))
+    rows = [(f"component {j}\n{label}", components(), j) for j, label in enumerate(labels)]
     strips("components", "Principal components, per step", rows, [-3.0, -1.5, 0.0, 1.5, 3.0])
 
 

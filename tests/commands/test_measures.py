@@ -13,8 +13,8 @@ from hspace.experiments import edit
 
 REGIONAL = {name for name in MEASURES.names() if "region" in MEASURES.get(name).needs}
 WORDS = [
-    "diffusion.num_steps=3", "edit.strengths=[-2,-1,1,2]", "evaluation.num_samples=12", "batch_size=64",
-    "evaluation.reference_samples=24", "evaluation.calibration_samples=12", "evaluation.bootstrap=100", "device=cpu",
+    "diffusion.num_steps=3", "edit.strengths=[-2,-1,1,2]", "evaluation.num_samples=24", "batch_size=64",
+    "evaluation.reference_samples=24", "evaluation.calibration_samples=12", "device=cpu",
     "tracking.mode=disabled",
 ]  # fmt: skip
 

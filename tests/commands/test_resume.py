@@ -31,7 +31,7 @@ SAMPLES = 300
 WORDS = [
     "diffusion.num_steps=3", f"method.num_samples={SAMPLES}", "method.k=2", "edit.strengths=[-2,0,2]",
     "evaluation.num_samples=4", "evaluation.reference_samples=24", "evaluation.calibration_samples=8",
-    "evaluation.bootstrap=100", "device=cpu",
+    "device=cpu",
 ]  # fmt: skip
 
 

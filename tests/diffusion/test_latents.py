@@ -82,7 +82,8 @@ def test_bad_seeds(seeds: list[Any], message: str) -> None:
 def test_seed_ranges() -> None:
     assert seed_range("discovery", 2) == (0, 1)
     assert seed_range("calibration", 2, start=5) == (1_000_005, 1_000_006)
-    assert seed_range("evaluation", 1_000_000)[-1] == 2_999_999
+    assert seed_range("evaluation", 10_000, block=99)[-1] == 2_999_999
+    assert seed_range("evaluation", 2, start=3, block=2) == (2_020_003, 2_020_004)
     check_disjoint(discovery=seed_range("discovery", 1_000_000), evaluation=seed_range("evaluation", 3))
 
 
@@ -95,6 +96,12 @@ def test_seeds_outside_their_role(n: int, start: int) -> None:
 def test_unknown_role() -> None:
     with pytest.raises(InputError, match="discovery, calibration, evaluation"):
         seed_range("testing", 1)
+    with pytest.raises(InputError, match="a block of evaluation has seeds 0 to 9999, got start 9000 and 1001"):
+        seed_range("evaluation", 1001, 9000)
+    with pytest.raises(InputError, match="evaluation has blocks 0 to 99, got 100"):
+        seed_range("evaluation", 1, block=100)
+    with pytest.raises(InputError, match="calibration has blocks 0 to 0, got 1"):
+        seed_range("calibration", 1, block=1)
 
 
 def test_overlap_is_an_error() -> None:

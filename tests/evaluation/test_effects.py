@@ -9,10 +9,10 @@ from torch import Tensor
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.directions.record import Directions, DirectionsMeta
 from hspace.evaluation.effects import Edits, edit_samples, evaluate
-from hspace.metrics.effect import name_components
+from hspace.metrics.names import Name, name_edits
 from hspace.types import InputError
 
-N = 12
+N = 24
 
 
 class Pixel:
@@ -40,13 +40,13 @@ class Colour:
 
 
 def made_edits() -> Edits:
-    """Direction 0 moves the first pixel by strength, direction 1 does nothing."""
+    """Direction 0 moves the first pixel by about the strength, direction 1 does nothing."""
     torch.manual_seed(0)
     original = torch.rand(N, 3, 4, 4)
     strengths = (-2.0, 2.0)
     edited = original.expand(2, 2, N, 3, 4, 4).clone()
     for i, strength in enumerate(strengths):
-        edited[0, i, :, 0, 0, 0] += strength
+        edited[0, i, :, 0, 0, 0] += strength * torch.linspace(0.9, 1.1, N)
     return Edits(tuple(range(N)), ("mover", "idler"), strengths, original, edited, original)
 
 
@@ -62,7 +62,7 @@ def make_directions(model: DiffusionModel, k: int = 2) -> Directions:
 
 def test_effects_and_identity_are_those_of_the_edit() -> None:
     edits = made_edits()
-    sweep = evaluate(edits, Pixel(), Colour(), bootstrap=100)
+    sweep = evaluate(edits, Pixel(), Colour())
     sd = edits.original[:, 0, 0, 0].double().std()
     for strength in edits.strengths:
         effects = sweep.effects(strength)
@@ -79,8 +79,9 @@ def test_effects_and_identity_are_those_of_the_edit() -> None:
 def test_a_direction_is_named_by_the_odd_part_of_its_effect() -> None:
     edits = made_edits()
     edits.edited[1] += 0.3  # the same at both signs: damage, not direction
-    matrix = evaluate(edits, Pixel(), Colour(), bootstrap=100).odd_effects()
-    assert name_components(matrix) == [("first", 1), None]
+    sweep = evaluate(edits, Pixel(), Colour())
+    halves = [sweep.odd_effects(half) for half in (slice(N // 2), slice(N // 2, None))]
+    assert name_edits(*halves) == [Name("first", 1), None] and halves[0].n[0, 0] == N // 2
     one_sided = Edits(edits.seeds, edits.names, (1.0, 2.0), edits.original, edits.edited, edits.original)
     with pytest.raises(InputError, match="both signs"):
         evaluate(one_sided, Pixel(), Colour()).odd_effects()
@@ -104,6 +105,6 @@ def test_effects_are_counted_in_the_spread_of_the_reference_samples() -> None:
     edits = made_edits()
     reference = torch.cat([edits.original, torch.rand(100, 3, 4, 4)])
     wide = Edits(edits.seeds, edits.names, edits.strengths, edits.original, edits.edited, reference)
-    sweep = evaluate(wide, Pixel(), Colour(), bootstrap=100)
+    sweep = evaluate(wide, Pixel(), Colour())
     sd = reference[:, 0, 0, 0].double().std()
     assert sweep.effects(2.0).effect[0, 0] == pytest.approx(float(2 / sd), rel=1e-5)

@@ -17,13 +17,13 @@ NAMES = ("smile", "hat")
 
 
 def known_scores(effects: dict[str, list[list[float]]]) -> Scores:
-    """Two repeats of three samples with a spread of exactly 2 in both columns; edit j adds row j of `effects` of it."""
-    column = torch.tensor([-1.0, 0.0, 1.0, -1.0, 0.0, 1.0])
+    """Two repeats of 12 samples with a spread of exactly 2 in both columns; edit j adds row j of `effects` of it."""
+    column = torch.tensor([-1.0, 0.0, 1.0]).repeat(8)
     column = column / column.std() * 2
-    original = torch.stack([column, -column], dim=1).reshape(2, 3, 2)
+    original = torch.stack([column, -column], dim=1).reshape(2, 12, 2)
     added = {kind: 2 * torch.tensor(rows)[None, :, None] for kind, rows in effects.items()}
     edited = {kind: original[:, None] + each for kind, each in added.items()}
-    return Scores(NAMES, original, edited, 10, {kind: (1.0, 2.0) for kind in KINDS})
+    return Scores(NAMES, (False, False), original, edited, 10, {kind: (1.0, 2.0) for kind in KINDS})
 
 
 @pytest.fixture
@@ -48,14 +48,15 @@ def test_effects_are_signed_and_in_sd_of_the_unedited_samples(config: Config, sc
     assert findings["disentangled"][0] == pytest.approx([0.5, -0.1])
     assert findings["equal_strength"]["disentangled"][1] == pytest.approx([0.0, 0.5])
     assert findings["original_sd"][0] == pytest.approx([0.0, 0.0], abs=1e-6), "both repeats have the same effects"
-    assert (findings["samples"], findings["seeds"], findings["num_steps"]) == (3, 2, 10)
+    assert (findings["samples"], findings["seeds"], findings["num_steps"]) == (12, 2, 10)
 
 
 def test_the_intended_attribute_and_selectivity(config: Config, scores: Scores) -> None:
     result = table1.tabulate(config, scores)
     assert result.findings["strongest"] == {"original": 1, "disentangled": 2, "equal_strength": 2}
-    assert result.findings["selectivity"]["original"] == pytest.approx([1 / 3, 0.75])
-    assert result.findings["selectivity"]["disentangled"] == pytest.approx([0.5 / 0.6, 1.0])
+    shares = {kind: [each[0] for each in cells] for kind, cells in result.findings["selectivity"].items()}
+    assert shares["original"] == pytest.approx([1 / 3, 0.75])
+    assert shares["disentangled"] == pytest.approx([0.5 / 0.6, 1.0])
     assert "1 of 2 rows before and 2 of 2 after" in result.conclusion
     assert all(path.is_file() for path in result.figures.values())
 
@@ -63,7 +64,7 @@ def test_the_intended_attribute_and_selectivity(config: Config, scores: Scores) 
 def test_the_table_comes_back_from_its_scores(config: Config, scores: Scores, tmp_path: Path) -> None:
     path = write_csv(table1.samples_table(scores), tmp_path / "scores.csv")
     with path.open() as file:
-        again = table1.from_samples(list(csv.DictReader(file)), NAMES, 10)
+        again = table1.from_samples(list(csv.DictReader(file)), NAMES, (False, False), 10)
     assert torch.allclose(again.original, scores.original, atol=1e-4)
     for kind in KINDS:
         assert torch.allclose(again.edited[kind], scores.edited[kind], atol=1e-4), kind

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from hspace.metrics.effect import EffectMatrix, effect_matrix, name_components, score_unit
+from hspace.metrics.effect import EffectMatrix, effect_matrix, score_unit
+from hspace.metrics.interval import flip_means, mean_interval
 from hspace.types import InputError
 
 ATTRIBUTES = ("yaw", "smile", "hat")
@@ -18,7 +19,7 @@ def _scores(n: int = 40, edits: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _matrix(original: torch.Tensor, edited: torch.Tensor, **changes: object) -> EffectMatrix:
-    arguments = {"attributes": ATTRIBUTES, "edits": ("a", "b"), "seed": 3, **changes}
+    arguments = {"attributes": ATTRIBUTES, "binary": (False,) * 3, "edits": ("a", "b"), **changes}
     return effect_matrix(original, edited, **arguments)  # type: ignore[arg-type]
 
 
@@ -38,28 +39,28 @@ def test_effect_has_no_unit_and_keeps_its_sign() -> None:
     assert np.abs(backwards.effect + _matrix(original, edited).effect).max() < 1e-12
 
 
-def test_bootstrap_equals_resampling_one_draw_at_a_time() -> None:
+def test_intervals_are_those_of_the_mean_change_in_the_unit() -> None:
     original, edited = _scores()
-    n = len(original)
-    counts = np.random.default_rng(3).multinomial(n, np.full(n, 1 / n), size=200)
-    draws = []
-    for count in counts:
-        rows = np.repeat(np.arange(n), count)
-        draws.append(((edited - original)[:, rows].mean(1) / original[rows].std(0)).numpy())
-    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
-    matrix = _matrix(original, edited, bootstrap=200)
-    assert max(np.abs(matrix.low - low).max(), np.abs(matrix.high - high).max()) < 1e-10
+    unit = torch.tensor([2.0, 0.1, 30.0])
+    matrix = _matrix(original, edited, unit=unit)
+    change = ((edited - original) / unit).numpy()
+    for row in range(2):
+        for column, name in enumerate(ATTRIBUTES):
+            assert matrix.cell(row, name) == pytest.approx(mean_interval(change[row, :, column]))
+    errors = np.cov(change[0].T) / len(original)
+    assert matrix.covariance[0] == pytest.approx(errors, rel=1e-9)
 
 
-def test_interval_covers_the_true_effect_about_95_times_in_100() -> None:
-    covered = 0
-    for repetition in range(100):
-        generator = torch.Generator().manual_seed(repetition)
-        original = torch.randn(80, 1, generator=generator)
-        edited = (original + 0.5 + 0.5 * torch.randn(80, 1, generator=generator))[None]
-        matrix = effect_matrix(original, edited, attributes=["yaw"], edits=["a"], bootstrap=200, seed=repetition)
-        covered += bool(matrix.low[0, 0] <= 0.5 <= matrix.high[0, 0])
-    assert 86 <= covered <= 100
+def test_binary_columns_have_intervals_of_flips() -> None:
+    original = torch.tensor([[0.0, 0.3]] * 30 + [[1.0, 0.9]] * 10)
+    edited = torch.where(torch.arange(40)[:, None] < 12, 1 - original, original)[None]
+    unit = torch.tensor([0.5, 2.0])
+    matrix = effect_matrix(original, edited, attributes=("hat", "age"), binary=(True, False), edits=("a",), unit=unit)
+    flips = flip_means((edited - original)[0].double().numpy(), np.ones((40, 2), dtype=bool))
+    assert matrix.cell(0, "hat")[:3] == pytest.approx((0.6, flips.low[0] / 0.5, flips.high[0] / 0.5))
+    assert matrix.covariance[0, 0, 0] == pytest.approx((flips.se[0] / 0.5) ** 2)
+    still = effect_matrix(original, original[None], attributes=("hat", "age"), binary=(True, False), edits=("a",))
+    assert still.cell(0, "hat").low < 0 < still.cell(0, "hat").high
 
 
 def test_hidden_scores_are_left_out_of_mean_and_unit() -> None:
@@ -73,7 +74,7 @@ def test_hidden_scores_are_left_out_of_mean_and_unit() -> None:
         change = (edited - original)[:, kept, column].mean(1) / original[kept, column].std()
         assert np.abs(matrix.effect[:, column] - change.numpy()).max() < 1e-12
     per_edit = _matrix(hidden, edited, visible=visible.expand(2, -1, -1))
-    assert np.array_equal(per_edit.effect, matrix.effect) and np.array_equal(per_edit.low, matrix.low)
+    assert np.array_equal(per_edit.effect, matrix.effect) and np.array_equal(per_edit.n, matrix.n)
 
 
 def test_constant_and_invisible_attributes_have_no_effect() -> None:
@@ -85,28 +86,40 @@ def test_constant_and_invisible_attributes_have_no_effect() -> None:
     for values in (matrix.effect, matrix.low, matrix.high):
         assert np.isnan(values[:, 1:]).all() and np.isfinite(values[:, 0]).all()
     assert matrix.strongest(0)[0] == "yaw"
-    assert EffectMatrix.from_dict(json.loads(json.dumps(matrix.to_dict(), allow_nan=False))).edits == ("a", "b")
+    whole = json.loads(json.dumps(matrix.to_dict(whole=True), allow_nan=False))
+    assert np.isnan(EffectMatrix.from_dict(whole).effect[0, 1])
 
 
-def test_components_are_named_by_what_they_move_and_left_unnamed_otherwise() -> None:
-    original, edited = _scores()
-    matrix = _matrix(original, torch.cat([edited, original[None]]), edits=("a", "b", "nothing"))
-    assert name_components(matrix) == [("yaw", 1), ("smile", -1), None]
-    assert matrix.strongest(1) == ("smile", matrix.effect[1, 1])
-    assert matrix.strongest(1)[1] < 0
+def test_the_strongest_attribute_keeps_its_sign() -> None:
+    matrix = _matrix(*_scores())
+    assert matrix.strongest(1) == ("smile", matrix.effect[1, 1]) and matrix.strongest(1)[1] < 0
+    few = _matrix(*(each[..., :9, :] for each in _scores()))
+    assert few.strongest(0)[0] == "n/a" and np.isnan(few.strongest(0)[1])
 
 
-def test_selectivity_is_the_target_share_of_the_row() -> None:
-    effect = np.array([[0.5, -0.25, 0.25], [1.0, np.nan, 1.0]])
-    matrix = EffectMatrix(ATTRIBUTES, ("a", "b"), effect, effect, effect)
-    assert matrix.selectivity(["smile", "hat"]).tolist() == [0.25, 0.5]
+def test_selectivity_is_over_the_columns_that_are_there() -> None:
+    original, edited = _scores(400)
+    matrix = _matrix(original, edited)
+    whole, two = matrix.selectivity(["yaw", "smile"]), matrix.select(["yaw", "hat"]).selectivity_of(0, "yaw")
+    size = np.abs(matrix.effect[0])
+    assert whole[0].value == pytest.approx(size[0] / size.sum(), abs=0.05) and whole[0].n == 400
+    assert two.value >= whole[0].value and whole[0].low < whole[0].value < whole[0].high
+    assert matrix.total()[0] < size.sum()
+
+
+def test_rows_can_be_chosen_under_other_names() -> None:
+    matrix = _matrix(*_scores())
+    chosen = matrix.rows([1], ["renamed"])
+    assert chosen.edits == ("renamed",) and chosen.cell(0, "hat") == matrix.cell(1, "hat")
+    assert chosen.selectivity_of(0, "smile") == matrix.selectivity_of(1, "smile")
 
 
 def test_record_survives_json() -> None:
     matrix = _matrix(*_scores())
-    copy = EffectMatrix.from_dict(json.loads(json.dumps(matrix.to_dict())))
-    assert np.array_equal(copy.effect, matrix.effect) and np.array_equal(copy.high, matrix.high)
-    assert copy.attributes == matrix.attributes
+    copy = EffectMatrix.from_dict(json.loads(json.dumps(matrix.to_dict(whole=True))))
+    for name in ("attributes", "edits", "effect", "low", "high", "p", "n", "covariance"):
+        assert np.array_equal(getattr(copy, name), getattr(matrix, name)), name
+    assert "covariance" not in matrix.to_dict()
 
 
 def test_bad_input_is_named() -> None:
@@ -117,8 +130,6 @@ def test_bad_input_is_named() -> None:
         _matrix(original[:1], edited[:, :1])
     with pytest.raises(InputError, match="finite"):
         _matrix(original, edited * torch.inf)
-    with pytest.raises(InputError, match="at least 100"):
-        _matrix(original, edited, bootstrap=5)
     with pytest.raises(InputError, match="visible must be"):
         _matrix(original, edited, visible=torch.ones(3, dtype=torch.bool))
     with pytest.raises(InputError, match="unknown attribute 'smyle'"):

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_curve
@@ -6,7 +7,6 @@ from torchmetrics.functional import pairwise_cosine_similarity
 
 from hspace.metrics.identity import (
     IdentityPreservation,
-    identity_drift,
     identity_preservation,
     stranger_threshold,
     true_accept_rate,
@@ -21,14 +21,16 @@ def _embeddings(n: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
     return normalize(original, dim=1), normalize(edited, dim=1)
 
 
-def test_mean_cosine_equals_torchmetrics_and_interval_the_textbook() -> None:
+def test_mean_cosine_equals_torchmetrics_and_interval_is_the_textbooks() -> None:
     original, edited = _embeddings()
     cosines = pairwise_cosine_similarity(original.double(), edited.double()).diagonal()
     interval = identity_preservation(original, edited)
     assert abs(interval.value - float(cosines.mean())) < 1e-6
-    half = 1.959964 * float(cosines.std()) / 40**0.5
-    assert abs(interval.high - interval.value - half) < 1e-6
-    assert abs(interval.value - interval.low - half) < 1e-6
+    # As wide as Student's; cosines are skewed towards strangers, and so is the interval.
+    half = 2.0227 * float(cosines.std()) / 40**0.5
+    assert (interval.high - interval.low) / 2 == pytest.approx(half, rel=0.1)
+    assert interval.value - interval.low > interval.high - interval.value
+    assert interval.n == 40
 
 
 def test_the_same_person_is_1_and_the_opposite_is_minus_1() -> None:
@@ -54,8 +56,12 @@ def test_bad_input_is_named() -> None:
         identity_preservation(original, edited * torch.nan)
     with pytest.raises(InputError, match=r"\(40, 16\) and \(39, 16\)"):
         identity_preservation(original, edited[:39])
-    with pytest.raises(InputError, match="at least two pairs"):
-        identity_preservation(original[:1], edited[:1])
+
+
+def test_fewer_than_ten_pairs_say_nothing() -> None:
+    original, edited = _embeddings(9)
+    interval = identity_preservation(original, edited)
+    assert np.isnan(interval[:3]).all() and interval.n == 9
 
 
 def test_true_accept_rate_is_a_point_of_the_roc_curve() -> None:
@@ -70,21 +76,6 @@ def test_true_accept_rate_is_a_point_of_the_roc_curve() -> None:
     assert true_accept_rate(original, original) == 1.0
     with pytest.raises(InputError, match="one shape"):
         true_accept_rate(original, edited[:3])
-
-
-def test_drift_is_the_loss_of_identity_per_unit_of_effect() -> None:
-    original, edited = _embeddings()
-    change = torch.linspace(-3.0, -1.0, 40)
-    loss = 1 - pairwise_cosine_similarity(original.double(), edited.double()).diagonal()
-    drift = identity_drift(original, edited, change, seed=0)
-    assert drift.value == pytest.approx(float(loss.mean()) / 2, rel=1e-6)
-    assert drift.low < drift.value < drift.high
-    twice = identity_drift(original, edited, 2 * change, seed=0)
-    assert twice == pytest.approx(tuple(each / 2 for each in drift))
-    assert identity_drift(original, edited, torch.zeros(40), seed=0).value == float("inf")
-    assert identity_drift(original, original, change, seed=0).value == pytest.approx(0, abs=1e-6)
-    with pytest.raises(InputError, match="n changes"):
-        identity_drift(original, edited, change[:5], seed=0)
 
 
 def test_strangers_pass_the_threshold_as_seldom_as_asked() -> None:

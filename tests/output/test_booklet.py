@@ -12,7 +12,7 @@ import torch
 from hspace.metrics.interval import Interval
 from hspace.output.booklet import Chapter, publish, read_record, write_report
 from hspace.output.figures import grid_figure
-from hspace.output.tables import Table, write_csv, write_markdown
+from hspace.output.tables import Table, write_table
 from hspace.types import InputError
 
 
@@ -20,9 +20,8 @@ from hspace.types import InputError
 def chapters(tmp_path: Path) -> list[Chapter]:
     folder = tmp_path / "fig3"
     grid_figure(torch.zeros(2, 3, 8, 8), 2, folder / "figures" / "a.png")
-    table = Table(("edit", "a|b"), (("x < y", Interval(0.5, 0.25, 0.75)),), "Effects & such.")
-    write_csv(table, folder / "tables" / "t.csv")
-    write_markdown(table, folder / "tables" / "t.md")
+    table = Table(("edit", "a|b"), (("x < y", Interval(0.5, 0.25, 0.75, 20)),), "Effects & such.")
+    write_table(table, folder / "tables" / "t")
     record: dict[str, Any] = {
         "title": "Components", "expect": "pose", "conclusion": "5 < 8 components",
         "figures": {"A sheet": "figures/a.png"},
@@ -50,14 +49,14 @@ def test_both_pages_say_what_came_out_and_what_was_not_run(chapters: list[Chapte
         assert text in markdown and text in page
     assert "5 &lt; 8 components" in markdown and "5 &lt; 8 components" in page
     assert "![A sheet](fig3/figures/a.png)" in markdown and 'src="fig3/figures/a.png"' in page
-    assert "<th>a|b</th>" in page and "<td>.5 [.25, .75]</td>" in page and "<td>x &lt; y</td>" in page
+    assert "<th>a|b</th>" in page and "<td>.50 ± .25</td>" in page and "<td>x &lt; y</td>" in page
 
 
 def test_a_remark_ends_every_caption(chapters: list[Chapter], tmp_path: Path) -> None:
     marked = [replace(chapter, remark="Few samples.") for chapter in chapters]
     for path in write_report(marked, tmp_path):
         text = path.read_text()
-        assert "A sheet. Few samples." in text and "such. Few samples." in text
+        assert "A sheet. Few samples." in text and "such. n (visible) = 20. Few samples." in text
 
 
 def test_a_published_report_is_light_and_whole(chapters: list[Chapter], tmp_path: Path) -> None:
@@ -116,7 +115,7 @@ NAME = '<img src=x onerror=alert(1)> *bold* [link](http://a) `code` a|b \\ & &lt
 def test_names_are_text_on_both_pages(chapters: list[Chapter], tmp_path: Path) -> None:
     record, folder = chapters[0].record, tmp_path / "fig3"
     assert record is not None
-    write_markdown(Table((NAME,), ((f'"{NAME}',),), NAME), folder / "tables" / "t.md")
+    write_table(Table((NAME,), ((f'"{NAME}',),), NAME), folder / "tables" / "t")
     record |= {"title": NAME, "conclusion": NAME, "figures": {NAME: "figures/a.png"}}
     (folder / "run.json").write_text(json.dumps(record))
     told = [replace(chapters[0], record=read_record(folder / "run.json"))]

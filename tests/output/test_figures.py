@@ -21,9 +21,18 @@ def _images(*shape: int) -> torch.Tensor:
 
 def _matrix(scale: float = 1.0) -> EffectMatrix:
     effect = np.array([[0.5, -0.25, np.nan], [1.0, 0.05, -0.001]]) * scale
-    return EffectMatrix(
-        ("yaw", "smile", "hat"), ("component 0", "component 1: yaw"), effect, effect - 0.1, effect + 0.1
-    )
+    return EffectMatrix(("yaw", "smile", "hat"), ("component 0", "component 1: yaw"), **_around(effect))
+
+
+def _around(effect: np.ndarray) -> dict[str, np.ndarray]:
+    """Effects that are known to .1."""
+    rows, columns = effect.shape
+    numbers = {
+        "p": np.ones_like(effect),
+        "n": np.full(effect.shape, 30),
+        "covariance": np.zeros((rows, columns, columns)),
+    }
+    return {"effect": effect, "low": effect - 0.1, "high": effect + 0.1, **numbers}
 
 
 FIGURES: dict[str, Callable[[Path], Path]] = {
@@ -92,7 +101,7 @@ def test_unedited_column_is_marked(tmp_path: Path) -> None:
 def test_colours_are_centred_at_zero(tmp_path: Path) -> None:
     for sign, strong, weak in ((1, 0, 2), (-1, 2, 0)):
         effect = np.full((1, 1), 2.0 * sign)
-        matrix = EffectMatrix(("yaw",), ("a",), effect, effect - 0.1, effect + 0.1)
+        matrix = EffectMatrix(("yaw",), ("a",), **_around(effect))
         pixels = _read(effect_heatmap(matrix, tmp_path / "heat.png"))
         # The cell is the largest area that is not white: red above zero, blue below.
         colored = pixels[(pixels.min(axis=-1) < 150) & (np.ptp(pixels, axis=-1) > 60)]
@@ -120,7 +129,7 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["$x_{1", "costs $5 and $6", "$\\frac{", "\\$", "笑う 😀"])
 def test_a_dollar_sign_in_a_name_begins_no_formula(name: str, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
-    matrix = EffectMatrix((name,), (name,), *[np.ones((1, 1))] * 3)
+    matrix = EffectMatrix((name,), (name,), **_around(np.ones((1, 1))))
     paths = [
         strip_figure(torch.zeros(1, 1, 3, 4, 4), [f"{name}\n{name}"], [1.0], name, tmp_path / "strip.png"),
         grid_figure(torch.zeros(1, 3, 4, 4), 1, tmp_path / "grid.png", titles=[name]),

@@ -53,7 +53,7 @@ def test_an_offline_run_holds_config_metrics_table_image_and_artifact(cfg: Confi
     Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(image)
     directions.write_bytes(b"0123")
 
-    table = Table(("direction", "effect"), (("component 0", Interval(0.5, 0.4, 0.6)), ("other", None)), "Effects.")
+    table = Table(("direction", "effect"), (("component 0", Interval(0.5, 0.4, 0.6, 20)), ("other", None)), "Effects.")
 
     with track(cfg) as run:
         run.log_metrics({"loss": 0.5}, step=7)
@@ -84,7 +84,7 @@ def test_an_offline_run_holds_config_metrics_table_image_and_artifact(cfg: Confi
     assert {"directions-pca", "report-pca"} <= {artifact["name"] for artifact in logged}
     assert any(record["history"]["item"].get("loss") == 0.5 for record in records if record["type"] == "history")
     logged_table = next((cfg.output_dir / "wandb").rglob("*.table.json"))
-    assert json.loads(logged_table.read_text())["data"] == [["component 0", [0.5, 0.4, 0.6]], ["other", None]]
+    assert json.loads(logged_table.read_text())["data"] == [["component 0", [0.5, 0.4, 0.6, 20]], ["other", None]]
     assert next((cfg.output_dir / "wandb").rglob("picture*.png")).read_bytes() == image.read_bytes()
     assert list((cfg.output_dir / "wandb" / "artifacts").rglob("tmp*"))
     assert not (tmp_path / "elsewhere" / "artifacts").exists() and "WANDB_DATA_DIR" not in os.environ

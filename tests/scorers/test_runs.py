@@ -12,7 +12,7 @@ from hspace.cli import main
 from hspace.directions.record import Directions
 
 TINY = [
-    "diffusion.num_steps=3", "edit.strengths=[-2,2]", "evaluation.num_samples=4", "evaluation.bootstrap=100",
+    "diffusion.num_steps=3", "edit.strengths=[-2,2]", "evaluation.num_samples=4", "evaluation.calibration_samples=8",
     "batch_size=32", "device=cpu", "tracking.mode=disabled",
 ]  # fmt: skip
 

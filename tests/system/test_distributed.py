@@ -47,8 +47,8 @@ def largest_angle(a: Directions, b: Directions) -> float:
 def test_two_processes_find_and_report_what_one_does(tiny_pipeline_dir: Path, tmp_path: Path, method: str) -> None:
     words = [
         f"model.path={tiny_pipeline_dir}", "diffusion.num_steps=3", f"method={method}", "method.k=2",
-        "method.num_samples=150", "edit.strengths=[-2,0,2]", "evaluation.num_samples=8", "evaluation.bootstrap=100",
-        "tracking.mode=disabled", "device=cpu",
+        "method.num_samples=150", "edit.strengths=[-2,0,2]", "evaluation.num_samples=8",
+        "evaluation.calibration_samples=8", "tracking.mode=disabled", "device=cpu",
     ]  # fmt: skip
     words += ["method.attribute=skin"] if method == "supervised" else []
     assert main([*words, f"output_dir={tmp_path / 'one'}", f"cache_dir={tmp_path / 'cache-1'}"]) == 0

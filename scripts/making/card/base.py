@@ -23,7 +23,6 @@ class Sizes:
         calibration: Samples that names and strengths are chosen on.
         judged: Samples that the judge reads.
         pairs: Pairs of renders that differ in one attribute.
-        bootstrap: Resamples behind an interval.
         batch_size: Rows of one U-Net pass.
     """
 
@@ -40,7 +39,6 @@ class Sizes:
     calibration: int = 48
     judged: int = 200
     pairs: int = 32
-    bootstrap: int = 1000
     batch_size: int = 32
 
 

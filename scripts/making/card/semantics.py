@@ -23,8 +23,9 @@ from hspace.directions.supervised import supervised
 from hspace.edits.sums import apply_offsets, edit, edit_offsets
 from hspace.evaluation.effects import edit_samples, evaluate
 from hspace.evaluation.readings import score
-from hspace.metrics.effect import EffectMatrix, name_components
+from hspace.metrics.effect import EffectMatrix
 from hspace.metrics.identity import identity_preservation
+from hspace.metrics.names import Name, name_edits
 from hspace.scorers.portraits import load_identity
 from hspace.types import Embedder, Images, Scorer
 
@@ -41,7 +42,7 @@ MEAN_DIFFERENCE_STRENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 
 def component_effects(
     model: DiffusionModel, annotator: Scorer, judge: Scorer, sizes: Sizes, folder: Path
-) -> tuple[list[tuple[str, int] | None], EffectMatrix]:
+) -> tuple[list[Name | None], EffectMatrix]:
     """Names of the first principal components by the annotator, and their effects from -2 to +2 by the judge.
 
     Components are those of the whole trajectory: of single steps they need not be one direction at all of them.
@@ -54,7 +55,7 @@ def component_effects(
         folder: Where the recorded h lies meanwhile.
 
     Returns:
-        Attribute and sign of each component, or None, and the judge's effects, in sd of the unedited samples.
+        Name of each component, or None, and the judge's effects, in sd of the unedited samples.
     """
     seeds, path = seed_range("discovery", sizes.discovery), folder / "h.npy"
     recorded = collect(model, seeds, path, batch_size=sizes.batch_size)
@@ -65,14 +66,16 @@ def component_effects(
         edits = edit_samples(
             model, directions, seed_range(role, n), strengths=COMPONENT_STRENGTHS, batch_size=sizes.batch_size
         )
-        readings.append(evaluate(edits, scorer, load_identity(), bootstrap=sizes.bootstrap).odd_effects())
-    named, judged = readings
+        readings.append(evaluate(edits, scorer, load_identity()))
+    named, judged = readings[0], readings[1].odd_effects()
+    half = sizes.calibration // 2
+    names = name_edits(named.odd_effects(slice(half)), named.odd_effects(slice(half, None)))
     # Odd effects are half of what lies between the two strengths.
-    whole = replace(judged, effect=2 * judged.effect, low=2 * judged.low, high=2 * judged.high)
-    return name_components(named), whole
+    doubled = {name: 2 * getattr(judged, name) for name in ("effect", "low", "high")}
+    return names, replace(judged, **doubled, covariance=4 * judged.covariance)
 
 
-def semantic_components(names: Sequence[tuple[str, int] | None], matrix: EffectMatrix) -> list[dict[str, Any]]:
+def semantic_components(names: Sequence[Name | None], matrix: EffectMatrix) -> list[dict[str, Any]]:
     """Which components move one attribute, much and hardly any other.
 
     Args:
@@ -87,7 +90,7 @@ def semantic_components(names: Sequence[tuple[str, int] | None], matrix: EffectM
     for j, target in enumerate(names):
         if target is None:
             continue
-        attribute, sign = target
+        attribute, sign = target.attribute, target.sign
         column = matrix.attributes.index(attribute)
         low = sign * (matrix.low if sign > 0 else matrix.high)[j, column]
         effect, others = sign * matrix.effect[j, column], np.delete(np.abs(matrix.effect[j]), column)

@@ -23,9 +23,7 @@ from hspace.directions.record import Directions
 from hspace.edits.sums import edit
 from hspace.metrics.effect import EffectMatrix
 
-SIZES = Sizes(
-    discovery=6, components=2, annotated=12, examples=2, calibration=10, judged=4, bootstrap=100, batch_size=16
-)
+SIZES = Sizes(discovery=6, components=2, annotated=12, examples=2, calibration=10, judged=4, batch_size=16)
 
 
 class Brightness:

@@ -1,0 +1,80 @@
+"""Differences between methods on the same samples, corrected for how many are looked at."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from hspace.metrics.interval import Interval, mean_interval, means
+from hspace.types import InputError
+
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One method less another, on the samples that both have.
+
+    Attributes:
+        first: Name of the one.
+        second: Name of the other.
+        difference: Mean of first - second over samples, with its own 95% interval.
+        p: Two-sided p value of no difference, after Holm's correction over all comparisons; nan where there is none.
+    """
+
+    first: str
+    second: str
+    difference: Interval
+    p: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether the corrected p value is under .05."""
+        return self.p < SIGNIFICANT
+
+
+def compare(values: Mapping[str, np.ndarray]) -> tuple[Comparison, ...]:
+    """All pairs of methods on the same samples.
+
+    Args:
+        values: One figure by sample, (n,), in the same order for every method; nan where a sample shows none.
+
+    Raises:
+        InputError: If there are fewer than two methods, or they do not have the same number of samples.
+    """
+    names, sizes = list(values), {len(each) for each in values.values()}
+    if len(names) < 2 or len(sizes) != 1:
+        raise InputError(f"a comparison needs two methods on the same samples, got {names} with {sorted(sizes)}")
+    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+    differences = [np.asarray(values[a] - values[b], dtype=np.float64) for a, b in pairs]
+    p = holm(np.array([_p(each) for each in differences]))
+    rows = zip(pairs, differences, p, strict=True)
+    return tuple(Comparison(a, b, mean_interval(each), float(value)) for (a, b), each, value in rows)
+
+
+def best(values: Mapping[str, np.ndarray]) -> str | None:
+    """The method with the largest mean, if it beats the second; None if it does not: what a table prints in bold."""
+    ranked = sorted(values, key=lambda name: -float(np.nanmean(values[name])))
+    pair = next(each for each in compare(values) if {each.first, each.second} == {*ranked[:2]})
+    return ranked[0] if pair.significant else None
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """P values corrected so that one of them is under .05 by chance in at most 5% of cases; nan stays and counts not.
+
+    Args:
+        p: Of any shape; corrected together.
+
+    Source: Holm 1979, Scand. J. Stat. 6, 65-70.
+    """
+    flat = np.asarray(p, dtype=np.float64).ravel()
+    order = np.argsort(flat)[: int(np.isfinite(flat).sum())]
+    steps = flat[order] * (len(order) - np.arange(len(order)))
+    corrected = np.full(flat.shape, np.nan)
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return corrected.reshape(np.shape(p))
+
+
+def _p(differences: np.ndarray) -> float:
+    column = differences[:, None]
+    return float(means(np.nan_to_num(column), np.isfinite(column)).p[0])

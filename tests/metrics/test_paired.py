@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from hspace.metrics.paired import best, compare, holm
+from hspace.types import InputError
+
+
+def test_holm_equals_the_textbook() -> None:
+    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    table, corrected = [[0.02, np.nan], [0.9, 0.01]], np.array([[0.04, np.nan], [0.9, 0.03]])
+    assert holm(np.array(table)) == pytest.approx(corrected, nan_ok=True)
+
+
+def test_chance_alone_differs_in_one_of_twenty_tables_at_most() -> None:
+    rng = np.random.default_rng(0)
+    tables = [dict(zip("abcd", rng.normal(size=(4, 30)), strict=True)) for _ in range(400)]
+    found = [any(each.significant for each in compare(table)) for table in tables]
+    assert np.mean(found) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 400)
+
+
+def test_a_paired_difference_is_surer_than_either_method() -> None:
+    rng = np.random.default_rng(1)
+    people = rng.normal(size=50)
+    values = {"a": people + 0.1, "b": people + 0.02 * rng.normal(size=50), "c": people - 5.0 + rng.normal(size=50)}
+    pair = compare(values)[0]
+    assert (pair.first, pair.second) == ("a", "b") and pair.significant
+    expected = stats.ttest_rel(values["a"], values["b"]).pvalue
+    assert pair.p < 1e-10 and expected < 1e-10 and pair.difference.value == pytest.approx(0.1, abs=0.02)
+    assert best(values) == "a"
+
+
+def test_a_method_that_only_seems_best_is_not_bold() -> None:
+    rng = np.random.default_rng(2)
+    assert best({"a": rng.normal(size=30) + 0.05, "b": rng.normal(size=30), "c": rng.normal(size=30) - 9.0}) is None
+
+
+def test_hidden_samples_are_left_out() -> None:
+    values = {"a": np.array([np.nan, *np.arange(12.0)]), "b": np.array([5.0, *np.arange(12.0) % 3])}
+    assert compare(values)[0].difference.n == 12
+
+
+def test_other_samples_are_refused() -> None:
+    with pytest.raises(InputError, match="on the same samples"):
+        compare({"a": np.zeros(3), "b": np.zeros(4)})
+    with pytest.raises(InputError, match="two methods"):
+        compare({"a": np.zeros(3)})

@@ -240,9 +240,7 @@ class Config:
     dtype: Literal["float32", "float64", "float16", "bfloat16"]
     batch_size: Index
     memory_gib: NotNegative | None
-    allow: Annotated[
-        tuple[ALLOWED, ...], BeforeValidator(lambda value: tuple(value if isinstance(value, list | tuple) else [value]))
-    ]
+    allow: Annotated[tuple[ALLOWED, ...], BeforeValidator(_as_tuple)]
     output_dir: Filepath
     cache_dir: Filepath
     model: ModelConfig

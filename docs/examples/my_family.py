@@ -4,6 +4,7 @@ The command line takes it from the folder it lies in:  hspace model.path=FOLDER 
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -25,8 +26,8 @@ class OneFile:
 
     def load(self, request: Request) -> Loaded:
         """Denoiser with taps, process, codec, and what the model is."""
-        levels = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
-        network = UNet2DModel(sample_size=16, block_out_channels=(8, 16), norm_num_groups=4, **levels)
+        levels: Any = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+        network: Any = UNet2DModel(sample_size=16, block_out_channels=(8, 16), norm_num_groups=4, **levels)
         network.load_state_dict(load_file(request.folder / "weights.safetensors"))
         scheduler = DDIMScheduler(prediction_type="v_prediction")
         identity = model_identity({"unet": network, "scheduler": scheduler})

@@ -103,7 +103,7 @@ class Denoiser(Protocol):
         h_shape: Shape of one sample's h: (channel, height, width), (tokens, channels), or of any other rank.
     """
 
-    network: nn.Module
+    network: Any
     tap: str
     sample_shape: tuple[int, int, int]
     h_shape: tuple[int, ...]

@@ -32,7 +32,7 @@ class PatchWiring:
         if not isinstance(size, int) or size % patch:
             raise InputError(f"sample_size must be a multiple of patch_size {patch}, got {size}")
         self.sample_shape = (config["in_channels"], size, size)
-        self.image_tokens = (size // patch) ** 2
+        self.image_tokens: int | None = (size // patch) ** 2
         self._config, self._time = config, time
 
     def inputs(self, x_t: Tensor, t: float, given: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class FluxWiring:
             raise InputError(f"the sides of FLUX's latents must be multiples of 2, got {size}")
         self.distilled = bool(config["guidance_embeds"])
         self.sample_shape = (config["in_channels"] // 4, size, size)
-        self.image_tokens = (size // 2) ** 2
+        self.image_tokens: int | None = (size // 2) ** 2
 
     def inputs(self, x_t: Tensor, t: float, given: Mapping[str, Tensor]) -> dict[str, Any]:
         """The network's arguments for rows of x_t."""

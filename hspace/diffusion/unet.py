@@ -31,7 +31,7 @@ class UNetWiring:
         classes: Number of classes that the network is conditioned on, 0 for none.
     """
 
-    image_tokens = None
+    image_tokens: int | None = None
 
     def __init__(self, unet: Any) -> None:
         _check_supported(unet)

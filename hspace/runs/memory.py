@@ -109,7 +109,7 @@ def fitted(cfg: Config, model: DiffusionModel) -> Config:
 
 
 def _weights(model: DiffusionModel) -> int:
-    return sum(weight.numel() * weight.element_size() for weight in model.denoiser.parameters())
+    return sum(weight.numel() * weight.element_size() for weight in model.denoiser.network.parameters())
 
 
 def _free(model: DiffusionModel) -> int:

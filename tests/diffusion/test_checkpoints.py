@@ -34,14 +34,14 @@ def test_a_pipeline_comes_back_as_it_was_saved(
     assert all(torch.equal(loaded[name], tensor) for name, tensor in tiny_unet.state_dict().items())
     assert (model.model_id, model.h_shape, model.sample_shape) == ("pipeline", (16, 8, 8), (3, 16, 16))
     assert model.process.timesteps == (900, 800, 700, 600, 500, 400, 300, 200, 100, 0)
-    assert not model.denoiser.training
-    assert not any(parameter.requires_grad for parameter in model.denoiser.parameters())
+    assert not model.denoiser.network.training
+    assert not any(parameter.requires_grad for parameter in model.denoiser.network.parameters())
 
 
 def test_ddim_pipeline_keeps_its_scheduler(tiny_unet: UNet2DModel, tmp_path: Path) -> None:
     scheduler = DDIMScheduler(prediction_type="v_prediction", timestep_spacing="trailing", set_alpha_to_one=False)
     DDIMPipeline(unet=tiny_unet, scheduler=scheduler).save_pretrained(tmp_path / "ddim")  # pyright: ignore
-    schedule = load_model(str(tmp_path / "ddim"), num_steps=4, device="cpu").process
+    schedule: Any = load_model(str(tmp_path / "ddim"), num_steps=4, device="cpu").process
     assert schedule.prediction_type == "v_prediction"
     assert schedule.timesteps == (999, 749, 499, 249)
     assert schedule.final_alpha_bar == schedule.alpha_bar[0]
@@ -144,7 +144,8 @@ def test_stable_diffusion_is_diffusers_own(
     assert capfd.readouterr() == ("", "")
     assert (model.sample_shape, model.image_shape) == ((4, 8, 8), (3, 16, 16))
     assert model.process.timesteps == (751, 501, 251, 1)
-    assert model.process.final_alpha_bar == model.process.alpha_bar[0]
+    process: Any = model.process
+    assert process.final_alpha_bar == process.alpha_bar[0]
 
     latents = model.latents([0, 1])
     pipeline: Any = DiffusionPipeline.from_pretrained(tiny_sd_dir, safety_checker=None)

@@ -111,7 +111,8 @@ def test_injection_is_the_equations_with_a_hooked_network(
     tiny_model: DiffusionModel, latents: Latents, delta_h: torch.Tensor, injection: str
 ) -> None:
     unet: Any = tiny_model.denoiser.network
-    alpha_bar = tiny_model.process.alpha_bar
+    process: Any = tiny_model.process
+    alpha_bar = process.alpha_bar
     x = latents.x_T
     for i, (t, t_prev) in enumerate(tiny_model.process.pairs()):
         a, b = alpha_bar[t], alpha_bar[t_prev] if t_prev >= 0 else 1.0

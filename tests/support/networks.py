@@ -1,11 +1,14 @@
 """The smallest networks of each kind that diffusers builds, with inputs of two rows."""
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
-import diffusers
 import torch
 from torch import Tensor, nn
+
+diffusers: Any = import_module("diffusers")
+"""Any, since its stubs export nothing."""
 
 Network = tuple[Any, dict[str, Any], int]
 """A network, the arguments of a pass, and how many tokens an image has."""

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import networks
 import torch
+
+diffusers: Any = import_module("diffusers")
+"""Any, since its stubs export nothing."""
 
 AUTOENCODER: dict[str, Any] = {
     "block_out_channels": (8, 8), "down_block_types": ("DownEncoderBlock2D",) * 2,
@@ -51,7 +54,7 @@ def t5(width: int) -> tuple[Any, Any]:
     ]
     tokenizer = transformers.T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=16)
     config = transformers.T5Config(
-        vocab_size=len(vocabulary), d_model=width, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0
+        vocab_size=len(vocabulary), d_model=width, d_kv=8, d_ff=16, num_layers=1, num_heads=2
     )
     return transformers.T5EncoderModel(config).eval(), tokenizer
 
@@ -124,7 +127,7 @@ def dit() -> Any:
     config = dict(networks.dit()[0].config) | {"num_embeds_ada_norm": 1000}
     network = networks.wake(diffusers.DiTTransformer2DModel(**config))
     scheduler = diffusers.DDIMScheduler(clip_sample=False)
-    return diffusers.DiTPipeline(network, autoencoder(), scheduler)  # pyright: ignore
+    return diffusers.DiTPipeline(network, autoencoder(), scheduler)
 
 
 def pixart() -> Any:
@@ -132,7 +135,7 @@ def pixart() -> Any:
     text_encoder, tokenizer = t5(8)
     return diffusers.PixArtSigmaPipeline(
         tokenizer, text_encoder, autoencoder(), network, diffusers.DDIMScheduler(clip_sample=False)
-    )  # pyright: ignore
+    )
 
 
 def sd3() -> Any:

@@ -100,6 +100,8 @@ def reverse(
         mean, sigma = process.posterior(x0_hat, process.to_eps(usual, x_t, t), t, t_prev, etas[i])
         x_t = mean + sigma * z[:, i] if sigma > 0 else mean
         yield Step(i, encoded, x0_hat, x_t)
+        # What a step has encoded is let go before the next one is.
+        del encoded, h
 
 
 @torch.no_grad()
@@ -146,6 +148,7 @@ def sample(
         finite.append(x_t.isfinite().flatten(1).all(dim=1))
         if record_h:
             trajectory.append(step.encoded.h)
+        del step
     _check_finite(torch.stack(finite).cpu(), model.process.timesteps, latents.seeds)
     if latents.residual is not None:
         x_t = x_t + latents.residual.to(x_t)

@@ -114,7 +114,13 @@ def test_a_measure_and_an_experiment_are_listed_run_and_tracked(tiny_pipeline_di
     assert "contrast            How much an edit raises the contrast of the image." in listed
     assert "doubling            Does an edit of twice the strength move the image twice as much?" in listed
     words = [f"model.path={tiny_pipeline_dir}", *SMALL]
-    done = hspace(*words, "evaluation.measures=[identity,my_measure:contrast]", "output_dir=edits", cwd=folder)
+    done = hspace(
+        *words,
+        "evaluation.measures=[identity,my_measure:contrast]",
+        "evaluation.num_samples=12",
+        "output_dir=edits",
+        cwd=folder,
+    )
     assert done.returncode == 0, done.stderr
     with (folder / "edits" / "tables" / "directions.csv").open() as file:
         assert {"identity", "contrast", "contrast_low"} <= set(csv.DictReader(file).fieldnames or ())

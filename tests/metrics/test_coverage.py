@@ -1,0 +1,26 @@
+"""Every interval that is printed holds the truth as often as it says, and noise gets no names."""
+
+import numpy as np
+import pytest
+
+from scripts import coverage
+
+
+@pytest.mark.slow
+def test_intervals_hold_the_truth() -> None:
+    cells = [*coverage.effects(2000), *coverage.proportions(2000), *coverage.others(400)]
+    assert 0.93 <= np.mean([cell.covered for cell in cells]) <= 0.98
+    assert min(cells, key=lambda cell: cell.covered).covered >= 0.90
+
+
+@pytest.mark.slow
+def test_selectivity_is_nearly_unbiased_and_its_interval_holds() -> None:
+    found = [row for row in coverage.shares(300) if row[1] >= 32]
+    assert max(abs(mean - truth) for _, n, truth, mean, _ in found if n > 32) <= 0.03
+    assert np.mean([mean - truth for _, _, truth, mean, _ in found]) == pytest.approx(0, abs=0.03)
+    assert min(covered for *_, covered in found) >= 0.90
+
+
+@pytest.mark.slow
+def test_directions_without_effect_are_not_named() -> None:
+    assert max(share for _, share in coverage.null_names(1000)) <= 0.05

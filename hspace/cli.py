@@ -19,7 +19,7 @@ from hspace import __version__
 from hspace.commands.words import COMMANDS, Parser
 from hspace.commands.words import parse as parse_words
 from hspace.system.files import package_path
-from hspace.system.stopping import Stopped, stopping
+from hspace.system.stopping import Stopped, stopping, uninterrupted
 from hspace.types import InputError
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    _open_streams()
     try:
         with stopping():
             return _guarded(lambda: _dispatch(sys.argv[1:] if arguments is None else arguments))
@@ -83,6 +84,17 @@ def main(arguments: list[str] | None = None) -> int:
         return stopped.code
     except KeyboardInterrupt:
         return 130
+
+
+def _open_streams() -> None:
+    """A stream that whoever started us had closed goes nowhere, rather than into the next file that is opened."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -263,8 +275,9 @@ def _run(cfg: "DictConfig") -> int:
     from hspace.runs.parsing import parse
 
     config = parse(cfg)
-    from hspace.commands.run import run
-    from hspace.system import distributed
+    with uninterrupted():  # a signal in the midst of an import leaves halves of modules behind
+        from hspace.commands.run import run
+        from hspace.system import distributed
 
     with distributed.processes():
         if distributed.rank() > 0:
@@ -277,7 +290,8 @@ def _run(cfg: "DictConfig") -> int:
 
 
 def _sweep(overrides: list[str]) -> int:
-    from hspace.commands.sweep import sweep
+    with uninterrupted():
+        from hspace.commands.sweep import sweep
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("torchrun starts the processes of one run: leave out -m, or let each job of a sweep call it")

@@ -1,6 +1,5 @@
 """One run: loads what a configuration names, runs its experiment, keeps the record and tracks it."""
 
-import json
 import logging
 import tempfile
 import time
@@ -12,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from hspace.diffusion.checkpoints import load_model
+from hspace.diffusion.checkpoints import EMBEDDED, load_model
 from hspace.directions.file import FileSettings
 from hspace.directions.metadata import annotated_by
 from hspace.directions.record import Directions
@@ -24,16 +23,22 @@ from hspace.runs.parsing import check_attributes
 from hspace.runs.procedures import EXPERIMENTS
 from hspace.runs.report import Result
 from hspace.runs.tracking import Run, track
-from hspace.scorers.factory import NOT_INDEPENDENT, load_identity, load_regions, load_scorer, place, same_network
+from hspace.scorers.factory import (
+    NOT_MEANT,
+    load_identity,
+    load_regions,
+    load_scorer,
+    place,
+    same_network,
+    told_name,
+)
 from hspace.scorers.identity import scorer_identity
 from hspace.scorers.portraits import SCORERS
 from hspace.system import distributed
+from hspace.system.files import read_json
 from hspace.types import InputError, Scorer
 
 log = logging.getLogger(__name__)
-
-LARGEST_PORTRAIT = 64
-"""Height of the largest images that the embedded scorers can be meant for; they read 32 x 32."""
 
 
 def run(cfg: Config) -> Path:
@@ -77,6 +82,7 @@ def load(cfg: Config) -> Lab:
     Raises:
         InputError: If they do not fit together.
     """
+    check_scorers(cfg)
     annotator, judge = load_scorer(cfg.evaluation.annotator), load_scorer(cfg.evaluation.judge)
     identity = load_identity(cfg.evaluation.identity)
     check_attributes(cfg, shared_attributes(annotator, judge))
@@ -91,11 +97,28 @@ def load(cfg: Config) -> Lab:
     if given is not None:
         given.fit(model, eta=cfg.diffusion.eta, allow=cfg.allow)
     judge_name = judge_of(cfg, annotator, judge, given)
-    if judge.id in SCORERS and model.image_shape[1] > LARGEST_PORTRAIT:
-        log.warning("%s reads small portraits, which these images are not: set evaluation=clip", judge.id)
+    if NOT_MEANT in judge_name:
+        log.warning(
+            "%s is %s (%s): its names and grades may mean nothing; evaluation=clip and evaluation=hub name others",
+            judge.id, NOT_MEANT, model.model_id,
+        )  # fmt: skip
     for network in (annotator, judge, identity):
         place(network, model.device)
     return Lab(cfg, model, annotator, judge, identity, load_regions(cfg.evaluation.regions), judge_name)
+
+
+def check_scorers(cfg: Config) -> None:
+    """Sees that the scorers of the embedded portraits are not asked about a model of photographs.
+
+    Raises:
+        InputError: If they are.
+    """
+    for key, scorer in (("annotator", cfg.evaluation.annotator), ("judge", cfg.evaluation.judge)):
+        if scorer in SCORERS and cfg.model.name not in (*EMBEDDED, "local", "hub"):
+            raise InputError(
+                f"model={cfg.model.name} makes photographs, and evaluation.{key}={scorer} reads the embedded portraits "
+                "only: set evaluation=clip, or evaluation=hub"
+            )
 
 
 def shared_attributes(annotator: Scorer, judge: Scorer) -> tuple[str, ...]:
@@ -112,7 +135,7 @@ def shared_attributes(annotator: Scorer, judge: Scorer) -> tuple[str, ...]:
 
 
 def judge_of(cfg: Config, annotator: Scorer, judge: Scorer, given: Directions | None) -> str:
-    """What to call the judge in tables: its id, with a mark where it also chose what it judges.
+    """What to call the judge in tables: its id, with what there is to know of its grades.
 
     Args:
         cfg: A parsed configuration.
@@ -124,14 +147,13 @@ def judge_of(cfg: Config, annotator: Scorer, judge: Scorer, given: Directions | 
         InputError: If it did, and that was not allowed.
     """
     annotated = given is not None and annotated_by(given.meta, scorer_identity(judge))
-    if not annotated and not same_network(annotator, judge):
-        return judge.id
-    if not cfg.evaluation.allow_same_scorer:
+    same = annotated or same_network(annotator, judge)
+    if same and not cfg.evaluation.allow_same_scorer:
         raise InputError(
             f"evaluation.judge is {judge.id}, which annotated for these directions and would grade its own choices: "
             "name another, or set evaluation.allow_same_scorer=true"
         )
-    return f"{judge.id} ({NOT_INDEPENDENT})"
+    return told_name(judge, annotated=same, embedded=cfg.model.path in EMBEDDED)
 
 
 @contextmanager
@@ -148,7 +170,7 @@ def _folder(cfg: Config) -> Iterator[Path]:
         return
     out = cfg.output_dir
     try:
-        finished = json.loads((out / report.RECORD).read_text(encoding="utf-8"))["config_sha256"]
+        finished = read_json(out / report.RECORD)["config_sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         finished = None
     if finished not in (None, config_sha256(cfg)):

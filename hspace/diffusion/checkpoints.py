@@ -22,7 +22,7 @@ from hspace.diffusion.identity import SCHEDULER, Identity
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.process import Process
 from hspace.diffusion.provenance import ProcessFacts, Provenance, conditioning_of
-from hspace.diffusion.reading import one_line, quiet_diffusers, read_json
+from hspace.diffusion.reading import in_one_line, one_line, quiet_diffusers, read_json
 from hspace.system.files import package_path
 from hspace.system.hub import why_unreachable
 from hspace.types import InputError
@@ -172,7 +172,7 @@ def load_model(
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype}")
     target = _find_device(device)
     folder, model_id = _find_folder(model, revision)
-    with quiet_diffusers():
+    with quiet_diffusers(), in_one_line(model):
         index = _read_index(folder, model) if family is None else _named_parts(folder)
         request = Request(folder, model, index, tap or "", num_steps, spacing, target, DTYPES[dtype])
         found = find_family(index, model, family).load(request)
@@ -180,6 +180,8 @@ def load_model(
         found.denoiser, found.process, found.codec, model_id, found.identity, encode_prompt=found.encode,
         revision=folder.name if COMMIT.fullmatch(folder.name) else None,
     )  # fmt: skip
+    if loaded.image_shape[0] not in (1, 3):
+        raise InputError(f"{model} must make images of 1 or 3 channels, got {loaded.image_shape[0]}")
     return loaded.with_prompt(prompt, guidance) if found.encode or prompt else loaded
 
 

@@ -1,6 +1,5 @@
 """What a model is: a hash of all tensors and of the configuration of every part that its pictures depend on."""
 
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from hspace.system.files import sha256_file
+from hspace.system.files import read_json, sha256_file
 from hspace.system.hashes import json_sha256, normalised, remembered, weights_sha256
 
 ROLES = {"unet": "network", "transformer": "network", "vae": "autoencoder", "vqvae": "autoencoder"}
@@ -85,4 +84,4 @@ def _tokenizer_files(tokenizer: Any) -> dict[str, Any]:
 
 
 def _content(path: Path) -> Any:
-    return normalised(json.loads(path.read_text(encoding="utf-8"))) if path.suffix == ".json" else sha256_file(path)
+    return normalised(read_json(path)) if path.suffix == ".json" else sha256_file(path)

@@ -19,6 +19,9 @@ from hspace.types import Images, InputError
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow")
 SPACINGS = ("leading", "trailing", "linspace")
 
+MAX_TRAIN_STEPS = 100_000
+"""More model times than any checkpoint has; their noise levels would fill the memory."""
+
 
 @dataclass(frozen=True)
 class Process:
@@ -287,13 +290,21 @@ def build_scheduler(config: Mapping[str, Any]) -> SchedulerMixin:
     """The diffusers scheduler that a `scheduler_config.json` names.
 
     Raises:
-        InputError: If diffusers has none of the name.
+        InputError: If diffusers has none of the name, or it does not take the configuration.
     """
     name = str(config.get("_class_name"))
     kind = getattr(diffusers, name, None)
     if not (isinstance(kind, type) and issubclass(kind, SchedulerMixin)):
         raise InputError(f"unknown scheduler {name}; give a DDPM, DDIM or PNDM scheduler of diffusers")
-    return kind.from_config(dict(config))  # pyright: ignore[reportAttributeAccessIssue]
+    steps = config.get("num_train_timesteps", 1000)
+    if type(steps) is not int or not 1 <= steps <= MAX_TRAIN_STEPS:
+        raise InputError(f"num_train_timesteps must be a whole number from 1 to {MAX_TRAIN_STEPS}, got {steps!r}")
+    try:
+        return kind.from_config(dict(config))  # pyright: ignore[reportAttributeAccessIssue]
+    # Of unknown choices and wrong types diffusers raises whatever its arithmetic meets.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"the configuration of the {name} cannot be used: {reason}") from error
 
 
 def _timesteps(num_train_steps: int, num_steps: int, spacing: str, steps_offset: int) -> tuple[int, ...]:

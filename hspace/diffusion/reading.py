@@ -1,7 +1,6 @@
 """Files of a checkpoint: JSON, networks and schedulers of diffusers, and errors that fit on one line."""
 
 import contextlib
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.utils import logging as diffusers_logging
 
 from hspace.diffusion.process import build_scheduler
+from hspace.system.files import parse_json
 from hspace.types import InputError
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,9 @@ def read_module(folder: Path, name: str, expected: str, model: str) -> Any:
     wrong = [*info["missing_keys"], *info["unexpected_keys"]]
     if wrong:
         raise InputError(f"the weights of {model} do not fit its config.json: {len(wrong)} tensors, e.g. {wrong[0]}")
+    for key, tensor in network.state_dict().items():
+        if not bool(tensor.isfinite().all()):
+            raise InputError(f"the weights of {model} hold NaN or infinite numbers, in {name}.{key}")
     return network
 
 
@@ -76,7 +79,7 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: If it cannot be read, or holds something else.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {one_line(error)}") from error
     if not isinstance(value, dict):
@@ -87,6 +90,20 @@ def read_json(path: Path) -> dict[str, Any]:
 def one_line(error: Exception) -> str:
     """An error's message on one line, at most 300 characters."""
     return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+@contextlib.contextmanager
+def in_one_line(model: str) -> Iterator[None]:
+    """Whatever a stranger's configuration breaks, in diffusers, in torch or here, is one line that names the model.
+
+    The traceback behind it is shown with HSPACE_DEBUG=1.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{model} cannot be used: {type(error).__name__}: {one_line(error)}") from error
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """The reverse process, with an optional edit of h at every step, and a stream of recorded h to disk."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.denoiser import Encoded
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.provenance import INJECTIONS, Provenance
-from hspace.system.files import write_json
+from hspace.system.files import read_json, write_json
 from hspace.system.shards import SHARD, Batches, row_batches, row_writer
 from hspace.system.stopping import uninterrupted
 from hspace.types import HForBatch, HTrajectory, Images, InputError
@@ -230,7 +229,7 @@ class Recorded:
         """
         path = Path(path)
         try:
-            recorded = cls(path, **_parse_facts(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))))
+            recorded = cls(path, **_parse_facts(read_json(path.with_suffix(".json"))))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path.with_suffix('.json')} does not describe a recording of h: {error}") from error
         recorded.open()

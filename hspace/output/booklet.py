@@ -13,7 +13,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from hspace.output.tables import escape_markdown, read_markdown
-from hspace.system.files import write_bytes, write_text
+from hspace.system.files import read_json, write_bytes, write_text
 from hspace.types import InputError
 
 STYLE = """
@@ -62,12 +62,12 @@ def read_record(path: Path) -> dict[str, Any]:
         InputError: If the file is missing, no record, or names files outside its folder.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         record = {**record, "figures": dict(record["figures"]), "tables": list(record["tables"])}
         told = [record["title"], *record["figures"], *(text for _, text in _facts(Chapter("", record, "", "")))]
         if not all(isinstance(text, str) for text in told):
             raise TypeError("what it says must be text")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no record of an experiment: {error}") from None
     for name in [*record["figures"].values(), *record["tables"]]:
         if not _is_inside(name):

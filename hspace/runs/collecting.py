@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hspace.output.tables import Cell, Table
+from hspace.system.files import read_json
 from hspace.types import InputError
 
 UNTOLD = ("output_dir", "cache_dir", "tracking", "artifacts", "inputs", "name", "study")
@@ -52,9 +53,9 @@ def _is_record(path: Path) -> bool:
 
 def _read(path: Path) -> Record:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         return Record(path.parent.name, dict(record["config"]), dict(record["findings"]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not the record of a run: {error!r}") from error
 
 

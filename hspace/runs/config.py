@@ -146,7 +146,7 @@ class EditConfig:
         stop: Step before which the edit ends; None is the end.
     """
 
-    strengths: Annotated[tuple[float, ...], AtLeastOne]
+    strengths: Annotated[tuple[Annotated[float, Field(ge=-1e30, le=1e30)], ...], AtLeastOne]
     components: Annotated[tuple[Index, ...], AtLeastOne] | None
     start: Index
     stop: Count | None

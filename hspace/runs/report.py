@@ -1,6 +1,5 @@
 """What an experiment leaves behind: figures, tables, directions, and run.json, from which reports are made."""
 
-import json
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from hspace.output.tables import Table, write_csv, write_table
 from hspace.runs.config import Config, config_sha256, to_dict
 from hspace.runs.lab import Lab
 from hspace.system.cache import key_sha256
-from hspace.system.files import write_json
+from hspace.system.files import read_json, write_json
 
 RECORD = "run.json"
 """In the folder of an experiment that is finished; written last."""
@@ -51,7 +50,7 @@ def current(lab: Lab) -> dict[str, Any] | None:
     """The kept record, where it is of this configuration and this model and all its files are there."""
     out = lab.cfg.output_dir
     try:
-        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        record = read_json(out / RECORD)
         files = [*record["figures"].values(), *(f"tables/{name}.csv" for name in record["tables"])]
         files += [f"{name}.safetensors" for name in record["directions"]]
         whole = record["key"] == key_of(lab) and all((out / name).is_file() for name in files)

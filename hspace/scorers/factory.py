@@ -15,6 +15,8 @@ from hspace.types import Embedder, InputError, RegionNetwork, Scorer
 
 NOT_INDEPENDENT = "NOT INDEPENDENT: also the annotator"
 """What is written behind the name of a judge that chose what it judges."""
+NOT_MEANT = "made for the embedded portraits, not for this model"
+"""What is written behind the name of an embedded judge that grades another model's images."""
 
 
 def load_scorer(name: str) -> Scorer:
@@ -66,6 +68,19 @@ def same_network(first: Scorer, second: Scorer) -> bool:
     if isinstance(first, nn.Module) and isinstance(second, nn.Module):
         return weights_sha256(first) == weights_sha256(second)
     return first.id == second.id
+
+
+def told_name(judge: Scorer, *, annotated: bool, embedded: bool) -> str:
+    """What to call a judge in tables and records: its id, and what there is to know of its grades.
+
+    Args:
+        judge: The judge.
+        annotated: Whether it chose what it judges.
+        embedded: Whether the model is the embedded one, of portraits.
+    """
+    strange = judge.id in portraits.SCORERS and not embedded
+    marks = [NOT_INDEPENDENT] * annotated + [NOT_MEANT] * strange
+    return f"{judge.id} ({'; '.join(marks)})" if marks else judge.id
 
 
 def place(network: Scorer | Embedder, device: torch.device) -> None:

@@ -14,7 +14,7 @@ from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.inversion import ddim_inversion, edit_friendly_inversion
 from hspace.diffusion.latents import Latents
 from hspace.studio.photos import Photo
-from hspace.system.files import write_atomic
+from hspace.system.files import parse_json, write_atomic
 from hspace.types import Images, InputError
 
 FORMAT = 1
@@ -95,7 +95,7 @@ def _read(path: Path, model: DiffusionModel) -> Inversion | None:
     """What the file holds; None where there is none, or it is damaged and has to be made again."""
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["hspace"])
+            facts = parse_json(file.metadata()["hspace"])
             parts = {key: file.get_tensor(key) for key in file.keys() if key in TENSORS}
         latents = Latents(tuple(facts["seeds"]), parts["x_T"], parts["z"], parts.get("residual"))
         return Inversion(latents.to(model.device), parts["x_0"], float(facts["error"]), kept=True)

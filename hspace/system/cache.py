@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from hspace.system.files import sha256_file, write_json
+from hspace.system.files import read_json, sha256_file, write_json
 from hspace.system.stopping import uninterrupted
 from hspace.types import InputError
 
@@ -93,7 +93,7 @@ def damage(folder: Path) -> str | None:
         OSError: If the system cannot read a file that is there.
     """
     try:
-        entry = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
+        entry = read_json(folder / ENTRY)
         if key_sha256(entry["key"])[:24] != folder.name:
             return f"{ENTRY} has another key"
         for name, facts in entry["files"].items():
@@ -102,7 +102,7 @@ def damage(folder: Path) -> str | None:
                 return f"{name} is missing"
             if path.stat().st_size != facts["bytes"] or sha256_file(path) != facts["sha256"]:
                 return f"{name} has changed"
-    except (*ABSENT, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (*ABSENT, ValueError, KeyError, TypeError, AttributeError):
         return f"{ENTRY} cannot be read"
     return None
 
@@ -157,9 +157,9 @@ def _is_result(folder: Path) -> bool:
     if not NAME.fullmatch(folder.name) or folder.is_symlink():
         return False
     try:
-        key = json.loads((folder / ENTRY).read_text(encoding="utf-8"))["key"]
+        key = read_json(folder / ENTRY)["key"]
         return key_sha256(key)[:24] == folder.name[:24]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 

@@ -37,6 +37,8 @@ def write_atomic(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary_beside(path)
         yield temporary
+        # In the end, since libraries that write may put a file of their own in its place.
+        temporary.chmod(_plain_mode())
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -50,14 +52,17 @@ def write_atomic(path: str | Path) -> Iterator[Path]:
 
 
 def _temporary_beside(path: Path) -> Path:
-    """An empty file in the folder of `path`, with the permissions that a plain `open` would give."""
+    """An empty file in the folder of `path`."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
     os.close(descriptor)
+    return Path(name)
+
+
+def _plain_mode() -> int:
+    """The permissions that a plain `open` would give a new file."""
     umask = os.umask(0)
     os.umask(umask)
-    temporary = Path(name)
-    temporary.chmod(0o666 & ~umask)
-    return temporary
+    return 0o666 & ~umask
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -78,6 +83,28 @@ def write_json(path: str | Path, value: Any) -> None:
         ValueError: If a number is NaN or infinite, which JSON does not have.
     """
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text that anyone may have written.
+
+    Raises:
+        ValueError: If it is no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("JSON that is nested too deeply") from None
+
+
+def read_json(path: str | Path) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        ValueError: If it holds no JSON in UTF-8, or it is nested too deeply.
+        OSError: If it cannot be read.
+    """
+    return parse_json(Path(path).read_text(encoding="utf-8"))
 
 
 def sha256_file(path: str | Path) -> str:

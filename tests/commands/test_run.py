@@ -45,7 +45,10 @@ def test_a_run_leaves_figures_tables_directions_and_its_record(finished: Path) -
     assert [float(row["strength"]) for row in rows] == [-2.0, 2.0] * 2
     assert all(-1 <= float(row["identity"]) <= 1 for row in rows)
     record = json.loads((out / "run.json").read_text())
-    assert record["judge"] == "portraits-judge" and record["config"]["method"]["k"] == 2
+    assert (
+        record["judge"] == "portraits-judge (made for the embedded portraits, not for this model)"
+        and record["config"]["method"]["k"] == 2
+    )
     assert record["seeds"]["discovery"] == {"first": 0, "count": 12}
     assert record["seeds"]["evaluation"]["first"] == 2_000_000
     assert record["versions"]["torch"] and record["stages"]["read"] > 0
@@ -259,7 +262,9 @@ def test_a_judge_that_annotated_is_refused_or_marked_in_every_table(
     assert not (tmp_path / "swapped").exists()
 
     assert main([*words, *swapped, "evaluation.allow_same_scorer=true"]) == 0
-    mark = "portraits-annotator (NOT INDEPENDENT: also the annotator)"
+    mark = (
+        "portraits-annotator (NOT INDEPENDENT: also the annotator; made for the embedded portraits, not for this model)"
+    )
     assert json.loads((tmp_path / "swapped" / "run.json").read_text())["judge"] == mark
     for name in ("directions", "effects"):
         for kind in ("csv", "md"):

@@ -40,7 +40,7 @@ REGISTRIES = {
 CACHE_ACTIONS = {"ls": "kept in", "verify": "compared in", "prune": "removed from"}
 """What `hspace cache` can do, and how it says what it did."""
 
-MODULES = {"invert": "edit"}
+MODULES = {"invert": "edit", "calibrate": "sliders", "range": "sliders", "directions": "sliders"}
 """Subcommands that share another's module."""
 
 EPILOG = """\
@@ -124,7 +124,12 @@ def _command(name: str, words: list[str]) -> int:
     options = parse_words(name, words)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("hspace").setLevel(logging.INFO)
-    module = import_module(f"hspace.commands.{MODULES.get(name, name)}")
+    try:
+        module = import_module(f"hspace.commands.{MODULES.get(name, name)}")
+    except ModuleNotFoundError as error:
+        if error.name not in ("starlette", "uvicorn"):
+            raise
+        raise InputError(f"hspace {name} needs more packages: pip install 'hspace[studio]'") from error
     return getattr(module, name)(options, _compose)
 
 

@@ -17,6 +17,7 @@ OWNERS = {
     "sklearn": {"directions"},
     "torchmetrics": {"metrics"},
     "matplotlib": {"output"},
+    "starlette": {"studio"},
     "wandb": {"runs"},
     "hydra": {"runs", "commands", "cli"},
 }

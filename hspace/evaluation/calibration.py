@@ -129,7 +129,7 @@ def calibrate(
         after, visible = scores_at(strength)
         return float((after - before)[shown & visible].mean()) / sd if bool((shown & visible).any()) else math.nan
 
-    scale = _scale(model, directions, component, seeds[:SPREAD_SAMPLES], eta, start, stop)
+    scale = spread_strength(model, directions, component, seeds[:SPREAD_SAMPLES], eta, start, stop)
     strength, reached, tried = search(effect, target, first=FIRST * scale, most=most * scale, tolerance=tolerance)
     return Calibration(attribute, float(target), strength, dict(tried)[strength], reached, tried, scorer.id, (*seeds,))
 
@@ -209,7 +209,7 @@ def _column(scorer: Scorer, attribute: str) -> int:
     return scorer.attributes.index(attribute)
 
 
-def _scale(
+def spread_strength(
     model: DiffusionModel,
     directions: Directions,
     component: int,

@@ -1,0 +1,131 @@
+"""`hspace calibrate`, `hspace range` and `hspace directions`: what a strength does, measured, kept, listed."""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+from tqdm import tqdm
+
+from hspace.diffusion.latents import seed_range
+from hspace.diffusion.sampling import sample
+from hspace.directions.record import Directions
+from hspace.evaluation.calibration import calibrate as find_strength
+from hspace.evaluation.ranges import Limits, range_of, slider_range, with_ranges
+from hspace.metrics.effect import score_unit
+from hspace.runs.parsing import parse
+from hspace.studio.sliders import Bench, Slider, load_bench
+from hspace.system.shards import row_batches
+from hspace.types import InputError, Scorer
+
+REFERENCE_SAMPLES = 64
+"""Unedited samples whose spread is the unit of effects."""
+Compose = Callable[[list[str]], DictConfig]
+
+
+def calibrate(options: argparse.Namespace, compose: Compose) -> int:
+    """Prints the strength at which each direction has the wanted effect, and keeps it in the file.
+
+    Raises:
+        InputError: If an option or a file is wrong, or nothing can be read.
+    """
+    bench, scorer = _bench(options, compose, "calibrate")
+    seeds = seed_range("calibration", options.samples)
+    diffusion, unit = bench.cfg.diffusion, _unit(bench, scorer)
+    for slider in bench.sliders:
+        found = find_strength(
+            bench.model, slider.directions, slider.component, options.attribute, scorer, target=options.effect,
+            seeds=seeds, unit=unit, eta=diffusion.eta, injection=diffusion.injection,
+            batch_size=max(bench.cfg.batch_size, 1),
+        )  # fmt: skip
+        _keep(slider, {"calibration": asdict(found)})
+        end = "" if found.reached else f", the nearest to {options.effect:+.2f} sd that it reaches"
+        print(
+            f"{slider.name}: {options.attribute} changes by {found.effect:+.2f} sd at strength {found.strength:g}{end}"
+        )
+    return 0
+
+
+def range(options: argparse.Namespace, compose: Compose) -> int:
+    """Measures the safe range of each direction, and keeps it in the file.
+
+    Raises:
+        InputError: If an option or a file is wrong.
+    """
+    bench, scorer = _bench(options, compose, "range")
+    seeds, diffusion = seed_range("calibration", options.samples), bench.cfg.diffusion
+    unit = _unit(bench, scorer)
+    for slider in tqdm(bench.sliders, desc="range", disable=None):
+        found = slider_range(
+            bench.model, slider.directions, slider.component, scorer, bench.identity, seeds=seeds, unit=unit,
+            most=options.most, limits=Limits(options.others), eta=diffusion.eta, injection=diffusion.injection,
+            batch_size=max(bench.cfg.batch_size, 1),
+        )  # fmt: skip
+        with_ranges(Directions.load(slider.path), {slider.component: found}).save(slider.path)
+        print(
+            f"{slider.name}: {found.low:.3g} ({found.low_because}) to {found.high:.3g} ({found.high_because}), "
+            f"moves {found.attribute or 'no attribute surely'}"
+        )
+    return 0
+
+
+def directions(options: argparse.Namespace, compose: Compose) -> int:
+    """Lists what files of directions hold.
+
+    Raises:
+        InputError: If there is no such file, or it holds no directions.
+    """
+    if not options.inputs:
+        raise InputError("name a directions file or a folder, as in: hspace directions outputs/demo")
+    for path in _files(options.inputs):
+        found = Directions.load(path)
+        meta = found.meta
+        print(f"{path}: {meta.method} of {meta.model_id}, {len(meta.timesteps)} steps, strengths in {meta.unit}")
+        for component, name in enumerate(meta.names):
+            safe = range_of(found, component)
+            print(
+                f"  {component:>3}  {name:<24}{'' if safe is None else f'safe from {safe.low:.3g} to {safe.high:.3g}'}"
+            )
+    return 0
+
+
+def _bench(options: argparse.Namespace, compose: Compose, command: str) -> tuple[Bench, Scorer]:
+    if not options.direction:
+        raise InputError(f"hspace {command} needs --direction FILE[:NAME]; without a name, all of the file's")
+    if options.inputs:
+        raise InputError(f"hspace {command} does not know what to do with {options.inputs[0]!r}")
+    bench = load_bench(parse(compose(options.settings)), options.direction)
+    if bench.annotator is None:
+        raise InputError(f"the portraits' scorers know nothing of {bench.model.model_id}: set evaluation=clip")
+    return bench, bench.annotator
+
+
+def _unit(bench: Bench, scorer: Scorer) -> Tensor:
+    """Spread of each score over unedited calibration samples, more than are edited."""
+    cfg, seeds = bench.cfg, seed_range("calibration", REFERENCE_SAMPLES, start=1000)
+    batches = row_batches(len(seeds), max(cfg.batch_size, 1))
+    latents = (bench.model.latents([seeds[row] for row in rows]) for rows in batches)
+    scores = torch.cat([scorer(sample(bench.model, batch, eta=cfg.diffusion.eta).x_0.cpu()) for batch in latents])
+    return score_unit(scores, scorer.visible(scores))
+
+
+def _keep(slider: Slider, record: dict[str, object]) -> None:
+    """Adds to what the file says of the direction; read anew, since another direction of it may just have been kept."""
+    kept = Directions.load(slider.path)
+    records = dict(kept.meta.calibration or {})
+    records[slider.name] = {**records.get(slider.name, {}), **json.loads(json.dumps(record))}
+    replace(kept, meta=replace(kept.meta, calibration=records)).save(slider.path)
+
+
+def _files(words: list[str]) -> Iterator[Path]:
+    """Files, and those below folders."""
+    for word in words:
+        path = Path(word).expanduser()
+        below = sorted(path.rglob("directions*.safetensors")) if path.is_dir() else [path]
+        if not below:
+            raise InputError(f"no directions*.safetensors below {path}")
+        yield from below

@@ -1,0 +1,247 @@
+"""How far a direction can safely be moved, and strengths that look evenly spaced.
+
+The annotator reads calibration seeds here, as in calibration: what is reported of an edit is for the judge, on others.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.latents import check_disjoint
+from hspace.directions.record import Directions
+from hspace.edits.sums import edit
+from hspace.evaluation.calibration import spread_strength
+from hspace.evaluation.effects import score
+from hspace.metrics.effect import EffectMatrix, effect_matrix, score_unit
+from hspace.metrics.identity import stranger_threshold
+from hspace.types import Embedder, InputError, Scorer
+
+POINTS = 4
+"""Strengths on either side of 0 at which a slider is measured, and then spaced."""
+COARSE = 4
+"""Images are averaged over this many pixels a side before their gaps are taken: an eye compares shapes, not noise."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an edit may cost.
+
+    Attributes:
+        others: Largest effect on any other attribute, in sd.
+        identity: Smallest mean cosine of identity embeddings; None is where strangers begin.
+    """
+
+    others: float = 1.0
+    identity: float | None = None
+
+
+@dataclass(frozen=True)
+class SliderRange:
+    """A direction as a slider, as JSON values.
+
+    Attributes:
+        attribute: What it is named after or moves most; None where no effect's interval leaves 0 out.
+        low: Smallest safe strength, <= 0.
+        high: Largest safe strength, >= 0.
+        low_because: What ends it below: `identity`, the id of another attribute, or `untested` beyond what was tried.
+        high_because: What ends it above.
+        strengths: 2 POINTS + 1 strengths from low to high, through 0, whose images lie evenly apart.
+        tried: Strengths that were measured, ascending; 0 is among them.
+        effect: Effect on `attribute` at each, in sd, with the ends of its 95% interval, (tried, 3).
+        identity: Mean cosine at each; empty without an identity encoder.
+        limits: What was allowed.
+        scorer: Id of the scorer.
+        seeds: Of the samples.
+    """
+
+    attribute: str | None
+    low: float
+    high: float
+    low_because: str
+    high_because: str
+    strengths: tuple[float, ...]
+    tried: tuple[float, ...]
+    effect: tuple[tuple[float, float, float], ...]
+    identity: tuple[float, ...]
+    limits: dict[str, float | None]
+    scorer: str
+    seeds: tuple[int, ...]
+
+
+def slider_range(
+    model: DiffusionModel,
+    directions: Directions,
+    component: int,
+    scorer: Scorer,
+    identity: Embedder | None,
+    *,
+    seeds: Sequence[int],
+    unit: Tensor | None = None,
+    most: float | None = None,
+    limits: Limits | None = None,
+    eta: float | Sequence[float] = 1.0,
+    injection: str = "symmetric",
+    batch_size: int = 16,
+    bootstrap: int = 1000,
+) -> SliderRange:
+    """Edits samples at 2 POINTS strengths, and reads off where an edit begins to cost too much.
+
+    Between two strengths effects, identity and the gap of images are taken to change linearly. The range ends where
+    one of the limits is reached first, on either side of 0.
+
+    Args:
+        model: The model that the direction belongs to.
+        directions: Directions of h or of x_T.
+        component: Which of them.
+        scorer: The annotator.
+        identity: Identity encoder, or None.
+        seeds: Calibration seeds, at least two, none of them among those that the directions were found on.
+        unit: Standard deviation of each score, (attributes,), best from many samples; None takes that over `seeds`.
+        most: Largest strength that is tried; None takes an offset as long as the samples' spread.
+        limits: What an edit may cost; None is the defaults.
+        eta: 0 is DDIM, 1 is DDPM; one value or one per step.
+        injection: `symmetric` or `asyrp`.
+        batch_size: Rows of one pass.
+        bootstrap: Resamples behind each interval.
+
+    Raises:
+        InputError: If the direction is zero, a number is out of range, or a seed was used in discovery.
+
+    Source: ours; even gaps after "elastic band" spacing of sliders, by inverting the measured length of the path.
+    """
+    limits = limits or Limits()
+    check_disjoint(discovery=directions.meta.seeds, calibration=seeds)
+    if len(seeds) < 2 or (most is not None and not 0 < most < math.inf):
+        raise InputError(f"a range needs at least two samples and a largest strength above 0, got {len(seeds)}, {most}")
+    if most is None:
+        most = spread_strength(model, directions, component, seeds[:16], eta, 0, None)
+    grid = np.linspace(-most, most, 2 * POINTS + 1)
+    images = edit(
+        model, model.latents(seeds), directions, component=component, strengths=grid.tolist(), eta=eta,
+        injection=injection, batch_size=batch_size,
+    ).transpose(0, 1)  # fmt: skip
+    matrix = _effects(scorer, images, grid, unit, bootstrap)
+    cosine, floor = _identity(identity, images, limits.identity)
+    target = _target(matrix, directions.meta.names[component])
+    high, high_because = _end(matrix, cosine, floor, limits.others, target, grid, side=1)
+    low, low_because = _end(matrix, cosine, floor, limits.others, target, grid, side=-1)
+    index = 0 if target is None else target
+    columns = [np.nan_to_num(ends[:, index]).tolist() for ends in (matrix.effect, matrix.low, matrix.high)]
+    return SliderRange(
+        attribute=None if target is None else matrix.attributes[target], low=low, high=high,
+        low_because=low_because, high_because=high_because, strengths=_even(images, grid, low, high),
+        tried=tuple(grid.tolist()), effect=tuple(zip(*columns, strict=True)), identity=tuple(cosine.tolist()),
+        limits={"others": limits.others, "identity": floor}, scorer=scorer.id, seeds=tuple(seeds),
+    )  # fmt: skip
+
+
+def with_ranges(directions: Directions, ranges: dict[int, SliderRange]) -> Directions:
+    """The directions with the ranges of some of them in their metadata, under `range` of the direction's name."""
+    records: dict[str, Any] = dict(directions.meta.calibration or {})
+    for component, found in ranges.items():
+        name = directions.meta.names[component]
+        records[name] = {**records.get(name, {}), "range": asdict(found)}
+    return replace(directions, meta=replace(directions.meta, calibration=records))
+
+
+def range_of(directions: Directions, component: int) -> SliderRange | None:
+    """The range that a file holds of a direction; None where there is none that can be read."""
+    record = (directions.meta.calibration or {}).get(directions.meta.names[component])
+    values = record.get("range") if isinstance(record, dict) else None
+    try:
+        tuples = {key: tuple(values[key]) for key in ("strengths", "tried", "identity", "seeds")}
+        found = SliderRange(**(values | tuples | {"effect": tuple(map(tuple, values["effect"]))}))
+        return found if _is_sound(found) else None
+    except (TypeError, KeyError):
+        return None
+
+
+def _is_sound(found: SliderRange) -> bool:
+    """Whether numbers of a stranger's file can be used: finite, ascending, as many as there should be."""
+    numbers = (found.low, found.high, *found.strengths, *found.tried, *(v for row in found.effect for v in row))
+    finite = all(type(value) in (int, float) and math.isfinite(value) for value in numbers)
+    ordered = finite and list(found.strengths) == sorted(found.strengths) and list(found.tried) == sorted(found.tried)
+    shaped = len(found.effect) == len(found.tried) and all(len(row) == 3 for row in found.effect)
+    return ordered and shaped and len(found.strengths) > 1 and isinstance(found.attribute, str | None)
+
+
+def _effects(scorer: Scorer, images: Tensor, grid: np.ndarray, unit: Tensor | None, bootstrap: int) -> EffectMatrix:
+    """Effects of every strength, (strengths, attributes)."""
+    scores = torch.stack([score(scorer, batch) for batch in images])
+    visible = torch.stack([scorer.visible(rows) for rows in scores])
+    middle = len(grid) // 2
+    # Held while resampling: over few samples a rare attribute has hardly any spread, and some draws none.
+    unit = score_unit(scores[middle], visible[middle]) if unit is None else unit
+    return effect_matrix(
+        scores[middle], scores, attributes=scorer.attributes, edits=[f"{s:g}" for s in grid],
+        visible=visible & visible[middle], unit=unit, seed=0, bootstrap=bootstrap,
+    )  # fmt: skip
+
+
+def _identity(network: Embedder | None, images: Tensor, floor: float | None) -> tuple[np.ndarray, float | None]:
+    """Mean cosine at every strength, and the smallest that is allowed."""
+    if network is None:
+        return np.empty(0), floor
+    people = torch.stack([score(network, batch) for batch in images])
+    original = people[len(images) // 2]
+    cosine = (people * original).sum(-1).mean(1).double().numpy()
+    return cosine, stranger_threshold(original) if floor is None else floor
+
+
+def _target(matrix: EffectMatrix, name: str) -> int | None:
+    """The attribute that the direction is named after; else that whose effects at the two ends differ most.
+
+    The latter among those whose interval leaves 0 out at an end.
+    """
+    if name in matrix.attributes:
+        return matrix.attributes.index(name)
+    sure = ((matrix.low > 0) | (matrix.high < 0))[[0, -1]].any(0)
+    spread = np.where(sure, np.nan_to_num(np.abs(matrix.effect[-1] - matrix.effect[0])), 0)
+    return int(spread.argmax()) if spread.max(initial=0) > 0 else None
+
+
+def _end(
+    matrix: EffectMatrix, cosine: np.ndarray, floor: float | None, others: float, target: int | None,
+    grid: np.ndarray, side: int,
+) -> tuple[float, str]:  # fmt: skip
+    """Where the range ends on one side of 0, and why."""
+    middle = len(grid) // 2
+    index = np.arange(middle, len(grid)) if side > 0 else np.arange(middle, -1, -1)
+    ends = [(abs(grid[index[-1]]), "untested")]
+    for column, name in enumerate(matrix.attributes):
+        if column != target:
+            ends.append((_crossing(np.abs(grid[index]), np.abs(matrix.effect[index, column]), others), name))
+    if len(cosine) and floor is not None:
+        ends.append((_crossing(np.abs(grid[index]), 1 - cosine[index], 1 - floor), "identity"))
+    size, because = min(ends, key=lambda end: end[0])
+    return side * float(size), because
+
+
+def _crossing(sizes: np.ndarray, cost: np.ndarray, limit: float) -> float:
+    """The size at which a cost, linear in between, first passes the limit; infinite where it does not."""
+    for i in range(1, len(sizes)):
+        if cost[i] > limit:
+            start = cost[i - 1] if cost[i - 1] <= limit else limit
+            share = (limit - start) / (cost[i] - start)
+            return float(sizes[i - 1] + share * (sizes[i] - sizes[i - 1]))
+    return math.inf
+
+
+def _even(images: Tensor, grid: np.ndarray, low: float, high: float) -> tuple[float, ...]:
+    """Strengths from low to high, through 0, whose images lie evenly apart on either side."""
+    coarse = F.avg_pool2d(images.flatten(0, 1).float(), min(COARSE, images.shape[-1])).unflatten(0, images.shape[:2])
+    gaps = (coarse[1:] - coarse[:-1]).square().flatten(2).mean(2).sqrt().mean(1).double().numpy()
+    # A step without any change still has a length, so that the path can be inverted.
+    path = np.concatenate([[0.0], np.cumsum(np.maximum(gaps, 1e-9))])
+    ends = [float(np.interp(strength, grid, path)) for strength in (low, 0.0, high)]
+    places = [np.linspace(ends[0], ends[1], POINTS + 1), np.linspace(ends[1], ends[2], POINTS + 1)[1:]]
+    strengths = np.interp(np.concatenate(places), path, grid)
+    strengths[POINTS] = 0.0
+    return tuple(float(strength) for strength in strengths)

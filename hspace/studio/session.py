@@ -1,0 +1,296 @@
+"""What the page works on: sources, sliders, and the images made of them; knows nothing of the web."""
+
+import base64
+import hashlib
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hspace.directions.jacobian import jacobian
+from hspace.directions.record import Directions
+from hspace.edits.sums import edit_offsets, sum_offsets
+from hspace.evaluation.calibration import spread_strength
+from hspace.evaluation.ranges import POINTS, range_of
+from hspace.output.animation import encode_png, to_pixels, write_png
+from hspace.studio.editing import Source, changes, photo_source, pictures, same_person, sample_source
+from hspace.studio.sliders import Bench, Slider
+from hspace.studio.stream import watched
+from hspace.system.files import write_bytes, write_json
+from hspace.types import Images, InputError
+
+FORMATS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
+"""Formats of uploaded photographs."""
+MAX_PIXELS = 25_000_000
+FIRST_SAMPLE = 2_000_000
+USUAL = {"std": 3.0, "difference": 1.5, "as saved": 1.5}
+"""Largest strength of a slider that was not measured, by the direction's unit."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What the page asks for.
+
+    Attributes:
+        terms: Strength by slider number.
+        start: First edited step.
+        stop: First step that is not edited any more; None edits to the end.
+        mask: Where the edit may show, bool (height, width) of the model's image; None is everywhere.
+    """
+
+    terms: dict[int, float]
+    start: int = 0
+    stop: int | None = None
+    mask: Tensor | None = None
+
+
+@dataclass
+class Session:
+    """One opened studio.
+
+    Attributes:
+        bench: The model and what reads its images.
+        folder: All that is written goes here.
+        sources: By id, those that have been opened.
+        sliders: In the order of the page.
+        usual: Largest strength, by number, of sliders that were not measured.
+        seeds: Of the samples that are offered.
+        photographs: Files that are offered.
+    """
+
+    bench: Bench
+    folder: Path
+    seeds: tuple[int, ...]
+    photographs: tuple[Path, ...] = ()
+    sources: dict[str, Source] = field(default_factory=dict)
+    sliders: list[Slider] = field(default_factory=list)
+    usual: dict[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Offers the bench's sliders."""
+        self.sliders = list(self.bench.sliders)
+
+    def state(self) -> dict[str, Any]:
+        """All that the page has to know at first, as JSON."""
+        offered = [
+            {"id": f"seed-{seed}", "name": f"sample {i}", "kind": "sample"} for i, seed in enumerate(self.seeds, 1)
+        ]
+        offered += [{"id": f"photo-{i}", "name": path.stem, "kind": "photo"} for i, path in enumerate(self.photographs)]
+        known = {entry["id"] for entry in offered}
+        offered += [{"id": i, "name": s.name, "kind": "photo"} for i, s in self.sources.items() if i not in known]
+        channels, height, width = self.bench.model.image_shape
+        return {
+            "model": self.bench.model.model_id, "height": height, "width": width, "channels": channels,
+            "steps": len(self.bench.model.process.timesteps), "sources": offered,
+            "sliders": [self.describe(i) for i in range(len(self.sliders))],
+        }  # fmt: skip
+
+    def describe(self, number: int) -> dict[str, Any]:
+        """A slider as the page shows it."""
+        slider = self.sliders[number]
+        meta, measured = slider.directions.meta, range_of(slider.directions, slider.component)
+        entry: dict[str, Any] = {"id": number, "name": slider.name, "unit": meta.unit, "measured": measured is not None}
+        if measured is None:
+            most = USUAL.get(meta.unit) or self._usual(number)
+            return entry | {"strengths": np.linspace(-most, most, 2 * POINTS + 1).tolist()}
+        tried, safe = list(measured.tried), [measured.low, measured.high]
+        # A side without any safe strength still has to be reachable, where it was measured.
+        ends = [safe[0] or tried[0] / POINTS, safe[1] or tried[-1] / POINTS]
+        even = list(measured.strengths)
+        if not (safe[0] and safe[1]):
+            even = [*np.linspace(ends[0], 0, POINTS + 1)[:-1], *np.linspace(0, ends[1], POINTS + 1)]
+        return entry | {
+            "strengths": [float(s) for s in even], "safe": safe, "tried": tried, "effect": measured.effect,
+            "because": [measured.low_because, measured.high_because], "attribute": measured.attribute,
+            "n": len(measured.seeds),
+        }  # fmt: skip
+
+    def source(self, name: str) -> Source:
+        """A source by its id, opened at its first use.
+
+        Raises:
+            InputError: If there is none of that id.
+        """
+        if name not in self.sources:
+            self.sources[name] = self._open(name)
+        return self.sources[name]
+
+    def add_upload(self, data: bytes, label: str) -> str:
+        """Takes an uploaded photograph, which is kept in the folder under a hash of its bytes; returns its id.
+
+        Raises:
+            InputError: If it is of no allowed format, too large, or broken.
+        """
+        name = f"upload-{hashlib.sha256(data).hexdigest()[:16]}"
+        path = self.folder / "uploads" / f"{name}{_suffix(data)}"
+        write_bytes(path, data)
+        label = "".join(c for c in label if c.isprintable())[:60].strip() or "photograph"
+        self.sources[name] = replace(photo_source(self.bench, path, self.folder / "inversions"), name=label)
+        return name
+
+    def strip(self, source: Source, number: int, start: int, stop: int | None) -> Iterator[Images]:
+        """Previews, then the images, of one slider's strengths.
+
+        Raises:
+            InputError: If there is no such slider, or the window is wrong.
+        """
+        slider = self._slider(number)
+        weights = torch.zeros(2 * POINTS + 1, len(slider.directions.meta.names))
+        weights[:, slider.component] = torch.tensor(self.describe(number)["strengths"])
+        steps = len(self.bench.model.process.timesteps)
+        return self._watched(source, edit_offsets(slider.directions, weights, steps, start, stop))
+
+    def exact(self, source: Source, edit: Edit) -> Iterator[Images]:
+        """Previews, then the image, of an edit."""
+        used = {number: strength for number, strength in edit.terms.items() if strength}
+        if not used:
+            return iter([source.x_0.float()])
+        terms = [self._slider(number).term(strength, edit.start, edit.stop) for number, strength in used.items()]
+        images = self._watched(source, sum_offsets(self.bench.model, terms))
+        return (_inside(image, source.x_0, edit.mask) for image in images)
+
+    def read(self, source: Source, image: Images) -> dict[str, Any]:
+        """What the networks say of an edited image."""
+        return {"identity": same_person(self.bench, source, image), "changes": changes(self.bench, source, image)}
+
+    def find(self, source: Source, mask: Tensor | None, step: int, count: int) -> list[int]:
+        """Adds the directions that change the painted region of this source most; returns their numbers.
+
+        Raises:
+            InputError: If the mask is empty, or a number is out of range.
+        """
+        if not 0 <= step < len(self.bench.model.process.timesteps) or not 1 <= count <= 8:
+            raise InputError(f"directions are sought at one step, at most 8 of them, got step {step} and {count}")
+        grid = None if mask is None else _resized(mask, self.bench.model.sample_shape[1:])
+        if grid is not None and not grid.any():
+            raise InputError("paint a region first: the mask is empty")
+        found = jacobian(self.bench.model, source.latents, k=count, eta=self._eta, steps=(step,), mask=grid)
+        taken = sum(slider.name.startswith("region") for slider in self.sliders)
+        names = tuple(f"region {taken + i + 1}" for i in range(count))
+        return self._add(replace(found, meta=replace(found.meta, names=names)), f"region-{taken + 1}")
+
+    def save_direction(self, edit: Edit, name: str) -> int:
+        """Keeps a sum of sliders as a direction of its own, under a name; strength 1 is what the page shows.
+
+        Raises:
+            InputError: If nothing is edited, or the name is empty or too long.
+        """
+        name = _label(name)
+        terms = [self._slider(i).term(s, edit.start, edit.stop) for i, s in edit.terms.items() if s]
+        vector = sum_offsets(self.bench.model, terms)
+        meta = self._slider(next(iter(edit.terms))).directions.meta
+        seeds = sorted({seed for term in terms for seed in term.directions.meta.seeds})
+        meta = replace(
+            meta, names=(name,), unit="as saved", method="sum of sliders", seeds=tuple(seeds), calibration=None
+        )
+        return self._add(Directions(vector, meta), name)[0]
+
+    def save_picture(self, source: Source, edit: Edit, image: Images, note: str) -> Path:
+        """Writes the edited source, put back into its photograph, with what it was made by; returns the file."""
+        height, width = source.photo.pixels.shape[:2]
+        (picture,) = pictures(source, image, np.ones((height, width), dtype=np.float32))
+        stem = (
+            f"{re.sub(r'[^A-Za-z0-9_-]+', '-', source.name)[:40]}-{hashlib.sha256(picture.tobytes()).hexdigest()[:8]}"
+        )
+        terms = {self._slider(i).name: s for i, s in edit.terms.items() if s}
+        write_json(self.folder / f"{stem}.json", {"note": note, "terms": terms, "start": edit.start, "stop": edit.stop})
+        return write_png(self.folder / f"{stem}.png", picture, note)
+
+    @property
+    def _eta(self) -> float | tuple[float, ...]:
+        return self.bench.cfg.diffusion.eta
+
+    def _watched(self, source: Source, offsets: Tensor) -> Iterator[Images]:
+        injection = self.bench.cfg.diffusion.injection
+        return watched(self.bench.model, source.latents, offsets, eta=self._eta, injection=injection)
+
+    def _slider(self, number: int) -> Slider:
+        if not 0 <= number < len(self.sliders):
+            raise InputError(f"there is no slider {number}: they are 0 to {len(self.sliders) - 1}")
+        return self.sliders[number]
+
+    def _open(self, name: str) -> Source:
+        kind, _, number = name.partition("-")
+        if kind == "seed" and re.fullmatch(r"\d{1,15}", number):
+            return sample_source(self.bench, int(number))
+        if kind == "photo" and re.fullmatch(r"\d{1,6}", number) and int(number) < len(self.photographs):
+            return photo_source(self.bench, self.photographs[int(number)], self.folder / "inversions")
+        raise InputError(f"there is no source {name[:40]!r}")
+
+    def _add(self, directions: Directions, stem: str) -> list[int]:
+        """Writes directions into the folder and offers them as sliders."""
+        path = self.folder / "directions" / f"{_stem(stem)}.safetensors"
+        directions.save(path)
+        first = len(self.sliders)
+        self.sliders += [Slider(path, directions, component) for component in range(len(directions.meta.names))]
+        return list(range(first, len(self.sliders)))
+
+    def _usual(self, number: int) -> float:
+        """Half the strength whose offset is as long as the samples' spread; worked out once."""
+        if number not in self.usual:
+            slider, seeds = self.sliders[number], (*self.seeds[:4], FIRST_SAMPLE, FIRST_SAMPLE + 1)
+            spread = spread_strength(self.bench.model, slider.directions, slider.component, seeds, self._eta, 0, None)
+            self.usual[number] = 0.5 * spread
+        return self.usual[number]
+
+
+def sprite(images: Images) -> str:
+    """Images side by side, as the base64 text of one PNG."""
+    return base64.b64encode(encode_png(np.concatenate(to_pixels(images), axis=1))).decode()
+
+
+def read_mask(text: str, height: int, width: int) -> Tensor:
+    """A painted mask from base64 of one byte per pixel, row by row.
+
+    Raises:
+        InputError: If it is no such text.
+    """
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError:
+        raise InputError("a mask is base64 text") from None
+    if len(data) != height * width:
+        raise InputError(f"a mask has {height} x {width} bytes, got {len(data)}")
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8).reshape(height, width) > 127
+
+
+def _inside(image: Images, original: Images, mask: Tensor | None) -> Images:
+    """The image inside the mask, the original outside."""
+    return image if mask is None else torch.where(mask, image, original.float())
+
+
+def _resized(mask: Tensor, size: Sequence[int]) -> Tensor:
+    large = mask[None, None].float()
+    return torch.nn.functional.interpolate(large, tuple(size), mode="nearest-exact")[0, 0] > 0.5
+
+
+def _stem(name: str) -> str:
+    """A name as part of a file's."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:40]
+
+
+def _label(name: str) -> str:
+    name = "".join(c for c in name if c.isprintable()).strip()
+    if not 1 <= len(name) <= 80:
+        raise InputError(f"a direction's name has 1 to 80 characters, got {len(name)}")
+    return name
+
+
+def _suffix(data: bytes) -> str:
+    """The suffix of the image's own format, whatever it was called."""
+    try:
+        with Image.open(io.BytesIO(data), formats=list(FORMATS)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise InputError(f"a photograph has at most {MAX_PIXELS // 10**6} megapixels, got {image.size}")
+            return FORMATS[str(image.format)]
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError("a photograph is a PNG, JPEG or WebP file") from None

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from hspace import __version__
 from hspace.diffusion.photographs import find_images
+from hspace.directions.hub import OWNER_AND_NAME, PREFIX
 from hspace.output.animation import write_animation, write_png
 from hspace.output.figures import strip_figure
 from hspace.runs.parsing import parse
@@ -104,7 +105,8 @@ def _named(inputs: Any) -> Any:
 
 def _one(reference: str) -> str:
     """The first direction of a file where none is named."""
-    return f"{reference}:0" if Path(reference).expanduser().is_file() else reference
+    whole = Path(reference).expanduser().is_file() or re.fullmatch(f"{PREFIX}{OWNER_AND_NAME}", reference)
+    return f"{reference}:0" if whole else reference
 
 
 def _strengths(given: list[float] | None, sliders: int) -> list[float]:

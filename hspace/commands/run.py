@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from hspace.diffusion.checkpoints import EMBEDDED, load_model
 from hspace.directions.file import FileSettings
+from hspace.directions.hub import local_path
 from hspace.directions.metadata import annotated_by
 from hspace.directions.record import Directions
 from hspace.runs import report
@@ -56,6 +57,8 @@ def run(cfg: Config) -> Path:
         InputError: If the configuration does not fit the model or the scorers.
     """
     experiment = EXPERIMENTS.get(cfg.procedure)
+    if isinstance(cfg.method, FileSettings):
+        cfg = replace(cfg, method=cfg.method.model_copy(update={"path": local_path(cfg.method.path)}))
     lab = load(cfg)
     record = distributed.from_first(report.current(lab))
     if record is not None:

@@ -18,7 +18,7 @@ from hspace.diffusion.latents import check_disjoint
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit
 from hspace.evaluation.calibration import spread_strength
-from hspace.evaluation.effects import score
+from hspace.evaluation.readings import score
 from hspace.metrics.effect import EffectMatrix, effect_matrix, score_unit
 from hspace.metrics.identity import stranger_threshold
 from hspace.types import Embedder, InputError, Scorer

@@ -12,10 +12,10 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from hspace.diffusion.photographs import load_images
 from hspace.directions.masks import make_mask
 from hspace.output.animation import Pixels
 from hspace.system.files import sha256_file
+from hspace.system.pictures import read_picture
 from hspace.types import Images, InputError, RegionNetwork
 
 FEATHER = 0.03
@@ -48,14 +48,14 @@ def open_photo(path: str | Path, size: tuple[int, int]) -> Photo:
     """Reads a photograph and cuts the largest part of the model's proportions out of its middle.
 
     Args:
-        path: An image file; see `load_images` for what becomes of transparency and orientation.
+        path: An image file; see `read_picture` for what becomes of transparency and orientation.
         size: (height, width) of the model's images.
 
     Raises:
         InputError: If the file cannot be read as an image.
     """
     path = Path(path)
-    pixels = _whole(path)
+    pixels = np.array(read_picture(path, background="white"))
     top, left, bottom, right = box = central_box((pixels.shape[0], pixels.shape[1]), size)
     crop = Image.fromarray(pixels[top:bottom, left:right])
     resized = np.array(crop.resize((size[1], size[0]), Image.Resampling.LANCZOS))
@@ -116,18 +116,6 @@ def paste(photo: Photo, original: Images, edited: Images, weights: Weights) -> P
     added = np.zeros(photo.pixels.shape, dtype=np.float32)
     added[top:bottom, left:right] = 127.5 * large.permute(1, 2, 0).numpy()
     return (photo.pixels + added * weights[..., None]).round().clip(0, 255).astype(np.uint8)
-
-
-def _whole(path: Path) -> Pixels:
-    """All pixels of the file, upright, by the reader of every other photograph."""
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-            width, height = image.size[::-1] if turned else image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as an image: {error}") from error
-    image = load_images([path], (height, width))[0]
-    return ((image + 1) * 127.5).round().byte().permute(1, 2, 0).contiguous().numpy()
 
 
 def _feathered(inside: np.ndarray, width: float) -> Weights:

@@ -145,7 +145,8 @@ class Session:
         weights = torch.zeros(2 * POINTS + 1, len(slider.directions.meta.names))
         weights[:, slider.component] = torch.tensor(self.describe(number)["strengths"])
         steps = len(self.bench.model.process.timesteps)
-        return self._watched(source, edit_offsets(slider.directions, weights, steps, start, stop))
+        offsets = edit_offsets(slider.directions, weights, steps, start, stop)
+        return self._watched(source, offsets, slider.directions.meta.space)
 
     def exact(self, source: Source, edit: Edit) -> Iterator[Images]:
         """Previews, then the image, of an edit."""
@@ -153,7 +154,7 @@ class Session:
         if not used:
             return iter([source.x_0.float()])
         terms = [self._slider(number).term(strength, edit.start, edit.stop) for number, strength in used.items()]
-        images = self._watched(source, sum_offsets(self.bench.model, terms))
+        images = self._watched(source, sum_offsets(self.bench.model, terms), terms[0].directions.meta.space)
         return (_inside(image, source.x_0, edit.mask) for image in images)
 
     def read(self, source: Source, image: Images) -> dict[str, Any]:
@@ -207,9 +208,9 @@ class Session:
     def _eta(self) -> float | tuple[float, ...]:
         return self.bench.cfg.diffusion.eta
 
-    def _watched(self, source: Source, offsets: Tensor) -> Iterator[Images]:
+    def _watched(self, source: Source, offsets: Tensor, space: str) -> Iterator[Images]:
         injection = self.bench.cfg.diffusion.injection
-        return watched(self.bench.model, source.latents, offsets, eta=self._eta, injection=injection)
+        return watched(self.bench.model, source.latents, offsets, space=space, eta=self._eta, injection=injection)
 
     def _slider(self, number: int) -> Slider:
         if not 0 <= number < len(self.sliders):

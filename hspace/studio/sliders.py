@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
+from hspace.directions.hub import PREFIX, local_path
 from hspace.directions.record import Directions
 from hspace.edits.sums import Term
 from hspace.runs.config import Config
@@ -88,15 +89,18 @@ def find_sliders(reference: str) -> list[Slider]:
     """The directions that a word names.
 
     Args:
-        reference: `FILE` for all directions of a file, or `FILE:NAME` for one, by its name or its number from 0.
+        reference: `FILE` for all directions of a file, or `FILE:NAME` for one, by its name or its number from 0; the
+            file may be `hub:OWNER/NAME`.
 
     Raises:
         InputError: If there is no such file, it holds no directions, or none of that name.
     """
+    on_hub = reference.startswith(PREFIX)
     path, name = Path(reference).expanduser(), ""
-    if not path.is_file() and ":" in reference:
+    if not path.is_file() and ":" in reference.removeprefix(PREFIX if on_hub else ""):
         before, _, name = reference.rpartition(":")
         path = Path(before).expanduser()
+    path = local_path(path)
     directions = Directions.load(path)
     names = directions.meta.names
     chosen = [_component(name, names)] if name else range(len(names))

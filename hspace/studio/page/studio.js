@@ -181,15 +181,16 @@ function finish(figure, source, frame) {
   $("#status").textContent = `Exact picture. ${$("#reading").textContent}`;
 }
 async function streamStrip(source, slider, stale) {
-  if (!slider || page.strips.has(stripKey(source, slider))) return;
-  const key = stripKey(source, slider);
+  const key = slider && stripKey(source, slider);
+  if (!slider || (page.strips.has(key) && !page.strips.get(key).partial)) return;
   let last = null;
   for await (const frame of await stream("strip", { tab, source, slider: slider.id, start: edit.start, stop: edit.stop })) {
     if (stale()) return;
     if (frame.error) { say(frame.error); return; }
-    if (frame.done) { page.strips.set(key, last); if (!work.exact) refresh(); return; }
-    last = await pixels(frame.image, 9);
-    if (!stale() && source === page.current) drawStrip(last);
+    last = frame.done ? Object.assign(last, { partial: false }) : Object.assign(await pixels(frame.image, 9), { partial: true });
+    page.strips.set(key, last);
+    if (!stale() && source === page.current) refresh();
+    if (frame.done) return;
   }
 }
 function refresh() {
@@ -198,10 +199,11 @@ function refresh() {
 }
 
 // ---- page ----------------------------------------------------------------------------------------------------
-function drawStrip(images) {
+function drawStrip() {
   const slider = page.sliders[page.active];
-  const strip = images || (slider && page.strips.get(stripKey(page.current, slider)));
+  const strip = slider && page.strips.get(stripKey(page.current, slider));
   const box = $("#strip");
+  box.dataset.done = strip && !strip.partial ? "yes" : "no";
   while (box.children.length < 9) {
     const index = box.children.length;
     const button = make("button", box, { type: "button" });

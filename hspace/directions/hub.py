@@ -1,0 +1,132 @@
+"""Directions on the Hugging Face hub: a card beside one file, shared and fetched by `owner/name`."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError
+
+from hspace.directions.record import Directions
+from hspace.types import InputError
+
+PREFIX = "hub:"
+FILE = "directions.safetensors"
+"""Name of the file in every repository."""
+OWNER_AND_NAME = r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}"
+RESPONSIBLE = (
+    "Edits of faces can deceive and demean. A direction shows what its model's training images show, biases included; "
+    "it says nothing about a person. Ask before you edit a picture of someone, and say that it was edited."
+)
+T = TypeVar("T")
+
+
+def local_path(path: str | Path) -> Path:
+    """A path as it is, or the local copy of what `hub:OWNER/NAME` names, downloaded where it is not there yet.
+
+    Raises:
+        InputError: If the id is none, or the hub cannot be reached or does not have it.
+    """
+    text = str(path)
+    if not text.startswith(PREFIX):
+        return Path(path)
+    repository = _checked(text.removeprefix(PREFIX))
+    return Path(_asked(repository, lambda: hf_hub_download(repository, FILE, etag_timeout=10)))
+
+
+def push(repository: str, file: Path, *, strip: Path | None = None, private: bool = False) -> str:
+    """Uploads directions with their card, and a picture, as one commit; makes the repository where there is none.
+
+    Args:
+        repository: `owner/name`.
+        file: A directions file, which is read and checked first.
+        strip: A PNG for the card.
+        private: Whether a new repository is seen by its owner alone.
+
+    Returns:
+        The commit's address.
+
+    Raises:
+        InputError: If the id or a file is wrong, nobody is logged in, or the hub cannot be reached.
+    """
+    _checked(repository)
+    text = card(Directions.load(file), repository, strip)
+    parts: dict[str, str | bytes] = {FILE: str(file), "README.md": text.encode()}
+    if strip is not None:
+        if strip.suffix.lower() != ".png" or not strip.is_file():
+            raise InputError(f"--strip must be a PNG file, got {strip}")
+        parts["strip.png"] = str(strip)
+    adding = [CommitOperationAdd(name, content) for name, content in parts.items()]
+
+    def send() -> str:
+        api = HfApi()
+        api.create_repo(repository, private=private, exist_ok=True)
+        return api.create_commit(repository, adding, commit_message="Share directions of hspace").commit_url
+
+    return _asked(repository, send)
+
+
+def card(directions: Directions, repository: str, strip: Path | None = None) -> str:
+    """What a stranger has to know of the directions, as Markdown with the hub's header."""
+    meta = directions.meta
+    header = ["---", "library_name: hspace", "tags: [hspace, diffusion, image-editing]", "---", f"# {repository}", ""]
+    about = [
+        f"Editing directions in the {meta.space}-space of `{_plain(meta.model_id)}` (tap {meta.tap}, "
+        f"{len(meta.timesteps)} steps), found by: {_plain(meta.method)}. A strength is in {_plain(meta.unit)}.",
+        "",
+        *(["![Edits at several strengths](strip.png)", ""] if strip else []),
+        f"    hspace edit photo.jpg --direction {PREFIX}{repository}:0 --strength 1",
+        f"    hspace method=file method.path={PREFIX}{repository}",
+        "",
+    ]
+    rows = [f"| {i} | {_plain(name)} | {_measured(directions, name)} |" for i, name in enumerate(meta.names)]
+    table = ["| number | name | effect, 95% interval, safe strengths |", "|---|---|---|", *rows, ""]
+    model = f"The model's weights have SHA-256 `{meta.model_sha256}`; directions fit no other."
+    return "\n".join([*header, *about, *table, model, "", "## Responsible use", "", RESPONSIBLE, ""])
+
+
+def _measured(directions: Directions, name: str) -> str:
+    """What the file says of a direction's range; `hspace range` writes it."""
+    record: Any = (directions.meta.calibration or {}).get(name)
+    try:
+        found = record["range"]
+        effect, low, high = found["effect"][-1]
+        said = (
+            f"{_plain(str(found['attribute']))} {effect:+.2f} sd ({low:+.2f} to {high:+.2f}, n = {len(found['seeds'])})"
+        )
+        return f"{said} at {found['tried'][-1]:.3g}; {found['low']:.3g} to {found['high']:.3g}"
+    except (TypeError, KeyError, IndexError, ValueError):
+        return "not measured"
+
+
+def _plain(text: str) -> str:
+    """A stranger's text that cannot become markup."""
+    return re.sub(r"([\\`*_{}\[\]<>()#|~!&$])", r"\\\1", " ".join(text.split()))
+
+
+def _checked(repository: str) -> str:
+    if not re.fullmatch(OWNER_AND_NAME, repository):
+        raise InputError(f"a repository of the hub is written OWNER/NAME, got {repository!r}")
+    return repository
+
+
+def _asked(repository: str, question: Callable[[], T]) -> T:
+    """The hub's answer, or one line that says what is wrong."""
+    try:
+        return question()
+    # Without a network httpx, without a login or offline huggingface_hub, each of its own kind.
+    except Exception as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{repository} on the hub: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None
+    if status in (401, 403):
+        return f"no permission ({status}): log in with hf auth login, as someone who may"
+    if status == 404:
+        return "there is none, or it is not yours to see"
+    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    return f"the hub cannot be reached, or is told not to be: {reason}" if status is None else reason

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
 
+from hspace.diffusion.identity import WEIGHTS
 from hspace.directions.record import Directions
 from hspace.types import InputError
 
@@ -72,8 +73,8 @@ def card(directions: Directions, repository: str, strip: Path | None = None) -> 
     meta = directions.meta
     header = ["---", "library_name: hspace", "tags: [hspace, diffusion, image-editing]", "---", f"# {repository}", ""]
     about = [
-        f"Editing directions in the {meta.space}-space of `{_plain(meta.model_id)}` (tap {meta.tap}, "
-        f"{len(meta.timesteps)} steps), found by: {_plain(meta.method)}. A strength is in {_plain(meta.unit)}.",
+        f"Editing directions in the {meta.space}-space of `{_plain(meta.model_id)}` "
+        f"({len(meta.timesteps)} steps), found by: {_plain(meta.method)}. A strength is in {_plain(meta.unit)}.",
         "",
         *(["![Edits at several strengths](strip.png)", ""] if strip else []),
         f"    hspace edit photo.jpg --direction {PREFIX}{repository}:0 --strength 1",
@@ -82,7 +83,8 @@ def card(directions: Directions, repository: str, strip: Path | None = None) -> 
     ]
     rows = [f"| {i} | {_plain(name)} | {_measured(directions, name)} |" for i, name in enumerate(meta.names)]
     table = ["| number | name | effect, 95% interval, safe strengths |", "|---|---|---|", *rows, ""]
-    model = f"The model's weights have SHA-256 `{meta.model_sha256}`; directions fit no other."
+    weights = meta.provenance.model.get(WEIGHTS, "unknown")
+    model = f"The model's weights have SHA-256 `{_plain(weights)}`; directions fit no other."
     return "\n".join([*header, *about, *table, model, "", "## Responsible use", "", RESPONSIBLE, ""])
 
 

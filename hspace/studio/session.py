@@ -189,7 +189,14 @@ class Session:
         meta = self._slider(next(iter(edit.terms))).directions.meta
         seeds = sorted({seed for term in terms for seed in term.directions.meta.seeds})
         meta = replace(
-            meta, names=(name,), unit="as saved", method="sum of sliders", seeds=tuple(seeds), calibration=None
+            meta,
+            names=(name,),
+            unit="as saved",
+            method="sum of sliders",
+            settings={},
+            seeds=tuple(seeds),
+            calibration=None,
+            effects=None,
         )
         return self._add(Directions(vector, meta), name)[0]
 

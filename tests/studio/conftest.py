@@ -12,25 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 from skimage import data
+from vectors import directions_of
 
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
-from hspace.directions.record import Directions, DirectionsMeta
 
 ROOT = Path(__file__).parents[2]
-
-
-def directions_of(model: DiffusionModel, names: tuple[str, ...] = ("smile", "age"), size: float = 3.0) -> Directions:
-    """Random directions that fit a model, of one norm."""
-    steps = len(model.process.timesteps)
-    vectors = torch.randn(len(names), steps, *model.h_shape, generator=torch.Generator().manual_seed(5))
-    meta = DirectionsMeta(
-        space="h", provenance=model.provenance(eta=1.0), model_id=model.model_id, method="random", names=names,
-        unit="norm",
-    )  # fmt: skip
-    return Directions(size * vectors, meta)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,99 @@
+"""Safe ranges and even spacing, on a scorer and images whose answers are known in closed form."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from vectors import directions_of
+
+from hspace.evaluation.ranges import (
+    Limits,
+    _crossing,
+    _end,
+    _even,
+    _target,
+    range_of,
+    slider_range,
+    with_ranges,
+)
+from hspace.metrics.effect import EffectMatrix
+from hspace.types import InputError
+
+GRID = np.linspace(-4, 4, 9)
+
+
+def matrix(*columns: np.ndarray) -> EffectMatrix:
+    effect = np.stack(columns, axis=1)
+    names = ("smile", "age", "yaw")[: len(columns)]
+    return EffectMatrix(names, tuple(f"{s:g}" for s in GRID), effect, effect - 0.1, effect + 0.1)
+
+
+def test_a_crossing_is_where_the_line_meets_the_limit():
+    assert _crossing(np.array([0.0, 1, 2, 3]), np.array([0.0, 0.5, 1.5, 9]), 1.0) == 1.5
+    assert _crossing(np.array([0.0, 1, 2]), np.array([0.0, 0.5, 1.0]), 1.0) == math.inf
+
+
+def test_the_range_ends_at_the_first_limit_on_each_side():
+    effects = matrix(GRID, 0.4 * np.maximum(GRID, 0), 0.2 * np.minimum(GRID, 0))
+    cosine = 1 - 0.15 * np.abs(GRID)
+    ends = [_end(effects, cosine, 0.4, 1.0, 0, GRID, side) for side in (1, -1)]
+    assert ends[0] == (pytest.approx(2.5), "age") and ends[1] == (pytest.approx(-4.0), "untested")
+    assert _end(effects, cosine, 0.7, 1.0, 0, GRID, 1) == (pytest.approx(2.0), "identity")
+    assert _end(effects, np.empty(0), None, 1.0, None, GRID, -1) == (pytest.approx(-1.0), "smile")
+
+
+def test_the_target_is_the_name_or_what_moves_most_and_surely():
+    effects = matrix(0.3 * GRID, 0.01 * GRID, -GRID)
+    assert (_target(effects, "age"), _target(effects, "component 1")) == (1, 2)
+    assert _target(matrix(0.01 * GRID), "component 1") is None
+
+
+def test_even_strengths_have_even_gaps():
+    # Brightness grows as the square on the right: the gaps of equal strengths grow too.
+    level = np.where(GRID > 0, GRID**2, GRID / 2) / 32
+    images = torch.tensor(level, dtype=torch.float32).reshape(9, 1, 1, 1, 1).expand(9, 2, 3, 8, 8)
+    strengths = _even(images, GRID, -4.0, 4.0)
+    assert strengths[0] == -4 and strengths[4] == 0 and strengths[8] == pytest.approx(4)
+    assert np.diff(strengths[:5]) == pytest.approx(np.ones(4), abs=1e-6)
+    assert np.diff(np.interp(strengths[4:], GRID, level)) == pytest.approx(np.full(4, 4 / 32), rel=1e-5)
+
+
+class Brightness:
+    """Scores the mean of each image: one attribute that is always there."""
+
+    id, attributes, binary = "brightness", ("smile",), (False,)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return images.float().mean(dim=(1, 2, 3))[:, None]
+
+    def visible(self, scores: Tensor) -> Tensor:
+        return torch.ones_like(scores, dtype=torch.bool)
+
+
+def test_a_range_is_measured_kept_and_read_back(tiny_model):
+    directions = directions_of(tiny_model)
+    seeds = tuple(range(1_000_000, 1_000_004))
+    found = slider_range(tiny_model, directions, 1, Brightness(), None, seeds=seeds, most=2.0, limits=Limits(0.5))
+    assert found.tried == tuple(np.linspace(-2, 2, 9)) and found.effect[4] == (0, 0, 0)
+    assert found.seeds == seeds and -2 <= found.low <= 0 <= found.high <= 2
+    kept = with_ranges(directions, {1: found})
+    assert range_of(kept, 1) == found and range_of(kept, 0) is None
+
+
+def test_what_is_no_range_is_refused(tiny_model):
+    directions = directions_of(tiny_model)
+    for settings in ({"seeds": (1_000_000,)}, {"seeds": (1_000_000, 1_000_001), "most": 0.0}):
+        with pytest.raises(InputError, match="at least two samples"):
+            slider_range(tiny_model, directions, 0, Brightness(), None, **settings)
+
+
+@pytest.mark.parametrize(
+    "value", [None, 3, {}, {"range": 1}, {"range": {"strengths": [1], "tried": [], "identity": []}}]
+)
+def test_a_strangers_nonsense_is_no_range(tiny_model, value):
+    directions = directions_of(tiny_model)
+    meta = replace(directions.meta, calibration={"smile": value})
+    assert range_of(replace(directions, meta=meta), 0) is None

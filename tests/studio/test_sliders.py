@@ -1,0 +1,58 @@
+"""`hspace range`, `calibrate` and `directions` from the command line; what they measure stays in the file."""
+
+from pathlib import Path
+
+import pytest
+
+from hspace.cli import main
+from hspace.directions.record import Directions
+from hspace.evaluation.ranges import range_of
+
+
+@pytest.fixture
+def file(directions_file: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "directions.safetensors"
+    path.write_bytes(directions_file.read_bytes())
+    return path
+
+
+def test_what_is_measured_is_kept_and_listed(file: Path, tiny_pipeline_dir: Path, capsys: pytest.CaptureFixture[str]):
+    model = [f"model.path={tiny_pipeline_dir}", "diffusion.num_steps=3"]
+    assert main(["range", "--direction", str(file), "--samples", "3", *model]) == 0
+    assert capsys.readouterr().out.count(" to ") == 2
+    words = ["--attribute", "skin", "--effect", "0.2", "--samples", "3"]
+    assert main(["calibrate", "--direction", f"{file}:age", *words, *model]) == 0
+    assert "age: skin changes by" in capsys.readouterr().out
+    kept = Directions.load(file)
+    assert set(kept.meta.calibration or {}) == {"smile", "age"}
+    assert set((kept.meta.calibration or {})["age"]) == {"range", "calibration"}
+    measured = range_of(kept, 0)
+    assert measured is not None and len(measured.strengths) == 9 and measured.attribute == "smile"
+    assert main(["directions", str(file.parent)]) == 0
+    listed = capsys.readouterr().out
+    assert "smile" in listed and listed.count("safe from") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["range"], "needs --direction"),
+        (["range", "x", "--direction", "FILE"], "what to do with 'x'"),
+        (["calibrate", "--direction", "FILE"], "--attribute"),
+        (["calibrate", "--direction", "FILE", "--attribute", "smiles"], "unknown attribute 'smiles'"),
+        (["range", "--direction", "FILE", "--samples", "1"], "at least two samples"),
+        (["directions"], "name a directions file"),
+        (["directions", "none"], "not found: none"),
+        (["studio", "exprt", "x"], "say hspace studio"),
+        (["studio"], "no directions in outputs"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    words: list[str], hint: str, file: Path, tiny_pipeline_dir: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    monkeypatch.chdir(file.parent)
+    model = [] if words[0] in ("directions", "studio") else [f"model.path={tiny_pipeline_dir}", "diffusion.num_steps=3"]
+    assert main([word.replace("FILE", str(file)) for word in words] + model) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and hint in err and err.count("\n") == 1

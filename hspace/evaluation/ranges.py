@@ -19,12 +19,14 @@ from hspace.directions.record import Directions
 from hspace.edits.sums import edit
 from hspace.evaluation.calibration import spread_strength
 from hspace.evaluation.readings import score
-from hspace.metrics.effect import EffectMatrix, effect_matrix, score_unit
+from hspace.metrics.effect import EffectMatrix, effect_matrix
 from hspace.metrics.identity import stranger_threshold
 from hspace.types import Embedder, InputError, Scorer
 
 POINTS = 4
 """Strengths on either side of 0 at which a slider is measured, and then spaced."""
+LEAST_SAMPLES = 10
+"""Over fewer samples no effect has an interval."""
 COARSE = 4
 """Images are averaged over this many pixels a side before their gaps are taken: an eye compares shapes, not noise."""
 
@@ -47,7 +49,7 @@ class SliderRange:
     """A direction as a slider, as JSON values.
 
     Attributes:
-        attribute: What it is named after or moves most; None where no effect's interval leaves 0 out.
+        attribute: What it is named after or moves most; None where nothing can be read of that, or moves surely.
         low: Smallest safe strength, <= 0.
         high: Largest safe strength, >= 0.
         low_because: What ends it below: `identity`, the id of another attribute, or `untested` beyond what was tried.
@@ -89,7 +91,6 @@ def slider_range(
     eta: float | Sequence[float] = 1.0,
     injection: str = "symmetric",
     batch_size: int = 16,
-    bootstrap: int = 1000,
 ) -> SliderRange:
     """Edits samples at 2 POINTS strengths, and reads off where an edit begins to cost too much.
 
@@ -102,14 +103,13 @@ def slider_range(
         component: Which of them.
         scorer: The annotator.
         identity: Identity encoder, or None.
-        seeds: Calibration seeds, at least two, none of them among those that the directions were found on.
+        seeds: Calibration seeds, at least LEAST_SAMPLES, none of them among those that the directions were found on.
         unit: Standard deviation of each score, (attributes,), best from many samples; None takes that over `seeds`.
         most: Largest strength that is tried; None takes an offset as long as the samples' spread.
         limits: What an edit may cost; None is the defaults.
         eta: 0 is DDIM, 1 is DDPM; one value or one per step.
         injection: `symmetric` or `asyrp`.
         batch_size: Rows of one pass.
-        bootstrap: Resamples behind each interval.
 
     Raises:
         InputError: If the direction is zero, a number is out of range, or a seed was used in discovery.
@@ -118,8 +118,9 @@ def slider_range(
     """
     limits = limits or Limits()
     check_disjoint(discovery=directions.meta.seeds, calibration=seeds)
-    if len(seeds) < 2 or (most is not None and not 0 < most < math.inf):
-        raise InputError(f"a range needs at least two samples and a largest strength above 0, got {len(seeds)}, {most}")
+    if len(seeds) < LEAST_SAMPLES or (most is not None and not 0 < most < math.inf):
+        given = f"{len(seeds)} samples and {most}"
+        raise InputError(f"a range needs at least {LEAST_SAMPLES} samples and a largest strength above 0, got {given}")
     if most is None:
         most = spread_strength(model, directions, component, seeds[:16], eta, 0, None)
     grid = np.linspace(-most, most, 2 * POINTS + 1)
@@ -127,7 +128,7 @@ def slider_range(
         model, model.latents(seeds), directions, component=component, strengths=grid.tolist(), eta=eta,
         injection=injection, batch_size=batch_size,
     ).transpose(0, 1)  # fmt: skip
-    matrix = _effects(scorer, images, grid, unit, bootstrap)
+    matrix = _effects(scorer, images, grid, unit)
     cosine, floor = _identity(identity, images, limits.identity)
     target = _target(matrix, directions.meta.names[component])
     high, high_because = _end(matrix, cosine, floor, limits.others, target, grid, side=1)
@@ -172,16 +173,14 @@ def _is_sound(found: SliderRange) -> bool:
     return ordered and shaped and len(found.strengths) > 1 and isinstance(found.attribute, str | None)
 
 
-def _effects(scorer: Scorer, images: Tensor, grid: np.ndarray, unit: Tensor | None, bootstrap: int) -> EffectMatrix:
+def _effects(scorer: Scorer, images: Tensor, grid: np.ndarray, unit: Tensor | None) -> EffectMatrix:
     """Effects of every strength, (strengths, attributes)."""
     scores = torch.stack([score(scorer, batch) for batch in images])
     visible = torch.stack([scorer.visible(rows) for rows in scores])
     middle = len(grid) // 2
-    # Held while resampling: over few samples a rare attribute has hardly any spread, and some draws none.
-    unit = score_unit(scores[middle], visible[middle]) if unit is None else unit
     return effect_matrix(
-        scores[middle], scores, attributes=scorer.attributes, edits=[f"{s:g}" for s in grid],
-        visible=visible & visible[middle], unit=unit, seed=0, bootstrap=bootstrap,
+        scores[middle], scores, attributes=scorer.attributes, binary=scorer.binary, edits=[f"{s:g}" for s in grid],
+        visible=visible & visible[middle], unit=unit,
     )  # fmt: skip
 
 
@@ -200,7 +199,7 @@ def _target(matrix: EffectMatrix, name: str) -> int | None:
 
     The latter among those whose interval leaves 0 out at an end.
     """
-    if name in matrix.attributes:
+    if name in matrix.attributes and np.isfinite(matrix.effect[[0, -1], matrix.attributes.index(name)]).all():
         return matrix.attributes.index(name)
     sure = ((matrix.low > 0) | (matrix.high < 0))[[0, -1]].any(0)
     spread = np.where(sure, np.nan_to_num(np.abs(matrix.effect[-1] - matrix.effect[0])), 0)

@@ -28,7 +28,8 @@ GRID = np.linspace(-4, 4, 9)
 def matrix(*columns: np.ndarray) -> EffectMatrix:
     effect = np.stack(columns, axis=1)
     names = ("smile", "age", "yaw")[: len(columns)]
-    return EffectMatrix(names, tuple(f"{s:g}" for s in GRID), effect, effect - 0.1, effect + 0.1)
+    numbers = {"p": np.zeros_like(effect), "n": np.full(effect.shape, 16), "covariance": np.zeros((*effect.shape, 3))}
+    return EffectMatrix(names, tuple(f"{s:g}" for s in GRID), effect, effect - 0.1, effect + 0.1, **numbers)
 
 
 def test_a_crossing_is_where_the_line_meets_the_limit():
@@ -75,7 +76,7 @@ class Brightness:
 
 def test_a_range_is_measured_kept_and_read_back(tiny_model):
     directions = directions_of(tiny_model)
-    seeds = tuple(range(1_000_000, 1_000_004))
+    seeds = tuple(range(1_000_000, 1_000_010))
     found = slider_range(tiny_model, directions, 1, Brightness(), None, seeds=seeds, most=2.0, limits=Limits(0.5))
     assert found.tried == tuple(np.linspace(-2, 2, 9)) and found.effect[4] == (0, 0, 0)
     assert found.seeds == seeds and -2 <= found.low <= 0 <= found.high <= 2
@@ -85,8 +86,9 @@ def test_a_range_is_measured_kept_and_read_back(tiny_model):
 
 def test_what_is_no_range_is_refused(tiny_model):
     directions = directions_of(tiny_model)
-    for settings in ({"seeds": (1_000_000,)}, {"seeds": (1_000_000, 1_000_001), "most": 0.0}):
-        with pytest.raises(InputError, match="at least two samples"):
+    seeds = tuple(range(1_000_000, 1_000_010))
+    for settings in ({"seeds": seeds[:9]}, {"seeds": seeds, "most": 0.0}):
+        with pytest.raises(InputError, match="at least 10 samples"):
             slider_range(tiny_model, directions, 0, Brightness(), None, **settings)
 
 

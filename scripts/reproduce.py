@@ -23,7 +23,7 @@ from hspace.portraits.faces import ATTRIBUTES
 from hspace.runs.config import Config
 from hspace.runs.errors import guarded
 from hspace.runs.parsing import parse
-from hspace.runs.procedures import EXPERIMENTS
+from hspace.runs.procedures import PAPER
 from hspace.runs.report import RECORD, write
 from hspace.system.files import package_path, write_bytes, write_json
 from hspace.system.registry import unknown
@@ -33,8 +33,6 @@ log = logging.getLogger("reproduce")
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
-PAPER = tuple(name for name in EXPERIMENTS.names() if EXPERIMENTS.is_builtin(name) and name != "edit")
-"""The experiments of the report."""
 HUB_ONLY = {"fig18"}
 """Experiments whose models are on the hub only."""
 FAST = "Few samples (size=fast): pictures are the same, intervals are wide."

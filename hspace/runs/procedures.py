@@ -5,15 +5,12 @@ from typing import Any
 
 from hspace.system.registry import Registry
 
-EXPERIMENTS: Registry[Callable[..., Any]] = Registry(
-    "experiment",
-    Callable,
-    {
-        name: f"hspace.experiments.{name}:run"
-        for name in (
-            "edit", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8a", "fig8b", "fig9", "table1", "fig11",
-            "fig13", "fig17", "fig18", "compare_methods",
-        )
-    },
+PAPER = (
+    "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8a", "fig8b", "fig9", "table1", "fig11", "fig13", "fig17",
+    "fig18", "compare_methods",
 )  # fmt: skip
+"""The experiments of the paper's report, in its order."""
+EXPERIMENTS: Registry[Callable[..., Any]] = Registry(
+    "experiment", Callable, {name: f"hspace.experiments.{name}:run" for name in ("edit", *PAPER)}
+)
 """Functions of a `Lab` that return a `Result`: one that edits with the configured method, and those of the paper."""

@@ -8,18 +8,18 @@ from hydra import compose, initialize_config_dir
 
 from hspace.cli import main
 from hspace.runs.errors import guarded
+from hspace.runs.procedures import PAPER
 from hspace.system.files import package_path
 from scripts import reproduce
 
 SMALL = [
     "study.index=64", "study.examples=2", "evaluation.num_samples=6", "evaluation.reference_samples=24",
-    "evaluation.calibration_samples=8",
-   
-    "diffusion.num_steps=4", "method.num_samples=12", "method.k=3", "tracking=none", "batch_size=64", "device=cpu",
+    "evaluation.calibration_samples=8", "diffusion.num_steps=4", "method.num_samples=12", "method.k=3",
+    "tracking.mode=disabled", "batch_size=64", "device=cpu",
 ]  # fmt: skip
 QUICK = ("fig2", "fig5", "fig6")
 """Those without a calibration."""
-OTHERS = tuple(name for name in reproduce.PAPER if name not in (*QUICK, "fig18"))
+OTHERS = tuple(name for name in PAPER if name not in (*QUICK, "fig18"))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_a_longer_experiment_runs_and_is_used_again(name: str, tmp_path: Path, c
 
 def test_every_experiment_has_its_configuration() -> None:
     with initialize_config_dir(str(package_path("conf")), version_base="1.3"):
-        for name in reproduce.PAPER:
+        for name in PAPER:
             assert compose("config", overrides=[f"experiment={name}"]).procedure == name
 
 

@@ -34,6 +34,7 @@ REGISTRIES = {
     "embedders": ("hspace.scorers.names", "EMBEDDERS"),
     "regions": ("hspace.scorers.names", "REGIONS"),
     "measures": ("hspace.evaluation.measures", "MEASURES"),
+    "families": ("hspace.diffusion.families", "families"),
 }
 """What `hspace list` shows of what can be registered, and the registry: its module and its name there."""
 

@@ -67,3 +67,9 @@ def test_imports(path: Path) -> None:
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     late = {name for function in functions for node in ast.walk(function) for name in imported(node)}
     assert importer == ["cli"] or {name for name in late if name.split(".")[0] not in LATE} == set()
+
+
+def test_every_place_that_the_page_names_is_there() -> None:
+    named = re.findall(r"`(hspace/[\w/]+\.py)`", PAGE)
+    assert len(named) >= 20
+    assert [place for place in named if not (ROOT / place).is_file()] == []

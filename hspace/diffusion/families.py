@@ -291,7 +291,7 @@ flux = PipelineFamily(
 NAMES = ("pixel", "latent", "stable_diffusion", "sdxl", "dit", "pixart", "sd3", "flux")
 
 families: Registry[Family] = Registry("family", Family, {name: f"{__name__}:{name}" for name in NAMES})
-"""All families by name; installed packages add theirs by the entry-point group `hspace.familys`."""
+"""All families by name; installed packages add theirs by the entry-point group `hspace.families`."""
 
 
 def find_family(index: Mapping[str, str], model: str, name: str | None = None) -> Family:

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from typing import Any
 
@@ -50,13 +50,13 @@ class Provenance:
         annotator: `id` and `sha256` of the scorer that chose the examples.
     """
 
-    model: dict[str, str]
+    model: dict[str, str] = field(hash=False)
     process: ProcessFacts
     tap: tuple[str, ...] | None = None
-    conditioning: dict[str, Any] | None = None
+    conditioning: dict[str, Any] | None = field(default=None, hash=False)
     eta: tuple[float, ...] | None = None
     injection: str | None = None
-    annotator: dict[str, str] | None = None
+    annotator: dict[str, str] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         """Raises InputError naming the first field that is wrong."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -42,8 +43,8 @@ class Listed:
 class Registry(Generic[T]):
     """Entries of one kind by name: those of the package, of installed packages, and registered ones.
 
-    An installed package adds an entry by the entry-point group `hspace.<kind>s`. Whatever can be imported, from the
-    current folder too, is found without registration under "module:attribute".
+    An installed package adds an entry by the entry-point group named after the kind, such as `hspace.methods`. Whatever
+    can be imported, from the current folder too, is found without registration under "module:attribute".
 
     Args:
         kind: What one entry is called, such as "method".
@@ -130,7 +131,8 @@ class Registry(Generic[T]):
         return entry
 
     def _installed(self) -> dict[str, str]:
-        return {entry.name: entry.value for entry in entry_points(group=f"hspace.{self.kind}s")}
+        plural = f"{self.kind[:-1]}ies" if self.kind.endswith("y") else f"{self.kind}s"
+        return {entry.name: entry.value for entry in entry_points(group=f"hspace.{plural}")}
 
 
 def source_sha256(entry: Any) -> str | None:
@@ -166,7 +168,16 @@ def _meaning(reference: str) -> str:
         return "cannot be read"
     kinds = (ast.FunctionDef, ast.ClassDef)
     found = next((node for node in tree.body if isinstance(node, kinds) and node.name == attribute), None)
-    return _first_line((found and ast.get_docstring(found)) or ast.get_docstring(tree))
+    return _first_line((found and ast.get_docstring(found)) or _said_below(tree, attribute) or ast.get_docstring(tree))
+
+
+def _said_below(tree: ast.Module, name: str) -> str | None:
+    """The docstring that stands below the assignment of a name."""
+    for node, below in pairwise(tree.body):
+        assigned = isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets)
+        if assigned and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            return str(below.value.value)
+    return None
 
 
 def _first_line(docstring: str | None) -> str:

@@ -1,7 +1,7 @@
 """Makes one table of many finished runs: `python scripts/collect.py FOLDER ... [--output FOLDER]`.
 
 Sources are folders, searched to the bottom, or projects of Weights & Biases: wandb:ENTITY/PROJECT[/GROUP].
-Writes collected.csv and collected.md.
+Writes collected.csv and collected.md, and the means over seeds as collected_seeds.csv and collected_seeds.md.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from hspace.output.tables import write_table
-from hspace.runs.collecting import Record, collected_table, read_folders
+from hspace.runs.collecting import Record, collected_tables, read_folders
 from hspace.runs.errors import guarded
 from hspace.runs.tracking import read_project
 
@@ -20,8 +20,9 @@ def main() -> int:
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="a folder, or wandb:ENTITY/PROJECT[/GROUP]")
     parser.add_argument("--output", type=Path, default=Path("outputs"), metavar="FOLDER", help="default: outputs")
     options = parser.parse_args()
-    table = collected_table([record for source in options.sources for record in _read(source)])
-    print(*write_table(table, options.output / "collected"), sep="\n")
+    tables = collected_tables([record for source in options.sources for record in _read(source)])
+    for name, table in tables.items():
+        print(*write_table(table, options.output / name), sep="\n")
     return 0
 
 

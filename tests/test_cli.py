@@ -172,7 +172,7 @@ def test_list_help_and_version(capsys: pytest.CaptureFixture[str]):
     assert ended.value.code == 0 and "experiment=demo" in capsys.readouterr().out
 
 
-def test_a_sweep_skips_what_is_finished_and_one_failure_stops_no_other(
+def test_a_sweep_has_a_folder_per_job_and_one_failure_stops_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     ran = []
@@ -199,11 +199,14 @@ def test_a_sweep_skips_what_is_finished_and_one_failure_stops_no_other(
         (method, seed, seed) for method in ("pca", "random") for seed in ("0", "1")
     ]
     assert (sweep / "collected.md").read_text().startswith("| run ")
+    with (sweep / "collected_seeds.csv").open() as file:
+        means = list(csv.DictReader(file))
+    found = [(row["method.name"], row["n"], float(row["mean/effect"]), float(row["mean/effect sd"])) for row in means]
+    assert found == [(method, "2", 0.5, pytest.approx(0.5**0.5)) for method in ("pca", "random")]
+    # Every job asks its own record whether it is finished.
     ran.clear()
-    assert main(["-m", "seed=0,1", "method=pca,random"]) == 0 and not ran
-    (sweep / rows[2]["run"] / "job.json").unlink()
-    assert main(["-m", "method=pca,random", "seed=0,1"]) == 0
-    assert [(config.method.name, config.seed) for config in ran] == [("random", int(rows[2]["seed"]))]
+    assert main(["-m", "seed=0,1", "method=pca,random"]) == 0
+    assert {config.output_dir for config in ran} == folders
     capsys.readouterr()
     ran.clear()
     assert main(["-m", "seed=0,-1,2,3", "experiment=demo"]) == 1

@@ -10,36 +10,38 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from hspace.commands.run import run
 from hspace.output.tables import write_table
-from hspace.runs.collecting import collected_table, read_folders
+from hspace.runs.collecting import collected_tables, read_folders
 from hspace.runs.config import Config, to_dict
 from hspace.runs.errors import EXPECTED, explain
 from hspace.runs.parsing import parse
-from hspace.system.files import write_json
 from hspace.system.stopping import stopping
 from hspace.types import InputError
 
 log = logging.getLogger(__name__)
 
-DONE = "job.json"
-"""In the folder of a job that is finished; written last."""
+LOCK = ".sweep.lock"
+"""In a sweep's folder while a process runs it."""
 
 
 def sweep(overrides: Sequence[str]) -> int:
     """Runs every combination of values that is not finished yet, inside an initialised Hydra.
 
     A job that fails stops no other and is named at the end. The figures of all are written to collected.csv and
-    collected.md in the sweep's folder.
+    collected.md in the sweep's folder, and their means over seeds, if there are several, to collected_seeds.csv and
+    collected_seeds.md.
 
     Args:
         overrides: What the command line said.
@@ -55,14 +57,16 @@ def sweep(overrides: Sequence[str]) -> int:
     overrides = [f"hydra.sweep.dir=outputs/sweeps/{_sweep_name(overrides)}", *overrides]
     hydra: Any = GlobalHydra.instance().hydra
     try:
-        batches = hydra.multirun("config", job, overrides, with_log_configuration=False)
+        with _alone(overrides):
+            batches = hydra.multirun("config", job, overrides, with_log_configuration=False)
     except BrokenExecutor as error:
         raise InputError("a worker process died, perhaps of too little memory; the same command goes on") from error
     outcomes = [done.return_value for batch in batches or [] for done in batch]
     failed = [outcome for outcome in outcomes if outcome["error"]]
     folders = dict.fromkeys(Path(outcome["folder"]) for outcome in outcomes if not outcome["error"])
     if folders:
-        print(*write_table(collected_table(read_folders(folders)), next(iter(folders)).parent / "collected"), sep="\n")
+        for name, table in collected_tables(read_folders(folders)).items():
+            print(*write_table(table, next(iter(folders)).parent / name), sep="\n")
     if failed:
         print(f"hspace: {len(failed)} of {len(outcomes)} jobs failed:", file=sys.stderr)
         for outcome in failed:
@@ -83,17 +87,34 @@ def job(cfg: DictConfig) -> dict[str, Any]:
         try:
             config = _job_config(cfg, Path(hydra.sweep.dir))
             outcome["folder"] = str(config.output_dir)
-            if (config.output_dir / DONE).exists():
-                log.info("%s: finished before", config.output_dir)
-            else:
-                print(run(config))
-                write_json(config.output_dir / DONE, outcome)
+            # A run knows by its record whether it is finished, of these files and these stages.
+            print(run(config))
         except EXPECTED as error:
             outcome["error"] = explain(error)
         except Exception as error:
             traceback.print_exc()
             outcome["error"] = " ".join(f"{type(error).__name__}: {error}".split())
     return outcome
+
+
+@contextmanager
+def _alone(overrides: Sequence[str]) -> Iterator[None]:
+    """Has the sweep's folder to itself.
+
+    Raises:
+        InputError: If another process runs a sweep in it.
+        OSError: If the folder cannot be made.
+    """
+    root = [word.partition("=")[2] for word in overrides if word.startswith("hydra.sweep.dir=")][-1]
+    if "${" in root:
+        yield
+        return
+    Path(root).mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(Path(root) / LOCK, blocking=False):
+            yield
+    except Timeout:
+        raise InputError(f"another process runs the sweep in {root}: wait for it, or set hydra.sweep.dir") from None
 
 
 def _sweep_name(overrides: Sequence[str]) -> str:

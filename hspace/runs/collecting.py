@@ -1,6 +1,7 @@
 """One table of many finished runs, from what each run recorded."""
 
 import json
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,21 +60,60 @@ def _read(path: Path) -> Record:
         raise InputError(f"{path} is not the record of a run: {error!r}") from error
 
 
+def collected_tables(records: Sequence[Record]) -> dict[str, Table]:
+    """`collected_table` as `collected`, and `seeds_table` as `collected_seeds` where there is one."""
+    seeds = seeds_table(records)
+    return {"collected": collected_table(records)} | ({} if seeds is None else {"collected_seeds": seeds})
+
+
+def seeds_table(records: Sequence[Record]) -> Table | None:
+    """A row per setting of runs that differ in their seed only: of each figure mean and sd over seeds, and their n.
+
+    Returns:
+        The table, whose sd has n - 1 and is empty where n is 1; None where no setting has several seeds.
+    """
+    table = collected_table(records)
+    if "seed" not in table.columns:
+        return None
+    figures = [i for i, name in enumerate(table.columns) if name in _figures(records)]
+    settings = [i for i, name in enumerate(table.columns) if i not in figures and name not in ("run", "seed")]
+    groups: dict[tuple[Cell, ...], list[tuple[Cell, ...]]] = {}
+    for row in table.rows:
+        groups.setdefault(tuple(row[i] for i in settings), []).append(row)
+    if max(map(len, groups.values())) < 2:
+        return None
+    columns = [f"{table.columns[i]}{suffix}" for i in figures for suffix in ("", " sd")]
+    rows = [(*key, len(rows), *(cell for i in figures for cell in _mean(rows, i))) for key, rows in groups.items()]
+    caption = "Mean and standard deviation over seeds, whose discovery samples are disjoint."
+    return Table((*(table.columns[i] for i in settings), "n", *columns), tuple(rows), caption)
+
+
+def _mean(rows: Sequence[Sequence[Cell]], i: int) -> tuple[float | None, float | None]:
+    """Mean and sd of a column; empty where a run has no such figure."""
+    values = [float(value) for row in rows if isinstance(value := row[i], int | float)]
+    if not values:
+        return None, None
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
 def collected_table(records: Sequence[Record]) -> Table:
     """A row per run: the settings in which the runs differ, and their figures, but for those of single directions."""
     settings = [_flat({key: value for key, value in run.config.items() if key not in UNTOLD}) for run in records]
     keys = dict.fromkeys(key for run in settings for key in run)
     differing = [key for key in keys if len({json.dumps(run.get(key)) for run in settings}) > 1]
-    results = [
-        {key: value for key, value in run.results.items() if "/direction_" not in key and _is_number(value)}
-        for run in records
-    ]
-    figures = list(dict.fromkeys(key for run in results for key in run))
+    results = [{key: value for key, value in run.results.items() if _is_number(value)} for run in records]
+    figures = _figures(records)
     rows = tuple(
         (run.name, *(_cell(chosen.get(key)) for key in differing), *(result.get(key) for key in figures))
         for run, chosen, result in zip(records, settings, results, strict=True)
     )
     return Table(("run", *differing, *figures), rows, f"{len(records)} runs, and the settings in which they differ.")
+
+
+def _figures(records: Sequence[Record]) -> list[str]:
+    """Keys of the figures of all runs, but for those of single directions."""
+    keys = (key for run in records for key, value in run.results.items() if _is_number(value))
+    return [key for key in dict.fromkeys(keys) if "/direction_" not in key]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

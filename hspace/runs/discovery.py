@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hspace.diffusion.checkpoints import DiffusionModel
-from hspace.diffusion.latents import seed_range
+from hspace.diffusion.latents import SEEDS_PER_ROLE, seed_range
 from hspace.diffusion.sampling import Recorded, collect, collect_around, sample
 from hspace.directions.annotations import Annotations, annotate
 from hspace.directions.masks import Mask, make_mask
@@ -42,7 +42,8 @@ def _kept(method: Method, sources: "RunSources") -> Directions:
     """Found by the method, or read from the cache."""
     cfg, model = sources.cfg, sources.model
     key = {"method": cfg.method.model_dump(mode="json"), "code": source_sha256(method.find), **sources.key()}
-    key |= {"injection": cfg.diffusion.injection, **sampler_key(cfg, model)}
+    # A method may read the discovery samples of the seed's block whatever else it says that it reads.
+    key |= {"run_seed": cfg.seed, "injection": cfg.diffusion.injection, **sampler_key(cfg, model)}
 
     def build(folder: Path) -> None:
         directions = method(model, sources, cfg.method)
@@ -108,14 +109,15 @@ class RunSources:
 
     def recorded_around(self, sample: int, num_samples: int) -> Recorded:
         """Recorded h of neighbours of the sample of a seed."""
+        first = first_sample(self.cfg, num_samples)
 
         def build(folder: Path, rows: range) -> None:
             collect_around(
-                self.model, self.model.latents([sample]), len(rows), folder / "h.npy", first=rows.start, eta=self.eta,
-                batch_size=self.batch_size, shards=folder / "shards",
+                self.model, self.model.latents([sample]), len(rows), folder / "h.npy", first=first + rows.start,
+                eta=self.eta, batch_size=self.batch_size, shards=folder / "shards",
             )  # fmt: skip
 
-        key = {"sample": sample, "num_samples": num_samples, **sampler_key(self.cfg, self.model)}
+        key = {"sample": sample, "num_samples": num_samples, "first": first, **sampler_key(self.cfg, self.model)}
         return Recorded.load(keep_part(self.cfg, "collect", key, num_samples, build) / "h.npy")
 
     def annotations(self, num_samples: int) -> Annotations:
@@ -143,28 +145,42 @@ class RunSources:
             raise InputError(f"method {self.method.name!r} reads {source}: say so, as @method(..., reads=[{source!r}])")
 
 
+def first_sample(cfg: Config, num_samples: int) -> int:
+    """Number of the first discovery sample: the samples of each `seed` are a block of their own.
+
+    Raises:
+        InputError: If the seed's block reaches beyond the seeds of discovery.
+    """
+    most = SEEDS_PER_ROLE // num_samples - 1
+    if cfg.seed > most:
+        raise InputError(f"seed must be at most {most} for {num_samples} discovery samples each, got {cfg.seed}")
+    return cfg.seed * num_samples
+
+
 def annotations(cfg: Config, model: DiffusionModel, annotator: Scorer, num_samples: int) -> Annotations:
     """The annotator's scores of the discovery samples; kept for all attributes."""
+    first = first_sample(cfg, num_samples)
 
     def build(folder: Path) -> None:
-        seeds = seed_range("discovery", num_samples)
+        seeds = seed_range("discovery", num_samples, first)
         scores = annotate(
             model, seeds, annotator, eta=cfg.diffusion.eta, batch_size=cfg.batch_size, shards=folder / "shards"
         )
         scores.save(folder / "annotations.safetensors")
 
-    key = {"num_samples": num_samples, "annotator": network_key(annotator), **sampler_key(cfg, model)}
+    key = {"num_samples": num_samples, "first": first, "annotator": network_key(annotator), **sampler_key(cfg, model)}
     return Annotations.load(keep(cfg, "annotate", key, build) / "annotations.safetensors")
 
 
 def recorded(cfg: Config, model: DiffusionModel, num_samples: int) -> Recorded:
     """Recorded h of the discovery samples, shared by all methods; each of several processes has its share of them."""
+    first = first_sample(cfg, num_samples)
 
     def build(folder: Path, rows: range) -> None:
-        seeds = seed_range("discovery", len(rows), rows.start)
+        seeds = seed_range("discovery", len(rows), first + rows.start)
         collect(
             model, seeds, folder / "h.npy", eta=cfg.diffusion.eta, batch_size=cfg.batch_size, shards=folder / "shards"
         )
 
-    key = {"num_samples": num_samples, **sampler_key(cfg, model)}
+    key = {"num_samples": num_samples, "first": first, **sampler_key(cfg, model)}
     return Recorded.load(keep_part(cfg, "collect", key, num_samples, build) / "h.npy")

@@ -9,12 +9,17 @@ from hspace.runs.config import Config
 from hspace.scorers.identity import scorer_identity
 from hspace.system import distributed
 from hspace.system.cache import SHARDS, cached, place, unfinished_place
-from hspace.types import Embedder, Scorer
+from hspace.system.hashes import path_sha256
+from hspace.types import Embedder, RegionNetwork, Scorer
 
 VERSIONS = {
     "collect": 3, "annotate": 3, "discover": 4, "calibrate": 2, "read": 1, "unit": 2, "swap": 1, "invert": 1,
 }  # fmt: skip
 """Of each stage; a higher one leaves older results of it unused."""
+PLACES = ("output_dir", "cache_dir")
+"""Paths of a configuration that are written to, and not read."""
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+"""Endings by which text, such as a mask, is the name of a file."""
 
 
 def keep(cfg: Config, stage: str, key: dict[str, Any], build: Callable[[Path], None]) -> Path:
@@ -55,11 +60,27 @@ def keep_part(cfg: Config, stage: str, key: dict[str, Any], n: int, build: Calla
     return cached(cfg.cache_dir, stage, key, lambda folder: build(folder, rows))
 
 
+def files_key(cfg: Any) -> dict[str, str | None]:
+    """Content of every file and folder that a configuration names, by key; not of where results and caches go.
+
+    The model's and the scorers' are known by their identities, which do not change where a file is written anew.
+    """
+    found: dict[str, str | None] = {}
+    for name, value in vars(cfg).items():
+        if isinstance(value, Path) and name not in PLACES:
+            found[name] = path_sha256(value.expanduser())
+        elif isinstance(value, str) and value.lower().endswith(PICTURES):
+            found[name] = path_sha256(Path(value).expanduser())
+        elif not isinstance(value, Path | str) and hasattr(value, "__dict__"):
+            found |= {f"{name}.{key}": content for key, content in files_key(value).items()}
+    return found
+
+
 def sampler_key(cfg: Config, model: DiffusionModel) -> dict[str, Any]:
     """All of the model and the sampler that generated samples depend on."""
     return {"provenance": model.provenance(eta=cfg.diffusion.eta).to_dict(), "dtype": cfg.dtype}
 
 
-def network_key(network: Scorer | Embedder) -> dict[str, Any]:
+def network_key(network: Scorer | Embedder | RegionNetwork) -> dict[str, Any]:
     """What scores depend on."""
     return {**scorer_identity(network)}

@@ -12,6 +12,7 @@ from typing import Any
 from hspace.directions.record import Directions
 from hspace.output.tables import Table, write_csv, write_table
 from hspace.runs.config import Config, config_sha256, to_dict
+from hspace.runs.keys import VERSIONS, files_key, network_key, sampler_key
 from hspace.runs.lab import Lab
 from hspace.system.cache import key_sha256
 from hspace.system.files import read_json, write_json
@@ -124,8 +125,13 @@ def facts_of(lab: Lab, result: Result, seconds: float) -> dict[str, Any]:
 
 
 def key_of(lab: Lab) -> str:
-    """What a kept record is compared by."""
-    return key_sha256({"version": VERSION, "config": config_sha256(lab.cfg), "model": lab.model.identity.sha256})
+    """What a kept record is compared by: all that results depend on, as content and not as names."""
+    networks = {"annotator": lab.annotator, "judge": lab.judge, "identity": lab.identity, "regions": lab.regions}
+    return key_sha256({
+        "version": VERSION, "stages": VERSIONS, "config": config_sha256(lab.cfg), "files": files_key(lab.cfg),
+        "networks": {role: network and network_key(network) for role, network in networks.items()},
+        **sampler_key(lab.cfg, lab.model),
+    })  # fmt: skip
 
 
 def marked(result: Result, judge: str) -> Result:

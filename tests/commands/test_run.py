@@ -225,7 +225,7 @@ def test_a_sweep_in_processes_discovers_once_per_method_and_tracks_every_job(
     ]  # fmt: skip
     command = ["-m", *words, f"hydra/launcher={launcher[0]}", *launcher[1:]]
     assert main(command) == 0, capsys.readouterr().err
-    jobs = sorted(path.parent for path in (tmp_path / "study").glob("*/job.json"))
+    jobs = sorted(path.parent for path in (tmp_path / "study").glob("*/run.json"))
     records = [json.loads((folder / "run.json").read_text())["config"] for folder in jobs]
     chosen = {(record["method"]["name"], *record["edit"]["strengths"]) for record in records}
     assert chosen == {(method, s) for method in methods for s in strengths}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hspace.runs.collecting import Record, collected_table, read_folders
+from hspace.runs.collecting import Record, collected_table, read_folders, seeds_table
 from hspace.types import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -60,3 +60,18 @@ def test_the_script_writes_the_table(tmp_path: Path) -> None:
     assert (tmp_path / "table" / "collected.csv").read_text() == "run,seed,mean/effect\nrun-0,0,0.0\nrun-1,1,0.5\n"
     done = subprocess.run([*script, "nowhere"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
+
+
+def test_seeds_are_summed_up_by_mean_sd_and_n() -> None:
+    records = [
+        Record(
+            f"{strength}-{seed}", config(seed=seed, edit={"strengths": [strength]}), {"mean/effect": strength * seed}
+        )
+        for strength in (1.0, 2.0)
+        for seed in (0, 1, 5)
+    ]
+    table = seeds_table(records)
+    assert table is not None and table.columns == ("edit.strengths", "n", "mean/effect", "mean/effect sd")
+    sd = (((0 - 2) ** 2 + (1 - 2) ** 2 + (5 - 2) ** 2) / 2) ** 0.5
+    assert table.rows == (("[1.0]", 3, 2.0, pytest.approx(sd)), ("[2.0]", 3, 4.0, pytest.approx(2 * sd)))
+    assert seeds_table(records[:1]) is None and seeds_table(records[::3]) is None

@@ -9,13 +9,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hspace.directions.method import get_method
 from hspace.directions.record import Directions
+from hspace.evaluation.measures import MEASURES
 from hspace.output.tables import Table, write_csv, write_table
 from hspace.runs.config import Config, config_sha256, to_dict
 from hspace.runs.keys import VERSIONS, files_key, network_key, sampler_key
 from hspace.runs.lab import Lab
+from hspace.runs.procedures import EXPERIMENTS
 from hspace.system.cache import key_sha256
 from hspace.system.files import read_json, write_json
+from hspace.system.registry import source_sha256
 
 RECORD = "run.json"
 """In the folder of an experiment that is finished; written last."""
@@ -127,8 +131,11 @@ def facts_of(lab: Lab, result: Result, seconds: float) -> dict[str, Any]:
 def key_of(lab: Lab) -> str:
     """What a kept record is compared by: all that results depend on, as content and not as names."""
     networks = {"annotator": lab.annotator, "judge": lab.judge, "identity": lab.identity, "regions": lab.regions}
+    entries = [EXPERIMENTS.get(lab.cfg.procedure), get_method(lab.cfg.method.name).find]
+    entries += [MEASURES.get(name) for name in lab.cfg.evaluation.measures]
     return key_sha256({
-        "version": VERSION, "stages": VERSIONS, "config": config_sha256(lab.cfg), "files": files_key(lab.cfg),
+        "code": [source_sha256(entry) for entry in entries], "version": VERSION, "stages": VERSIONS,
+        "config": config_sha256(lab.cfg), "files": files_key(lab.cfg),
         "networks": {role: network and network_key(network) for role, network in networks.items()},
         **sampler_key(lab.cfg, lab.model),
     })  # fmt: skip

@@ -22,7 +22,7 @@ from hspace.runs.parsing import parse
 from hspace.runs.report import key_of
 from hspace.system.files import package_path
 
-TINY = ["debug=default", "device=cpu", "diffusion.num_steps=3"]
+TINY = ["debug=default", "device=cpu", "diffusion.num_steps=3", "tracking.mode=disabled"]
 
 
 @pytest.fixture(scope="session")
@@ -90,13 +90,14 @@ def moved(path: Path) -> None:
     directions.save(path)
 
 
-PIXEL = ["model.path=WORLD/pixel"]
-LATENT, TEXT = ["model.path=WORLD/latent"], ["model.path=WORLD/text", "model.prompt=a man"]
-SCORER = ["model.path=WORLD/pixel", "evaluation.judge=hub:WORLD/scorer"]
+PIXEL = ["model=local", "model.path=WORLD/pixel"]
+LATENT = ["model=local", "model.path=WORLD/latent"]
+TEXT = ["model=local", "model.path=WORLD/text", "model.prompt=a man"]
+SCORER = [*PIXEL, "evaluation.judge=hub:WORLD/scorer"]
 CASES: list[tuple[str, list[str], Callable[[Path], None]]] = [
-    ("pixel/unet/diffusion_pytorch_model.safetensors", ["model.path=WORLD/pixel"], nudged),
-    ("pixel/unet/config.json", ["model.path=WORLD/pixel"], setting(norm_eps=1e-3)),
-    ("pixel/scheduler/scheduler_config.json", ["model.path=WORLD/pixel"], setting(beta_end=0.01)),
+    ("pixel/unet/diffusion_pytorch_model.safetensors", PIXEL, nudged),
+    ("pixel/unet/config.json", PIXEL, setting(norm_eps=1e-3)),
+    ("pixel/scheduler/scheduler_config.json", PIXEL, setting(beta_end=0.01)),
     ("latent/unet/diffusion_pytorch_model.safetensors", LATENT, nudged),
     ("latent/unet/config.json", LATENT, setting(act_fn="gelu")),
     ("latent/vqvae/diffusion_pytorch_model.safetensors", LATENT, nudged),
@@ -115,7 +116,7 @@ CASES: list[tuple[str, list[str], Callable[[Path], None]]] = [
     ("scorer/preprocessor_config.json", SCORER, setting(image_mean=[0.1, 0.2, 0.3])),
     ("mask.png", [*PIXEL, "method=jacobian", "method.steps=[1]", "method.mask=WORLD/mask.png"], painted),
     ("directions.safetensors", [*PIXEL, "method=file", "method.path=WORLD/directions.safetensors"], moved),
-    ("pairs/smile/a.png", ["model.path=WORLD/pixel", "study.pairs=WORLD/pairs"], painted),
+    ("pairs/smile/a.png", [*PIXEL, "dataset=folder", "dataset.path=WORLD/pairs"], painted),
 ]  # fmt: skip
 
 
@@ -141,11 +142,11 @@ def test_every_file_that_is_read_has_a_case(world: Path) -> None:
 
 
 def test_a_stages_version_counts(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = key(world, ["model.path=WORLD/pixel"])
+    before = key(world, PIXEL)
     for stage in keys.VERSIONS:
         with monkeypatch.context() as patch:
             patch.setitem(keys.VERSIONS, stage, 99)
-            assert key(world, ["model.path=WORLD/pixel"]) != before
+            assert key(world, PIXEL) != before
 
 
 def test_a_sweep_runs_again_what_is_not_current_and_nothing_else(

@@ -109,12 +109,24 @@ def _alone(overrides: Sequence[str]) -> Iterator[None]:
     if "${" in root:
         yield
         return
-    Path(root).mkdir(parents=True, exist_ok=True)
+    folder = Path(root)
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(Path(root) / LOCK, blocking=False):
+        with FileLock(folder / LOCK, blocking=False):
             yield
     except Timeout:
         raise InputError(f"another process runs the sweep in {root}: wait for it, or set hydra.sweep.dir") from None
+    finally:
+        _leave_nothing(folder, made)
+
+
+def _leave_nothing(folder: Path, made: Sequence[Path]) -> None:
+    """Removes a folder in which no job began, and those that were made to hold it."""
+    if made and [path.name for path in folder.iterdir()] in ([], [LOCK]):
+        (folder / LOCK).unlink(missing_ok=True)
+        for each in made:
+            each.rmdir()
 
 
 def _sweep_name(overrides: Sequence[str]) -> str:

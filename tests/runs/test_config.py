@@ -123,7 +123,7 @@ WRONG = {
     "+method.conditionz=[age]": "method.conditionz is not read by method 'pca', which reads joint, k, num_samples",
     "+method.joints=true": "unknown key 'method.joints': did you mean 'method.joint'",
     "~edit": "edit is missing",
-    "edit.strengths=[a]": "edit.strengths[0] must be a finite number, got 'a'",
+    "edit.strengths=[a]": "edit.strengths[0] must be a number in [-1e+30, 1e+30], got 'a'",
     "edit.strengths=[inf]": "got inf",
     "edit.strengths=3": "edit.strengths must be a list such as [0,1], got 3",
     "edit.strengths=[]": "edit.strengths must be a list",

@@ -13,7 +13,7 @@ from hspace.runs.lab import Lab
 from hspace.runs.procedures import EXPERIMENTS
 from hspace.runs.report import Result
 
-MARK = "portraits-annotator (NOT INDEPENDENT: also the annotator)"
+MARK = "portraits-annotator (NOT INDEPENDENT: also the annotator"
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ def test_a_run_outlives_the_process_of_wandb(moment: str, tiny_pipeline_dir: Pat
     assert process.exitcode == 0, said
     assert said.count("tracking stopped, and the run goes on") == 1
     assert "Traceback" not in said and "Error" not in said, said
-    assert json.loads((tmp_path / "out" / "run.json").read_text())["results"]
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["figures"]
 
 
 ANSWERS = {

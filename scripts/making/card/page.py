@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hspace.output.tables import Cell, Table, to_markdown
+from hspace.output.tables import Cell, Table, format_number, to_markdown
 from hspace.system.files import write_bytes, write_text
 from hspace.types import InputError
 
@@ -76,7 +76,8 @@ def targets(metrics: dict[str, Any]) -> Table:
 def _row(metrics: dict[str, Any], key: str, text: str, comparison: str, bound: float) -> tuple[Cell, ...]:
     value = worst(metrics[key], comparison)
     met = value is not None and COMPARISONS[comparison](value, bound)
-    return text, key, value, f"{comparison} {bound:g}".replace("0.", ".", 1), "yes" if met else "**no**"
+    measured = None if value is None else format_number(value)
+    return text, key, measured, f"{comparison} {bound:g}".replace("0.", ".", 1), "yes" if met else "**no**"
 
 
 def worst(value: Any, comparison: str) -> float | int | None:

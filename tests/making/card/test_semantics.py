@@ -22,8 +22,9 @@ from hspace.directions.pca import pca
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit
 from hspace.metrics.effect import EffectMatrix
+from hspace.metrics.names import Name
 
-SIZES = Sizes(discovery=6, components=2, annotated=12, examples=2, calibration=10, judged=4, batch_size=16)
+SIZES = Sizes(discovery=6, components=2, annotated=12, examples=2, calibration=10, judged=12, batch_size=16)
 
 
 class Brightness:
@@ -58,11 +59,15 @@ def directions(tiny_model: DiffusionModel) -> Directions:
 def make_matrix() -> EffectMatrix:
     effect = np.array([[0.9, -0.2, 0.1], [0.4, -1.2, np.nan], [0.9, 0.7, 0.0], [0.55, 0.0, 0.1]])
     edits = tuple(f"component {j}" for j in range(4))
-    return EffectMatrix(("yaw", "age", "hat"), edits, effect, effect - 0.1, effect + 0.1)
+    nothing, count = np.zeros_like(effect), np.full(effect.shape, 100)
+    return EffectMatrix(
+        ("yaw", "age", "hat"), edits, effect, effect - 0.1, effect + 0.1, p=nothing, n=count,
+        covariance=np.zeros((4, 3, 3)),
+    )  # fmt: skip
 
 
 def test_a_component_is_semantic_if_it_surely_moves_one_attribute_most() -> None:
-    rows = semantic_components([("yaw", 1), ("age", -1), ("yaw", 1), ("yaw", 1)], make_matrix())
+    rows = semantic_components([Name("yaw", 1), Name("age", -1), Name("yaw", 1), Name("yaw", 1)], make_matrix())
     assert [row["semantic"] for row in rows] == [True, True, False, False]
     assert [row["component"] for row in rows] == [0, 1, 2, 3]
     assert [row["ratio"] for row in rows] == pytest.approx([4.5, 3, 0.9 / 0.7, 5.5])
@@ -70,7 +75,7 @@ def test_a_component_is_semantic_if_it_surely_moves_one_attribute_most() -> None
 
 
 def test_the_judge_does_not_confirm_a_wrong_name_and_no_name_is_no_row() -> None:
-    rows = semantic_components([("yaw", -1), ("yaw", 1), None, ("hat", 1)], make_matrix())
+    rows = semantic_components([Name("yaw", -1), Name("yaw", 1), None, Name("hat", 1)], make_matrix())
     assert [(row["component"], row["semantic"]) for row in rows] == [(0, False), (1, False), (3, False)]
 
 
@@ -79,7 +84,7 @@ def test_effects_of_components_are_those_between_the_two_strengths(tiny_model: D
     assert len(names) == 2 and matrix.effect.shape == (2, 2) and not list(tmp_path.glob("*.npy"))
     assert (matrix.low <= matrix.effect).all() and (matrix.effect <= matrix.high).all()
     found = pca(collect(tiny_model, seed_range("discovery", 6), tmp_path / "h.npy"), tiny_model, k=2, joint=True)
-    latents = tiny_model.latents(seed_range("evaluation", 4))
+    latents = tiny_model.latents(seed_range("evaluation", 12))
     images = edit(tiny_model, latents, found, component=1, strengths=[-2, 0, 2])
     low, unedited, high = (Brightness()(each) for each in images.unbind(1))
     assert matrix.effect[1] == pytest.approx(((high - low).mean(0) / unedited.std(0)).numpy(), rel=1e-3)
@@ -116,16 +121,16 @@ def test_the_smallest_strength_that_moves_enough_is_chosen(tiny_model: Diffusion
 
 def test_images_are_moved_both_ways_by_each_direction(tiny_model: DiffusionModel, directions: Directions) -> None:
     original, edited = moved_images(tiny_model, directions, [1.0, 2.0], SIZES)
-    assert original.shape == (4, 3, 16, 16) and edited.shape == (2, 2, 4, 3, 16, 16)
-    latents = tiny_model.latents(seed_range("evaluation", 4))
+    assert original.shape == (12, 3, 16, 16) and edited.shape == (2, 2, 12, 3, 16, 16)
+    latents = tiny_model.latents(seed_range("evaluation", 12))
     single = edit(tiny_model, latents, directions, component=1, strengths=[-2, 0, 2]).transpose(0, 1)
     for ours, theirs in ((edited[1, 0], single[0]), (original, single[1]), (edited[1, 1], single[2])):
         assert (ours - theirs).abs().max() < 1e-4
 
 
 def test_shares_and_identity_are_counted() -> None:
-    original = torch.full((4, 3, 2, 2), 0.5)
-    original[0, 1] = -0.5
+    original = torch.full((12, 3, 2, 2), 0.5)
+    original[:3, 1] = -0.5
     edited = torch.stack([-original, original])[None]
     figures = moved_figures(original, edited, Brightness(), Colour(), {"green": 0.0})
     assert figures["green"] == {"unedited": 0.75, "before": 0.25, "after": 0.75, "identity": pytest.approx(0, abs=1e-6)}

@@ -53,3 +53,4 @@ from .types import RegionNetwork as RegionNetwork
 from .types import Scorer as Scorer
 
 __version__: str
+__all__: list[str]

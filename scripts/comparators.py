@@ -52,7 +52,7 @@ def one_at_a_time(model: DiffusionModel, seeds: Sequence[int]) -> list[Tensor]:
     return trajectories
 
 
-def full_pass(model: DiffusionModel, x_t: Tensor, t: int, delta_h: Tensor) -> Tensor:
+def full_pass(model: DiffusionModel, x_t: Tensor, t: float, delta_h: Tensor) -> Tensor:
     """The unsplit U-Net with an offset of the mid block's output, by a hook, as the published code has it."""
     mid: Any = model.denoiser.network.mid_block
     handle = mid.register_forward_hook(lambda module, inputs, h: h + delta_h)
@@ -75,7 +75,7 @@ def two_passes(model: DiffusionModel, latents: Latents, delta_h: Tensor) -> Tens
 
 
 def published_directions(
-    model: DiffusionModel, x_t: Tensor, t: int, k: int, iterations: int = 50, tolerance: float = 1e-5
+    model: DiffusionModel, x_t: Tensor, t: float, k: int, iterations: int = 50, tolerance: float = 1e-5
 ) -> Tensor:
     """K singular vectors one after the other, by power iteration on the image side through the whole U-Net.
 

@@ -68,7 +68,9 @@ def proportions(repeats: int) -> Iterator[Coverage]:
     rng = np.random.default_rng(1)
     for n, rate in itertools.product(SIZES, RATES):
         cells = [wilson(int(hits), n) for hits in rng.binomial(n, rate, repeats)]
-        yield Coverage("Wilson (accuracy)", f"rate {rate:g}", n, np.mean([c.low <= rate <= c.high for c in cells]))
+        yield Coverage(
+            "Wilson (accuracy)", f"rate {rate:g}", n, float(np.mean([c.low <= rate <= c.high for c in cells]))
+        )
 
 
 def others(repeats: int) -> Iterator[Coverage]:
@@ -80,10 +82,10 @@ def others(repeats: int) -> Iterator[Coverage]:
             x, noise = rng.normal(size=(2, n))
             slopes.append(slope_interval(x[:, None], (0.7 * x + noise)[:, None]))
             correlations.append(correlation(x, 0.6 * x + 0.8 * noise))
-        yield Coverage("slope (swap)", "normal", n, np.mean([c.low <= 0.7 <= c.high for c in slopes]))
-        yield Coverage("correlation", "normal", n, np.mean([c.low <= 0.6 <= c.high for c in correlations]))
+        yield Coverage("slope (swap)", "normal", n, float(np.mean([c.low <= 0.7 <= c.high for c in slopes])))
+        yield Coverage("correlation", "normal", n, float(np.mean([c.low <= 0.6 <= c.high for c in correlations])))
     cells = [over_draws(rng.normal(size=5)) for _ in range(repeats)]
-    yield Coverage("over 5 draws", "normal", 5, np.mean([c.low <= 0 <= c.high for c in cells]))
+    yield Coverage("over 5 draws", "normal", 5, float(np.mean([c.low <= 0 <= c.high for c in cells])))
 
 
 def shares(repeats: int) -> Iterator[tuple[str, int, float, float, float]]:

@@ -142,7 +142,7 @@ class OneStep:
     """One sample, noised to the last step's level, for the Jacobian rows: the step that takes most products."""
 
     model: DiffusionModel
-    t: int
+    t: float
     x_t: Tensor
     reference: Tensor
 
@@ -168,7 +168,7 @@ class OneStep:
         return float(torch.linalg.matrix_norm(outside, ord=2).clamp(max=1).asin())
 
 
-def _operator(model: DiffusionModel, x_t: Tensor, t: int) -> DecoderJacobian:
+def _operator(model: DiffusionModel, x_t: Tensor, t: float) -> DecoderJacobian:
     with torch.no_grad():
         return DecoderJacobian(model.denoiser, model.denoiser.encode(x_t, t))
 

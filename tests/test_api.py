@@ -8,6 +8,8 @@ import pytest
 
 import hspace
 
+NO_NAME = "smaple"
+
 
 @pytest.mark.parametrize("name", hspace.__all__)
 def test_every_public_name_is_there_and_hidden_by_no_module_of_its_name(name: str) -> None:
@@ -17,7 +19,7 @@ def test_every_public_name_is_there_and_hidden_by_no_module_of_its_name(name: st
 
 def test_a_wrong_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="smaple"):
-        _ = hspace.smaple
+        _ = getattr(hspace, NO_NAME)
 
 
 def test_importing_the_package_is_quick() -> None:

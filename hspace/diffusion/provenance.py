@@ -177,7 +177,8 @@ def _same(ours: Any, theirs: Any) -> bool:
     if isinstance(ours, tuple) and isinstance(theirs, tuple):
         return len(ours) == len(theirs) and all(map(_same, ours, theirs))
     if is_number(ours) and is_number(theirs):
-        return math.isclose(ours, theirs, rel_tol=CLOSE, abs_tol=CLOSE)
+        numbers: Any = (ours, theirs)
+        return math.isclose(*numbers, rel_tol=CLOSE, abs_tol=CLOSE)
     return ours == theirs
 
 

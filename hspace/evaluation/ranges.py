@@ -155,7 +155,7 @@ def with_ranges(directions: Directions, ranges: dict[int, SliderRange]) -> Direc
 def range_of(directions: Directions, component: int) -> SliderRange | None:
     """The range that a file holds of a direction; None where there is none that can be read."""
     record = (directions.meta.calibration or {}).get(directions.meta.names[component])
-    values = record.get("range") if isinstance(record, dict) else None
+    values: Any = record.get("range") if isinstance(record, dict) else None
     try:
         tuples = {key: tuple(values[key]) for key in ("strengths", "tried", "identity", "seeds")}
         found = SliderRange(**(values | tuples | {"effect": tuple(map(tuple, values["effect"]))}))
@@ -213,7 +213,7 @@ def _end(
     """Where the range ends on one side of 0, and why."""
     middle = len(grid) // 2
     index = np.arange(middle, len(grid)) if side > 0 else np.arange(middle, -1, -1)
-    ends = [(abs(grid[index[-1]]), "untested")]
+    ends: list[tuple[float, str]] = [(float(abs(grid[index[-1]])), "untested")]
     for column, name in enumerate(matrix.attributes):
         if column != target:
             ends.append((_crossing(np.abs(grid[index]), np.abs(matrix.effect[index, column]), others), name))

@@ -11,6 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from configuration import training_configuration
@@ -58,8 +59,9 @@ def _sample(schedule: Schedule, renders: Tensor, x_t: Tensor, generator: torch.G
     """Rows of the renders, (n, d), that the generative process ends at from x_T, (batch, d): (batch,)."""
     # The process is defined on images: every coordinate is a channel of one pixel.
     x_t = x_t[..., None, None]
+    alpha_bar: Any = schedule.alpha_bar
     for t, t_prev in schedule.pairs()[:-1]:
-        x0_hat = (_posterior(schedule.alpha_bar[t], x_t, renders) @ renders)[..., None, None]
+        x0_hat = (_posterior(alpha_bar[int(t)], x_t, renders) @ renders)[..., None, None]
         mean, sigma = schedule.posterior(x0_hat, schedule.to_eps(x0_hat, x_t, t), t, t_prev, eta=1.0)
         x_t = mean + sigma * torch.randn(x_t.shape, generator=generator)
     return _posterior(schedule.alpha_bar[schedule.timesteps[-1]], x_t, renders).argmax(1)

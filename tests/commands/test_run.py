@@ -253,7 +253,8 @@ def test_a_judge_that_annotated_is_refused_or_marked_in_every_table(
 
     # The file says who annotated; swapping the roles would let that scorer judge.
     path = tmp_path / "fair" / "directions.safetensors"
-    assert Directions.load(path).meta.annotator["id"] == "portraits-annotator"
+    annotator = Directions.load(path).meta.annotator
+    assert annotator is not None and annotator["id"] == "portraits-annotator"
     swapped = ["method=file", f"method.path={path}", "evaluation.annotator=portraits-judge"]
     swapped += ["evaluation.judge=portraits-annotator", f"output_dir={tmp_path / 'swapped'}"]
     assert main([*words, *swapped]) == 2

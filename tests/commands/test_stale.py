@@ -75,7 +75,10 @@ def nudged(path: Path) -> None:
 
 
 def setting(**changes: Any) -> Callable[[Path], None]:
-    return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | changes)) and None
+    def change(path: Path) -> None:
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
 
 
 def painted(path: Path) -> None:

@@ -282,7 +282,8 @@ def test_the_samples_own_noise_is_followed(model: DiffusionModel, latents: Laten
 
 def test_singular_values_are_those_of_eps(model: DiffusionModel, latents: Latents) -> None:
     """At step 0 all see the same x_T, so their raw Jacobians are the same."""
-    alpha_bar = model.process.alpha_bar[model.process.timesteps[0]]
+    process: Any = model.process
+    alpha_bar = process.alpha_bar[process.timesteps[0]]
     expected = {"epsilon": 1.0, "v_prediction": alpha_bar**0.5, "sample": (alpha_bar / (1 - alpha_bar)) ** 0.5}
     expected["flow"] = expected["v_prediction"]
     assert set(expected) == set(PREDICTION_TYPES)

@@ -24,8 +24,8 @@ class ThreeColors:
     """Mean of each colour; the image hides its blue where it is very red."""
 
     id = "colors"
-    attributes = ("red", "green", "blue")
-    binary = (False, False, False)
+    attributes: tuple[str, ...] = ("red", "green", "blue")
+    binary: tuple[bool, ...] = (False, False, False)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         return images.mean(dim=(2, 3))

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,7 +88,8 @@ def test_a_range_is_measured_kept_and_read_back(tiny_model):
 def test_what_is_no_range_is_refused(tiny_model):
     directions = directions_of(tiny_model)
     seeds = tuple(range(1_000_000, 1_000_010))
-    for settings in ({"seeds": seeds[:9]}, {"seeds": seeds, "most": 0.0}):
+    wrong: list[dict[str, Any]] = [{"seeds": seeds[:9]}, {"seeds": seeds, "most": 0.0}]
+    for settings in wrong:
         with pytest.raises(InputError, match="at least 10 samples"):
             slider_range(tiny_model, directions, 0, Brightness(), None, **settings)
 

@@ -35,7 +35,8 @@ def test_a_retimed_network_does_at_each_noise_what_it_did(monkeypatch: pytest.Mo
     monkeypatch.setattr(retiming, "RETIME_ITERATIONS", 300)
     model = load_model("portraits", num_steps=2, device="cpu")
     unet: Any = model.denoiser.network.requires_grad_(True)
-    before, after = torch.tensor(model.process.alpha_bar), DDPMScheduler(beta_schedule=name).alphas_cumprod
+    process: Any = model.process
+    before, after = torch.tensor(process.alpha_bar), DDPMScheduler(beta_schedule=name).alphas_cumprod
     same = int((before - after[500]).abs().argmin())
     x_t = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -33,13 +33,13 @@ def test_sampling_takes_no_more_than_the_formula(tiny_model: DiffusionModel, row
     given = sum(tensor.nbytes for tensor in (latents.x_T, latents.z, delta_h))
     with Peak() as counted:
         sample(tiny_model, latents, delta_h=delta_h, record_h=True)
-    weights = sum(weight.nbytes for weight in tiny_model.denoiser.parameters())
+    weights = sum(weight.nbytes for weight in tiny_model.denoiser.network.parameters())
     bound = weights + rows * row_bytes(tiny_model)
     assert bound / 4 < counted.peak + given <= bound
 
 
 def test_a_limit_chooses_the_batch(default_config: Config, tiny_model: DiffusionModel) -> None:
-    weights = sum(weight.nbytes for weight in tiny_model.denoiser.parameters())
+    weights = sum(weight.nbytes for weight in tiny_model.denoiser.network.parameters())
     row = KERNELS * row_bytes(tiny_model)
 
     def chosen(limit: float | None, batch_size: int = 0) -> int:

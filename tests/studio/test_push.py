@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,8 @@ class Hub(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def address(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.server.server_address[1]}{path}"
+        address: Any = self.server.server_address
+        return f"http://127.0.0.1:{address[1]}{path}"
 
     def answer(self, status: int, value: object, headers: dict[str, str] | None = None) -> None:
         body = value if isinstance(value, bytes) else json.dumps(value).encode()

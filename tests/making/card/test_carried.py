@@ -77,7 +77,8 @@ def black_and_white(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("by_h", [0.0, 0.3, 1.0])
 def test_the_share_of_h_and_the_noise_level_are_found(tiny_model: DiffusionModel, by_h: float) -> None:
     figures = carried_by_h(make_model(tiny_model, by_h, 300), Level(), 2, seed=0)
-    log_snr = float(torch.logit(torch.tensor(tiny_model.process.alpha_bar[299])))
+    process: Any = tiny_model.process
+    log_snr = float(torch.logit(torch.tensor(process.alpha_bar[299])))
     assert set(figures) == {attribute.id for attribute in JUDGED}
     for row in figures.values():
         assert row["by_h"] == pytest.approx(by_h, abs=1e-5) and row["log_snr"] == pytest.approx(log_snr, abs=1e-4)

@@ -76,6 +76,6 @@ def test_the_untrained_model_is_the_same_but_for_its_weights(tiny_model: Diffusi
     assert fresh.sample_shape == tiny_model.sample_shape and fresh.process == tiny_model.process
     weights, same = (model.denoiser.network.conv_in.weight for model in (fresh, again))
     assert torch.equal(weights, same) and not fresh.denoiser.network.training
-    assert sum(p.numel() for p in fresh.denoiser.parameters()) == sum(
-        p.numel() for p in tiny_model.denoiser.parameters()
+    assert sum(p.numel() for p in fresh.denoiser.network.parameters()) == sum(
+        p.numel() for p in tiny_model.denoiser.network.parameters()
     )

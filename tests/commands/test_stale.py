@@ -158,7 +158,7 @@ def test_a_sweep_runs_again_what_is_not_current_and_nothing_else(
     root = tmp_path / "sweep"
     command = [
         "-m", *TINY, f"model.path={world / 'pixel'}", f"cache_dir={tmp_path / 'cache'}", f"hydra.sweep.dir={root}",
-        "method=pca", "seed=0,1",
+        "method=pca", "seed=0,1", "evaluation.num_samples=12",
     ]  # fmt: skip
 
     def runs() -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from hspace.system.files import write_atomic
 log = logging.getLogger(__name__)
 
 CHUNK = 256
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)

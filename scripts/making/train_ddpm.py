@@ -24,6 +24,7 @@ from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.training_utils import EMAModel
 from omegaconf import DictConfig, OmegaConf
+from pace import Pace, choices, fastest
 from retiming import cosine, retime
 from skips import changed_skips, targets
 
@@ -84,6 +85,7 @@ def cycles(cfg: DictConfig) -> list[Cycle]:
     if not isinstance(cfg.batch_size, int) or cfg.batch_size < 2 or cfg.batch_size % 2:
         raise InputError(f"batch_size must be even, its halves exchange skip connections; got {cfg.batch_size}")
     check_beta_schedule("sampled_with", cfg.sampled_with)
+    choices(cfg.precision, cfg.threads)
     found, first = [], 0
     for each in cfg.cycles:
         if set(each) != CYCLE_KEYS:
@@ -130,13 +132,14 @@ def check_beta_schedule(key: str, schedule: Any) -> None:
 
 
 def loss_of_step(
-    unet: Any, scheduler: Any, data: tuple[Rendered, Rendered], step: int, cycle: Cycle, cfg: DictConfig
+    unet: Any, scheduler: Any, data: tuple[Rendered, Rendered], step: int, cycle: Cycle, cfg: DictConfig, pace: Pace
 ) -> torch.Tensor:
     """Mean squared error of the prediction for the batch of one step, which depends on (seed, step) alone.
 
-    Model times are stratified over each half of the batch, which lowers the variance of the gradient. An image loses
+    Model times are stratified over the batch, which lowers the variance of the gradient. An image loses
     its skips with probability skip_dropout · (1 - alpha_bar_t): hardly ever where the prediction is mostly the noise in
-    x_t. In a cycle that exchanges skips the halves show the same portraits with different expressions.
+    x_t. In a cycle that exchanges skips the halves show the same portraits with different expressions, and share their
+    model times.
 
     Args:
         unet: The network.
@@ -145,12 +148,15 @@ def loss_of_step(
         step: Of the training.
         cycle: That it belongs to.
         cfg: The configuration.
+        pace: Precision.
     """
     generator, half = step_generator(cfg.seed, step), cfg.batch_size // 2
     portraits, others = data
     index = torch.randint(len(portraits.images), (cfg.batch_size,), generator=generator)
-    t = (torch.arange(half) + torch.rand(half, generator=generator)) / half * scheduler.config.num_train_timesteps
-    x_0, t = portraits.batch(index), t.long().repeat(2)
+    different = half if cycle.skip_exchange else cfg.batch_size
+    u = (torch.arange(different) + torch.rand(different, generator=generator)) / different
+    t = (u * scheduler.config.num_train_timesteps).long().repeat(cfg.batch_size // different)
+    x_0 = portraits.batch(index)
     if cycle.skip_exchange:
         x_0[half:] = others.batch(index[:half])
     noise = torch.randn(x_0.shape, generator=generator)
@@ -160,7 +166,7 @@ def loss_of_step(
     exchanged &= kept & (alpha_bar < EXCHANGED_BELOW)
     x_0, noise, t = (a.to(unet.device) for a in (x_0, noise, t))
     x_t = scheduler.add_noise(x_0, noise, t)
-    with torch.autocast(unet.device.type, torch.bfloat16, enabled=cfg.bf16), changed_skips(unet, kept, exchanged):
+    with pace.autocast(unet.device.type), changed_skips(unet, kept, exchanged):
         output = unet(x_t, t).sample
     return F.mse_loss(output.float(), targets(scheduler, x_0, x_t, t, exchanged))
 
@@ -240,6 +246,7 @@ def train(training: Training, data: tuple[Rendered, Rendered], cfg: DictConfig, 
     """Trains through all cycles, with a checkpoint every few minutes and a point of every curve each 100 steps."""
     output, planned = Path(cfg.output), cycles(cfg)
     schedulers = [scheduler_of(cycle.beta_schedule, cfg) for cycle in planned]
+    pace = _pace(training, schedulers[0], data, cfg)
     losses, started, saved = [], time.perf_counter(), time.perf_counter()
     while training.step < planned[-1].stop:
         index = next(i for i, cycle in enumerate(planned) if training.step < cycle.stop)
@@ -247,7 +254,7 @@ def train(training: Training, data: tuple[Rendered, Rendered], cfg: DictConfig, 
         if training.step == cycle.first > 0:
             training.begin_cycle(planned[index - 1], cycle, cfg)
         rate = cycle.rate(training.step, cfg)
-        loss = loss_of_step(training.unet, scheduler, data, training.step, cycle, cfg)
+        loss = loss_of_step(training.unet, scheduler, data, training.step, cycle, cfg, pace)
         training.update(loss, rate)
         losses.append(loss.item())
         step, finished = training.step, training.step == planned[-1].stop
@@ -261,6 +268,16 @@ def train(training: Training, data: tuple[Rendered, Rendered], cfg: DictConfig, 
             training.save(output / "checkpoint.pt")
             training.export(output / "pipeline", cycle, cfg)
             saved = time.perf_counter()
+
+
+def _pace(training: Training, scheduler: DDPMScheduler, data: tuple[Rendered, Rendered], cfg: DictConfig) -> Pace:
+    """The fastest precision and number of threads that the configuration leaves open."""
+
+    def step(pace: Pace) -> None:
+        loss_of_step(training.unet, scheduler, data, 0, cycles(cfg)[0], cfg, pace).backward()
+        training.optimizer.zero_grad()
+
+    return fastest(step, choices(cfg.precision, cfg.threads))
 
 
 def run_spec(cfg: DictConfig) -> RunSpec:

@@ -17,7 +17,7 @@ TINY = [
     "cycles=[{images: 4, learning_rate: 6e-4, skip_dropout: 0, skip_exchange: 0, beta_schedule: linear},"
     "{images: 4, learning_rate: 4e-4, skip_dropout: 0.5, skip_exchange: 0.5,"
     " beta_schedule: [0.6, -1, 2]}]",
-    "bf16=false", "device=cpu", "unet.block_out_channels=[8,8,8]", "unet.norm_num_groups=4",
+    "precision=float32", "threads=1", "device=cpu", "unet.block_out_channels=[8,8,8,8]", "unet.norm_num_groups=4",
     "unet.attention_head_dim=8",
 ]  # fmt: skip
 
@@ -42,10 +42,10 @@ def test_an_interrupted_training_ends_where_an_unbroken_one_does(
     assert not (tmp_path / "unbroken" / "wandb").exists()
     real = train_ddpm.loss_of_step
 
-    def interrupted(unet: Any, scheduler: Any, data: Any, step: int, cycle: Any, cfg: Any) -> torch.Tensor:
+    def interrupted(unet: Any, scheduler: Any, data: Any, step: int, *more: Any) -> torch.Tensor:
         if step == stop:
             raise KeyboardInterrupt
-        return real(unet, scheduler, data, step, cycle, cfg)
+        return real(unet, scheduler, data, step, *more)
 
     with monkeypatch.context() as patched:
         patched.setattr(train_ddpm, "loss_of_step", interrupted)

@@ -1,7 +1,7 @@
 """Precision and threads of a training, chosen by timing a step with each.
 
-Which is fastest depends on the processor and on what else runs: bfloat16 is twice as fast where the processor multiplies
-it, and twenty times slower where it does not; two threads beside another busy process are slower than one.
+Which is fastest depends on the processor and on what else runs: bfloat16 is twice as fast where the processor
+multiplies it, and twenty times slower where it does not; two threads beside another busy process are slower than one.
 """
 
 import logging

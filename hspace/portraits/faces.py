@@ -16,12 +16,14 @@ from hspace.portraits import layers
 from hspace.portraits.painter import REGIONS, Factors
 
 __all__ = ["ATTRIBUTES", "JUDGED", "REGIONS", "Attribute", "Factors", "labels", "region_masks", "render"]
-__all__ += ["resample_expression", "resample_scene", "sample_factors", "visibility"]
+__all__ += ["resample_expression", "resample_looks", "resample_scene", "sample_factors", "visibility"]
 
 SUPERSAMPLING = 2
 CHUNK = 8
 EXPRESSION = ("smile", "mouth", "eyes", "brow", "glasses")
 """What is drawn anew for another expression of the same portrait."""
+FEATURES = ("face_width", "jaw", "eye_color", "eye_spacing", "nose")
+"""What of a person no judged attribute is."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,20 @@ def resample_scene(factors: Factors, generator: torch.Generator) -> Factors:
     """
     scene = sample_factors(generator, len(factors["age"]), correlated=False)
     return {attribute.id: (factors if attribute.owner == "person" else scene)[attribute.id] for attribute in ATTRIBUTES}
+
+
+def resample_looks(factors: Factors, generator: torch.Generator) -> Factors:
+    """Other people of the same features (`FEATURES`), in other scenes.
+
+    Args:
+        factors: Each (n,), as `sample_factors` gives them.
+        generator: Source of randomness, on the CPU.
+
+    Returns:
+        New factors that share nothing but the features with `factors`.
+    """
+    others = sample_factors(generator, len(factors["age"]), correlated=False)
+    return others | {name: factors[name] for name in FEATURES}
 
 
 def visibility(factors: Factors) -> Tensor:

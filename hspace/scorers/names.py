@@ -17,7 +17,11 @@ SCORERS: Registry = Registry(
 EMBEDDERS: Registry = Registry(
     "embedder",
     object,
-    {"portraits-identity": "hspace.scorers.portraits:load_identity", "hub": "hspace.scorers.hub:load_features"},
+    {
+        "portraits-identity": "hspace.scorers.portraits:load_identity",
+        "portraits-likeness": "hspace.scorers.portraits:load_likeness",
+        "hub": "hspace.scorers.hub:load_features",
+    },
 )
 """What says whether two images show the same person: gives an `Embedder`."""
 

@@ -9,9 +9,7 @@ learning rate go to Weights & Biases, offline unless `tracking=online`.
 
 import logging
 import math
-import os
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,11 +20,11 @@ from configuration import training_configuration
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-from diffusers.training_utils import EMAModel
 from omegaconf import DictConfig, OmegaConf
 from pace import Pace, choices, fastest
 from retiming import cosine, retime
 from skips import changed_skips, targets
+from training import Training, learning_rate
 
 from hspace.portraits.rendered import Rendered, rendered, step_generator
 from hspace.runs.errors import guarded
@@ -71,9 +69,8 @@ class Cycle:
     beta_schedule: Any
 
     def rate(self, step: int, cfg: DictConfig) -> float:
-        """Linear warm-up, constant, then linear decay to zero: the constant part does not depend on the length."""
-        decay = (self.stop - step) / (cfg.decay_share * (self.stop - self.first))
-        return self.learning_rate * min(1.0, (step - self.first + 1) / cfg.warmup_steps, max(0.0, decay))
+        """Of a step of the cycle; see `learning_rate`."""
+        return learning_rate(self.learning_rate, step - self.first, self.stop - self.first, cfg)
 
 
 def cycles(cfg: DictConfig) -> list[Cycle]:
@@ -171,64 +168,26 @@ def loss_of_step(
     return F.mse_loss(output.float(), targets(scheduler, x_0, x_t, t, exchanged))
 
 
-@dataclass
-class Training:
-    """The state of a training, all of which a checkpoint keeps."""
+def new_network(cfg: DictConfig) -> UNet2DModel:
+    """Random weights, which depend on the seed alone."""
+    torch.manual_seed(cfg.seed)
+    return UNet2DModel(sample_size=cfg.size, **cast(dict[str, Any], OmegaConf.to_container(cfg.unet)))
 
-    unet: UNet2DModel
-    ema: EMAModel
-    optimizer: torch.optim.Optimizer
-    step: int = 0
 
-    @classmethod
-    def start(cls, cfg: DictConfig, device: str) -> "Training":
-        """Random weights, which depend on the seed alone."""
-        torch.manual_seed(cfg.seed)
-        architecture = cast(dict[str, Any], OmegaConf.to_container(cfg.unet))
-        unet: Any = UNet2DModel(sample_size=cfg.size, **architecture)
-        unet.to(device)
-        return cls(unet, *_optimizer_and_average(unet, cfg))
+def begin_cycle(training: Training, before: Cycle, cycle: Cycle, cfg: DictConfig) -> None:
+    """Goes on from the averaged weights, in the schedule of the next cycle."""
+    training.begin_again(cfg)
+    if cycle.beta_schedule != before.beta_schedule:
+        _retime(training.network, before.beta_schedule, cycle.beta_schedule, cfg)
+        training.begin_again(cfg)
 
-    def begin_cycle(self, before: Cycle, cycle: Cycle, cfg: DictConfig) -> None:
-        """Goes on from the averaged weights, with a new optimizer and average."""
-        self.ema.copy_to(self.unet.parameters())
-        if cycle.beta_schedule != before.beta_schedule:
-            _retime(self.unet, before.beta_schedule, cycle.beta_schedule, cfg)
-        self.ema, self.optimizer = _optimizer_and_average(self.unet, cfg)
 
-    def save(self, path: Path) -> None:
-        """Writes a checkpoint; a crash leaves the old one."""
-        parts = {name: getattr(self, name).state_dict() for name in ("unet", "ema", "optimizer")}
-        torch.save({**parts, "step": self.step}, path.with_suffix(".tmp"))
-        os.replace(path.with_suffix(".tmp"), path)
-
-    def resume(self, path: Path) -> None:
-        """Goes on from a checkpoint."""
-        state = torch.load(path, map_location=self.unet.device, weights_only=True)
-        for name in ("unet", "ema", "optimizer"):
-            getattr(self, name).load_state_dict(state[name])
-        self.ema.to(self.unet.device)
-        self.step = state["step"]
-        log.info("resumed at step %d", self.step)
-
-    def update(self, loss: torch.Tensor, rate: float) -> None:
-        """One step of the optimizer at a learning rate."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.ema.step(self.unet.parameters())
-        self.step += 1
-
-    def export(self, folder: Path, cycle: Cycle, cfg: DictConfig) -> None:
-        """Writes the averaged weights as a diffusers pipeline in half precision, retimed to `sampled_with`."""
-        averaged = UNet2DModel(**cast(dict[str, Any], self.unet.config))
-        self.ema.copy_to(averaged.parameters())
-        if cycle.beta_schedule != cfg.sampled_with:
-            _retime(averaged, cycle.beta_schedule, cfg.sampled_with, cfg)
-        DDPMPipeline(unet=averaged.half(), scheduler=scheduler_of(cfg.sampled_with, cfg)).save_pretrained(folder)
+def export(training: Training, folder: Path, cycle: Cycle, cfg: DictConfig) -> None:
+    """Writes the averaged weights as a diffusers pipeline in half precision, retimed to `sampled_with`."""
+    averaged = training.averaged()
+    if cycle.beta_schedule != cfg.sampled_with:
+        _retime(averaged, cycle.beta_schedule, cfg.sampled_with, cfg)
+    DDPMPipeline(unet=averaged.half(), scheduler=scheduler_of(cfg.sampled_with, cfg)).save_pretrained(folder)
 
 
 def _retime(unet: UNet2DModel, before: Any, after: Any, cfg: DictConfig) -> None:
@@ -236,45 +195,33 @@ def _retime(unet: UNet2DModel, before: Any, after: Any, cfg: DictConfig) -> None
     log.info("retimed from %s to %s: %.3f left", before, after, left)
 
 
-def _optimizer_and_average(unet: UNet2DModel, cfg: DictConfig) -> tuple[EMAModel, torch.optim.Optimizer]:
-    average = EMAModel(unet.parameters(), decay=cfg.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
-    average.to(unet.device)
-    return average, torch.optim.AdamW(unet.parameters(), weight_decay=0.01)
-
-
 def train(training: Training, data: tuple[Rendered, Rendered], cfg: DictConfig, run: Run) -> None:
-    """Trains through all cycles, with a checkpoint every few minutes and a point of every curve each 100 steps."""
-    output, planned = Path(cfg.output), cycles(cfg)
+    """Trains through all cycles."""
+    planned = cycles(cfg)
     schedulers = [scheduler_of(cycle.beta_schedule, cfg) for cycle in planned]
     pace = _pace(training, schedulers[0], data, cfg)
-    losses, started, saved = [], time.perf_counter(), time.perf_counter()
-    while training.step < planned[-1].stop:
-        index = next(i for i, cycle in enumerate(planned) if training.step < cycle.stop)
-        cycle, scheduler = planned[index], schedulers[index]
-        if training.step == cycle.first > 0:
-            training.begin_cycle(planned[index - 1], cycle, cfg)
-        rate = cycle.rate(training.step, cfg)
-        loss = loss_of_step(training.unet, scheduler, data, training.step, cycle, cfg, pace)
-        training.update(loss, rate)
-        losses.append(loss.item())
-        step, finished = training.step, training.step == planned[-1].stop
-        if step % 100 == 0 or finished:
-            speed = len(losses) * cfg.batch_size / (time.perf_counter() - started)
-            curves = {"images": step * cfg.batch_size, "loss": sum(losses) / len(losses), "images_per_second": speed}
-            log.info("step %d %s", step, " ".join(f"{name} {value:.4g}" for name, value in curves.items()))
-            run.log_metrics({**curves, "learning_rate": rate}, step=step)
-            losses, started = [], time.perf_counter()
-        if finished or time.perf_counter() - saved > 60 * cfg.checkpoint_minutes:
-            training.save(output / "checkpoint.pt")
-            training.export(output / "pipeline", cycle, cfg)
-            saved = time.perf_counter()
+
+    def cycle_of(step: int) -> int:
+        return next(i for i, cycle in enumerate(planned) if step < cycle.stop)
+
+    def step(number: int) -> tuple[torch.Tensor, float]:
+        index = cycle_of(number)
+        if number == planned[index].first > 0:
+            begin_cycle(training, planned[index - 1], planned[index], cfg)
+        loss = loss_of_step(training.network, schedulers[index], data, number, planned[index], cfg, pace)
+        return loss, planned[index].rate(number, cfg)
+
+    def write(done: int) -> None:
+        export(training, Path(cfg.output) / "pipeline", planned[cycle_of(done - 1)], cfg)
+
+    training.run(planned[-1].stop, step, write, cfg, run)
 
 
 def _pace(training: Training, scheduler: DDPMScheduler, data: tuple[Rendered, Rendered], cfg: DictConfig) -> Pace:
     """The fastest precision and number of threads that the configuration leaves open."""
 
     def step(pace: Pace) -> None:
-        loss_of_step(training.unet, scheduler, data, 0, cycles(cfg)[0], cfg, pace).backward()
+        loss_of_step(training.network, scheduler, data, 0, cycles(cfg)[0], cfg, pace).backward()
         training.optimizer.zero_grad()
 
     return fastest(step, choices(cfg.precision, cfg.threads))
@@ -291,16 +238,13 @@ def main(arguments: list[str]) -> int:
     """Trains from the last checkpoint to the end of the last cycle."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     cfg = training_configuration("ddpm", arguments)
-    planned = cycles(cfg)
-    automatic = "cuda" if torch.cuda.is_available() else "cpu"
-    checkpoint = Path(cfg.output) / "checkpoint.pt"
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    with_pairs = any(cycle.skip_exchange for cycle in cycles(cfg))
+    Path(cfg.output).mkdir(parents=True, exist_ok=True)
     portraits = others = rendered(cfg.train_images, cfg.size, cfg.seed, Path(cfg.data))
-    if any(cycle.skip_exchange for cycle in planned):
+    if with_pairs:
         others = rendered(cfg.train_images, cfg.size, cfg.seed, Path(cfg.data), other_expression=True)
-    training = Training.start(cfg, automatic if cfg.device == "auto" else cfg.device)
-    if checkpoint.exists():
-        training.resume(checkpoint)
+    training = Training.start(new_network(cfg), cfg)
+    training.resume(Path(cfg.output) / "checkpoint.pt")
     with open_run(run_spec(cfg)) as run:
         train(training, (portraits, others), cfg, run)
     return 0

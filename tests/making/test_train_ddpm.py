@@ -53,7 +53,7 @@ def test_an_interrupted_training_ends_where_an_unbroken_one_does(
             run(tmp_path / "broken", "tracking=disabled")
     resumed = run(tmp_path / "broken", "tracking=disabled")
     assert resumed["step"] == unbroken["step"] == 4
-    weights = [[*state["unet"].values(), *state["ema"]["shadow_params"]] for state in (resumed, unbroken)]
+    weights = [[*state["network"].values(), *state["ema"]["shadow_params"]] for state in (resumed, unbroken)]
     assert max(float((ours - theirs).abs().max()) for ours, theirs in zip(*weights, strict=True)) < 1e-6
 
 

@@ -17,9 +17,11 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from configuration import training_configuration
+from diffusers import LDMPipeline  # pyright: ignore[reportPrivateImportUsage]
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from encoded import Encoded, encoded, load_autoencoder, reduction
 from omegaconf import DictConfig, OmegaConf
 from pace import Pace, choices, fastest
 from retiming import cosine, retime
@@ -34,6 +36,8 @@ from hspace.system.registry import unknown
 from hspace.types import InputError
 
 log = logging.getLogger("train_ddpm")
+
+Pair = tuple[Rendered | Encoded, Rendered | Encoded]
 
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
 CYCLE_RANGES = {
@@ -129,7 +133,7 @@ def check_beta_schedule(key: str, schedule: Any) -> None:
 
 
 def loss_of_step(
-    unet: Any, scheduler: Any, data: tuple[Rendered, Rendered], step: int, cycle: Cycle, cfg: DictConfig, pace: Pace
+    unet: Any, scheduler: Any, data: Pair, step: int, cycle: Cycle, cfg: DictConfig, pace: Pace
 ) -> torch.Tensor:
     """Mean squared error of the prediction for the batch of one step, which depends on (seed, step) alone.
 
@@ -168,6 +172,15 @@ def loss_of_step(
     return F.mse_loss(output.float(), targets(scheduler, x_0, x_t, t, exchanged))
 
 
+def training_set(cfg: DictConfig, *, other_expression: bool = False) -> Rendered | Encoded:
+    """What the network learns: portraits, or their latents where the configuration names an autoencoder."""
+    factor = 1 if cfg.autoencoder is None else reduction(cfg.autoencoder)
+    portraits = rendered(
+        cfg.train_images, factor * cfg.size, cfg.seed, Path(cfg.data), other_expression=other_expression
+    )
+    return portraits if cfg.autoencoder is None else encoded(portraits, cfg.autoencoder)
+
+
 def new_network(cfg: DictConfig) -> UNet2DModel:
     """Random weights, which depend on the seed alone."""
     torch.manual_seed(cfg.seed)
@@ -176,10 +189,10 @@ def new_network(cfg: DictConfig) -> UNet2DModel:
 
 def begin_cycle(training: Training, before: Cycle, cycle: Cycle, cfg: DictConfig) -> None:
     """Goes on from the averaged weights, in the schedule of the next cycle."""
-    training.begin_again(cfg)
+    training.ema.copy_to(training.network.parameters())
     if cycle.beta_schedule != before.beta_schedule:
         _retime(training.network, before.beta_schedule, cycle.beta_schedule, cfg)
-        training.begin_again(cfg)
+    training.renew(cfg)
 
 
 def export(training: Training, folder: Path, cycle: Cycle, cfg: DictConfig) -> None:
@@ -187,7 +200,12 @@ def export(training: Training, folder: Path, cycle: Cycle, cfg: DictConfig) -> N
     averaged = training.averaged()
     if cycle.beta_schedule != cfg.sampled_with:
         _retime(averaged, cycle.beta_schedule, cfg.sampled_with, cfg)
-    DDPMPipeline(unet=averaged.half(), scheduler=scheduler_of(cfg.sampled_with, cfg)).save_pretrained(folder)
+    unet, scheduler = averaged.half(), scheduler_of(cfg.sampled_with, cfg)
+    if cfg.autoencoder is None:
+        DDPMPipeline(unet=unet, scheduler=scheduler).save_pretrained(folder)
+    else:
+        vqvae = cast(Any, load_autoencoder(cfg.autoencoder)).half()
+        LDMPipeline(vqvae=vqvae, unet=unet, scheduler=cast(Any, scheduler)).save_pretrained(folder)
 
 
 def _retime(unet: UNet2DModel, before: Any, after: Any, cfg: DictConfig) -> None:
@@ -195,7 +213,7 @@ def _retime(unet: UNet2DModel, before: Any, after: Any, cfg: DictConfig) -> None
     log.info("retimed from %s to %s: %.3f left", before, after, left)
 
 
-def train(training: Training, data: tuple[Rendered, Rendered], cfg: DictConfig, run: Run) -> None:
+def train(training: Training, data: Pair, cfg: DictConfig, run: Run) -> None:
     """Trains through all cycles."""
     planned = cycles(cfg)
     schedulers = [scheduler_of(cycle.beta_schedule, cfg) for cycle in planned]
@@ -217,7 +235,7 @@ def train(training: Training, data: tuple[Rendered, Rendered], cfg: DictConfig, 
     training.run(planned[-1].stop, step, write, cfg, run)
 
 
-def _pace(training: Training, scheduler: DDPMScheduler, data: tuple[Rendered, Rendered], cfg: DictConfig) -> Pace:
+def _pace(training: Training, scheduler: DDPMScheduler, data: Pair, cfg: DictConfig) -> Pace:
     """The fastest precision and number of threads that the configuration leaves open."""
 
     def step(pace: Pace) -> None:
@@ -234,15 +252,20 @@ def run_spec(cfg: DictConfig) -> RunSpec:
     return RunSpec(identity, "train-ddpm", "train", settings, output, cfg.tracking)
 
 
-def main(arguments: list[str]) -> int:
-    """Trains from the last checkpoint to the end of the last cycle."""
+def main(arguments: list[str], name: str = "ddpm") -> int:
+    """Trains from the last checkpoint to the end of the last cycle.
+
+    Args:
+        arguments: Of the command line.
+        name: Of the configuration.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    cfg = training_configuration("ddpm", arguments)
+    cfg = training_configuration(name, arguments)
     with_pairs = any(cycle.skip_exchange for cycle in cycles(cfg))
     Path(cfg.output).mkdir(parents=True, exist_ok=True)
-    portraits = others = rendered(cfg.train_images, cfg.size, cfg.seed, Path(cfg.data))
+    portraits = others = training_set(cfg)
     if with_pairs:
-        others = rendered(cfg.train_images, cfg.size, cfg.seed, Path(cfg.data), other_expression=True)
+        others = training_set(cfg, other_expression=True)
     training = Training.start(new_network(cfg), cfg)
     training.resume(Path(cfg.output) / "checkpoint.pt")
     with open_run(run_spec(cfg)) as run:

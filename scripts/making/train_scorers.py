@@ -154,7 +154,7 @@ def train_identity(name: str, cfg: DictConfig) -> None:
         return margin_loss(*pair, scale=settings.scale, margin=settings.margin)
 
     train(network, loss_of_step, settings.seed, cfg)
-    held_out = rendered_pairs(2048, cfg.size, cfg.held_out.seed, features=settings.features)
+    held_out = rendered_pairs(cfg.held_out.images, cfg.size, cfg.held_out.seed, features=settings.features)
     views = [unit_norm(outputs(network, view.float() / 127.5 - 1)) for view in held_out]
     figures = {"true_accept_rate": true_accept_rate(views[0], views[1])}
     config = ScorerConfig(name, settings.architecture, cfg.size, (), (), settings.dim, (), figures)
@@ -187,9 +187,9 @@ def train_regions(cfg: DictConfig) -> None:
     settings = cfg.copy()
     settings.steps = cfg.regions.steps
     train(network, loss_of_step, cfg.regions.seed, settings)
-    held_out = rendered(2048, cfg.size, cfg.held_out.seed, Path(cfg.data))
-    true = masks_of_stream(2048, cfg.size, cfg.held_out.seed)
-    found = outputs(network, held_out.batch(torch.arange(2048))) > 0
+    held_out = rendered(cfg.held_out.images, cfg.size, cfg.held_out.seed, Path(cfg.data))
+    true = masks_of_stream(cfg.held_out.images, cfg.size, cfg.held_out.seed)
+    found = outputs(network, held_out.batch(torch.arange(cfg.held_out.images))) > 0
     overlap, union = ((masks & true).sum(dim=(0, 2, 3)) for masks in (found, found | true))
     figures = {f"iou/{region}": (a / b).item() for region, a, b in zip(REGIONS, overlap, union, strict=True)}
     config = ScorerConfig("regions", cfg.regions.architecture, cfg.size, REGIONS, (), len(REGIONS), (), figures)

@@ -36,9 +36,8 @@ class Training:
         network.to(automatic if cfg.device == "auto" else cfg.device)
         return cls(network, *_average_and_optimizer(network, cfg))
 
-    def begin_again(self, cfg: DictConfig) -> None:
-        """Goes on from the averaged weights, with a new optimizer and average."""
-        self.ema.copy_to(self.network.parameters())
+    def renew(self, cfg: DictConfig) -> None:
+        """Goes on with a new optimizer and average."""
         self.ema, self.optimizer = _average_and_optimizer(self.network, cfg)
 
     def save(self, path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import retiming
 import torch
 import train_ddpm
 
@@ -23,7 +24,8 @@ TINY = [
 
 
 @pytest.fixture(autouse=True)
-def wandb_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def wandb_at_home_and_short_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retiming, "RETIME_ITERATIONS", 10)
     for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "elsewhere"))
     monkeypatch.delenv("WANDB_MODE", raising=False)

@@ -1,6 +1,7 @@
 """Portraits as the latents of an autoencoder, encoded once."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -34,10 +35,9 @@ def load_autoencoder(folder: str) -> AutoencoderKL:
     Raises:
         InputError: If the folder holds none.
     """
-    try:
-        network = cast(Any, AutoencoderKL.from_pretrained(folder, local_files_only=True, torch_dtype=torch.float32))
-    except (OSError, ValueError) as error:
-        raise InputError(f"autoencoder={folder} is not a folder that train_autoencoder.py wrote") from error
+    if not (Path(folder) / "config.json").exists():
+        raise InputError(f"autoencoder={folder} is not a folder that train_autoencoder.py wrote")
+    network = cast(Any, AutoencoderKL.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False))
     return network.eval().requires_grad_(False)
 
 

@@ -41,13 +41,18 @@ def refresh(docs: Path, metrics: dict[str, Any], pictures: Path) -> None:
 
 def figures(metrics: dict[str, Any]) -> str:
     """All tables, as Markdown."""
-    tables = tuple(table(metrics) for table in (targets, _attributes, _components, _moved, _carried, _regions))
+    tables = tuple(
+        table(metrics) for table in (targets, _attributes, _components, _moved, _carried, _swapped, _regions)
+    )
     return "\n".join(map(to_markdown, tables))
 
 
 def targets(metrics: dict[str, Any]) -> Table:
     """Every figure that has a target, with whether it is met."""
     rows = (
+        _row(metrics, "bottleneck_ratio", "numbers of h, as a share of the image's", "≤", 0.34),
+        _row(metrics, "swap_background", "share of the background's difference that a swap of h carries", "≤", 0.3),
+        _row(metrics, "swap_judged", "the same of a judged attribute's, in the median", "≥", 0.7),
         _row(metrics, "decided_share", "generated portraits that the judge decides on, against renders", "≥", 0.9),
         _row(metrics, "marginal_error_max", "largest error of a binary attribute's share", "≤", 0.05),
         _row(metrics, "mean_error_max", "largest error of a continuous attribute's mean, in sd", "≤", 0.2),
@@ -58,6 +63,13 @@ def targets(metrics: dict[str, Any]) -> Table:
         _row(metrics, "fid_share", "FID of generated portraits: share of the way from floor to untrained", "≤", 0.05),
         _row(metrics, "judge_accuracy_min", "judge on renders: accuracy, worst binary attribute", "≥", 0.97),
         _row(metrics, "judge_r2_min", "judge on renders: R², worst continuous attribute", "≥", 0.95),
+        (
+            "errors of judge and annotator on renders: largest correlation",
+            "error_correlation",
+            metrics["error_correlation"],
+            "",
+            "",
+        ),
         _row(metrics, "agreement_min", "judge and annotator agree on generated portraits", "≥", 0.95),
         _row(metrics, "identity_tar", "identity: true accepts of unseen people at 1% false accepts", "≥", 0.95),
         _row(metrics, "semantic_components", "principal components, of eight, that move one attribute", "≥", 4),
@@ -139,6 +151,15 @@ def _carried(metrics: dict[str, Any]) -> Table:
         "that comes from h, the rest comes through the skip connections."
     )
     return Table(("attribute", *columns), rows, caption)
+
+
+def _swapped(metrics: dict[str, Any]) -> Table:
+    """What a swap of h carries."""
+    caption = (
+        "Samples with the h of another sample at every step: share of the difference of the two that comes along, by "
+        "the judge; that of the background by the colours of the upper corners."
+    )
+    return Table(("attribute", "carried"), tuple(metrics["swapped"].items()), caption)
 
 
 def _regions(metrics: dict[str, Any]) -> Table:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from card import portraits, semantics
 from card.base import Sizes
 from card.carried import carried_by_h
+from card.swapped import swapped_shares
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.diffusion.latents import seed_range
 from hspace.evaluation.readings import score
@@ -37,7 +39,7 @@ from hspace.types import Images
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 """Part of every cache key, to be raised when a figure is measured in another way."""
 TRAINING_SEED = 10
 REFERENCE_SEED, FRESH_SEED, INDEPENDENT_SEED, PEOPLE_SEED, PAIRS_SEED = 70, 71, 72, 73, 74
@@ -105,6 +107,9 @@ def measure(model: str, sizes: Sizes, output: Path, training_dir: Path) -> dict[
         "components": _components,
         "moved": _moved,
         "carried": lambda bench, _: {"carried": carried_by_h(bench.model, bench.judge, sizes.pairs, PAIRS_SEED)},
+        "swapped": lambda bench, _: {
+            "swapped": swapped_shares(bench.editable, bench.judge, sizes.judged // 2, batch_size=sizes.batch_size)
+        },
     }
     figures: dict[str, Any] = {}
     for name, build in sections.items():
@@ -112,6 +117,7 @@ def measure(model: str, sizes: Sizes, output: Path, training_dir: Path) -> dict[
         figures |= json.loads((folder / "figures.json").read_text(encoding="utf-8"))
         for picture in folder.glob("*.png"):
             write_bytes(output / "images" / picture.name, picture.read_bytes())
+    figures["bottleneck_ratio"] = math.prod(bench.model.h_shape) / math.prod(bench.model.image_shape)
     metrics = _summary(figures) | {"model_sha256": bench.model.identity.sha256, "sizes": asdict(sizes)}
     write_json(output / "metrics.json", metrics)
     return metrics
@@ -248,7 +254,12 @@ def _summary(figures: dict[str, Any]) -> dict[str, Any]:
         f"moved_{name}": {attribute: row[name] for attribute, row in figures["moved"].items()}
         for name in ("before", "after", "identity", "strength")
     }
+    judged = [value for name, value in figures["swapped"].items() if name != "background"]
     return {
+        "bottleneck_ratio": figures["bottleneck_ratio"],
+        "swap_background": figures["swapped"]["background"],
+        "swap_judged": None if None in judged else median(judged),
+        "error_correlation": _extreme(max, list(figures["attributes"].values()), "error_correlation"),
         "decided_share": _extreme(min, binary, "decided"),
         "marginal_error_max": _extreme(max, binary, "error"),
         "mean_error_max": _extreme(max, continuous, "error"),
@@ -261,7 +272,10 @@ def _summary(figures: dict[str, Any]) -> dict[str, Any]:
         "semantic_components": len(semantic),
         "semantic_attributes": sorted({row["attribute"] for row in semantic}),
         **by_attribute,
-        **{name: figures[name] for name in ("nearest", "regions", "attributes", "components", "moved", "carried")},
+        **{
+            name: figures[name]
+            for name in ("nearest", "regions", "attributes", "components", "moved", "carried", "swapped")
+        },
     }
 
 

@@ -72,10 +72,12 @@ def targets(metrics: dict[str, Any]) -> Table:
         ),
         _row(metrics, "agreement_min", "judge and annotator agree on generated portraits", "≥", 0.95),
         _row(metrics, "identity_tar", "identity: true accepts of unseen people at 1% false accepts", "≥", 0.95),
+        ("likeness: the same of features alone", "likeness_tar", metrics["likeness_tar"], "", ""),
         _row(metrics, "semantic_components", "principal components, of eight, that move one attribute", "≥", 4),
         _row(metrics, "semantic_attributes", "different attributes among them", "≥", 3),
         _row(metrics, "moved_before", "share having the attribute at \N{MINUS SIGN}s, worst of five", "<", 0.2),
         _row(metrics, "moved_after", "share having the attribute at +s, worst of five", ">", 0.8),
+        _row(metrics, "moved_identity", "likeness to the unedited sample at both, worst of five", "≥", 0.5),
     )
     sizes = metrics["sizes"]
     caption = (
@@ -130,13 +132,14 @@ def _components(metrics: dict[str, Any]) -> Table:
 
 def _moved(metrics: dict[str, Any]) -> Table:
     """Mean differences."""
-    columns = ("strength", "unedited", "before", "after", "identity")
+    columns = ("strength", "unedited", "before", "after", "identity", "owned")
     rows = tuple((name, *(row[column] for column in columns)) for name, row in metrics["moved"].items())
     count = metrics["sizes"]["examples"]
     caption = (
         f"Mean differences of {count} + {count} annotated samples, at one strength s each: share of samples having the "
         "attribute (smile: above the renderer's median; yaw: to the right) unedited, at \N{MINUS SIGN}s and at +s, and "
-        "the mean cosine of identities to the unedited samples over both."
+        "the mean cosine to the unedited samples over both: of likeness, which is of shape and features alone "
+        "(identity), and of all that a person owns (owned)."
     )
     return Table(("attribute", *columns), rows, caption)
 

@@ -58,7 +58,8 @@ class Bench:
         editable: The same at the steps of the edits.
         annotator: Chooses.
         judge: Reads.
-        identity: Identity encoder.
+        identity: Encoder of all that a person owns.
+        likeness: Encoder of shape and features, which no judged attribute is.
         sizes: How much is measured.
         renders_dir: Where renders are kept.
         training_dir: Where the renders of the training lie, or are painted to.
@@ -69,6 +70,7 @@ class Bench:
     annotator: PortraitScorer
     judge: PortraitScorer
     identity: PortraitIdentity
+    likeness: PortraitIdentity
     sizes: Sizes
     renders_dir: Path
     training_dir: Path
@@ -97,7 +99,7 @@ def measure(model: str, sizes: Sizes, output: Path, training_dir: Path) -> dict[
     bench = Bench(
         load_model(model, num_steps=sizes.steps), load_model(model, num_steps=sizes.edit_steps),
         load_scorer("portraits-annotator"), load_scorer("portraits-judge"), load_identity(),
-        sizes, output / "renders", training_dir,
+        load_identity("portraits-likeness"), sizes, output / "renders", training_dir,
     )  # fmt: skip
     generated = _section(output, "generated", bench, _generated, scorers=False)
     images = load_file(generated / "images.safetensors")
@@ -145,7 +147,9 @@ def _key(bench: Bench, scorers: bool) -> dict[str, Any]:
     if scorers:
         folder = package_path("weights") / "portraits"
         files = sorted(
-            path for name in ("annotator", "judge", "identity", "regions") for path in (folder / name).iterdir()
+            path
+            for name in ("annotator", "judge", "identity", "likeness", "regions")
+            for path in (folder / name).iterdir()
         )
         key |= {"scorers": {str(path.relative_to(folder)): sha256_file(path) for path in files}}
     return key
@@ -205,10 +209,12 @@ def _nearest(bench: Bench, folder: Path, generated: Images, fresh: Images) -> di
 def _scorers(bench: Bench, folder: Path) -> dict[str, Any]:
     """Verification of unseen people, and what the training measured of the regions."""
     pairs = rendered_pairs(bench.sizes.people, bench.model.image_shape[-1], PEOPLE_SEED)
+    alike = rendered_pairs(bench.sizes.people, bench.model.image_shape[-1], PEOPLE_SEED, features=True)
     first, second = (score(bench.identity, _unit(images)) for images in pairs)
+    likeness = true_accept_rate(*(score(bench.likeness, _unit(images)) for images in alike))
     held_out = load_regions().config.held_out
     regions = {name.removeprefix("iou/"): value for name, value in held_out.items()}
-    return {"identity_tar": true_accept_rate(first, second), "regions": regions}
+    return {"identity_tar": true_accept_rate(first, second), "likeness_tar": likeness, "regions": regions}
 
 
 def _components(bench: Bench, folder: Path) -> dict[str, Any]:
@@ -233,7 +239,8 @@ def _moved(bench: Bench, folder: Path) -> dict[str, Any]:
     rows = torch.stack([edited[:, 0, :NUM_EDITED], shown, edited[:, 1, :NUM_EDITED]], dim=2).flatten(0, 2)
     titles = [text for name in MOVED for text in [f"{name} \N{MINUS SIGN}", "unedited", f"{name} +"] * shown.shape[1]]
     grid_figure(rows, 3 * shown.shape[1], folder / "portraits_moved.png", titles, tile=TILE)
-    moved = semantics.moved_figures(original, edited, bench.judge, bench.identity, thresholds)
+    identities = {"owned": bench.identity, "identity": bench.likeness}
+    moved = semantics.moved_figures(original, edited, bench.judge, identities, thresholds)
     for name, strength in zip(MOVED, strengths, strict=True):
         moved[name] |= {"strength": strength, "threshold": thresholds[name]}
     return {"moved": moved}
@@ -252,7 +259,7 @@ def _summary(figures: dict[str, Any]) -> dict[str, Any]:
     semantic = [row for row in figures["components"] if row["semantic"]]
     by_attribute = {
         f"moved_{name}": {attribute: row[name] for attribute, row in figures["moved"].items()}
-        for name in ("before", "after", "identity", "strength")
+        for name in ("before", "after", "identity", "owned", "strength")
     }
     judged = [value for name, value in figures["swapped"].items() if name != "background"]
     return {
@@ -269,6 +276,7 @@ def _summary(figures: dict[str, Any]) -> dict[str, Any]:
         "judge_r2_min": _extreme(min, continuous, "judge"),
         "agreement_min": _extreme(min, binary, "agreement"),
         "identity_tar": figures["identity_tar"],
+        "likeness_tar": figures["likeness_tar"],
         "semantic_components": len(semantic),
         "semantic_attributes": sorted({row["attribute"] for row in semantic}),
         **by_attribute,

@@ -18,7 +18,7 @@ SIZES = Sizes(
 SINGLE = {
     "decided_share", "marginal_error_max", "mean_error_max", "fid_generated", "fid_floor", "fid_independent",
     "fid_untrained", "fid_share", "judge_accuracy_min", "judge_r2_min", "agreement_min", "identity_tar",
-    "semantic_components", "bottleneck_ratio", "swap_background", "swap_judged", "error_correlation",
+    "semantic_components", "bottleneck_ratio", "swap_background", "swap_judged", "error_correlation", "likeness_tar",
 }  # fmt: skip
 
 

@@ -22,7 +22,10 @@ def test_names_choose_the_kind(
     assert isinstance(encoder, torch.nn.Module) and {weight.device.type for weight in encoder.parameters()} == {"meta"}
     with pytest.raises(InputError, match="unknown scorer 'jugde'"):
         load_scorer("jugde")
-    with pytest.raises(InputError, match="unknown embedder 'clip:x': there is hub, portraits-identity, portraits-likeness; and no module"):
+    with pytest.raises(
+        InputError,
+        match="unknown embedder 'clip:x': there is hub, portraits-identity, portraits-likeness; and no module",
+    ):
         load_identity("clip:x")
 
 

@@ -14,7 +14,7 @@ from hspace.portraits.faces import (
     sample_factors,
     visibility,
 )
-from hspace.scorers.portraits import SCORERS, PortraitFeatures, load_identity, load_regions, load_scorer
+from hspace.scorers.portraits import SCORERS, PortraitFeatures, load_identity, load_likeness, load_regions, load_scorer
 from hspace.types import Embedder, InputError, RegionNetwork, Scorer
 
 N = 512
@@ -76,7 +76,7 @@ def test_identity_tells_people_apart_across_scenes(people: dict[str, torch.Tenso
 
 
 def test_likeness_tells_features_apart_whatever_else_changes(people: dict[str, torch.Tensor]) -> None:
-    likeness = load_identity("portraits-likeness")
+    likeness = load_likeness()
     views = [likeness(render(resample_looks(people, torch.Generator().manual_seed(seed)), 64)) for seed in (1, 2)]
     cosine = views[0] @ views[1].T
     others = cosine[~torch.eye(N, dtype=torch.bool)]

@@ -30,6 +30,7 @@ from hspace.scorers.portraits import (
     PortraitIdentity,
     PortraitScorer,
     load_identity,
+    load_likeness,
     load_regions,
     load_scorer,
 )
@@ -99,7 +100,7 @@ def measure(model: str, sizes: Sizes, output: Path, training_dir: Path) -> dict[
     bench = Bench(
         load_model(model, num_steps=sizes.steps), load_model(model, num_steps=sizes.edit_steps),
         load_scorer("portraits-annotator"), load_scorer("portraits-judge"), load_identity(),
-        load_identity("portraits-likeness"), sizes, output / "renders", training_dir,
+        load_likeness(), sizes, output / "renders", training_dir,
     )  # fmt: skip
     generated = _section(output, "generated", bench, _generated, scorers=False)
     images = load_file(generated / "images.safetensors")

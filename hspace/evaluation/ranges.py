@@ -144,12 +144,18 @@ def slider_range(
 
 
 def with_ranges(directions: Directions, ranges: dict[int, SliderRange]) -> Directions:
-    """The directions with the ranges of some of them in their metadata, under `range` of the direction's name."""
+    """The directions with the ranges of some of them in their metadata, under `range` of the direction's name.
+
+    Once all are known, the tensor `range` holds their safe strengths.
+    """
     records: dict[str, Any] = dict(directions.meta.calibration or {})
     for component, found in ranges.items():
         name = directions.meta.names[component]
         records[name] = {**records.get(name, {}), "range": asdict(found)}
-    return replace(directions, meta=replace(directions.meta, calibration=records))
+    kept = replace(directions, meta=replace(directions.meta, calibration=records))
+    known = [range_of(kept, component) for component in range(len(kept.meta.names))]
+    ends = [[found.low, found.high] for found in known if found is not None]
+    return replace(kept, range=torch.tensor(ends)) if len(ends) == len(known) else kept
 
 
 def range_of(directions: Directions, component: int) -> SliderRange | None:

@@ -82,7 +82,10 @@ def test_a_range_is_measured_kept_and_read_back(tiny_model):
     assert found.tried == tuple(np.linspace(-2, 2, 9)) and found.effect[4] == (0, 0, 0)
     assert found.seeds == seeds and -2 <= found.low <= 0 <= found.high <= 2
     kept = with_ranges(directions, {1: found})
-    assert range_of(kept, 1) == found and range_of(kept, 0) is None
+    assert range_of(kept, 1) == found and range_of(kept, 0) is None and kept.range is None
+    both = with_ranges(kept, {0: found})
+    assert both.range is not None
+    assert both.range.tolist() == [pytest.approx([found.low, found.high])] * 2
 
 
 def test_what_is_no_range_is_refused(tiny_model):

@@ -33,7 +33,7 @@ from hspace.studio.sliders import Bench, load_bench
 from hspace.system.files import write_json
 from hspace.types import InputError
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 FACTORS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0)
 """Parts of the strength that the animation runs through; the strip shows every other one."""

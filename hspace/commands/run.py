@@ -39,7 +39,7 @@ from hspace.system import distributed
 from hspace.system.files import read_json
 from hspace.types import InputError, Scorer
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 def run(cfg: Config) -> Path:

@@ -19,7 +19,7 @@ from hspace.studio.session import FIRST_SAMPLE, Session
 from hspace.studio.sliders import find_sliders, load_bench
 from hspace.types import InputError
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 FOLDER = Path("outputs/studio")
 MOST_SLIDERS = 24

@@ -30,7 +30,7 @@ from hspace.runs.parsing import parse
 from hspace.system.stopping import stopping
 from hspace.types import InputError
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 LOCK = ".sweep.lock"
 """In a sweep's folder while a process runs it."""

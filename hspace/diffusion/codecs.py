@@ -86,7 +86,9 @@ class VQCodec:
             scale: What its latents are multiplied with for the diffusion model.
             shift: What is taken off them before.
         """
-        self.autoencoder, self.scale, self.shift = autoencoder, scale, shift
+        self.autoencoder: Any = autoencoder
+        self.scale: float = scale
+        self.shift: float = shift
 
     @property
     def parts(self) -> dict[str, Any]:

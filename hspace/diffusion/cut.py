@@ -134,7 +134,8 @@ class Cut:
         Raises:
             InputError: If the network has no such module.
         """
-        self.network, self.taps = network, tuple(taps)
+        self.network: nn.Module = network
+        self.taps: tuple[Tap, ...] = tuple(taps)
         self._modules = [_module(network, tap.path) for tap in self.taps]
         self._frontier = dict(_frontier(network, self.taps[0].path))
 

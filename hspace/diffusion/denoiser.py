@@ -153,6 +153,12 @@ class CutDenoiser(nn.Module):
     Source: Kwon et al. 2023 (arXiv 2210.10960), sec. 3; Haas et al. 2024 (arXiv 2303.11073), sec. III.
     """
 
+    network: Any
+    tap: str
+    wiring: Wiring
+    sample_shape: tuple[int, int, int]
+    h_shape: tuple[int, ...]
+
     def __init__(self, network: Any, tap: str, wiring: Wiring) -> None:
         """Wrap a network; its weights are shared, not copied. One row and two rows are run up to the tap.
 

@@ -227,13 +227,15 @@ CLIP_TOKENS, T5_TOKENS = ("CLIPTokenizer", "CLIPTokenizerFast"), ("T5Tokenizer",
 T5 = ("T5EncoderModel",)
 KL = ("AutoencoderKL",)
 
-pixel = PipelineFamily("unet", {"unet": ("UNet2DModel",)}, _unet, _unet_classes)
+pixel: PipelineFamily = PipelineFamily("unet", {"unet": ("UNet2DModel",)}, _unet, _unet_classes)
 """Images by a U-Net of pixels, unconditional or by class: DDPM, DDIM, ADM's kind with learned variance."""
 
-latent = PipelineFamily("unet", {"unet": ("UNet2DModel",), "vqvae": ("VQModel", "AutoencoderKL")}, _unet, _unet_classes)
+latent: PipelineFamily = PipelineFamily(
+    "unet", {"unet": ("UNet2DModel",), "vqvae": ("VQModel", "AutoencoderKL")}, _unet, _unet_classes
+)
 """Latent diffusion without text, in a VQ or KL autoencoder."""
 
-stable_diffusion = PipelineFamily(
+stable_diffusion: PipelineFamily = PipelineFamily(
     "unet",
     {"unet": ("UNet2DConditionModel",), "vae": KL, "text_encoder": ("CLIPTextModel",), "tokenizer": CLIP_TOKENS},
     _unet,
@@ -241,7 +243,7 @@ stable_diffusion = PipelineFamily(
 )
 """Stable Diffusion 1 and 2."""
 
-sdxl = PipelineFamily(
+sdxl: PipelineFamily = PipelineFamily(
     "unet",
     {
         "unet": ("UNet2DConditionModel",), "vae": KL, "text_encoder": CLIP, "text_encoder_2": CLIP,
@@ -252,13 +254,13 @@ sdxl = PipelineFamily(
 )  # fmt: skip
 """Stable Diffusion XL."""
 
-dit = PipelineFamily(
+dit: PipelineFamily = PipelineFamily(
     "transformer", {"transformer": ("DiTTransformer2DModel",), "vae": KL}, lambda network, *_: DiTWiring(network),
     _dit_classes,
 )  # fmt: skip
 """DiT: a transformer by classes."""
 
-pixart = PipelineFamily(
+pixart: PipelineFamily = PipelineFamily(
     "transformer",
     {"transformer": ("PixArtTransformer2DModel",), "vae": KL, "text_encoder": T5, "tokenizer": T5_TOKENS},
     lambda network, *_: PixArtWiring(network),
@@ -266,7 +268,7 @@ pixart = PipelineFamily(
 )
 """PixArt alpha and Sigma."""
 
-sd3 = PipelineFamily(
+sd3: PipelineFamily = PipelineFamily(
     "transformer",
     {
         "transformer": ("SD3Transformer2DModel",), "vae": KL, "text_encoder": CLIP, "text_encoder_2": CLIP,
@@ -277,7 +279,7 @@ sd3 = PipelineFamily(
 )  # fmt: skip
 """Stable Diffusion 3 and 3.5: flow matching with classifier-free guidance."""
 
-flux = PipelineFamily(
+flux: PipelineFamily = PipelineFamily(
     "transformer",
     {
         "transformer": ("FluxTransformer2DModel",), "vae": KL, "text_encoder": CLIP, "text_encoder_2": T5,

@@ -20,7 +20,7 @@ from hspace.diffusion.sampling import sample
 from hspace.system.records import check_floats, check_names, load_record, save_record
 from hspace.types import HBatch, HTrajectory, Images, InputError
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

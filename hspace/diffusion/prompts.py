@@ -12,14 +12,15 @@ from torch import Tensor
 from hspace.diffusion.denoiser import Conditioning
 from hspace.types import InputError
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 class PromptEncoder:
     """A tokenizer and a text encoder."""
 
     def __init__(self, tokenizer: Any, text_encoder: Any) -> None:
-        self.tokenizer, self.text_encoder = tokenizer, text_encoder
+        self.tokenizer: Any = tokenizer
+        self.text_encoder: Any = text_encoder
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -91,7 +92,8 @@ class ClassEncoder:
             labels: Names of the classes, in the order of their numbers.
             null: Number of no class, for guidance; None where the network was not trained without classes.
         """
-        self.labels, self.null = tuple(labels), null
+        self.labels: tuple[str, ...] = tuple(labels)
+        self.null: int | None = null
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -136,7 +138,8 @@ class PipelineEncoder:
             prepare: Gives the network's inputs of a prompt: the pipeline, the prompt, whether a second pass without it
                 is wanted, and the guidance.
         """
-        self.pipeline, self._prepare = pipeline, prepare
+        self.pipeline: Any = pipeline
+        self._prepare = prepare
 
     @property
     def parts(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hspace.diffusion.identity import WEIGHTS
 from hspace.system.records import Rule, check_facts, is_label, is_number, is_sha256, short, tuples
 from hspace.types import InputError
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 INJECTIONS = ("symmetric", "asyrp")
 CLOSE = 1e-6

@@ -14,7 +14,7 @@ from hspace.diffusion.process import build_scheduler
 from hspace.system.files import parse_json
 from hspace.types import InputError
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 def read_module(folder: Path, name: str, expected: str, model: str) -> Any:

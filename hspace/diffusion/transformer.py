@@ -31,7 +31,7 @@ class PatchWiring:
         size, patch = config["sample_size"], config["patch_size"]
         if not isinstance(size, int) or size % patch:
             raise InputError(f"sample_size must be a multiple of patch_size {patch}, got {size}")
-        self.sample_shape = (config["in_channels"], size, size)
+        self.sample_shape: tuple[int, int, int] = (config["in_channels"], size, size)
         self.image_tokens: int | None = (size // patch) ** 2
         self._config, self._time = config, time
 
@@ -112,8 +112,8 @@ class FluxWiring:
         self._config = config = network.config
         if size % 2:
             raise InputError(f"the sides of FLUX's latents must be multiples of 2, got {size}")
-        self.distilled = bool(config["guidance_embeds"])
-        self.sample_shape = (config["in_channels"] // 4, size, size)
+        self.distilled: bool = bool(config["guidance_embeds"])
+        self.sample_shape: tuple[int, int, int] = (config["in_channels"] // 4, size, size)
         self.image_tokens: int | None = (size // 2) ** 2
 
     def inputs(self, x_t: Tensor, t: float, given: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -38,10 +38,10 @@ class UNetWiring:
         self._config = config = unet.config
         size = config["sample_size"]
         height, width = (size, size) if isinstance(size, int) else size
-        self.sample_shape = (config["in_channels"], height, width)
-        self.has_text = isinstance(unet, UNet2DConditionModel)
-        self.classes = 0 if self.has_text else config["num_class_embeds"] or 0
-        self.conditional = self.has_text or self.classes > 0
+        self.sample_shape: tuple[int, int, int] = (config["in_channels"], height, width)
+        self.has_text: bool = isinstance(unet, UNet2DConditionModel)
+        self.classes: int = 0 if self.has_text else config["num_class_embeds"] or 0
+        self.conditional: bool = self.has_text or self.classes > 0
 
     def inputs(self, x_t: Tensor, t: float, given: Mapping[str, Tensor]) -> dict[str, Any]:
         """The network's arguments for rows of x_t."""

@@ -23,7 +23,7 @@ from hspace.directions.record import Directions
 from hspace.directions.settings import MAX_SAMPLES, Settings
 from hspace.types import InputError
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 FORWARD_MODES = ("double backward", "forward mode")
 """Ways to get J v. The first, reverse mode through a reverse pass that is kept, costs the tangents only and is two to
@@ -160,8 +160,10 @@ class DecoderJacobian:
             avoid: (r, channel, height, width), orthonormal directions of h that are projected off: J becomes
                 J (I - A^T A).
         """
-        self.in_shape, self.out_shape = tuple(encoded.h.shape[1:]), denoiser.sample_shape
-        self.device, self.dtype = encoded.h.device, torch.promote_types(encoded.h.dtype, torch.float32)
+        self.in_shape: tuple[int, ...] = tuple(encoded.h.shape[1:])
+        self.out_shape: tuple[int, int, int] = denoiser.sample_shape
+        self.device: torch.device = encoded.h.device
+        self.dtype: torch.dtype = torch.promote_types(encoded.h.dtype, torch.float32)
         self.forward_mode: str | None = None
         self._denoiser, self._encoded = denoiser, encoded
         self._mask = None if mask is None else mask.to(encoded.h)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hspace.types import InputError
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 MAX_PRODUCTS_PER_TRIPLET = 200
 """Where the search ends without convergence, with a warning; a triplet usually takes about ten."""

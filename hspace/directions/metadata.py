@@ -9,7 +9,7 @@ from hspace.diffusion.provenance import Provenance
 from hspace.system.records import LABEL, Rule, are_counts, check_facts, is_label, is_sha256, one_of, short, tuples
 from hspace.types import InputError
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 FORMAT = 2
 OLD_KEYS = (

@@ -19,7 +19,7 @@ from hspace.directions.settings import MAX_SAMPLES, Settings
 from hspace.system import distributed
 from hspace.types import InputError
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 GRAM_LIMIT, GRAM_BYTES = 4000, 20
 """Most samples for the exact solver, a Gram matrix of 128 MB; bytes for each of its entries, see `gram_pca`."""

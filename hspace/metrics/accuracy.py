@@ -32,8 +32,8 @@ class EditAccuracy(Metric):
         0.5
     """
 
-    full_state_update = False
-    higher_is_better = True
+    full_state_update: bool | None = False
+    higher_is_better: bool | None = True
     hits: Tensor
     total: Tensor
 
@@ -42,7 +42,7 @@ class EditAccuracy(Metric):
         if strength == 0:
             raise InputError("edit accuracy needs a strength other than 0: an unedited image was asked for no side")
         self.threshold = threshold
-        self.sign = math.copysign(1, strength)
+        self.sign: float = math.copysign(1, strength)
         self.add_state("hits", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("total", torch.tensor(0), dist_reduce_fx="sum")
 

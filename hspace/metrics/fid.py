@@ -8,7 +8,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from hspace.types import Embedder, InputError
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class FID(FrechetInceptionDistance):
@@ -24,7 +24,7 @@ class FID(FrechetInceptionDistance):
     Source: Heusel et al. 2017 (arXiv 1706.08500), eq. 6.
     """
 
-    orig_dtype = torch.float64
+    orig_dtype: torch.dtype = torch.float64
 
     def __init__(self, embedder: Embedder, min_samples: int = 2048) -> None:
         super().__init__(feature=FeatureModule(embedder))
@@ -88,7 +88,7 @@ class FeatureModule(nn.Module):
     def __init__(self, embedder: Embedder) -> None:
         super().__init__()
         self.embedder = embedder
-        self.num_features = embedder.dim
+        self.num_features: int = embedder.dim
 
     def forward(self, images: Tensor) -> Tensor:
         """Features in float64, (batch, dim)."""

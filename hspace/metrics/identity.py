@@ -27,8 +27,8 @@ class IdentityPreservation(Metric):
         1.0
     """
 
-    full_state_update = False
-    higher_is_better = True
+    full_state_update: bool | None = False
+    higher_is_better: bool | None = True
     cosines: list[Tensor]
 
     def __init__(self, **options: Any) -> None:

@@ -12,7 +12,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 from hspace.metrics.fid import FeatureModule
 from hspace.types import Embedder, InputError
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class KIDValue(NamedTuple):
@@ -41,6 +41,9 @@ class KID(KernelInceptionDistance):
 
     Source: Binkowski et al. 2018 (arXiv 1801.01401), sec. 4; torchmetrics computes it.
     """
+
+    real_features: list[Tensor]
+    fake_features: list[Tensor]
 
     def __init__(
         self, embedder: Embedder, min_samples: int = 1000, subsets: int = 100, subset_size: int = 100, seed: int = 0

@@ -48,7 +48,7 @@ class Locality(Metric):
     Source: Wang et al. 2004 (IEEE TIP 13, 600-612) for SSIM, which torchmetrics computes.
     """
 
-    full_state_update = False
+    full_state_update: bool | None = False
     values: list[Tensor]
 
     def __init__(self, distance: Distance) -> None:

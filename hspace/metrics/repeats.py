@@ -12,7 +12,7 @@ from hspace.metrics.effect import EffectMatrix, effect_matrix
 from hspace.metrics.interval import MIN_SAMPLES
 from hspace.types import InputError
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,17 @@ class Head:
 class Painter:
     """Coverage and colours of one batch of portraits at one resolution."""
 
+    x: Tensor
+    y: Tensor
+    f: dict[str, Tensor]
+    head: Head
+    skin: Tensor
+    hair: Tensor
+    eye_color: Tensor
+    clothes: Tensor
+    background: Tensor
+    face_shape: Tensor
+
     def __init__(self, factors: Factors, size: int) -> None:
         self.size = size
         self.x, self.y = pixel_grid(size)

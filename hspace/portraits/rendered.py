@@ -20,7 +20,7 @@ from hspace.portraits.faces import (
 )
 from hspace.system.files import write_atomic
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 CHUNK = 256
 VERSION = 1

@@ -73,7 +73,7 @@ Index = Annotated[int, Field(ge=0)]
 Samples = Annotated[int, Field(ge=1, le=MAX_SAMPLES)]
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
-AtLeastOne = Field(min_length=1)
+AtLeastOne: Any = Field(min_length=1)
 
 
 @dataclass(frozen=True, config=RULES)

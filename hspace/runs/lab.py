@@ -40,7 +40,7 @@ from hspace.system.files import write_json
 from hspace.system.shards import SHARD, Batches, in_shards, watched
 from hspace.types import Embedder, InputError, RegionNetwork, Scorer
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 TOLERANCE = 0.1
 """How near to its target an effect is near enough, in fractions of it: few samples know a share no better."""

@@ -28,7 +28,7 @@ from hspace.system.files import sha256_file
 from hspace.system.stopping import Stopped
 from hspace.types import InputError
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 ONLINE_TIMEOUT = 30
 """Seconds to wait for the server before the run goes on offline."""

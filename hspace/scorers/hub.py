@@ -41,13 +41,13 @@ class HubScorer(Pretrained):
 
     def __init__(self, model: str, network: Any, preprocessing: Preprocessing) -> None:
         super().__init__("hub", model, network, preprocessing)
-        self.problem = network.config.problem_type or "single_label_classification"
+        self.problem: str = network.config.problem_type or "single_label_classification"
         labels = [word(network.config.id2label[i]) for i in range(network.config.num_labels)]
         named = [CELEBA.get(label.lower(), (label, False)) for label in labels]
-        self.attributes = tuple(name for name, _ in named)
+        self.attributes: tuple[str, ...] = tuple(name for name, _ in named)
         if len(set(self.attributes)) < len(named):
             raise InputError(f"{model} must have different labels, got {', '.join(labels)}")
-        self.binary = (self.problem != "regression",) * len(named)
+        self.binary: tuple[bool, ...] = (self.problem != "regression",) * len(named)
         self.register_buffer("opposite", torch.tensor([opposite for _, opposite in named]), persistent=False)
 
     @torch.no_grad()
@@ -74,7 +74,7 @@ class HubFeatures(Pretrained):
 
     def __init__(self, model: str, network: Any, preprocessing: Preprocessing) -> None:
         super().__init__("hub", model, network, preprocessing)
-        self.dim = network.config.hidden_size
+        self.dim: int = network.config.hidden_size
 
     @torch.no_grad()
     def forward(self, images: Images) -> Tensor:
@@ -93,8 +93,10 @@ class HubRegions(Pretrained):
         parts = {part: names & set(labels) for part, names in PARTS.items()}
         named = {label: {label} for label in labels} | {part: names for part, names in parts.items() if names}
         # Index of the labels that make up each region.
-        self.members = {name: [labels.index(each) for each in sorted(names)] for name, names in named.items()}
-        self.regions = tuple(named)
+        self.members: dict[str, list[int]] = {
+            name: [labels.index(each) for each in sorted(names)] for name, names in named.items()
+        }
+        self.regions: tuple[str, ...] = tuple(named)
 
     @torch.no_grad()
     def forward(self, images: Images) -> dict[str, Tensor]:

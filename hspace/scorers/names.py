@@ -1,8 +1,10 @@
 """Names of the networks that read images, known before any of them is loaded."""
 
+from typing import Any
+
 from hspace.system.registry import Registry
 
-SCORERS: Registry = Registry(
+SCORERS: Registry[Any] = Registry(
     "scorer",
     object,
     {
@@ -14,14 +16,14 @@ SCORERS: Registry = Registry(
 )
 """What reads attributes: a class or function that gives a `Scorer`; of "name:MODEL" it gets the MODEL."""
 
-EMBEDDERS: Registry = Registry(
+EMBEDDERS: Registry[Any] = Registry(
     "embedder",
     object,
     {"portraits-identity": "hspace.scorers.portraits:load_identity", "hub": "hspace.scorers.hub:load_features"},
 )
 """What says whether two images show the same person: gives an `Embedder`."""
 
-REGIONS: Registry = Registry(
+REGIONS: Registry[Any] = Registry(
     "region",
     object,
     {"portraits-regions": "hspace.scorers.portraits:load_regions", "hub": "hspace.scorers.hub:load_parser"},

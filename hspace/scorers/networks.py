@@ -19,9 +19,9 @@ class PlainNet(nn.Module):
     def __init__(self, outputs: int, width: int = 32) -> None:
         super().__init__()
         stages = [(3, width), (width, 2 * width), (2 * width, 3 * width)]
-        self.trunk = nn.Sequential(*(self._stage(inner, outer) for inner, outer in stages), nn.Flatten())
-        self.hidden = nn.Sequential(nn.Linear(3 * width * 16, 256), nn.SiLU())
-        self.head = nn.Linear(256, outputs)
+        self.trunk: nn.Sequential = nn.Sequential(*(self._stage(inner, outer) for inner, outer in stages), nn.Flatten())
+        self.hidden: nn.Sequential = nn.Sequential(nn.Linear(3 * width * 16, 256), nn.SiLU())
+        self.head: nn.Linear = nn.Linear(256, outputs)
 
     @staticmethod
     def _stage(inner: int, outer: int) -> nn.Sequential:
@@ -44,7 +44,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
+        self.body: nn.Sequential = nn.Sequential(
             nn.GroupNorm(4, width), nn.GELU(), nn.Conv2d(width, width, 3, padding=1),
             nn.GroupNorm(4, width), nn.GELU(), nn.Conv2d(width, width, 3, padding=1),
         )  # fmt: skip
@@ -68,9 +68,9 @@ class ResidualNet(nn.Module):
         for stage in (1, 2, 3):
             layers += [ResidualBlock(stage * width), nn.AvgPool2d(2), nn.Conv2d(stage * width, (stage + 1) * width, 1)]
         layers += [ResidualBlock(4 * width), nn.GroupNorm(4, 4 * width), nn.Conv2d(4 * width, 24, 1), nn.Flatten()]
-        self.trunk = nn.Sequential(*layers)
-        self.hidden = nn.Sequential(nn.Linear(24 * 16, 192), nn.GELU())
-        self.head = nn.Linear(192, outputs)
+        self.trunk: nn.Sequential = nn.Sequential(*layers)
+        self.hidden: nn.Sequential = nn.Sequential(nn.Linear(24 * 16, 192), nn.GELU())
+        self.head: nn.Linear = nn.Linear(192, outputs)
 
     def features(self, images: Tensor) -> Tensor:
         """(batch, 3, 32, 32) to (batch, 192)."""
@@ -91,12 +91,12 @@ class RegionNet(nn.Module):
 
     def __init__(self, outputs: int, width: int = 24) -> None:
         super().__init__()
-        self.fine = self._pair(3, width)
-        self.middle = self._pair(width, 2 * width)
-        self.coarse = self._pair(2 * width, 4 * width)
-        self.middle_up = self._pair(6 * width, 2 * width)
-        self.fine_up = self._pair(3 * width, width)
-        self.head = nn.Conv2d(width, outputs, 1)
+        self.fine: nn.Sequential = self._pair(3, width)
+        self.middle: nn.Sequential = self._pair(width, 2 * width)
+        self.coarse: nn.Sequential = self._pair(2 * width, 4 * width)
+        self.middle_up: nn.Sequential = self._pair(6 * width, 2 * width)
+        self.fine_up: nn.Sequential = self._pair(3 * width, width)
+        self.head: nn.Conv2d = nn.Conv2d(width, outputs, 1)
 
     @staticmethod
     def _pair(inner: int, outer: int) -> nn.Sequential:
@@ -114,7 +114,11 @@ class RegionNet(nn.Module):
         return self.head(self.fine_up(torch.cat([fine, F.interpolate(middle, scale_factor=2.0)], dim=1)))
 
 
-ARCHITECTURES = {"plain": PlainNet, "residual": ResidualNet, "regions": RegionNet}
+ARCHITECTURES: dict[str, type[PlainNet | ResidualNet | RegionNet]] = {
+    "plain": PlainNet,
+    "residual": ResidualNet,
+    "regions": RegionNet,
+}
 
 
 def to_input_size(images: Tensor, size: int) -> Tensor:

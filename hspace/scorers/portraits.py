@@ -53,8 +53,9 @@ class PortraitScorer(nn.Module):
     def __init__(self, config: ScorerConfig, network: PlainNet | ResidualNet) -> None:
         super().__init__()
         self.config = config
-        self.id = f"portraits-{config.name}"
-        self.attributes, self.binary = config.attributes, config.binary
+        self.id: str = f"portraits-{config.name}"
+        self.attributes: tuple[str, ...] = config.attributes
+        self.binary: tuple[bool, ...] = config.binary
         self.network = network
         self.register_buffer("temperature", torch.tensor(config.temperature))
         self.eval().requires_grad_(False)
@@ -75,8 +76,8 @@ class PortraitFeatures(nn.Module):
     def __init__(self, scorer: PortraitScorer) -> None:
         super().__init__()
         self.scorer = scorer
-        self.id = f"{scorer.id}-features"
-        self.dim = scorer.network.head.in_features
+        self.id: str = f"{scorer.id}-features"
+        self.dim: int = scorer.network.head.in_features
 
     def forward(self, images: Images) -> Tensor:
         """Features of images in [-1, 1], (batch, dim)."""
@@ -89,8 +90,8 @@ class PortraitIdentity(nn.Module):
     def __init__(self, config: ScorerConfig, network: nn.Module) -> None:
         super().__init__()
         self.config = config
-        self.id = f"portraits-{config.name}"
-        self.dim = config.dim
+        self.id: str = f"portraits-{config.name}"
+        self.dim: int = config.dim
         self.network = network
         self.eval().requires_grad_(False)
 
@@ -105,8 +106,8 @@ class PortraitRegions(nn.Module):
     def __init__(self, config: ScorerConfig, network: nn.Module) -> None:
         super().__init__()
         self.config = config
-        self.id = f"portraits-{config.name}"
-        self.regions = config.attributes
+        self.id: str = f"portraits-{config.name}"
+        self.regions: tuple[str, ...] = config.attributes
         self.network = network
         self.eval().requires_grad_(False)
 

@@ -106,8 +106,8 @@ class Pretrained(nn.Module):
     def __init__(self, kind: str, model: str, network: Any, preprocessing: Preprocessing) -> None:
         super().__init__()
         # The last part alone, since a path is this machine's.
-        self.id = f"{kind}:{model if is_hub_id(model) else Path(model).expanduser().resolve().name}"
-        self.network = network
+        self.id: str = f"{kind}:{model if is_hub_id(model) else Path(model).expanduser().resolve().name}"
+        self.network: Any = network
         self.preprocessing = preprocessing
         self.eval().requires_grad_(False)
 

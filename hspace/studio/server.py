@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hspace.studio.session import Edit, Session, read_mask, sprite
 from hspace.types import InputError
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
 ASSETS = {"/studio.js": "text/javascript", "/studio.css": "text/css"}
@@ -43,7 +43,9 @@ class Doorkeeper:
     """Lets in only requests for this host, from this page, with the token; adds the headers of every answer."""
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str], token: str) -> None:
-        self.app, self.hosts, self.token = app, hosts, token
+        self.app: ASGIApp = app
+        self.hosts: frozenset[str] = hosts
+        self.token: str = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers 403 or passes the request on."""
@@ -83,7 +85,8 @@ class Studio:
     """
 
     def __init__(self, session: Session) -> None:
-        self.session, self.alive = session, 0
+        self.session: Session = session
+        self.alive: int = 0
         self._work, self._latest = asyncio.Lock(), dict[str, int]()
 
     def app(self, hosts: frozenset[str], token: str) -> ASGIApp:

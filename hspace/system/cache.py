@@ -19,7 +19,7 @@ from hspace.system.files import read_json, sha256_file, write_json
 from hspace.system.stopping import uninterrupted
 from hspace.types import InputError
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 ENTRY = "entry.json"
 """In every result: its key, and, once it is complete, size and checksum of its files."""

@@ -174,7 +174,8 @@ def _meaning(reference: str) -> str:
 def _said_below(tree: ast.Module, name: str) -> str | None:
     """The docstring that stands below the assignment of a name."""
     for node, below in pairwise(tree.body):
-        assigned = isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets)
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        assigned = any(isinstance(target, ast.Name) and target.id == name for target in targets)
         if assigned and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
             return str(below.value.value)
     return None

@@ -24,7 +24,7 @@ from hspace.system.files import write_atomic, write_bytes
 from hspace.system.stopping import uninterrupted
 from hspace.types import InputError
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
 
@@ -69,7 +69,7 @@ class Batches:
     def __init__(self, size: int) -> None:
         """Raises InputError if the size is below 1."""
         row_batches(1, size)
-        self.size = size
+        self.size: int = size
 
     def __call__(self, rows: range, make: Callable[[range], Made]) -> Iterator[tuple[range, Made]]:
         """Each batch of rows and what `make` gives for it.
@@ -149,7 +149,8 @@ class RowWriter:
     """
 
     def __init__(self, file: BinaryIO, journal: Path | None, shape: tuple[int, int, int]) -> None:
-        self._file, self._journal, self.shape = file, journal, shape
+        self._file, self._journal = file, journal
+        self.shape: tuple[int, int, int] = shape
         text = journal.read_text(errors="replace") if journal is not None and journal.exists() else ""
         self._done = set(text.splitlines())
         # A line that a kill or a full disk cut short must not swallow the next.

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from hspace.diffusion.latents import seed_range
 from hspace.diffusion.sampling import sample
 from hspace.directions.record import Directions
+from hspace.evaluation.calibration import MORE
 from hspace.evaluation.calibration import calibrate as find_strength
 from hspace.evaluation.ranges import Limits, range_of, slider_range, with_ranges
 from hspace.metrics.effect import score_unit
@@ -34,18 +35,20 @@ def calibrate(options: argparse.Namespace, compose: Compose) -> int:
         InputError: If an option or a file is wrong, or nothing can be read.
     """
     bench, scorer = _bench(options, compose, "calibrate")
-    seeds = seed_range("calibration", options.samples)
+    seeds = seed_range("calibration", MORE * options.samples)
     diffusion, unit = bench.cfg.diffusion, _unit(bench, scorer)
     for slider in bench.sliders:
         found = find_strength(
             bench.model, slider.directions, slider.component, options.attribute, scorer, target=options.effect,
             seeds=seeds, unit=unit, eta=diffusion.eta, injection=diffusion.injection,
-            batch_size=max(bench.cfg.batch_size, 1),
+            batch_size=max(bench.cfg.batch_size, 1), least=options.samples,
         )  # fmt: skip
         _keep(slider, {"calibration": asdict(found)})
         end = "" if found.reached else f", the nearest to {options.effect:+.2f} sd that it reaches"
+        shown = "n/a" if found.low is None else f"{found.low:+.2f} to {found.high:+.2f}"
         print(
-            f"{slider.name}: {options.attribute} changes by {found.effect:+.2f} sd at strength {found.strength:g}{end}"
+            f"{slider.name}: {options.attribute} changes by {found.effect:+.2f} sd ({shown}, n = {found.n}) "
+            f"at strength {found.strength:g}{end}"
         )
     return 0
 

@@ -73,7 +73,10 @@ def _calibrate(parser: argparse.ArgumentParser) -> None:
     _directions(parser)
     parser.add_argument("--attribute", required=True, help="what is to change; see hspace list attributes")
     parser.add_argument("--effect", type=float, default=1.0, metavar="SD", help="wanted effect in sd; default 1")
-    parser.add_argument("--samples", type=int, default=24, metavar="N", help="calibration samples; default 24")
+    parser.add_argument(
+        "--samples", type=int, default=200, metavar="N",
+        help="calibration samples, more where the effect is unsure; default 200",
+    )  # fmt: skip
 
 
 def _range(parser: argparse.ArgumentParser) -> None:

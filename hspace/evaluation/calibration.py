@@ -5,7 +5,7 @@ The annotator reads calibration seeds here; what else an edit of that strength d
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,14 +18,25 @@ from hspace.directions.record import Directions
 from hspace.edits.sums import edit, edit_offsets
 from hspace.evaluation.readings import score
 from hspace.metrics.effect import score_unit
+from hspace.metrics.interval import Interval, flip_means, means
 from hspace.types import InputError, Scorer
 
 FIRST = 0.5
 """Norm of the first offset that is tried, in spreads of the samples."""
 MAX_REFINEMENTS = 8
 """Strengths that are tried once the target is bracketed; half as many are mostly enough."""
+MAX_CORRECTIONS = 4
+"""Strengths that are tried on each number of samples, once a few samples have told where to look."""
 SPREAD_SAMPLES = 16
 """Samples that the spread is read off; it only says where to begin and where to give up."""
+TRIAL_SAMPLES = 48
+"""Samples of the search; what it finds is corrected on more."""
+LEAST_SAMPLES, MORE = 200, 5
+"""Samples that a strength is settled on at least, and how many times as many where the standard error is too large."""
+TOLERANCE = 0.05
+"""How near to the target is near enough, in fractions of it."""
+PRECISION = 0.1
+"""Largest standard error of the effect, in fractions of the target, at which no more samples are read."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +48,12 @@ class Calibration:
         target: Effect asked for, signed, in standard deviations of the unedited scores.
         strength: Of the edit, in the direction's unit; negative where the direction moves the attribute the other way.
         effect: At `strength`, in the unit of `target`.
+        low: Lower limit of its 95% interval; None where fewer than ten samples show the attribute, or all alike.
+        high: Upper limit.
+        n: Samples that show the attribute before and after.
         reached: Whether `effect` is the target to within the tolerance. If not, `strength` is the one whose effect
             comes nearest: beyond it the edit moves the attribute no further, or only within the tolerance.
-        tried: Each strength that was tried and its effect, in that order.
+        tried: Each strength that was tried and its effect, over as many samples as were read at it.
         scorer: Id of the scorer that read the edits.
         seeds: Of the samples.
     """
@@ -48,10 +62,19 @@ class Calibration:
     target: float
     strength: float
     effect: float
+    low: float | None
+    high: float | None
+    n: int
     reached: bool
     tried: tuple[tuple[float, float], ...]
     scorer: str
     seeds: tuple[int, ...]
+
+    @property
+    def interval(self) -> Interval:
+        """The effect with its interval."""
+        low, high = (math.nan if limit is None else limit for limit in (self.low, self.high))
+        return Interval(self.effect, low, high, self.n)
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> "Calibration":
@@ -75,14 +98,16 @@ def calibrate(
     start: int = 0,
     stop: int | None = None,
     batch_size: int = 16,
-    tolerance: float = 0.05,
+    least: int = LEAST_SAMPLES,
     most: float = 2.0,
 ) -> Calibration:
     """Finds the smallest strength at which a direction moves an attribute by a given effect, on either of its sides.
 
-    Doubles the strength until the target is passed, then narrows it by regula falsi: some five to eight edits of each
-    sample. Strengths begin where the offset is half as long as the samples' spread (the root of the total variance of
-    h over the edited steps, or of x_T), so that the search is the same for any unit of strength.
+    On a few samples the strength is doubled until the target is passed, then narrowed by regula falsi: some five to
+    eight edits of each. What is found is corrected on `least` samples, and on twice as many again as long as the
+    standard error of the effect is above a tenth of the target. Strengths begin where the offset is half as long as
+    the samples' spread (the root of the total variance of h over the edited steps, or of x_T), so that the search is
+    the same for any unit of strength.
 
     Args:
         model: The model that the directions belong to.
@@ -91,14 +116,16 @@ def calibrate(
         attribute: What is to be moved.
         scorer: The annotator; never the judge that reports on the edits.
         target: Signed effect, in standard deviations of the unedited scores; not 0.
-        seeds: Calibration seeds, at least two, none of them among those that the directions were found on.
-        unit: Standard deviation of each score, (attributes,), best from many samples; None takes that over `seeds`.
+        seeds: Calibration seeds, at least two, none of them among those that the directions were found on; as many are
+            read as the standard error asks for.
+        unit: Standard deviation of each score, (attributes,), best from many samples; None takes that over the first
+            `least` of `seeds`.
         eta: 0 is DDIM, 1 is DDPM; one value or one per step.
         injection: `symmetric` or `asyrp`.
         start: First edited step; 0 is the noisiest.
         stop: First step that is not edited any more; None edits to the end.
         batch_size: Rows of one U-Net pass.
-        tolerance: How near the target is near enough, in fractions of it.
+        least: Samples that the effect is read on at least, of as many as there are seeds.
         most: Norm of the largest offset that is tried, in spreads.
 
     Raises:
@@ -107,31 +134,112 @@ def calibrate(
     """
     check_disjoint(discovery=directions.meta.seeds, calibration=seeds)
     column = _column(scorer, attribute)
-    if not (math.isfinite(target) and target != 0 and tolerance > 0 and most >= FIRST and len(seeds) > 1):
+    if not (math.isfinite(target) and target != 0 and most >= FIRST and len(seeds) > 1 and least > 1):
         raise InputError(
-            f"a calibration needs a target other than 0, a tolerance above 0, most of at least {FIRST} and two seeds, "
-            f"got {target}, {tolerance}, {most} and {len(seeds)}"
+            f"a calibration needs a target other than 0, most of at least {FIRST} and two seeds, "
+            f"got {target}, {most} and {min(len(seeds), least)}"
         )
-    latents = model.latents(seeds)
+    least = min(least, len(seeds))
     settings = {"eta": eta, "injection": injection, "start": start, "stop": stop, "batch_size": batch_size}
 
-    def scores_at(strength: float) -> tuple[Tensor, Tensor]:
-        images = edit(model, latents, directions, component=component, strengths=[strength], **settings)[:, 0]
+    def read_edits(strength: float, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        images = edit(
+            model, model.latents(seeds), directions, component=component, strengths=[strength], **settings
+        )[:, 0]  # fmt: skip
         scores = score(scorer, images)
         return scores[:, column].double(), scorer.visible(scores)[:, column]
 
-    before, shown = scores_at(0.0)
-    sd = float(score_unit(before[:, None], shown[:, None]) if unit is None else unit[column])
-    if not sd > 0:
+    readings = _Readings(read_edits, seeds, scorer.binary[column])
+    before, shown = readings.at(0.0, least)
+    readings.sd = float(score_unit(before[:, None], shown[:, None]) if unit is None else unit[column])
+    if not readings.sd > 0:
         raise InputError(f"attribute {attribute} does not vary over the unedited samples, so that effects have no unit")
-
-    def effect(strength: float) -> float:
-        after, visible = scores_at(strength)
-        return float((after - before)[shown & visible].mean()) / sd if bool((shown & visible).any()) else math.nan
-
+    few = min(TRIAL_SAMPLES, least)
     scale = spread_strength(model, directions, component, seeds[:SPREAD_SAMPLES], eta, start, stop)
-    strength, reached, tried = search(effect, target, first=FIRST * scale, most=most * scale, tolerance=tolerance)
-    return Calibration(attribute, float(target), strength, dict(tried)[strength], reached, tried, scorer.id, (*seeds,))
+    strength, near, tried = search(
+        lambda strength: readings.effect(strength, few).value, target, first=FIRST * scale, most=most * scale,
+        tolerance=TOLERANCE,
+    )  # fmt: skip
+    strength, cell, corrected = _settled(readings, strength, target, least, near, most * scale)
+    low, high = (None if math.isnan(limit) else limit for limit in cell[1:3])
+    return Calibration(
+        attribute, float(target), strength, cell.value, low, high, cell.n,
+        abs(1 - cell.value / target) <= TOLERANCE, tuple((dict(tried) | corrected).items()), scorer.id,
+        tuple(seeds[: len(readings.at(strength, 0)[0])]),
+    )  # fmt: skip
+
+
+@dataclass
+class _Readings:
+    """Scores of one attribute by strength, of as many samples as were asked for; none is made twice.
+
+    Attributes:
+        read: Scores (n,) of samples edited at a strength, and where they are visible.
+        seeds: Of all samples that there are.
+        binary: Whether scores are probabilities.
+        sd: The unit of effects.
+        kept: What was read, by strength.
+    """
+
+    read: Callable[[float, Sequence[int]], tuple[Tensor, Tensor]]
+    seeds: Sequence[int]
+    binary: bool
+    sd: float = math.nan
+    kept: dict[float, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def at(self, strength: float, n: int) -> tuple[Tensor, Tensor]:
+        """Scores and visibility of the first n samples, or of all that were read where that is more."""
+        parts = [self.kept[strength]] if strength in self.kept else []
+        missing = self.seeds[sum(len(scores) for scores, _ in parts) : n]
+        if missing:
+            parts.append(self.read(strength, missing))
+            scores, visible = zip(*parts, strict=True)
+            self.kept[strength] = torch.cat(scores), torch.cat(visible)
+        return self.kept[strength]
+
+    def effect(self, strength: float, n: int) -> Interval:
+        """Mean change over the first n samples, in `sd`; its limits are nan where they cannot be told."""
+        (before, shown), (after, visible) = ((a[:n] for a in self.at(s, n)) for s in (0.0, strength))
+        counted, change = (shown & visible)[:, None].numpy(), (after - before)[:, None].numpy()
+        if not counted.any():
+            return Interval(math.nan, math.nan, math.nan, 0)
+        found = (flip_means if self.binary else means)(change, counted)
+        limits = (float(limit[0]) / self.sd for limit in (found.low, found.high))
+        return Interval(float(change[counted].mean()) / self.sd, *limits, int(found.n[0]))
+
+
+def _settled(
+    readings: _Readings, strength: float, target: float, n: int, near: bool, most: float
+) -> tuple[float, Interval, dict[float, float]]:
+    """The strength corrected on n samples and more, its effect, and the effects of all strengths tried here.
+
+    A strength whose effect the search did not find near the target is only read, not corrected.
+    """
+    while True:
+        tried = _corrected(readings, strength, target, n, most) if near else {strength: readings.effect(strength, n)}
+        strength = min(tried, key=lambda s: abs(1 - tried[s].value / target))
+        cell = tried[strength]
+        # Half an interval is two standard errors; one that cannot be told is none that more samples would mend.
+        if n >= len(readings.seeds) or not (cell.high - cell.low) / 4 > PRECISION * abs(target):
+            return strength, cell, {s: each.value for s, each in tried.items()}
+        n = min(2 * n, len(readings.seeds))
+
+
+def _corrected(readings: _Readings, strength: float, target: float, n: int, most: float) -> dict[float, Interval]:
+    """Effects over n samples of strengths that come nearer to the target, as if the effect were a power of strength."""
+    tried: dict[float, Interval] = {}
+    power, previous = 1.0, None
+    for _ in range(MAX_CORRECTIONS):
+        tried[strength] = readings.effect(strength, n)
+        ratio = tried[strength].value / target
+        if not ratio > 0 or abs(1 - ratio) <= TOLERANCE:
+            break
+        if previous is not None and abs(math.log(strength / previous[0])) > 1e-6:
+            slope = math.log(ratio / previous[1]) / math.log(strength / previous[0])
+            power = min(max(slope, 0.5), 4.0)
+        previous = strength, ratio
+        strength = math.copysign(min(abs(strength) * ratio ** (-1 / power), most), strength)
+    return {s: each for s, each in tried.items() if math.isfinite(each.value)} or tried
 
 
 def with_calibrations(directions: Directions, calibrations: Sequence[Calibration]) -> Directions:

@@ -7,6 +7,7 @@ import numpy as np
 
 from hspace.directions.disentangle import disentangle
 from hspace.directions.record import Directions
+from hspace.evaluation.calibration import Calibration
 from hspace.evaluation.readings import Readings, finite
 from hspace.metrics.effect import EffectMatrix
 from hspace.metrics.interval import MIN_SAMPLES, Interval, mean_interval
@@ -28,14 +29,23 @@ ORDER = (
 
 @dataclass(frozen=True)
 class Candidate:
-    """The direction that a method has for an attribute, and the strength at which the annotator sees the target."""
+    """The direction that a method has for an attribute, with the strength at which the annotator sees the target."""
 
     method: str
     attribute: str
     directions: Directions
     component: int
-    strength: float
-    reached: bool
+    calibration: Calibration
+
+    @property
+    def strength(self) -> float:
+        """The calibrated one."""
+        return self.calibration.strength
+
+    @property
+    def reached(self) -> bool:
+        """Whether the annotator sees the target there."""
+        return self.calibration.reached
 
 
 def run(lab: Lab) -> Result:
@@ -73,12 +83,12 @@ def run(lab: Lab) -> Result:
         for each in compare(by_identity)
     ]
     detail = [
-        (each.method, each.attribute, each.strength, "yes" if each.reached else "no",
+        (each.method, each.attribute, each.strength, each.calibration.interval,
          effects.cell(j, each.attribute), effects.selectivity_of(j, each.attribute), sweep.readings.identity(row))
         for j, (each, row) in enumerate(zip(found, matched, strict=True))
     ]  # fmt: skip
     by_attribute = Table(
-        ("method", "attribute", "strength", "target reached", "effect", "selectivity", "identity"), tuple(detail),
+        ("method", "attribute", "strength", "annotator's effect", "effect", "selectivity", "identity"), tuple(detail),
         "Each method's direction for each attribute, at its calibrated strength.",
     )  # fmt: skip
     pairs = Table(
@@ -142,7 +152,7 @@ def _unlabelled(lab: Lab) -> Mapping[str, tuple[Directions, np.ndarray]]:
 
 def _calibrated(lab: Lab, method: str, attribute: str, directions: Directions, component: int) -> Candidate:
     calibration = lab.calibrate(directions, component, attribute, lab.cfg.study.target)
-    return Candidate(method, attribute, directions, component, calibration.strength, calibration.reached)
+    return Candidate(method, attribute, directions, component, calibration)
 
 
 def _row(

@@ -37,6 +37,7 @@ def run(lab: Lab) -> Result:
             (
                 name,
                 strength[name].strength,
+                strength[name].interval,
                 effects.cell(row, attribute),
                 share,
                 matched[name].readings.identity(row),
@@ -49,8 +50,8 @@ def run(lab: Lab) -> Result:
     conclusion = (
         f"Asyrp reaches {target:g} sd of {attribute} at a strength {format_number(ratio)} times smaller. At equal "
         f"effect the two edits differ by {format_number(apart)} (root mean square of pixels) where the edit itself "
-        f"changes {format_number(moved)}; identity is {format_number(rows[0][4].value)} and "
-        f"{format_number(rows[1][4].value)}."
+        f"changes {format_number(moved)}; identity is {format_number(rows[0][-1].value)} and "
+        f"{format_number(rows[1][-1].value)}."
     )
     pictures = [each.readings.images[0, [1, 2, 0, 3, 4]] for each in matched.values()]
     figures = {
@@ -65,7 +66,7 @@ def run(lab: Lab) -> Result:
             lab.figures / "injections.png",
         ),
     }
-    columns = ("injection", "strength", "effect", "selectivity", "identity")
+    columns = ("injection", "strength", "annotator's effect", "effect", "selectivity", "identity")
     table = Table(columns, tuple(rows), f"At {target:g} sd of {attribute} by the annotator; read by the judge.")
     findings = {"ratio": ratio, "apart": apart, "moved": moved, "curves": curves}
     return Result(conclusion, findings, figures, {"injections": table})

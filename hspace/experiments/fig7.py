@@ -17,16 +17,17 @@ def run(lab: Lab) -> Result:
     selectivity = effects.selectivity(names)
     rows = [
         (
-            name, found[name].strength, "yes" if found[name].reached else "no", effects.cell(j, name),
+            name, found[name].strength, found[name].interval, effects.cell(j, name),
             selectivity[j], sweep.readings.identity(sweep.row(j, 1.0)),
         )
         for j, name in enumerate(names)
     ]  # fmt: skip
-    columns = ("attribute", "strength", "target reached", "effect", "selectivity", "identity")
+    columns = ("attribute", "strength", "annotator's effect", "effect", "selectivity", "identity")
     caption = (
-        f"Mean differences at the strength at which the annotator sees {target:g} sd; effects by the judge, in sd."
+        f"Mean differences at the strength at which the annotator sees {target:g} sd, or the nearest; effects by the "
+        "judge, in sd."
     )
-    identities = [row[5].value for row in rows]
+    identities = [row[-1].value for row in rows]
     strongest = sum(effects.strongest(j)[0] == name for j, name in enumerate(names))
     conclusion = (
         f"{strongest} of {len(names)} directions move their own attribute most; selectivity over all judged attributes "

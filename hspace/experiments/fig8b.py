@@ -11,14 +11,16 @@ def run(lab: Lab) -> Result:
     """Adds calibrated edits in the order of the study's attributes, and reads what each leaves of those before."""
     names, target = lab.cfg.study.attributes, lab.cfg.study.target
     directions = {name: lab.attribute(name) for name in names}
-    strengths = {name: lab.calibrate(directions[name], 0, name, target).strength for name in names}
-    offsets = sequence_offsets(lab.model, [Term(directions[name], 0, strengths[name]) for name in names])
+    found = {name: lab.calibrate(directions[name], 0, name, target) for name in names}
+    offsets = sequence_offsets(lab.model, [Term(directions[name], 0, found[name].strength) for name in names])
     labels = ["+ " + name for name in names]
     readings = lab.read(dict(zip(labels, offsets, strict=True)))
     effects = readings.effects()
     cells = [[*(effects.cell(j, name) for name in names), readings.identity(j)] for j in range(len(labels))]
-    rows = tuple((label, *row) for label, row in zip(labels, cells, strict=True))
-    caption = f"Effects after each further edit of {target:g} sd by the annotator, in sd, by the judge."
+    alone = [found[name].interval for name in names]
+    rows = tuple((label, own, *row) for label, own, row in zip(labels, alone, cells, strict=True))
+    caption = f"Effects after each further edit of {target:g} sd by the annotator, or the nearest, in sd, by the judge."
+    columns = ("after", "annotator's effect of the edit alone", *names, "identity")
     # What the first edits still do after the last one.
     kept = [cells[-1][j].value / cells[j][j].value for j in range(len(names) - 1)]
     conclusion = (
@@ -34,5 +36,6 @@ def run(lab: Lab) -> Result:
         ),
         "Effects on every judged attribute": effect_heatmap(effects, lab.figures / "effects.png"),
     }
+    strengths = {name: each.strength for name, each in found.items()}
     findings = {"strengths": strengths, "kept": kept, "effects": effects.to_dict()}
-    return Result(conclusion, findings, figures, {"sequence": Table(("after", *names, "identity"), rows, caption)})
+    return Result(conclusion, findings, figures, {"sequence": Table(columns, rows, caption)})

@@ -25,10 +25,9 @@ def run(lab: Lab) -> Result:
     for j, (label, (name, conditions, found)) in enumerate(zip(vectors, cells, strict=True)):
         side = [abs(effects.cell(j, condition).value) for condition in conditions]
         identity = sweep.readings.identity(sweep.row(j, 1.0))
-        reached = "yes" if found.reached else "no"
-        rows.append((label, found.strength, reached, effects.cell(j, name), sum(side), identity))
-    columns = ("direction", "strength", "target reached", "effect", "|effect| on the conditions", "identity")
-    caption = f"Before and after eq. 12 at {target:g} sd by the annotator; effects by the judge, in sd."
+        rows.append((label, found.strength, found.interval, effects.cell(j, name), sum(side), identity))
+    columns = ("direction", "strength", "annotator's effect", "effect", "|effect| on the conditions", "identity")
+    caption = f"Before and after eq. 12 at {target:g} sd by the annotator, or the nearest; effects by the judge, in sd."
     conclusion = "; ".join(
         f"{name} moves {' and '.join(conditions)} by {format_number(rows[2 * i][4])} sd before and "
         f"{format_number(rows[2 * i + 1][4])} sd after, at effects of {format_number(rows[2 * i][3].value)} and "

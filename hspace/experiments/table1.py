@@ -1,5 +1,6 @@
 """Table I: what an edit of one attribute does to the others, before and after eq. 12."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from hspace.directions.disentangle import disentangle
 from hspace.directions.record import Directions
+from hspace.evaluation.calibration import Calibration
 from hspace.evaluation.readings import finite
 from hspace.metrics.effect import EffectMatrix, effect_matrix
 from hspace.metrics.interval import Interval
@@ -36,6 +38,7 @@ class Scores:
         edited: By kind: (repeats, A edits, n, A).
         num_steps: Sampling steps.
         strengths: By kind: one per edit.
+        calibrated: By kind: the effect that the annotator sees at each of them, where it was calibrated.
     """
 
     attributes: tuple[str, ...]
@@ -44,6 +47,7 @@ class Scores:
     edited: Mapping[str, Tensor]
     num_steps: int
     strengths: Mapping[str, tuple[float, ...]]
+    calibrated: Mapping[str, tuple[Interval, ...]]
 
 
 def run(lab: Lab) -> Result:
@@ -55,8 +59,10 @@ def _measure(lab: Lab) -> Scores:
     names, n = lab.cfg.study.attributes, lab.cfg.evaluation.num_samples
     before = {name: lab.attribute(name) for name in names}
     after = {name: disentangle(before[name], [before[other] for other in names if other != name]) for name in names}
-    strengths = {"original": _strengths(lab, before), "disentangled": _strengths(lab, after)}
+    found = {"original": _calibrated(lab, before), "disentangled": _calibrated(lab, after)}
+    strengths = {kind: tuple(each.strength for each in calibrations) for kind, calibrations in found.items()}
     strengths["equal_strength"] = strengths["original"]
+    calibrated = {kind: tuple(each.interval for each in calibrations) for kind, calibrations in found.items()}
     kinds = {"original": before, "disentangled": after, "equal_strength": after}
     edits = {
         f"{kind} {name}": strength * kinds[kind][name].directions[0]
@@ -69,13 +75,12 @@ def _measure(lab: Lab) -> Scores:
     original = torch.stack([each.original[:, columns] for each in readings])
     by_kind: dict[str, Tensor] = dict(zip(KINDS, edited.unbind(1), strict=True))
     binary = tuple(lab.judge.binary[column] for column in columns)
-    return Scores(names, binary, original, by_kind, len(lab.model.process.timesteps), strengths)
+    return Scores(names, binary, original, by_kind, len(lab.model.process.timesteps), strengths, calibrated)
 
 
-def _strengths(lab: Lab, directions: Mapping[str, Directions]) -> tuple[float, ...]:
+def _calibrated(lab: Lab, directions: Mapping[str, Directions]) -> list[Calibration]:
     """The strengths at which the annotator sees the target effect."""
-    target = lab.cfg.study.target
-    return tuple(lab.calibrate(found, 0, name, target).strength for name, found in directions.items())
+    return [lab.calibrate(found, 0, name, lab.cfg.study.target) for name, found in directions.items()]
 
 
 def tabulate(cfg: Config, scores: Scores) -> Result:
@@ -120,6 +125,7 @@ def tabulate(cfg: Config, scores: Scores) -> Result:
         "selectivity": {kind: finite([list(each) for each in values]) for kind, values in selectivity.items()},
         "strongest": strongest,
         "strengths": {kind: list(values) for kind, values in scores.strengths.items()},
+        "calibrated": {kind: finite([list(each) for each in values]) for kind, values in scores.calibrated.items()},
     }  # fmt: skip
     # They are compared: one scale of colours.
     limit = color_limit(*whole.values())
@@ -129,7 +135,9 @@ def tabulate(cfg: Config, scores: Scores) -> Result:
             KINDS, ("original", "disentangled, same effect", "disentangled, same strength"), strict=True
         )
     }
-    tables = {kind: _table(kind, whole[kind], spread[kind], selectivity[kind]) for kind in KINDS}
+    tables = {
+        kind: _table(kind, whole[kind], spread[kind], selectivity[kind], scores.calibrated.get(kind)) for kind in KINDS
+    }
     return Result(conclusion, findings, figures, tables, {"scores": samples_table(scores)})
 
 
@@ -142,13 +150,19 @@ def _strongest(matrix: EffectMatrix) -> int:
     return sum(matrix.strongest(j)[0] == name for j, name in enumerate(matrix.edits))
 
 
-def _table(kind: str, matrix: EffectMatrix, spread: np.ndarray, selectivity: Sequence[Interval]) -> Table:
-    """Effects with intervals, and the sd over repeats; the strongest of each row carries a star."""
+def _table(
+    kind: str, matrix: EffectMatrix, spread: np.ndarray, selectivity: Sequence[Interval],
+    calibrated: Sequence[Interval] | None,
+) -> Table:  # fmt: skip
+    """Effects with intervals, the attribute that each row moves most, its selectivity, and the sd over repeats."""
     rows: list[tuple[Cell, ...]] = []
     for j, name in enumerate(matrix.edits):
         cells: list[Cell] = [matrix.cell(j, attribute) for attribute in matrix.attributes]
-        rows.append((name, *cells, matrix.strongest(j)[0], selectivity[j], f"± {format_number(float(spread[j, j]))}"))
-    columns = ("edit", *matrix.attributes, "strongest", "selectivity", "own effect, sd over repeats")
+        seen = [] if calibrated is None else [calibrated[j]]
+        own = f"± {format_number(float(spread[j, j]))}"
+        rows.append((name, *seen, *cells, matrix.strongest(j)[0], selectivity[j], own))
+    more = [] if calibrated is None else ["annotator's effect"]
+    columns = ("edit", *more, *matrix.attributes, "strongest", "selectivity", "own effect, sd over repeats")
     meaning = {
         "original": "Original directions at the target effect",
         "disentangled": "Disentangled directions at the target effect",
@@ -176,9 +190,21 @@ def samples_table(scores: Scores) -> Table:
 
 
 def from_samples(
-    rows: Sequence[Mapping[str, str]], attributes: Sequence[str], binary: Sequence[bool], num_steps: int
+    rows: Sequence[Mapping[str, str]],
+    attributes: Sequence[str],
+    binary: Sequence[bool],
+    num_steps: int,
+    calibrated: Mapping[str, Sequence[Sequence[float | None]]],
 ) -> Scores:
-    """Inverse of `samples_table`, from the rows of its CSV; which attributes are binary is not in them."""
+    """Inverse of `samples_table`, from the rows of its CSV; which attributes are binary is not in them.
+
+    Args:
+        rows: Of the CSV, text by column.
+        attributes: Ids, in the order of the table.
+        binary: Which of them are probabilities.
+        num_steps: Sampling steps.
+        calibrated: What the findings of the record hold under this name.
+    """
 
     def values(kind: str, edit: str) -> tuple[Tensor, float]:
         found = [row for row in rows if row["kind"] == kind and row["edit"] == edit]
@@ -191,4 +217,9 @@ def from_samples(
         pairs = [values(kind, name) for name in attributes]
         edited[kind] = torch.stack([tensor for tensor, _ in pairs], dim=1)
         strengths[kind] = tuple(strength for _, strength in pairs)
-    return Scores(tuple(attributes), tuple(binary), values("unedited", "")[0], edited, num_steps, strengths)
+    cells = {
+        kind: tuple(Interval(*(math.nan if number is None else number for number in cell[:3]), int(cell[3] or 0))
+                    for cell in found)
+        for kind, found in calibrated.items()
+    }  # fmt: skip
+    return Scores(tuple(attributes), tuple(binary), values("unedited", "")[0], edited, num_steps, strengths, cells)

@@ -164,7 +164,8 @@ class EvaluationConfig:
         identity: Encoder that says whether an edit shows the same person.
         regions: Network that finds a named `method.mask` in the image.
         reference_samples: Unedited images whose spread is the unit of effects.
-        calibration_samples: Images on which strengths are chosen and directions named: one half confirms the other.
+        calibration_samples: Images on which directions are named: one half confirms the other.
+        strength_samples: Images on which a strength is chosen, at least; five times as many where an effect is unsure.
         block: Block of 10,000 evaluation seeds that is read; 0 is for everyday runs and is never published.
         measures: What is read off every edit, by name or as module:name.
     """
@@ -177,6 +178,7 @@ class EvaluationConfig:
     num_samples: Annotated[int, Field(ge=1, le=BLOCK)]
     reference_samples: Annotated[int, Field(ge=2, le=BLOCK)]
     calibration_samples: Annotated[int, Field(ge=4, le=MAX_SAMPLES)]
+    strength_samples: Annotated[int, Field(ge=10, le=BLOCK)]
     block: Annotated[int, Field(ge=0, lt=BLOCKS)]
     measures: Annotated[tuple[Name, ...], AtLeastOne]
 

@@ -26,7 +26,7 @@ from hspace.directions.masks import make_mask
 from hspace.directions.pca import PcaSettings
 from hspace.directions.record import Directions
 from hspace.edits.sums import apply_offsets
-from hspace.evaluation.calibration import Calibration, calibrate
+from hspace.evaluation.calibration import MORE, Calibration, calibrate
 from hspace.evaluation.readings import Readings, Sweep, read, score
 from hspace.metrics.effect import EffectMatrix, score_unit
 from hspace.metrics.names import Name, name_edits
@@ -42,8 +42,6 @@ from hspace.types import Embedder, InputError, RegionNetwork, Scorer
 
 log: logging.Logger = logging.getLogger(__name__)
 
-TOLERANCE = 0.1
-"""How near to its target an effect is near enough, in fractions of it: few samples know a share no better."""
 SHOWN = 4
 """Edited samples whose images are kept for figures."""
 
@@ -185,11 +183,12 @@ class Lab:
 
     def calibrate(self, directions: Directions, component: int, attribute: str, target: float) -> Calibration:
         """The strength at which the annotator sees `target` sd of an attribute on calibration seeds."""
-        diffusion, seeds = self.cfg.diffusion, self.seeds("calibration")
+        diffusion, least = self.cfg.diffusion, self.cfg.evaluation.strength_samples
+        seeds = self.seeds("calibration", MORE * least)
         key = {
             "direction": tensor_sha256(directions.directions[component]), "attribute": attribute, "target": target,
             "reference": len(self.reference_seeds("calibration")), "seeds": seeds,
-            "scorer": network_key(self.annotator), "injection": diffusion.injection,
+            "least": least, "scorer": network_key(self.annotator), "injection": diffusion.injection,
             **sampler_key(self.cfg, self.model),
         }  # fmt: skip
 
@@ -197,7 +196,7 @@ class Lab:
             found = calibrate(
                 self.model, directions, component, attribute, self.annotator, target=target, seeds=seeds,
                 unit=self.unit(self.annotator), eta=diffusion.eta, injection=diffusion.injection,
-                batch_size=self.cfg.batch_size, tolerance=TOLERANCE,
+                batch_size=self.cfg.batch_size, least=least,
             )  # fmt: skip
             write_json(folder / "calibration.json", asdict(found))
 

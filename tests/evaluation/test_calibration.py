@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 import pytest
@@ -12,7 +13,8 @@ from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import seed_range
 from hspace.directions.record import Directions, DirectionsMeta
 from hspace.edits.sums import edit
-from hspace.evaluation.calibration import Calibration, calibrate, search, with_calibrations
+from hspace.evaluation.calibration import Calibration, _Readings, _settled, calibrate, search, with_calibrations
+from hspace.metrics.interval import mean_interval
 from hspace.types import InputError
 
 SEEDS = seed_range("calibration", 6)
@@ -100,7 +102,42 @@ def test_the_search_does_not_depend_on_the_unit_of_strength(tiny_model: Diffusio
     images = edit(tiny_model, latents, directions, component=1, strengths=[0.0, found.strength])
     before, after = (Contrast()(images[:, i])[:, 0].double() for i in range(2))
     assert float((after - before).mean() / before.std()) == pytest.approx(found.effect, abs=1e-6)
-    assert found.effect == pytest.approx(-0.1, rel=0.05)
+    assert found.effect == pytest.approx(-0.1, rel=0.05) and found.low is None, "six samples have no interval"
+
+
+def made_readings(noise: float, binary: bool = False) -> _Readings:
+    """Samples of which the first four move half as much as the others, by the third power of the strength."""
+
+    def read(strength: float, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        rows = torch.tensor(list(seeds), dtype=torch.float64)
+        scale = torch.where(rows < 4, 0.5, 1.0)
+        moved = scale * strength**3 + noise * (rows % 2 * 2 - 1) * (strength != 0)
+        return moved, torch.ones(len(seeds), dtype=torch.bool)
+
+    return _Readings(read, range(100), binary, sd=2.0)
+
+
+@pytest.mark.parametrize(("noise", "n"), [(0.3, 25), (0.6, 50), (4.0, 100)])
+def test_more_samples_are_read_only_where_the_effect_is_unsure(noise: float, n: int) -> None:
+    readings = made_readings(noise)
+    strength, cell, _ = _settled(readings, 1.0, 0.5, 25, True, 8.0)
+    assert len(readings.at(strength, 0)[0]) == cell.n == n
+    (after, _), (before, _) = readings.at(strength, 0), readings.at(0.0, 0)
+    assert cell == pytest.approx(mean_interval(((after - before[: len(after)]) / 2).numpy()))
+
+
+def test_flips_have_the_interval_of_flips() -> None:
+    cell = made_readings(0.0, binary=True).effect(0.8, 40)
+    assert cell.low * 2 < 0.8**3 < cell.high * 2 and cell.high > cell.low
+
+
+def test_a_strength_from_few_samples_is_corrected_on_many() -> None:
+    readings = made_readings(0.0)
+    strength, reached, _ = search(lambda s: readings.effect(s, 4).value, 0.5, first=0.1, most=8.0, tolerance=0.05)
+    assert reached and strength == pytest.approx(2 ** (1 / 3), rel=0.05)
+    settled, cell, tried = _settled(readings, strength, 0.5, 100, True, 8.0)
+    assert cell.value == pytest.approx(0.5, rel=0.05) and len(tried) <= 4
+    assert settled == pytest.approx((1 / 0.98) ** (1 / 3), rel=0.02)
 
 
 def test_an_effect_out_of_reach_is_said_to_be(tiny_model: DiffusionModel) -> None:

@@ -1,6 +1,8 @@
 """Table I from scores that are known exactly, and its way through a file and back."""
 
 import csv
+import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import torch
 
 from hspace.experiments import table1
 from hspace.experiments.table1 import KINDS, Scores
+from hspace.metrics.interval import Interval
 from hspace.output.tables import write_csv
 from hspace.runs.config import Config
 
@@ -23,7 +26,8 @@ def known_scores(effects: dict[str, list[list[float]]]) -> Scores:
     original = torch.stack([column, -column], dim=1).reshape(2, 12, 2)
     added = {kind: 2 * torch.tensor(rows)[None, :, None] for kind, rows in effects.items()}
     edited = {kind: original[:, None] + each for kind, each in added.items()}
-    return Scores(NAMES, (False, False), original, edited, 10, {kind: (1.0, 2.0) for kind in KINDS})
+    seen = {"original": (Interval(0.5, 0.4, 0.6, 200), Interval(0.48, math.nan, math.nan, 8))}
+    return Scores(NAMES, (False, False), original, edited, 10, {kind: (1.0, 2.0) for kind in KINDS}, seen)
 
 
 @pytest.fixture
@@ -63,9 +67,13 @@ def test_the_intended_attribute_and_selectivity(config: Config, scores: Scores) 
 
 def test_the_table_comes_back_from_its_scores(config: Config, scores: Scores, tmp_path: Path) -> None:
     path = write_csv(table1.samples_table(scores), tmp_path / "scores.csv")
+    calibrated = json.loads(json.dumps(table1.tabulate(config, scores).findings["calibrated"]))
     with path.open() as file:
-        again = table1.from_samples(list(csv.DictReader(file)), NAMES, (False, False), 10)
+        again = table1.from_samples(list(csv.DictReader(file)), NAMES, (False, False), 10, calibrated)
     assert torch.allclose(again.original, scores.original, atol=1e-4)
     for kind in KINDS:
         assert torch.allclose(again.edited[kind], scores.edited[kind], atol=1e-4), kind
     assert again.strengths == scores.strengths
+    assert again.calibrated["original"][0] == scores.calibrated["original"][0]
+    assert math.isnan(again.calibrated["original"][1].low) and again.calibrated["original"][1].n == 8
+    assert "annotator's effect" in table1.tabulate(config, again).tables["original"].columns

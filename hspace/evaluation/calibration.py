@@ -204,8 +204,8 @@ class _Readings:
         if not counted.any():
             return Interval(math.nan, math.nan, math.nan, 0)
         found = (flip_means if self.binary else means)(change, counted)
-        limits = (float(limit[0]) / self.sd for limit in (found.low, found.high))
-        return Interval(float(change[counted].mean()) / self.sd, *limits, int(found.n[0]))
+        value, low, high = (float(each) / self.sd for each in (change[counted].mean(), found.low[0], found.high[0]))
+        return Interval(value, low, high, int(found.n[0]))
 
 
 def _settled(

@@ -1,5 +1,6 @@
 """What a scorer and an identity encoder read off edits of the same samples."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -147,8 +148,10 @@ def read(images: Tensor, scorer: Scorer, identity: Embedder) -> tuple[Tensor, Te
 
 def finite(values: Any) -> Any:
     """Numbers of any nesting as JSON types; what is not finite becomes None."""
-    if isinstance(values, np.ndarray | Tensor):
+    if isinstance(values, np.ndarray | np.generic | Tensor):
         return finite(values.tolist())
+    if isinstance(values, dict):
+        return {name: finite(value) for name, value in values.items()}
     if isinstance(values, list | tuple):
         return [finite(value) for value in values]
-    return float(values) if np.isfinite(values) else None
+    return None if isinstance(values, float) and not math.isfinite(values) else values

@@ -8,7 +8,7 @@ import numpy as np
 from hspace.directions.disentangle import disentangle
 from hspace.directions.record import Directions
 from hspace.evaluation.calibration import Calibration
-from hspace.evaluation.readings import Readings, finite
+from hspace.evaluation.readings import Readings
 from hspace.metrics.effect import EffectMatrix
 from hspace.metrics.interval import MIN_SAMPLES, Interval, mean_interval
 from hspace.metrics.paired import best, compare
@@ -103,9 +103,9 @@ def run(lab: Lab) -> Result:
     )
     findings = {
         "columns": list(columns),
-        "rows": [[*row[:2], *(finite(list(cell)) for cell in row[2:])] for row in rows],
-        "pairs": [[*row[:2], finite(list(row[2])), finite([row[3]])[0]] for row in paired],
-        "curves": {method: finite(curve) for method, curve in curves.items()},
+        "rows": rows,
+        "pairs": [row[:4] for row in paired],
+        "curves": curves,
     }
     return Result(
         conclusion, findings, {"Identity against effect, mean over attributes": picture},

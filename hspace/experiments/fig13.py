@@ -5,7 +5,6 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from hspace.evaluation.readings import finite
 from hspace.output.figures import effect_heatmap
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
@@ -46,7 +45,7 @@ def run(lab: Lab) -> Result:
     }
     findings = {
         "steps": list(steps),
-        "singular_values": finite(values),
+        "singular_values": values,
         "cosines": angles,
         "effects": effects.to_dict(),
     }

@@ -11,7 +11,7 @@ from hspace.diffusion.inversion import ddim_inversion
 from hspace.diffusion.photographs import find_images, load_images
 from hspace.directions.record import Directions
 from hspace.directions.supervised import from_pairs
-from hspace.evaluation.readings import Sweep, finite, score
+from hspace.evaluation.readings import Sweep, score
 from hspace.output.figures import effect_heatmap, grid_figure
 from hspace.output.tables import Table, format_number
 from hspace.portraits.faces import render, resample_scene, sample_factors
@@ -84,7 +84,7 @@ def run(lab: Lab) -> Result:
     findings = {
         "people": people,
         "strength": strength,
-        "agreement": {f"{s:g}": finite(a) for s, a in agreement.items()},
+        "agreement": {f"{s:g}": each for s, each in agreement.items()},
     }
     return Result(conclusion, findings | {"effects": effects.to_dict()}, figures, {"expressions": table})
 

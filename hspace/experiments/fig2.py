@@ -8,7 +8,7 @@ from hspace.diffusion.sampling import sample
 from hspace.directions.record import Directions
 from hspace.directions.supervised import from_pairs
 from hspace.edits.mixing import swap
-from hspace.evaluation.readings import finite, score
+from hspace.evaluation.readings import score
 from hspace.metrics.interval import Interval, slope_interval
 from hspace.output.figures import grid_figure
 from hspace.output.tables import Table, format_number
@@ -51,8 +51,8 @@ def run(lab: Lab) -> Result:
         ),
     }
     findings = {
-        "carried": {name: finite(each) for name, each in carried.items()},
-        "arithmetic": {f"{strength:g}": finite(each) for strength, each in zip(strengths, moved, strict=True)},
+        "carried": carried,
+        "arithmetic": {f"{strength:g}": each for strength, each in zip(strengths, moved, strict=True)},
     }
     return Result(
         conclusion, findings, figures, {"carried": Table(("what", "carried over"), (*carried.items(),), caption)}

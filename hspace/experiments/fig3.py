@@ -2,7 +2,6 @@
 
 import math
 
-from hspace.evaluation.readings import finite
 from hspace.metrics.names import numbered
 from hspace.output.figures import effect_heatmap
 from hspace.output.tables import Table, format_number
@@ -46,10 +45,9 @@ def run(lab: Lab) -> Result:
         ),
         f"Effects of each component at {largest:g} sd": effect_heatmap(effects, lab.figures / "effects.png"),
     }
-    broken = None if directions.correlation is None else finite(directions.correlation)
     findings = {
         "names": [name and [name.attribute, name.sign, list(name.others)] for name in named],
         "effects": effects.to_dict(),
-        "correlation": broken,
+        "correlation": directions.correlation,
     }
     return Result(conclusion, findings, figures, {"components": table})

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from hspace.evaluation.readings import finite
 from hspace.metrics.errors import correlation
 from hspace.output.figures import effect_heatmap
 from hspace.output.tables import Table, format_number
@@ -45,7 +44,7 @@ def run(lab: Lab) -> Result:
         "Another sample at the same strengths": others.strip("The same directions", lab.figures / "other.png"),
         f"Mean effects on other samples at strength {largest:g}": effect_heatmap(effects, lab.figures / "effects.png"),
     }
-    findings = {"transfer": finite(transfer), "effects": effects.to_dict(), "own": finite(alone)}
+    findings = {"transfer": transfer, "effects": effects.to_dict(), "own": alone}
     return Result(conclusion, findings, figures, {"transfer": table})
 
 

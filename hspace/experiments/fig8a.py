@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from hspace.evaluation.readings import finite
 from hspace.metrics.interval import Interval
 from hspace.output.figures import curve_figure
 from hspace.output.tables import Table, format_number
@@ -62,8 +61,7 @@ def run(lab: Lab) -> Result:
             "identity (cosine)", lab.figures / "identity.png",
         ),
     }  # fmt: skip
-    rows = [[*point[:2], *(finite(list(cell)) for cell in point[2:])] for point in points]
-    findings = {"columns": list(table.columns), "rows": rows}
+    findings = {"columns": list(table.columns), "rows": points}
     return Result(conclusion, findings, figures, {"examples": table})
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from hspace.directions.disentangle import disentangle
 from hspace.directions.record import Directions
 from hspace.evaluation.calibration import Calibration
-from hspace.evaluation.readings import finite
 from hspace.metrics.effect import EffectMatrix, effect_matrix
 from hspace.metrics.interval import Interval
 from hspace.metrics.repeats import over_seeds
@@ -112,20 +111,20 @@ def tabulate(cfg: Config, scores: Scores) -> Result:
     )
     findings = {
         "attributes": list(scores.attributes),
-        **{kind: finite(whole[kind].effect) for kind in KINDS[:2]},
-        **{f"{kind}_sd": finite(spread[kind]) for kind in KINDS[:2]},
-        **{f"{kind}_interval": finite(np.stack([whole[kind].low, whole[kind].high], axis=-1)) for kind in KINDS[:2]},
+        **{kind: whole[kind].effect for kind in KINDS[:2]},
+        **{f"{kind}_sd": spread[kind] for kind in KINDS[:2]},
+        **{f"{kind}_interval": np.stack([whole[kind].low, whole[kind].high], axis=-1) for kind in KINDS[:2]},
         "samples": int(scores.original.shape[1]),
         "seeds": len(repeats),
         "num_steps": scores.num_steps,
         "equal_strength": {
-            "original": finite(whole["original"].effect), "disentangled": finite(whole["equal_strength"].effect),
-            "original_sd": finite(spread["original"]), "disentangled_sd": finite(spread["equal_strength"]),
+            "original": whole["original"].effect, "disentangled": whole["equal_strength"].effect,
+            "original_sd": spread["original"], "disentangled_sd": spread["equal_strength"],
         },
-        "selectivity": {kind: finite([list(each) for each in values]) for kind, values in selectivity.items()},
+        "selectivity": selectivity,
         "strongest": strongest,
         "strengths": {kind: list(values) for kind, values in scores.strengths.items()},
-        "calibrated": {kind: finite([list(each) for each in values]) for kind, values in scores.calibrated.items()},
+        "calibrated": scores.calibrated,
     }  # fmt: skip
     # They are compared: one scale of colours.
     limit = color_limit(*whole.values())
@@ -217,9 +216,11 @@ def from_samples(
         pairs = [values(kind, name) for name in attributes]
         edited[kind] = torch.stack([tensor for tensor, _ in pairs], dim=1)
         strengths[kind] = tuple(strength for _, strength in pairs)
-    cells = {
-        kind: tuple(Interval(*(math.nan if number is None else number for number in cell[:3]), int(cell[3] or 0))
-                    for cell in found)
-        for kind, found in calibrated.items()
-    }  # fmt: skip
+    cells = {kind: tuple(map(_interval, found)) for kind, found in calibrated.items()}
     return Scores(tuple(attributes), tuple(binary), values("unedited", "")[0], edited, num_steps, strengths, cells)
+
+
+def _interval(cell: Sequence[float | None]) -> Interval:
+    """Inverse of `finite` of an interval."""
+    value, low, high = (math.nan if number is None else number for number in cell[:3])
+    return Interval(value, low, high, int(cell[3] or 0))

@@ -12,6 +12,7 @@ from typing import Any
 from hspace.directions.method import get_method
 from hspace.directions.record import Directions
 from hspace.evaluation.measures import MEASURES
+from hspace.evaluation.readings import finite
 from hspace.output.tables import Table, write_csv, write_table
 from hspace.runs.config import Config, config_sha256, to_dict
 from hspace.runs.keys import VERSIONS, files_key, network_key, sampler_key
@@ -93,7 +94,7 @@ def write(cfg: Config, result: Result, *, key: str, judge: str, facts: Mapping[s
         "tables": list(result.tables),
         "samples": list(result.samples),
         "directions": {name: list(directions.meta.names) for name, directions in result.directions.items()},
-        "findings": result.findings,
+        "findings": finite(result.findings),
         "judge": judge,
         "date": date.today().isoformat(),
         "commit": commit(),

@@ -55,6 +55,15 @@ class Scorer(Protocol):
 
 
 @runtime_checkable
+class LogitScorer(Scorer, Protocol):
+    """A scorer that also tells apart images whose probabilities are all 0 or 1."""
+
+    def logits(self, images: Images) -> Scores:
+        """Scores before the sigmoid, (batch, attributes): what orders images as the scores do, without saturating."""
+        ...
+
+
+@runtime_checkable
 class Embedder(Protocol):
     """Maps images to feature vectors; an identity embedder's have unit norm."""
 

@@ -15,7 +15,7 @@ from hspace.diffusion.sampling import sample
 from hspace.scorers.identity import scorer_identity
 from hspace.system.records import Rule, are_counts, check_facts, check_names, is_label, load_record, save_record
 from hspace.system.shards import Batches, in_shards
-from hspace.types import InputError, Scorer
+from hspace.types import InputError, LogitScorer, Scorer
 
 STRATA = 4
 """Quantile groups of a continuous attribute that is to be balanced."""
@@ -39,6 +39,7 @@ class Annotations:
         scores: (n, A) float32.
         visible: (n, A) bool; where False the score means nothing.
         provenance: Model, conditioning, process and eta of the samples, and the scorer.
+        logits: Scores before the sigmoid, (n, A) float32, which do not saturate; None where the scorer has none.
     """
 
     seeds: tuple[int, ...]
@@ -47,6 +48,7 @@ class Annotations:
     scores: Tensor
     visible: Tensor
     provenance: Provenance
+    logits: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Raises InputError where lengths do not fit, a seed is there twice, or a score is not finite."""
@@ -55,10 +57,17 @@ class Annotations:
             raise InputError(f"scores and visible must be {shape}, got {[*self.scores.shape]}, {[*self.visible.shape]}")
         if len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"seeds must differ, got {len(self.seeds)} seeds of which {len(set(self.seeds))} differ")
-        if not self.scores.isfinite().all():
+        if self.ranks.shape != self.scores.shape:
+            raise InputError(f"logits must be {shape}, got {tuple(self.ranks.shape)}")
+        if not (self.scores.isfinite().all() and self.ranks.isfinite().all()):
             raise InputError("scores must be finite, got nan or inf")
         if self.provenance.annotator is None or self.provenance.eta is None:
             raise InputError("the provenance of annotations must name the annotator and eta")
+
+    @property
+    def ranks(self) -> Tensor:
+        """What samples are ordered by, (n, A): the logits, or the scores where there are none."""
+        return self.scores if self.logits is None else self.logits
 
     @property
     def scorer(self) -> str:
@@ -74,6 +83,7 @@ class Annotations:
         """Write scores and visibility as safetensors, atomically, with the rest as JSON in its metadata."""
         facts = {name: getattr(self, name) for name in ("seeds", "attributes", "binary")}
         tensors = {"scores": self.scores, "visible": self.visible}
+        tensors |= {} if self.logits is None else {"logits": self.logits}
         save_record(path, tensors, facts | {"provenance": self.provenance.to_dict()})
 
     @classmethod
@@ -89,9 +99,11 @@ class Annotations:
                 name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()
             }
             check_facts(given, RULES, "annotations")
-            check_names(tensors, {"scores", "visible"}, set())
-            if (tensors["scores"].dtype, tensors["visible"].dtype) != (torch.float32, torch.bool):
-                raise InputError("scores must be float32 and visible must be bool")
+            check_names(tensors, {"scores", "visible"}, {"logits"})
+            if {t.dtype for name, t in tensors.items() if name != "visible"} != {torch.float32}:
+                raise InputError("scores and logits must be float32")
+            if tensors["visible"].dtype != torch.bool:
+                raise InputError("visible must be bool")
             given |= tensors | {"provenance": Provenance.from_dict(given["provenance"])}
             return cls(**given)
 
@@ -151,7 +163,8 @@ def annotate(
 
     def score(rows: range) -> Tensor:
         images = sample(model, model.latents(seeds[rows.start : rows.stop]), eta=etas).x_0
-        return scorer(images.cpu()).float().cpu()
+        found = [scorer(images.cpu()), *([scorer.logits(images.cpu())] if isinstance(scorer, LogitScorer) else [])]
+        return torch.stack(found, dim=1).float().cpu()
 
     with tqdm(total=len(seeds), desc="annotate", disable=None, leave=False) as progress:
 
@@ -165,14 +178,18 @@ def annotate(
         seeds=seeds,
         attributes=tuple(scorer.attributes),
         binary=tuple(scorer.binary),
-        scores=table,
-        visible=scorer.visible(table),
+        scores=table[:, 0].contiguous(),
+        visible=scorer.visible(table[:, 0]),
         provenance=model.provenance(eta=etas, tap=False, annotator=scorer_identity(scorer)),
+        logits=table[:, 1].contiguous() if table.shape[1] > 1 else None,
     )
 
 
 def extremes(annotations: Annotations, attribute: str, k: int, *, balance: str | None = None) -> Examples:
     """The k samples with the highest and the k with the lowest score of an attribute, among those that show it.
+
+    They are ordered by logits where there are any, since probabilities of 0 and 1 are many; those that are still equal
+    come in a random order, which is always the same.
 
     Args:
         annotations: Scored samples.
@@ -204,15 +221,20 @@ def extremes(annotations: Annotations, attribute: str, k: int, *, balance: str |
 def _strata(annotations: Annotations, shown: Tensor, balance: str | None) -> dict[str, Tensor]:
     """Rows of the samples to choose from, in groups of like value of the balanced attribute."""
     if balance is None:
-        return {"": torch.nonzero(shown)[:, 0]}
+        return {"": _shuffled(torch.nonzero(shown)[:, 0])}
     column = annotations.column(balance)
-    rows = torch.nonzero(shown & annotations.visible[:, column])[:, 0]
+    rows = _shuffled(torch.nonzero(shown & annotations.visible[:, column])[:, 0])
     values = annotations.scores[rows, column]
     if annotations.binary[column]:
         return {f" with {balance} above .5": rows[values > 0.5], f" with {balance} below .5": rows[values <= 0.5]}
     quarters = rows[values.argsort(stable=True)].tensor_split(STRATA)
-    # Back in the order of seeds, since among equal scores the first are chosen: probabilities of 0 and 1 are many.
-    return {f" in quarter {i + 1} of {balance}": quarter.sort().values for i, quarter in enumerate(quarters)}
+    # In an order that knows nothing of the balanced attribute, since of equal scores the first are chosen.
+    return {f" in quarter {i + 1} of {balance}": _shuffled(quarter) for i, quarter in enumerate(quarters)}
+
+
+def _shuffled(rows: Tensor) -> Tensor:
+    """The rows in a random order, which is the same for as many rows."""
+    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
 
 
 def _ends(annotations: Annotations, rows: Tensor, column: int, k: int, name: str) -> tuple[list[int], list[int]]:
@@ -220,7 +242,7 @@ def _ends(annotations: Annotations, rows: Tensor, column: int, k: int, name: str
     if 2 * k > len(rows):
         raise InputError(f"{k} examples on each side need {2 * k} samples, {len(rows)} show {name}")
     scores = annotations.scores[rows, column]
-    order = scores.argsort(descending=True, stable=True)
+    order = annotations.ranks[rows, column].argsort(descending=True, stable=True)
     highest, lowest = order[:k], order[-k:]
     bound = 0.5 if annotations.binary[column] else float(scores[lowest].max())
     if not scores[highest].min() > bound >= scores[lowest].max():

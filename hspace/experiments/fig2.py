@@ -95,7 +95,7 @@ def _corners(images: Tensor) -> Tensor:
 def _difference(lab: Lab, attribute: str) -> Directions:
     """H of the discovery sample with most of an attribute less that of the one with least."""
     scores, eta = lab.annotations(), lab.cfg.diffusion.eta
-    column = scores.scores[:, scores.column(attribute)]
+    column = scores.ranks[:, scores.column(attribute)]
     seeds = [scores.seeds[int(row)] for row in (column.argmax(), column.argmin())]
     plus, minus = (sample(lab.model, lab.model.latents([seed]), eta=eta, record_h=True).h for seed in seeds)
     assert plus is not None and minus is not None

@@ -13,7 +13,7 @@ from hspace.system.hashes import path_sha256
 from hspace.types import Embedder, RegionNetwork, Scorer
 
 VERSIONS = {
-    "collect": 3, "annotate": 3, "discover": 4, "calibrate": 3, "read": 1, "unit": 2, "swap": 1, "invert": 1,
+    "collect": 3, "annotate": 4, "discover": 5, "calibrate": 3, "read": 1, "unit": 2, "swap": 1, "invert": 1,
 }  # fmt: skip
 """Of each stage; a higher one leaves older results of it unused."""
 PLACES = ("output_dir", "cache_dir")

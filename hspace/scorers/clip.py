@@ -42,10 +42,15 @@ class ClipScorer(Pretrained):
     @torch.no_grad()
     def forward(self, images: Images) -> Scores:
         """Probabilities of images in [-1, 1], (batch, attributes), on the images' device."""
+        return self.logits(images).sigmoid()
+
+    @torch.no_grad()
+    def logits(self, images: Images) -> Scores:
+        """Log-odds of the first prompt, (batch, attributes): the difference of the two similarities, scaled."""
         network = self.network
         features = unit_norm(network.visual_projection(network.vision_model(self.pixels(images)).pooler_output))
-        logits = network.logit_scale.exp() * torch.einsum("bd,apd->bap", features, self.prompts)
-        return logits.softmax(dim=2)[..., 0].to(images.device)
+        difference = self.prompts[:, 0] - self.prompts[:, 1]
+        return (network.logit_scale.exp() * features @ difference.T).to(images.device)
 
     def visible(self, scores: Scores) -> Tensor:
         """Everything: CLIP does not say what an image hides."""

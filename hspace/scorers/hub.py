@@ -53,12 +53,21 @@ class HubScorer(Pretrained):
     @torch.no_grad()
     def forward(self, images: Images) -> Scores:
         """Scores of images in [-1, 1], (batch, attributes), on the images' device."""
+        logits = self.logits(images)
+        return logits if self.problem == "regression" else logits.sigmoid()
+
+    @torch.no_grad()
+    def logits(self, images: Images) -> Scores:
+        """Log-odds of each label, (batch, attributes); of a regression its values."""
         logits = self.network(self.pixels(images)).logits
         if self.problem == "regression":
             return logits.to(images.device)
-        single = self.problem == "single_label_classification"
-        scores = logits.softmax(dim=1) if single else logits.sigmoid()
-        return torch.where(self.get_buffer("opposite"), 1 - scores, scores).to(images.device)
+        if self.problem == "single_label_classification":
+            alone = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
+            others = logits[:, None].masked_fill(alone, -torch.inf).logsumexp(dim=2)
+            # A label without any other is certain, by as much as a float can tell.
+            logits = (logits - others).clamp(max=torch.finfo(logits.dtype).max)
+        return torch.where(self.get_buffer("opposite"), -logits, logits).to(images.device)
 
     def visible(self, scores: Scores) -> Tensor:
         """Everything: these classifiers do not say what an image hides."""

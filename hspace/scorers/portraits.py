@@ -62,8 +62,12 @@ class PortraitScorer(nn.Module):
 
     def forward(self, images: Images) -> Scores:
         """Scores of images in [-1, 1], (batch, attributes)."""
-        logits = self.network(to_input_size(images, self.config.size)) / self.temperature
+        logits = self.logits(images)
         return torch.where(torch.tensor(self.binary, device=logits.device), logits.sigmoid(), logits)
+
+    def logits(self, images: Images) -> Scores:
+        """Scores before the sigmoid of those that are probabilities, (batch, attributes)."""
+        return self.network(to_input_size(images, self.config.size)) / self.temperature
 
     def visible(self, scores: Scores) -> Tensor:
         """Which attributes the images show, judged by the scores themselves: (batch, attributes) bool."""

@@ -61,7 +61,7 @@ def test_samples_are_scored_as_generated(tiny_model: DiffusionModel) -> None:
     ours = annotate(tiny_model, seeds, ColorScorer(), eta=0.5, batch_size=2)
     expected = ColorScorer()(sample(tiny_model, tiny_model.latents(seeds), eta=0.5).x_0)
     assert (ours.scores - expected).abs().max() < 1e-4
-    assert torch.equal(ours.visible, ColorScorer().visible(ours.scores))
+    assert torch.equal(ours.visible, ColorScorer().visible(ours.scores)) and ours.logits is None
     assert (ours.seeds, ours.eta, ours.provenance.process.timesteps) == (
         seeds,
         (0.5, 0.5, 0.5),
@@ -73,6 +73,7 @@ def test_samples_are_scored_as_generated(tiny_model: DiffusionModel) -> None:
 
 
 def test_file_holds_everything(annotations: Annotations, tmp_path: Path) -> None:
+    annotations = replace(annotations, logits=annotations.scores * 3)
     annotations.save(tmp_path / "scores.safetensors")
     loaded = Annotations.load(tmp_path / "scores.safetensors")
     for name, value in vars(annotations).items():
@@ -152,6 +153,26 @@ def test_equal_scores_do_not_undo_the_balance(annotations: Annotations) -> None:
     examples = extremes(many, "hat", 40, balance="age")
     plus, minus = (scores_of(many, side, "age") for side in (examples.plus, examples.minus))
     assert abs(float(plus.mean() - minus.mean())) < 0.05
+
+
+def test_examples_are_ranked_by_logits_where_probabilities_saturate(annotations: Annotations) -> None:
+    logits = torch.randn(40, 4, generator=torch.Generator().manual_seed(2)) * 40
+    logits[:, 2:] = annotations.scores[:, 2:]
+    saturated = replace(annotations, scores=torch.where(logits > 0, 1.0, 0.0), logits=logits)
+    examples = extremes(saturated, "hat", 4)
+    ranked = logits[:35, 1].argsort()
+    assert [seed - 100 for seed in examples.plus] == ranked.flip(0)[:4].tolist()
+    assert sorted(seed - 100 for seed in examples.minus) == sorted(ranked[:4].tolist())
+
+
+def test_equal_scores_are_not_in_the_order_of_seeds(annotations: Annotations) -> None:
+    many = replace(
+        annotations, seeds=tuple(range(100, 500)), scores=torch.arange(400.0).remainder(2)[:, None].expand(400, 4),
+        visible=torch.ones(400, 4, dtype=torch.bool),
+    )  # fmt: skip
+    examples = extremes(many, "hat", 50)
+    for side in (examples.plus, examples.minus):
+        assert abs(sum(side) / 50 - 300) < 4 * 400 / 12**0.5 / 50**0.5 and list(side) != sorted(side)
 
 
 def test_equal_scores_never_put_a_sample_on_both_sides(annotations: Annotations) -> None:

@@ -6,7 +6,7 @@ import torch
 
 from hspace.directions.masks import make_mask
 from hspace.scorers.hub import load_classifier, load_features, load_parser
-from hspace.types import Embedder, InputError, RegionNetwork, Scorer
+from hspace.types import Embedder, InputError, LogitScorer, RegionNetwork, Scorer
 
 IMAGES = torch.rand(3, 3, 40, 40, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
@@ -26,7 +26,10 @@ def test_several_questions_are_sigmoids_with_the_ids_of_celeba(make_classifier: 
 def test_one_question_shares_a_softmax_and_labels_become_words(make_classifier: Callable[..., Path]) -> None:
     scorer = load_classifier(str(make_classifier(["20-29 years", "happy, very", "sad"])))
     assert scorer.attributes == ("20-29_years", "happy_very", "sad")
-    assert (scorer(IMAGES).sum(dim=1) - 1).abs().max() < 1e-6
+    with torch.no_grad():
+        expected = scorer.network(scorer.pixels(IMAGES)).logits.softmax(dim=1)
+    assert (scorer(IMAGES) - expected).abs().max() < 1e-6 and isinstance(scorer, LogitScorer)
+    assert (scorer.logits(IMAGES) - expected.logit()).abs().max() < 1e-5
 
 
 def test_a_regression_is_a_value(make_classifier: Callable[..., Path]) -> None:

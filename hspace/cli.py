@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hspace import __version__
-from hspace.commands.words import COMMANDS, Parser
+from hspace.commands.words import COMMANDS, Parser, levels
 from hspace.commands.words import parse as parse_words
 from hspace.system.files import package_path
 from hspace.system.stopping import Stopped, stopping, uninterrupted
@@ -58,6 +58,7 @@ examples:
   hspace method=my_method:find                      a method of yours, in my_method.py; see docs/extending.md
   hspace edit photo.jpg --direction FILE:NAME       a photograph edited; also invert, calibrate, range, directions,
                                                     studio and push, each with --help
+  hspace completion bash                            completion of these words, also for zsh and fish
   hspace cache ls                                   what is kept in outputs/cache (or cache_dir=FOLDER)
   hspace cache verify                               compare every file with its checksum, hash models anew
   hspace cache prune                                remove what no run can use; days=30: and what none has used lately
@@ -116,15 +117,13 @@ def _dispatch(arguments: list[str]) -> int:
     overrides = _with_local_model(words)
     if options.cfg:
         return _show(overrides)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("hspace").setLevel(logging.INFO)
+    _speak(options)
     return _sweep(overrides) if options.multirun else _run(_compose(overrides))
 
 
 def _command(name: str, words: list[str]) -> int:
     options = parse_words(name, words)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("hspace").setLevel(logging.INFO)
+    _speak(options)
     try:
         module = import_module(f"hspace.commands.{MODULES.get(name, name)}")
     except ModuleNotFoundError as error:
@@ -132,6 +131,13 @@ def _command(name: str, words: list[str]) -> int:
             raise
         raise InputError(f"hspace {name} needs more packages: pip install 'hspace[studio]'") from error
     return getattr(module, name)(options, _compose)
+
+
+def _speak(options: argparse.Namespace) -> None:
+    """Sets what is said on stderr: the stages; with -v libraries too; with -q warnings alone."""
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(message)s")
+    level = logging.WARNING if options.quiet else logging.DEBUG if options.verbose else logging.INFO
+    logging.getLogger("hspace").setLevel(level)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -146,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("words", nargs="*", metavar="key=value", help="a choice or a value; --cfg job shows all keys")
     parser.add_argument("-m", "--multirun", action="store_true", help="run every combination of values a,b,c")
     parser.add_argument("--cfg", choices=["job"], help="print the composed configuration and stop")
+    levels(parser)
     parser.add_argument("--version", action="store_true", help="print the version and stop")
     return parser
 

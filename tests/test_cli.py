@@ -1,6 +1,7 @@
 """The command line: its errors through real processes, the rest in this one."""
 
 import csv
+import logging
 import os
 import subprocess
 import sys
@@ -173,7 +174,10 @@ def test_list_help_and_version(capsys: pytest.CaptureFixture[str]):
 
 
 def test_a_sweep_has_a_folder_per_job_and_one_failure_stops_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ):
     ran = []
 
@@ -188,7 +192,11 @@ def test_a_sweep_has_a_folder_per_job_and_one_failure_stops_no_other(
 
     monkeypatch.setattr("hspace.commands.sweep.run", run)
     monkeypatch.chdir(tmp_path)
-    assert main(["-m", "method=pca,random", "seed=0,1"]) == 0
+    with caplog.at_level(logging.INFO, logger="hspace"):
+        assert main(["-m", "method=pca,random", "seed=0,1"]) == 0
+    began = [line for line in caplog.messages if line.startswith("job ")]
+    assert began[0] == "job 1/4: method=pca seed=0" and began[3].startswith("job 4/4, about ")
+    assert began[3].endswith(" left: method=random seed=1")
     folders = {config.output_dir for config in ran}
     (sweep,) = {folder.parent for folder in folders}
     assert len(folders) == 4 and sweep.parent == Path("outputs/sweeps")

@@ -9,7 +9,6 @@ from time import perf_counter
 from typing import Any
 
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from hspace import __version__
 from hspace.diffusion.photographs import find_images
@@ -31,6 +30,7 @@ from hspace.studio.editing import (
 )
 from hspace.studio.sliders import Bench, load_bench
 from hspace.system.files import write_json
+from hspace.system.progress import bar
 from hspace.types import InputError
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def edit(options: argparse.Namespace, compose: Compose) -> int:
     bench = load_bench(parse(compose(options.settings)), [_one(reference) for reference in options.direction])
     strengths, region = _strengths(options.strength, len(bench.sliders)), _region(options.keep_outside)
     records = []
-    for name, word in _named(tqdm(inputs, desc="edit", disable=None)):
+    for name, word in _named(bar(inputs, stage="edit")):
         started = perf_counter()
         source = _source(bench, word, Path(options.inversions))
         folder = Path(options.output) / name
@@ -76,7 +76,7 @@ def invert(options: argparse.Namespace, compose: Compose) -> int:
     if len(photographs) < len(inputs):
         raise InputError("hspace invert takes photographs; a generated sample has its noise already")
     bench = load_bench(parse(compose(options.settings)), [])
-    for path in tqdm(photographs, desc="invert", disable=None):
+    for path in bar(photographs, stage="invert"):
         source = photo_source(bench, path, Path(options.inversions))
         print(f"{path}  reconstruction error {source.error:.1e}")
     print(f"{len(inputs)} photographs inverted into {options.inversions}")

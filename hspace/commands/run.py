@@ -18,7 +18,7 @@ from hspace.directions.metadata import annotated_by
 from hspace.directions.record import Directions
 from hspace.runs import report
 from hspace.runs.config import Config, config_sha256
-from hspace.runs.lab import Lab, Stopwatch
+from hspace.runs.lab import Lab, Stopwatch, duration
 from hspace.runs.memory import fitted
 from hspace.runs.parsing import check_attributes
 from hspace.runs.procedures import EXPERIMENTS
@@ -63,7 +63,7 @@ def run(cfg: Config) -> Path:
     record = distributed.from_first(report.current(lab))
     if record is not None:
         log.info("%s: reused from %s", cfg.procedure, cfg.output_dir)
-        return _first_figure(cfg, record)
+        return _told(cfg, record)
     with _folder(lab.cfg) as out, track(cfg) as tracker:
         lab = replace(lab, cfg=replace(lab.cfg, output_dir=out), watch=Stopwatch(tracker.log_progress))
         if isinstance(cfg.method, FileSettings):
@@ -76,7 +76,7 @@ def run(cfg: Config) -> Path:
         record = report.write(lab.cfg, result, key=report.key_of(lab), judge=lab.judge_name, facts=facts)
         if distributed.rank() == 0:
             _track(tracker, lab.cfg, result, record)
-    return _first_figure(cfg, record)
+    return _told(cfg, record)
 
 
 def load(cfg: Config) -> Lab:
@@ -186,8 +186,11 @@ def _folder(cfg: Config) -> Iterator[Path]:
         raise InputError(f"another run is writing into {out}: wait for it, or set another output_dir") from None
 
 
-def _first_figure(cfg: Config, record: Mapping[str, Any]) -> Path:
-    """What to look at first; the record where nothing was drawn."""
+def _told(cfg: Config, record: Mapping[str, Any]) -> Path:
+    """Says what came out and where it lies; what to look at first, which is the record where nothing was drawn."""
+    for line in record.get("lines") or [record["conclusion"]]:
+        log.info("%s", line)
+    log.info("done in %s; figures, tables and run.json are in %s", duration(record["seconds"]), cfg.output_dir)
     return cfg.output_dir / next(iter(record["figures"].values()), report.RECORD)
 
 

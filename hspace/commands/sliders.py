@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
-from tqdm import tqdm
 
 from hspace.diffusion.latents import seed_range
 from hspace.diffusion.sampling import sample
@@ -20,6 +19,7 @@ from hspace.evaluation.ranges import Limits, range_of, slider_range, with_ranges
 from hspace.metrics.effect import score_unit
 from hspace.runs.parsing import parse
 from hspace.studio.sliders import Bench, Slider, load_bench
+from hspace.system.progress import bar
 from hspace.system.shards import row_batches
 from hspace.types import InputError, Scorer
 
@@ -62,7 +62,7 @@ def range(options: argparse.Namespace, compose: Compose) -> int:
     bench, scorer = _bench(options, compose, "range")
     seeds, diffusion = seed_range("calibration", options.samples), bench.cfg.diffusion
     unit = _unit(bench, scorer)
-    for slider in tqdm(bench.sliders, desc="range", disable=None):
+    for slider in bar(bench.sliders, stage="range"):
         found = slider_range(
             bench.model, slider.directions, slider.component, scorer, bench.identity, seeds=seeds, unit=unit,
             most=options.most, limits=Limits(options.others), eta=diffusion.eta, injection=diffusion.injection,

@@ -8,17 +8,21 @@ import dataclasses
 import hashlib
 import json
 import logging
+import os
 import sys
+import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from hspace.commands.run import run
@@ -26,6 +30,7 @@ from hspace.output.tables import write_table
 from hspace.runs.collecting import collected_tables, read_folders
 from hspace.runs.config import Config, to_dict
 from hspace.runs.errors import EXPECTED, explain
+from hspace.runs.lab import duration
 from hspace.runs.parsing import parse
 from hspace.system.stopping import stopping
 from hspace.types import InputError
@@ -34,6 +39,9 @@ log: logging.Logger = logging.getLogger(__name__)
 
 LOCK = ".sweep.lock"
 """In a sweep's folder while a process runs it."""
+JOBS, BEGAN, LEVEL = "HSPACE_SWEEP_JOBS", "HSPACE_SWEEP_BEGAN", "HSPACE_SWEEP_LEVEL"
+"""Variables of the environment that tell a job, in whatever process, of the others: how many there are, when the first
+began, and the level of what is logged."""
 
 
 def sweep(overrides: Sequence[str]) -> int:
@@ -58,7 +66,8 @@ def sweep(overrides: Sequence[str]) -> int:
     hydra: Any = GlobalHydra.instance().hydra
     try:
         with _alone(overrides):
-            batches = hydra.multirun("config", job, overrides, with_log_configuration=False)
+            told = [f"+hydra.job.env_set.{name}={value}" for name, value in _told(overrides).items()]
+            batches = hydra.multirun("config", job, [*overrides, *told], with_log_configuration=False)
     except BrokenExecutor as error:
         raise InputError("a worker process died, perhaps of too little memory; the same command goes on") from error
     outcomes = [done.return_value for batch in batches or [] for done in batch]
@@ -83,6 +92,10 @@ def job(cfg: DictConfig) -> dict[str, Any]:
     """
     hydra = HydraConfig.get()
     outcome: dict[str, Any] = {"overrides": OmegaConf.to_container(hydra.overrides.task), "folder": None, "error": None}
+    if not logging.getLogger().handlers:  # in a process that a launcher started
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("hspace").setLevel(int(os.environ.get(LEVEL, logging.INFO)))
+    log.info("%s", _begins(hydra.job.num, outcome["overrides"], os.environ, time.time()))
     with stopping():
         try:
             config = _job_config(cfg, Path(hydra.sweep.dir))
@@ -95,6 +108,26 @@ def job(cfg: DictConfig) -> dict[str, Any]:
             traceback.print_exc()
             outcome["error"] = " ".join(f"{type(error).__name__}: {error}".split())
     return outcome
+
+
+def _told(overrides: Sequence[str]) -> dict[str, str]:
+    """What every job is told; not their number where a sweeper other than Hydra's own decides on it."""
+    told = {LEVEL: str(logging.getLogger("hspace").getEffectiveLevel())}
+    if any(word.lstrip("+").startswith("hydra/sweeper=") for word in overrides):
+        return told
+    jobs = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(list(overrides)), None)
+    return told | {JOBS: str(len(jobs[0])), BEGAN: f"{time.time():.0f}"}
+
+
+def _begins(number: int, overrides: Sequence[str], told: Mapping[str, str], now: float) -> str:
+    """Such as "job 3/12, about 4 min 10 s left: method=pca seed=1"; of one after another, by those before it."""
+    words = " ".join(overrides)
+    if JOBS not in told:
+        return f"job {number + 1}: {words}"
+    jobs, left = int(told[JOBS]), ""
+    if number:
+        left = f", about {duration((now - float(told[BEGAN])) / number * (jobs - number))} left"
+    return f"job {number + 1}/{jobs}{left}: {words}"
 
 
 @contextmanager

@@ -26,11 +26,19 @@ def parse(name: str, words: list[str]) -> argparse.Namespace:
     """
     parser = Parser(prog=f"hspace {name}", epilog=SETTINGS, allow_abbrev=False)
     parser.add_argument("words", nargs="*", metavar="WORD", help="what to work on, and settings")
+    levels(parser)
     COMMANDS[name](parser)
     options = parser.parse_intermixed_args(words)
     options.settings = [word for word in options.words if "=" in word]
     options.inputs = [word for word in options.words if "=" not in word]
     return options
+
+
+def levels(parser: argparse.ArgumentParser) -> None:
+    """The options of how much is said while it works."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("-q", "--quiet", action="store_true", help="say only what is wrong, and no progress")
+    group.add_argument("-v", "--verbose", action="store_true", help="say more, libraries too")
 
 
 def _edit(parser: argparse.ArgumentParser) -> None:
@@ -103,6 +111,10 @@ def _push(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strip", metavar="PNG", help="a picture for the card")
 
 
+def _completion(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Print a script that completes hspace's words: hspace completion bash|zsh|fish"
+
+
 def _directions(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--direction", action="append", metavar="FILE[:NAME]", default=None,
@@ -127,5 +139,6 @@ COMMANDS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "directions": _directions_command,
     "studio": _studio,
     "push": _push,
+    "completion": _completion,
 }
 """What can be said to `hspace` beside a run, and the options of each."""

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.denoiser import Encoded
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.provenance import INJECTIONS, Provenance
 from hspace.system.files import read_json, write_json
+from hspace.system.progress import bar
 from hspace.system.shards import SHARD, Batches, row_batches, row_writer
 from hspace.system.stopping import uninterrupted
 from hspace.types import HForBatch, HTrajectory, Images, InputError
@@ -345,7 +345,7 @@ def _collect(
         return h.flatten(start_dim=2).float().cpu().numpy()
 
     with row_writer(path, (len(timesteps), len(seeds), int(np.prod(model.h_shape))), shards) as writer:
-        for rows in tqdm(row_batches(len(seeds), SHARD), desc="collect h", disable=None, leave=False):
+        for rows in bar(row_batches(len(seeds), SHARD), stage="collect h"):
             if writer.has(rows):
                 continue
             with uninterrupted():

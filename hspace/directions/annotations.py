@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.provenance import Provenance
 from hspace.diffusion.sampling import sample
 from hspace.scorers.identity import scorer_identity
+from hspace.system.progress import bar
 from hspace.system.records import Rule, are_counts, check_facts, check_names, is_label, load_record, save_record
 from hspace.system.shards import Batches, in_shards
 from hspace.types import InputError, LogitScorer, Scorer
@@ -166,7 +166,7 @@ def annotate(
         found = [scorer(images.cpu()), *([scorer.logits(images.cpu())] if isinstance(scorer, LogitScorer) else [])]
         return torch.stack(found, dim=1).float().cpu()
 
-    with tqdm(total=len(seeds), desc="annotate", disable=None, leave=False) as progress:
+    with bar(stage="annotate", total=len(seeds)) as progress:
 
         def make(rows: range) -> Tensor:
             scores = torch.cat([scores for _, scores in batches(rows, score)])

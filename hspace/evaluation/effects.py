@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit
 from hspace.evaluation.readings import Readings, Sweep, read, score
 from hspace.metrics.effect import score_unit
+from hspace.system.progress import bar
 from hspace.types import Embedder, Scorer
 
 
@@ -73,7 +73,7 @@ def edit_samples(
         return images.transpose(0, 1)
 
     reference = edited(all_seeds, 0, [0.0])[0]
-    components = tqdm(range(len(directions.directions)), desc="edit", disable=None)
+    components = bar(range(len(directions.directions)), stage="edit")
     images = torch.stack([edited(seeds, j, nonzero) for j in components])
     return Edits(tuple(seeds), directions.meta.names, nonzero, reference[: len(seeds)], images, reference)
 

@@ -16,7 +16,7 @@ from hspace.evaluation.readings import Sweep
 from hspace.metrics.interval import Interval
 from hspace.metrics.names import UNNAMED, numbered
 from hspace.output.figures import effect_heatmap, grid_figure
-from hspace.output.tables import Cell, Table, format_number
+from hspace.output.tables import UNKNOWN, Cell, Table, format_number
 from hspace.runs.lab import SHOWN, Lab
 from hspace.runs.report import Result
 from hspace.types import InputError
@@ -61,6 +61,7 @@ def run(lab: Lab) -> Result:
     return Result(
         _conclusion(targets, findings, largest), findings, figures, tables, directions={"directions": directions},
         curves=[{"strength": s, **_figures_at(sweep, measured, s)} for s in sorted(sweep.strengths)],
+        lines=_lines(sweep, targets, measured, largest),
     )  # fmt: skip
 
 
@@ -167,6 +168,22 @@ def _figures_at(sweep: Sweep, measured: Measured, strength: float) -> dict[str, 
 
 def _number(value: Value) -> float:
     return float("nan") if value is None else float(value.value if isinstance(value, Interval) else value)
+
+
+def _lines(sweep: Sweep, targets: Targets, measured: Measured, strength: float) -> list[str]:
+    """Of each direction its name, its effect with the interval, and the identity that is kept."""
+    effects, lines = sweep.effects(strength), []
+    width = max(map(len, sweep.labels))
+    for j, (label, target) in enumerate(zip(sweep.labels, targets, strict=True)):
+        effect = "no clear effect" if target is None else f"{target} {_interval(effects.cell(j, target))} sd"
+        identity = measured[j, strength].get("identity")
+        kept = f", identity {_interval(identity)}" if isinstance(identity, Interval) else ""
+        lines.append(f"{label:<{width}}  at {strength:+g}: {effect}{kept}")
+    return lines
+
+
+def _interval(found: Interval) -> str:
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]" if np.isfinite(found.value) else UNKNOWN
 
 
 def _conclusion(targets: Targets, findings: Mapping[str, float], strength: float) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from hspace.portraits.faces import (
     Factors,
@@ -19,6 +18,7 @@ from hspace.portraits.faces import (
     visibility,
 )
 from hspace.system.files import write_atomic
+from hspace.system.progress import bar
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def rendered_pairs(n: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def _paint(factors: Factors, size: int) -> np.ndarray:
     """Images as uint8, (n, 3, size, size)."""
-    starts = tqdm(range(0, len(factors["age"]), CHUNK), disable=None)
+    starts = bar(range(0, len(factors["age"]), CHUNK), stage="paint")
     chunks = ({name: value[start : start + CHUNK] for name, value in factors.items()} for start in starts)
     return np.concatenate([((render(chunk, size) + 1) * 127.5).round().to(torch.uint8).numpy() for chunk in chunks])
 

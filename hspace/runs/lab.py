@@ -72,7 +72,17 @@ class Stopwatch:
         finally:
             self._running = False
         self._progress(name, 1, 1)
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - started, 3)
+        took = time.perf_counter() - started
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + took, 3)
+        log.info("%s: %s", name, duration(took))
+
+
+def duration(seconds: float) -> str:
+    """A time as a reader says it: 3.2 s, 4 min 10 s, 2 h 5 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 @dataclass(frozen=True)

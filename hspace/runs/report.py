@@ -41,6 +41,7 @@ class Result:
         samples: Further files of scores by sample, by file name: columns and rows.
         directions: To be kept beside the record, by file name.
         curves: Points of curves for tracking: numbers by key, the axis `strength` among them.
+        lines: What came out, for the console: one line per direction, or the conclusion where there are none.
     """
 
     conclusion: str
@@ -50,6 +51,7 @@ class Result:
     samples: dict[str, Table] = field(default_factory=dict)
     directions: dict[str, Directions] = field(default_factory=dict)
     curves: Sequence[Mapping[str, float]] = ()
+    lines: Sequence[str] = ()
 
 
 def current(lab: Lab) -> dict[str, Any] | None:
@@ -90,6 +92,7 @@ def write(cfg: Config, result: Result, *, key: str, judge: str, facts: Mapping[s
         "title": cfg.study.title,
         "expect": cfg.study.expect,
         "conclusion": result.conclusion,
+        "lines": list(result.lines),
         "figures": {caption: path.relative_to(out).as_posix() for caption, path in result.figures.items()},
         "tables": list(result.tables),
         "samples": list(result.samples),

@@ -3,11 +3,10 @@
 import json
 from pathlib import Path
 
-from tqdm import tqdm
-
 from hspace.studio.server import PAGE
 from hspace.studio.session import Session, sprite
 from hspace.system.files import write_text
+from hspace.system.progress import bar
 from hspace.types import InputError
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
@@ -31,7 +30,7 @@ def export(session: Session, folder: Path) -> Path:
         raise InputError("an export needs at least one sample or photograph, and one direction")
     strips: dict[str, list[str]] = {}
     images: dict[str, str] = {}
-    for entry in tqdm(state["sources"], desc="export", disable=None):
+    for entry in bar(state["sources"], stage="export"):
         source = session.source(entry["id"])
         images[entry["id"]] = sprite(source.x_0)
         strips[entry["id"]] = []

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import logging
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -22,11 +24,18 @@ TINY = [
 ]  # fmt: skip
 
 
+SAID = "said.txt"
+"""In the folder of a run: what it logged."""
+
+
 @pytest.fixture(scope="module")
 def finished(tiny_pipeline_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     words = [*TINY, f"model.path={tiny_pipeline_dir}", f"output_dir={folder / 'out'}", f"cache_dir={folder / 'cache'}"]
+    said = logging.FileHandler(folder / SAID)
+    logging.getLogger("hspace").addHandler(said)
     assert main(words) == 0
+    logging.getLogger("hspace").removeHandler(said)
     return folder
 
 
@@ -55,6 +64,15 @@ def test_a_run_leaves_figures_tables_directions_and_its_record(finished: Path) -
     directions = Directions.load(out / "directions.safetensors")
     assert list(directions.meta.names) == record["directions"]["directions"] and directions.meta.unit == "std"
     assert list((out / "wandb").glob("offline-run-*/run-*.wandb"))
+
+
+def test_the_console_says_each_stage_with_its_time_and_what_came_out(finished: Path) -> None:
+    said, record = (finished / SAID).read_text(), json.loads((finished / "out" / "run.json").read_text())
+    for stage in record["stages"]:
+        assert re.search(rf"^{stage}: \d+\.\d s$", said, re.MULTILINE), stage
+    assert len(record["lines"]) == 2 and all(line in said for line in record["lines"])
+    assert all(re.search(r"at \+2: .+, identity -?\d\.\d\d \[", line) for line in record["lines"])
+    assert said.splitlines()[-1].endswith(f"figures, tables and run.json are in {finished / 'out'}")
 
 
 def test_the_offline_run_holds_all_of_it(finished: Path) -> None:

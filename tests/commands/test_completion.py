@@ -1,0 +1,42 @@
+"""The words that a shell completes, as bash itself finds them."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hspace.cli import main
+
+TYPED = {
+    "hspace method=super": ["supervised"],
+    "hspace compl": ["completion"],
+    "hspace diffusion.et": ["diffusion.eta="],
+    "hspace experiment=dem": ["demo"],
+    "hspace method.num_sam": ["method.num_samples="],
+    "hspace method=pca evaluation=cl": ["clip"],
+}
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes_commands_choices_and_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash"]) == 0
+    script = tmp_path / "hspace.bash"
+    script.write_text(capsys.readouterr().out)
+    for typed, wanted in TYPED.items():
+        ask = f'source {script}; COMP_LINE="{typed}"; COMP_POINT={len(typed)}; _hspace; echo "${{COMPREPLY[@]}}"'
+        assert subprocess.run(["bash", "-c", ask], capture_output=True, text=True).stdout.split() == wanted
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_get_the_same_words(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert "method=pca" in script and "WORDS" not in script
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=script, text=True, check=True)
+
+
+def test_an_unknown_shell_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bsh"]) == 2
+    assert "did you mean 'bash'" in capsys.readouterr().err

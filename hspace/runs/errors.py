@@ -1,7 +1,6 @@
 """What is a user's or the system's fault, and how to say so in one line."""
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,6 +15,8 @@ from hspace.system.files import package_path
 from hspace.system.registry import unknown
 from hspace.types import InputError
 
+CLOSED = 141
+"""Exit code of a program whose reader is gone: 128 and the number of SIGPIPE, which Windows does not know."""
 EXPECTED = (InputError, OSError, HydraException, OmegaConfBaseException)
 
 
@@ -32,7 +33,7 @@ def guarded(action: Callable[[], int]) -> int:
         return code
     except EXPECTED as error:
         if isinstance(error, BrokenPipeError) and _reader_is_gone():
-            return 128 + signal.SIGPIPE
+            return CLOSED
         if os.environ.get("HSPACE_DEBUG") == "1":
             raise
         print(f"hspace: error: {explain(error)}", file=sys.stderr)

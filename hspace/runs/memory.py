@@ -5,11 +5,11 @@ A batch of b rows counts b · `row_bytes` beside the model, and takes up to KERN
 """
 
 import math
-import os
 import weakref
 from dataclasses import replace
 from typing import Any
 
+import psutil
 import torch
 from torch import UntypedStorage
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -114,7 +114,7 @@ def _weights(model: DiffusionModel) -> int:
 
 
 def _free(model: DiffusionModel) -> int:
-    """Bytes free on a GPU, or the machine's memory."""
+    """Bytes free on the GPU, or in the machine's memory."""
     if model.device.type == "cuda":
         return torch.cuda.mem_get_info(model.device)[0]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return psutil.virtual_memory().available

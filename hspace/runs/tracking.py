@@ -7,18 +7,16 @@ The default needs no account, no network and no answer from a user. What an offl
 import hashlib
 import logging
 import os
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import lazy_loader
+import psutil
 import torch
-import wandb
-import wandb.errors
 
 from hspace.output.tables import Table
 from hspace.runs.collecting import Record
@@ -27,6 +25,11 @@ from hspace.system import distributed
 from hspace.system.files import sha256_file
 from hspace.system.stopping import Stopped
 from hspace.types import InputError
+
+if TYPE_CHECKING:
+    import wandb
+else:
+    wandb = lazy_loader.load("wandb")  # a second of imports, which a run without tracking does not need
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -42,7 +45,7 @@ class Run:
     Where W&B fails, whatever the reason, the run says once that tracking stopped, and does nothing from then on.
     """
 
-    def __init__(self, run: wandb.Run | None) -> None:
+    def __init__(self, run: "wandb.Run | None") -> None:
         """Takes over a run of W&B; None where there is none."""
         self._run = run
         self._started = time.perf_counter()
@@ -102,7 +105,7 @@ class Run:
             self._run = None
             _forget()
 
-    def _ask(self, action: Callable[[wandb.Run], Any]) -> None:
+    def _ask(self, action: "Callable[[wandb.Run], Any]") -> None:
         if self._run is None:
             return
         try:
@@ -114,19 +117,19 @@ class Run:
             _forget()
 
 
-def _use_files(run: wandb.Run, name: str, kind: str, paths: Sequence[Path]) -> None:
+def _use_files(run: "wandb.Run", name: str, kind: str, paths: Sequence[Path]) -> None:
     if not run.offline:
         run.use_artifact(_artifact(name, kind, paths, {}))
     _note(run, "inputs", name, kind, paths)
 
 
-def _log_artifact(run: wandb.Run, name: str, kind: str, paths: Sequence[Path]) -> None:
+def _log_artifact(run: "wandb.Run", name: str, kind: str, paths: Sequence[Path]) -> None:
     inputs = dict(run.config.get("inputs", {}))
     run.log_artifact(_artifact(name, kind, paths, {"producer": run.id, "inputs": inputs, "files": _files(paths)}))
     _note(run, "artifacts", name, kind, paths)
 
 
-def _note(run: wandb.Run, role: str, name: str, kind: str, paths: Sequence[Path]) -> None:
+def _note(run: "wandb.Run", role: str, name: str, kind: str, paths: Sequence[Path]) -> None:
     known = run.config.get(role, {})
     facts = {"type": kind, "files": _files(paths)}
     run.config.update({role: {**known, name: facts}}, allow_val_change=True)
@@ -156,7 +159,7 @@ def _mute() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _artifact(name: str, kind: str, paths: Sequence[Path], metadata: dict[str, Any]) -> wandb.Artifact:
+def _artifact(name: str, kind: str, paths: Sequence[Path], metadata: dict[str, Any]) -> "wandb.Artifact":
     artifact = wandb.Artifact(name, kind, metadata=metadata)
     for path in paths:
         artifact.add_file(str(path))
@@ -168,9 +171,8 @@ def _files(paths: Sequence[Path]) -> dict[str, dict[str, str]]:
 
 
 def _memory() -> dict[str, float]:
-    """The most memory that the process, and the GPU for it, have held so far, in GB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    held = {"memory/process_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9}
+    """The memory that the process holds, and the most that the GPU has held for it so far, in GB."""
+    held = {"memory/process_gb": psutil.Process().memory_info().rss / 1e9}
     return held | ({"memory/gpu_gb": torch.cuda.max_memory_allocated() / 1e9} if torch.cuda.is_available() else {})
 
 
@@ -279,7 +281,7 @@ def read_project(name: str, api: Any = None) -> list[Record]:
         _forget()
 
 
-def _start(spec: RunSpec) -> wandb.Run | None:
+def _start(spec: RunSpec) -> "wandb.Run | None":
     if spec.mode == "disabled":
         return None
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # of W&B's own reports of errors
@@ -304,7 +306,7 @@ def _start(spec: RunSpec) -> wandb.Run | None:
         return None
 
 
-def _init(spec: RunSpec) -> wandb.Run:
+def _init(spec: RunSpec) -> "wandb.Run":
     return wandb.init(
         project=spec.project,
         entity=spec.entity,

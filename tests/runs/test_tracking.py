@@ -170,3 +170,8 @@ def test_a_server_that_cannot_be_asked_is_one_line(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("wandb.Api", refuse)
     with pytest.raises(InputError, match="W&B project me/faces: no API key configured"):
         read_project("me/faces")
+
+
+def test_without_tracking_wandb_is_not_imported() -> None:
+    ask = "import hspace.commands.run, sys; print(any(name.startswith('wandb.') for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True).stdout.strip() == "False"

@@ -4,6 +4,7 @@ python scripts/reproduce.py table1 fig3            # or: all
 python scripts/reproduce.py all --fast             # few samples; said in the report
 python scripts/reproduce.py all model=celebahq evaluation=clip      # on photographs
 python scripts/reproduce.py table1 --from-results  # the table again from the scores in docs/results, no model
+python scripts/reproduce.py all --publish          # on evaluation samples that nothing was chosen on, into docs/results
 """
 
 import argparse
@@ -12,6 +13,7 @@ import gzip
 import io
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -20,11 +22,12 @@ from hspace.commands.run import run
 from hspace.experiments import table1
 from hspace.output.booklet import Chapter, publish, read_record, write_report
 from hspace.portraits.faces import ATTRIBUTES
+from hspace.runs.blocks import block_for, log_reading, read_log, state
 from hspace.runs.config import Config
 from hspace.runs.errors import guarded
 from hspace.runs.parsing import parse
 from hspace.runs.procedures import PAPER
-from hspace.runs.report import RECORD, write
+from hspace.runs.report import RECORD, commit, write
 from hspace.system.files import package_path, write_bytes, write_json
 from hspace.system.registry import unknown
 from hspace.types import InputError
@@ -33,6 +36,8 @@ log = logging.getLogger("reproduce")
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
+LOG = "readings.csv"
+"""In the folder of results: which evaluation samples were read when."""
 HUB_ONLY = {"fig18"}
 """Experiments whose models are on the hub only."""
 FAST = "Few samples (size=fast): pictures are the same, intervals are wide."
@@ -66,6 +71,7 @@ def table_from_results(output: Path) -> Chapter:
     published = read_record(RESULTS / "table1" / RECORD)
     study, diffusion = published["config"]["study"], published["config"]["diffusion"]
     overrides = [f"study.repeats={study['repeats']}", f"diffusion.num_steps={diffusion['num_steps']}"]
+    overrides.append(f"evaluation.block={published['config']['evaluation'].get('block', 0)}")
     cfg = configuration("table1", output, overrides)
     text = gzip.decompress((RESULTS / "table1" / "scores.csv.gz").read_bytes()).decode()
     kinds = {attribute.id: attribute.kind for attribute in ATTRIBUTES}
@@ -79,8 +85,26 @@ def table_from_results(output: Path) -> Chapter:
     return Chapter("table1", record, "table1", "python scripts/reproduce.py table1 --from-results")
 
 
+def log_readings(names: Sequence[str], overrides: Sequence[str]) -> int:
+    """Logs that the experiments read an evaluation block, before they do; the block."""
+    if any(word.startswith(("evaluation.block=", "size=")) for word in overrides):
+        raise InputError("--publish takes the next evaluation block itself, at full size: leave out these settings")
+    found, now = state(overrides), commit()
+    block = block_for(read_log(RESULTS / LOG), found)
+    for name in names:
+        log_reading(RESULTS / LOG, now, block, name, found)
+    return block
+
+
 def publish_results(chapters: list[Chapter], output: Path) -> None:
-    """Copies the report to docs/results, with Table I's scores compressed."""
+    """Copies the report to docs/results, with Table I's scores compressed.
+
+    Raises:
+        InputError: If a chapter was read on block 0.
+    """
+    for each in chapters:
+        if each.record is not None and not each.record["config"]["evaluation"].get("block"):
+            raise InputError(f"{each.id} was read on evaluation block 0, which is never published")
     note = "Full sizes on the embedded model; made by `python scripts/reproduce.py … --publish`."
     publish(chapters, output, RESULTS, note)
     scores = output / "table1" / "samples" / "scores.csv"
@@ -96,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--fast", action="store_true", help="few samples")
     parser.add_argument("--from-results", action="store_true", help="table1 from the published scores, without a model")
     parser.add_argument("--publish", action="store_true", help="copy a light report to docs/results")
-    parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "reproduce")
+    parser.add_argument("--output", type=Path, help="default: outputs/reproduce, or outputs/block-N to publish")
     options = parser.parse_intermixed_args(arguments)
     names = [word for word in options.words if "=" not in word]
     overrides = [word for word in options.words if "=" in word] + (["size=fast"] if options.fast else [])
@@ -105,14 +129,19 @@ def main(arguments: list[str] | None = None) -> int:
         raise InputError(unknown("experiment", mistaken[0] if mistaken else "", [*PAPER, "all"]))
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("hspace").setLevel(logging.INFO)
+    output = options.output or ROOT / "outputs" / "reproduce"
     if options.from_results:
-        chapters = [table_from_results(options.output)]
+        chapters = [table_from_results(output)]
     else:
         wanted = list(PAPER) if "all" in names else names
-        chapters = [chapter(name, options.output, overrides) for name in wanted]
-    _, page = write_report(chapters, options.output, FAST if options.fast else "")
+        if options.publish:
+            block = log_readings(wanted, overrides)
+            output = options.output or ROOT / "outputs" / f"block-{block}"
+            overrides.append(f"evaluation.block={block}")
+        chapters = [chapter(name, output, overrides) for name in wanted]
+    _, page = write_report(chapters, output, FAST if options.fast else "")
     if options.publish:
-        publish_results(chapters, options.output)
+        publish_results(chapters, output)
     print(page)
     return 0
 

@@ -1,0 +1,81 @@
+"""Which evaluation samples may be published: every block under one state of weights, methods and metrics."""
+
+import csv
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from hspace.runs import blocks
+from hspace.runs.blocks import block_for, log_reading, read_log
+from hspace.types import InputError
+from scripts import reproduce
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+
+
+def test_no_two_publications_share_a_block() -> None:
+    states = defaultdict(set)
+    for row in read_log(RESULTS / reproduce.LOG):
+        states[int(row["block"])].add(row["state"])
+    assert 0 not in states and all(len(each) == 1 for each in states.values())
+
+
+def test_what_is_published_was_logged() -> None:
+    logged = {(row["experiment"], int(row["block"])) for row in read_log(RESULTS / reproduce.LOG)}
+    for path in RESULTS.glob("*/run.json"):
+        block = json.loads(path.read_text(encoding="utf-8"))["config"]["evaluation"].get("block")
+        assert block is None or (path.parent.name, block) in logged, path
+
+
+def test_a_changed_state_takes_the_next_block_and_the_same_one_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "readings.csv"
+    assert block_for(read_log(path), "a") == 1
+    log_reading(path, "c0ffee", 1, "fig3", "a")
+    log_reading(path, "c0ffee", 1, "fig3", "a")
+    assert [tuple(row.values())[1:] for row in read_log(path)] == [("c0ffee", "1", "fig3", "a")]
+    assert block_for(read_log(path), "a") == 1 and block_for(read_log(path), "b") == 2
+    for block, reason in ((1, "under other weights"), (0, "everyday runs")):
+        with pytest.raises(InputError, match=reason):
+            log_reading(path, None, block, "fig3", "b")
+    assert len(read_log(path)) == 1
+
+
+def test_the_state_knows_settings_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for room in blocks.ROOMS:
+        (tmp_path / room).mkdir()
+    monkeypatch.setattr(blocks, "PACKAGE", tmp_path)
+    found = [blocks.state(overrides) for overrides in ([], ["seed=1"], [])]
+    (tmp_path / "metrics" / "effect.py").write_text("unit = 2")
+    assert found[0] == found[2] and len({*found, blocks.state([])}) == 3
+
+
+def test_a_stranger_in_the_log_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "readings.csv"
+    path.write_text("date,block\n2026-01-01,1\n")
+    with pytest.raises(InputError, match="must have the columns date, commit, block"):
+        read_log(path)
+
+
+def test_publishing_is_logged_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reproduce, "RESULTS", tmp_path)
+    seen = []
+
+    def chapter(name: str, output: Path, overrides: list[str]) -> reproduce.Chapter:
+        with (tmp_path / reproduce.LOG).open() as file:
+            seen.append((name, overrides[-1], [row["experiment"] for row in csv.DictReader(file)]))
+        return reproduce.Chapter(name, None, name, "", "not run")
+
+    monkeypatch.setattr(reproduce, "chapter", chapter)
+    assert reproduce.main(["fig3", "fig4", "seed=0", "--publish", "--output", str(tmp_path / "out")]) == 0
+    assert seen == [(name, "evaluation.block=1", ["fig3", "fig4"]) for name in ("fig3", "fig4")]
+    for words in (["fig3", "evaluation.block=0"], ["fig3", "--fast"]):
+        with pytest.raises(InputError, match="takes the next evaluation block itself"):
+            reproduce.main([*words, "--publish", "--output", str(tmp_path / "out")])
+
+
+def test_block_zero_is_not_published(tmp_path: Path) -> None:
+    record = {"config": {"evaluation": {"block": 0}}}
+    with pytest.raises(InputError, match="fig3 was read on evaluation block 0"):
+        reproduce.publish_results([reproduce.Chapter("fig3", record, "fig3", "")], tmp_path)

@@ -7,10 +7,13 @@ from .diffusion.inversion import edit_friendly_inversion as edit_friendly_invers
 from .diffusion.latents import Latents as Latents
 from .diffusion.photographs import load_images as load_images
 from .diffusion.provenance import Provenance as Provenance
-from .diffusion.sampling import Recorded as Recorded
+from .diffusion.recording import Recorded as Recorded
+from .diffusion.recording import collect as collect
+from .diffusion.recording import collect_around as collect_around
+from .diffusion.sampler import Sampler as Sampler
 from .diffusion.sampling import Samples as Samples
-from .diffusion.sampling import collect as collect
-from .diffusion.sampling import collect_around as collect_around
+from .diffusion.sampling import Step as Step
+from .diffusion.sampling import reverse as reverse
 from .diffusion.sampling import sample as sample
 from .directions.annotations import Annotations as Annotations
 from .directions.annotations import annotate as annotate

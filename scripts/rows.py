@@ -24,7 +24,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from hspace.diffusion.checkpoints import DiffusionModel
-from hspace.diffusion.sampling import collect as collect_h
+from hspace.diffusion.recording import collect as collect_h
+from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.directions.jacobian import DecoderJacobian
 from hspace.directions.jacobian import jacobian as jacobian_directions
@@ -47,7 +48,7 @@ def sampling(name: str, model: DiffusionModel, batch: int) -> Row:
     pipeline, steps = ddim_pipeline(model), len(model.process.timesteps)
 
     def ours() -> None:
-        sample(model, model.latents(range(batch)), eta=1.0, record_h=True)
+        sample(model, model.latents(range(batch)), sampler=Sampler(eta=1.0), record_h=True)
 
     def other() -> None:
         pipeline(batch, torch.Generator().manual_seed(0), eta=1.0, num_inference_steps=steps, output_type="np")
@@ -60,7 +61,7 @@ def collect(name: str, model: DiffusionModel, n: int = 32, batch: int = 16) -> R
     with tempfile.TemporaryDirectory() as folder:
         row = compare(
             name,
-            lambda: collect_h(model, range(n), Path(folder) / "h.npy", batch_size=batch),
+            lambda: collect_h(model, range(n), Path(folder) / "h.npy", sampler=Sampler(batch_size=batch)),
             lambda: one_at_a_time(model, range(n)),
             batching_limit(model, batch),
             f"{n} trajectories, batch {batch}, h on disk; one image at a time, h in memory",
@@ -75,7 +76,7 @@ def strip(name: str, model: DiffusionModel, samples: int = 4, strengths: int = 5
     offsets = torch.linspace(-1, 1, strengths).view(-1, 1, 1, 1, 1) * unit
 
     def ours() -> Tensor:
-        return apply_offsets(model, latents, offsets, batch_size=batch)
+        return apply_offsets(model, latents, offsets, sampler=Sampler(batch_size=batch))
 
     def other() -> list[Tensor]:
         return [apply_offsets(model, latents.select([i]), offset[None]) for i in range(samples) for offset in offsets]
@@ -101,7 +102,7 @@ def asyrp(name: str, model: DiffusionModel, batch: int = 16) -> Row:
     delta = torch.randn(1, len(model.process.timesteps), *model.h_shape, generator=generator).to(model.device)
 
     def ours() -> Tensor:
-        return sample(model, latents, delta_h=delta, injection="asyrp").x_0
+        return sample(model, latents, delta_h=delta, sampler=Sampler(injection="asyrp")).x_0
 
     def other() -> Tensor:
         return two_passes(model, latents, delta)
@@ -265,7 +266,7 @@ def trajectories(name: str, model: DiffusionModel, n: int = 1000, batch: int = 6
     """H of n trajectories on disk, against the seconds allowed on an H200."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "h.npy"
-        row = within(name, lambda: collect_h(model, range(n), path, batch_size=batch), 30.0, "")
+        row = within(name, lambda: collect_h(model, range(n), path, sampler=Sampler(batch_size=batch)), 30.0, "")
     rate = n * len(model.process.timesteps) * pass_operations(model) / row.ours_s
     note = (
         f"{n} trajectories of {len(model.process.timesteps)} steps, batch {batch}, {model.dtype}, h on disk; "

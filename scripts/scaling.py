@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 
-from hspace.diffusion.sampling import Recorded
+from hspace.diffusion.recording import Recorded
 from hspace.diffusion.unet import SemanticUNet
 from hspace.directions import pca
 from hspace.output.tables import Table, to_markdown

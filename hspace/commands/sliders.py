@@ -36,12 +36,11 @@ def calibrate(options: argparse.Namespace, compose: Compose) -> int:
     """
     bench, scorer = _bench(options, compose, "calibrate")
     seeds = seed_range("calibration", MORE * options.samples)
-    diffusion, unit = bench.cfg.diffusion, _unit(bench, scorer)
+    unit = _unit(bench, scorer)
     for slider in bench.sliders:
         found = find_strength(
             bench.model, slider.directions, slider.component, options.attribute, scorer, target=options.effect,
-            seeds=seeds, unit=unit, eta=diffusion.eta, injection=diffusion.injection,
-            batch_size=max(bench.cfg.batch_size, 1), least=options.samples,
+            seeds=seeds, unit=unit, sampler=bench.cfg.sampler, least=options.samples,
         )  # fmt: skip
         _keep(slider, {"calibration": asdict(found)})
         end = "" if found.reached else f", the nearest to {options.effect:+.2f} sd that it reaches"
@@ -60,13 +59,11 @@ def range(options: argparse.Namespace, compose: Compose) -> int:
         InputError: If an option or a file is wrong.
     """
     bench, scorer = _bench(options, compose, "range")
-    seeds, diffusion = seed_range("calibration", options.samples), bench.cfg.diffusion
-    unit = _unit(bench, scorer)
+    seeds, unit = seed_range("calibration", options.samples), _unit(bench, scorer)
     for slider in bar(bench.sliders, stage="range"):
         found = slider_range(
             bench.model, slider.directions, slider.component, scorer, bench.identity, seeds=seeds, unit=unit,
-            most=options.most, limits=Limits(options.others), eta=diffusion.eta, injection=diffusion.injection,
-            batch_size=max(bench.cfg.batch_size, 1),
+            most=options.most, limits=Limits(options.others), sampler=bench.cfg.sampler,
         )  # fmt: skip
         with_ranges(Directions.load(slider.path), {slider.component: found}).save(slider.path)
         print(
@@ -109,10 +106,10 @@ def _bench(options: argparse.Namespace, compose: Compose, command: str) -> tuple
 
 def _unit(bench: Bench, scorer: Scorer) -> Tensor:
     """Spread of each score over unedited calibration samples, more than are edited."""
-    cfg, seeds = bench.cfg, seed_range("calibration", REFERENCE_SAMPLES, start=1000)
-    batches = row_batches(len(seeds), max(cfg.batch_size, 1))
+    sampler, seeds = bench.cfg.sampler, seed_range("calibration", REFERENCE_SAMPLES, start=1000)
+    batches = row_batches(len(seeds), sampler.batch_size)
     latents = (bench.model.latents([seeds[row] for row in rows]) for rows in batches)
-    scores = torch.cat([scorer(sample(bench.model, batch, eta=cfg.diffusion.eta).x_0.cpu()) for batch in latents])
+    scores = torch.cat([scorer(sample(bench.model, batch, sampler=sampler).x_0.cpu()) for batch in latents])
     return score_unit(scores, scorer.visible(scores))
 
 

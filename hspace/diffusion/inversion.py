@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import Latents, draw
+from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.system.records import check_floats, check_names, load_record, save_record
 from hspace.types import HBatch, HTrajectory, Images, InputError
@@ -152,7 +153,7 @@ def ddim_inversion(
         trajectory.append(h)
     z = torch.zeros_like(x_t).unsqueeze(1).repeat(1, len(process.timesteps), 1, 1, 1)
     latents = Latents(tuple(range(len(images))), x_t, z, provenance=model.provenance(eta=0.0, tap=record_h))
-    x_0 = sample(model, latents, eta=0.0).x_0
+    x_0 = sample(model, latents, sampler=Sampler(eta=0.0)).x_0
     error = image_error(x_0, images.to(x_0))
     return Inverted(latents, torch.stack(trajectory[::-1], dim=1) if record_h else None, x_0, error, error)
 
@@ -162,7 +163,7 @@ def edit_friendly_inversion(
     model: DiffusionModel,
     images: Images,
     *,
-    eta: float | Sequence[float] = 1.0,
+    sampler: Sampler = Sampler(),
     seeds: Sequence[int] | None = None,
     record_h: bool = False,
 ) -> Inverted:
@@ -176,7 +177,7 @@ def edit_friendly_inversion(
     Args:
         model: The model to invert.
         images: Real images in [-1, 1], (batch, channel, height, width), of the model's `image_shape`.
-        eta: One value or one per step, not all 0; sampling must use the same.
+        sampler: Its eta, not 0 at all steps; sampling must use the same. All images are one pass.
         seeds: Of the noise, one per image; None is 0, 1, …
         record_h: Whether to return h.
 
@@ -187,9 +188,9 @@ def edit_friendly_inversion(
     et al. 2024 at any eta; the residual of the last step is ours.
     """
     process = model.process
-    etas, pairs = process.etas(eta), process.pairs()
+    etas, pairs = process.etas(sampler.eta), process.pairs()
     if not any(etas):
-        raise InputError(f"eta must be above 0 at some step, got {eta}; use ddim_inversion for eta 0")
+        raise InputError(f"eta must be above 0 at some step, got {sampler.eta}; use ddim_inversion for eta 0")
     seeds = tuple(range(len(images)) if seeds is None else seeds)
     if len(seeds) != len(images):
         raise InputError(f"seeds must be one per image, got {len(seeds)} for {len(images)} images")

@@ -100,7 +100,7 @@ class Process:
         if len(values) != len(self.timesteps):
             raise InputError(f"eta must be one value or {len(self.timesteps)} (one per step), got {len(values)}")
         for value in values:
-            _check_eta(value)
+            check_eta(value)
         return tuple(float(value) for value in values)
 
     def add_noise(self, x_0: Images, noise: Images, t: float) -> Images:
@@ -172,7 +172,7 @@ class Process:
         """
         if not -1 <= t_prev < t:
             raise InputError(f"t_prev must be in [-1, t), got t={t} and t_prev={t_prev}")
-        _check_eta(eta)
+        check_eta(eta)
         (a, b), (a_prev, b_prev) = self.level(t), self.level(t_prev)
         # Rounding can take the differences a hair below 0, where eta = 1 makes them vanish.
         variance = (eta * b_prev) ** 2 * max(1 - (a * b_prev / (a_prev * b)) ** 2, 0.0)
@@ -281,7 +281,8 @@ def _dynamic_shift(config: Mapping[str, Any], image_tokens: int | None) -> float
     return low + (high - low) * (image_tokens - few) / (many - few)
 
 
-def _check_eta(eta: float) -> None:
+def check_eta(eta: float) -> None:
+    """Raises InputError where eta is outside [0, 1]."""
     if not 0 <= eta <= 1:
         raise InputError(f"eta must be in [0, 1], got {eta}")
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.provenance import Provenance
+from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.scorers.identity import scorer_identity
 from hspace.system.progress import bar
@@ -142,8 +143,7 @@ def annotate(
     seeds: Sequence[int],
     scorer: Scorer,
     *,
-    eta: float | Sequence[float] = 1.0,
-    batch_size: int = 16,
+    sampler: Sampler = Sampler(),
     shards: Path | None = None,
 ) -> Annotations:
     """Generate samples and keep their scores.
@@ -152,17 +152,16 @@ def annotate(
         model: The model to sample.
         seeds: One per sample, all different; the paper's code takes 10,000.
         scorer: The annotator; never the judge of edits made with what it chose.
-        eta: 0 is DDIM, 1 is DDPM; one value or one per step.
-        batch_size: Samples per pass.
+        sampler: Its eta and batch size.
         shards: Folder that keeps what is finished for a later process to continue; none but these annotations'.
 
     Raises:
         InputError: If a seed is there twice, or an argument is out of range.
     """
-    seeds, etas, batches = tuple(seeds), model.process.etas(eta), Batches(batch_size)
+    seeds, batches = tuple(seeds), Batches(sampler.batch_size)
 
     def score(rows: range) -> Tensor:
-        images = sample(model, model.latents(seeds[rows.start : rows.stop]), eta=etas).x_0
+        images = sample(model, model.latents(seeds[rows.start : rows.stop]), sampler=sampler).x_0
         found = [scorer(images.cpu()), *([scorer.logits(images.cpu())] if isinstance(scorer, LogitScorer) else [])]
         return torch.stack(found, dim=1).float().cpu()
 
@@ -180,7 +179,7 @@ def annotate(
         binary=tuple(scorer.binary),
         scores=table[:, 0].contiguous(),
         visible=scorer.visible(table[:, 0]),
-        provenance=model.provenance(eta=etas, tap=False, annotator=scorer_identity(scorer)),
+        provenance=model.provenance(eta=sampler.eta, tap=False, annotator=scorer_identity(scorer)),
         logits=table[:, 1].contiguous() if table.shape[1] > 1 else None,
     )
 

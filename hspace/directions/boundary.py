@@ -41,7 +41,7 @@ def find(model: DiffusionModel, sources: Sources, settings: BoundarySettings) ->
     def one(attribute: str, balance: str | None = None) -> Directions:
         return boundary(
             model, annotations, attribute, k=settings.k, space=settings.space, classifier=settings.classifier,
-            joint=settings.joint, balance=balance, batch_size=sources.batch_size,
+            joint=settings.joint, balance=balance, batch_size=sources.sampler.batch_size,
         )  # fmt: skip
 
     return without_conditions(model, sources, settings, one)

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.directions.annotations import Annotations
 from hspace.directions.disentangle import disentangle
@@ -86,7 +87,7 @@ def codes_of(
 
     def make(rows: range) -> Tensor:
         latents = model.latents([seeds[row] for row in rows])
-        codes = latents.x_T if space == "x_T" else sample(model, latents, eta=eta, record_h=True).h
+        codes = latents.x_T if space == "x_T" else sample(model, latents, sampler=Sampler(eta), record_h=True).h
         assert codes is not None
         return codes.float().cpu()
 

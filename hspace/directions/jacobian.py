@@ -14,6 +14,7 @@ from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.cut import forward_derivatives
 from hspace.diffusion.denoiser import Denoiser, Encoded
 from hspace.diffusion.latents import Latents
+from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.directions.convolution import LeanConvolutions
 from hspace.directions.krylov import Triplets, top_triplets
@@ -71,7 +72,7 @@ def find(model: DiffusionModel, sources: Sources, settings: JacobianSettings) ->
     """
     mask = None if settings.mask is None else sources.mask(settings.mask, settings.sample)
     return jacobian(
-        model, model.latents([settings.sample]), k=settings.k, eta=sources.eta, steps=settings.steps, mask=mask,
+        model, model.latents([settings.sample]), k=settings.k, sampler=sources.sampler, steps=settings.steps, mask=mask,
         outside=settings.outside, block_size=settings.block_size,
     )  # fmt: skip
 
@@ -81,7 +82,7 @@ def jacobian(
     latents: Latents,
     *,
     k: int,
-    eta: float | Sequence[float] = 1.0,
+    sampler: Sampler = Sampler(),
     steps: Sequence[int] | None = None,
     mask: Tensor | None = None,
     outside: str | None = None,
@@ -97,7 +98,7 @@ def jacobian(
         model: The model.
         latents: One sample.
         k: Directions per step.
-        eta: Of the sample's trajectory; 0 is DDIM, 1 is DDPM; one value or one per step.
+        sampler: Its eta, of the sample's trajectory.
         steps: Step indices, 0 is the noisiest; None finds directions at every step.
         mask: (height, width) on the grid of x_t, true where the prediction counts; None counts all of it.
         outside: `nullspace` searches only h-directions orthogonal to the NULLSPACE_RANK that change the prediction
@@ -129,8 +130,8 @@ def jacobian(
             residual, mode = float(triplets.residuals.max()), operator.forward_mode
             log.info("step %d: %d products by %s, largest residual %.0e", step, triplets.products, mode, residual)
 
-    sample(model, latents, eta=eta, observe=search)
-    return _directions(model, latents, eta, {step: found[step] for step in chosen})
+    sample(model, latents, sampler=sampler, observe=search)
+    return _directions(model, latents, sampler.eta, {step: found[step] for step in chosen})
 
 
 class DecoderJacobian:

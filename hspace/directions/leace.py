@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hspace.diffusion.sampling import Recorded
+from hspace.diffusion.recording import Recorded
 from hspace.directions.annotations import Annotations
 from hspace.directions.record import Directions
 from hspace.directions.shrinkage import shrunk_covariance

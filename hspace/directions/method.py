@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from hspace.diffusion.checkpoints import DiffusionModel
-from hspace.diffusion.sampling import Recorded
+from hspace.diffusion.recording import Recorded
+from hspace.diffusion.sampler import Sampler
 from hspace.directions.annotations import Annotations
 from hspace.directions.masks import Mask
 from hspace.directions.record import Directions
@@ -20,13 +21,8 @@ class Sources(Protocol):
     """What a run offers to a method; samples are generated once for all methods and kept in the cache."""
 
     @property
-    def eta(self) -> float | Sequence[float]:
-        """Stochasticity of the run's samples; one value or one per step."""
-        ...
-
-    @property
-    def batch_size(self) -> int:
-        """Samples per pass of the network."""
+    def sampler(self) -> Sampler:
+        """How the run's samples are drawn."""
         ...
 
     @property

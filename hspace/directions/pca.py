@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
-from hspace.diffusion.sampling import Recorded
+from hspace.diffusion.recording import Recorded
 from hspace.directions.metadata import DirectionsMeta
 from hspace.directions.method import Sources, method
 from hspace.directions.record import Directions

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
-from hspace.diffusion.sampling import Recorded
+from hspace.diffusion.recording import Recorded
 from hspace.directions.annotations import Annotations
 from hspace.directions.examples import difference_meta
 from hspace.directions.method import Sources, method

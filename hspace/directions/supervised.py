@@ -28,7 +28,7 @@ def find(model: DiffusionModel, sources: Sources, settings: SupervisedSettings) 
     def one(attribute: str, balance: str | None = None) -> Directions:
         return supervised(
             model, annotations, attribute, k=settings.k, space=settings.space, balance=balance,
-            batch_size=sources.batch_size,
+            batch_size=sources.sampler.batch_size,
         )  # fmt: skip
 
     return without_conditions(model, sources, settings, one)

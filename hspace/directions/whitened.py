@@ -29,7 +29,7 @@ def find(model: DiffusionModel, sources: Sources, settings: WhitenedSettings) ->
     def one(attribute: str, balance: str | None = None) -> Directions:
         return whitened(
             model, annotations, attribute, k=settings.k, space=settings.space, joint=settings.joint, balance=balance,
-            batch_size=sources.batch_size,
+            batch_size=sources.sampler.batch_size,
         )  # fmt: skip
 
     return without_conditions(model, sources, settings, one)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import Latents
+from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.directions.supervised import from_pairs
 from hspace.edits.sums import Edits, edit
@@ -27,8 +28,7 @@ def swap(
     latents: Latents,
     donors: Latents,
     *,
-    eta: float | Sequence[float] = 1.0,
-    batch_size: int = 16,
+    sampler: Sampler = Sampler(),
 ) -> Images:
     """Each sample with the h of its donor at every step; x_T and z stay its own.
 
@@ -36,8 +36,7 @@ def swap(
         model: The model to sample.
         latents: The samples.
         donors: As many samples, whose h is taken.
-        eta: 0 is DDIM, 1 is DDPM; one value or one per step; of both.
-        batch_size: Samples per pass.
+        sampler: How both are sampled, and at which steps h is swapped.
 
     Returns:
         Images, (batch, channel, height, width), on the CPU.
@@ -49,9 +48,9 @@ def swap(
     """
     _check_partners(latents, donors)
     images = []
-    for rows in row_batches(len(latents.seeds), batch_size):
-        h = sample(model, donors.select(rows), eta=eta, record_h=True).h
-        images.append(sample(model, latents.select(rows), eta=eta, replace_h=h).x_0.cpu())
+    for rows in row_batches(len(latents.seeds), sampler.batch_size):
+        h = sample(model, donors.select(rows), sampler=sampler, record_h=True).h
+        images.append(sample(model, latents.select(rows), sampler=sampler, replace_h=h).x_0.cpu())
     return torch.cat(images)
 
 
@@ -62,8 +61,7 @@ def arithmetic(
     minus: Latents,
     *,
     strengths: Sequence[float],
-    eta: float | Sequence[float] = 1.0,
-    batch_size: int = 16,
+    sampler: Sampler = Sampler(),
 ) -> Edits:
     """Each sample with strength · (h of `plus` - h of `minus`) added at every step.
 
@@ -73,8 +71,7 @@ def arithmetic(
         plus: One sample, with what is to be added.
         minus: One sample without it; a separate one, or the same person's.
         strengths: Factors of the difference; the paper uses 1/5.
-        eta: 0 is DDIM, 1 is DDPM; one value or one per step; of all samples.
-        batch_size: Rows (sample and strength) per pass.
+        sampler: How all of them are sampled, and at which steps they are edited; a row is a sample at one strength.
 
     Returns:
         Images, (batch, strengths, channel, height, width), on the CPU.
@@ -86,9 +83,9 @@ def arithmetic(
     """
     if len(plus.seeds) != 1 or len(minus.seeds) != 1:
         raise InputError(f"arithmetic takes one sample of each kind, got {len(plus.seeds)} and {len(minus.seeds)}")
-    h_plus, h_minus = ({"pair": _h(model, latents, eta, 1)[0]} for latents in (plus, minus))
-    difference = from_pairs(model, h_plus, h_minus, name="difference", eta=eta, seeds=plus.seeds + minus.seeds)
-    return edit(model, latents, difference, component=0, strengths=strengths, eta=eta, batch_size=batch_size)
+    h_plus, h_minus = ({"pair": _h(model, latents, sampler)[0]} for latents in (plus, minus))
+    difference = from_pairs(model, h_plus, h_minus, name="difference", eta=sampler.eta, seeds=plus.seeds + minus.seeds)
+    return edit(model, latents, difference, component=0, strengths=strengths, sampler=sampler)
 
 
 def interpolate(
@@ -99,8 +96,7 @@ def interpolate(
     weights: Sequence[float],
     space: str = "both",
     spherical: bool = True,
-    eta: float | Sequence[float] = 1.0,
-    batch_size: int = 16,
+    sampler: Sampler = Sampler(),
 ) -> Edits:
     """Samples between pairs of samples. Memory: 8 · batch · steps · d bytes of h.
 
@@ -112,8 +108,7 @@ def interpolate(
         space: What is interpolated: `h`, put in the place of the computed one while x_T and z are the first's; `x_T`,
             with z, while h follows by itself; or `both`.
         spherical: Along the great arc, at each step, which keeps the norm of noise; else along the straight line.
-        eta: 0 is DDIM, 1 is DDPM; one value or one per step; of both.
-        batch_size: Rows (sample and weight) per pass.
+        sampler: How both are sampled, and at which steps h is replaced; a row is a sample at one weight.
 
     Returns:
         Images, (batch, weights, channel, height, width), on the CPU.
@@ -126,15 +121,15 @@ def interpolate(
         raise InputError(f"space must be one of {', '.join(MIXED)}, got {space}")
     if not weights or not all(0 <= weight <= 1 for weight in weights):
         raise InputError(f"weights must be in [0, 1] and at least one, got {list(weights)}")
-    h = None if space == "x_T" else [_h(model, latents, eta, batch_size) for latents in (first, second)]
+    h = None if space == "x_T" else [_h(model, latents, sampler) for latents in (first, second)]
     images = []
-    for rows in row_batches(len(first.seeds) * len(weights), batch_size):
+    for rows in row_batches(len(first.seeds) * len(weights), sampler.batch_size):
         pairs = [row // len(weights) for row in rows]
         weight = torch.tensor([weights[row % len(weights)] for row in rows])
         ours, theirs = first.select(pairs), second.select(pairs)
         noise = ours if space == "h" else _between_noise(ours, theirs, weight, spherical)
         mixed = None if h is None else between(h[0][pairs], h[1][pairs], weight, spherical, len(model.h_shape))
-        images.append(sample(model, noise, eta=eta, replace_h=mixed).x_0.cpu())
+        images.append(sample(model, noise, sampler=sampler, replace_h=mixed).x_0.cpu())
     return torch.cat(images).unflatten(0, (-1, len(weights)))
 
 
@@ -162,11 +157,11 @@ def _between_noise(first: Latents, second: Latents, weight: Tensor, spherical: b
     return replace(first, x_T=x_T, z=z, residual=between(ours, theirs, weight, False))
 
 
-def _h(model: DiffusionModel, latents: Latents, eta: float | Sequence[float], batch_size: int) -> HTrajectory:
+def _h(model: DiffusionModel, latents: Latents, sampler: Sampler) -> HTrajectory:
     """The h of every sample's own trajectory, on the CPU."""
     trajectories = []
-    for rows in row_batches(len(latents.seeds), batch_size):
-        h = sample(model, latents.select(rows), eta=eta, record_h=True).h
+    for rows in row_batches(len(latents.seeds), sampler.batch_size):
+        h = sample(model, latents.select(rows), sampler=sampler, record_h=True).h
         assert h is not None
         trajectories.append(h.cpu())
     return torch.cat(trajectories)

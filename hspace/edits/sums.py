@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import Latents
+from hspace.diffusion.sampler import Sampler, edited_steps
 from hspace.diffusion.sampling import NotFinite, sample
 from hspace.directions.record import Directions
 from hspace.system.shards import Batches
@@ -47,11 +48,7 @@ def edit(
     *,
     component: int,
     strengths: Sequence[float],
-    eta: float | Sequence[float] = 1.0,
-    injection: str = "symmetric",
-    start: int = 0,
-    stop: int | None = None,
-    batch_size: int = 16,
+    sampler: Sampler = Sampler(),
 ) -> Edits:
     """Every sample at every strength of one component.
 
@@ -61,11 +58,7 @@ def edit(
         directions: Directions of h or of x_T.
         component: Which of them.
         strengths: Factors of the direction; 0 leaves a sample as it is.
-        eta: 0 is DDIM, 1 is DDPM; one value or one per step.
-        injection: `symmetric` or `asyrp`.
-        start: First edited step; 0 is the noisiest.
-        stop: First step that is not edited any more; None edits to the end.
-        batch_size: Rows (sample and strength) per pass.
+        sampler: How they are sampled, and at which steps they are edited; a row is a sample at one strength.
 
     Returns:
         Images, (batch, strengths, channel, height, width), on the CPU.
@@ -74,13 +67,11 @@ def edit(
         InputError: If the directions do not fit the model, or an argument is out of range.
         NotFinite: If an image becomes NaN or infinite; direction, strength, seed and step are named.
     """
-    directions.check(model, eta=eta)
+    directions.check(model, eta=sampler.eta)
     weights = _weights(directions, component, strengths)
-    offsets = edit_offsets(directions, weights, len(model.process.timesteps), start, stop)
+    offsets = edit_offsets(directions, weights, len(model.process.timesteps), sampler.start, sampler.stop)
     try:
-        return apply_offsets(
-            model, latents, offsets, space=directions.meta.space, eta=eta, injection=injection, batch_size=batch_size
-        )
+        return apply_offsets(model, latents, offsets, space=directions.meta.space, sampler=sampler)
     except NotFinite as error:
         setting = f"{directions.meta.names[component]!r} at strength {strengths[error.row]:g}"
         raise NotFinite(error.row, f"{setting}: {error}") from None
@@ -108,19 +99,21 @@ def edit_offsets(
     vectors = directions.directions
     if weights.shape[1] != len(vectors) or not weights.isfinite().all():
         raise InputError(f"weights must be {len(vectors)} finite strengths per edit, got {weights.tolist()}")
-    stop = num_steps if stop is None else stop
-    if not 0 <= start < stop <= num_steps:
-        raise InputError(f"the edited steps must satisfy 0 <= start < stop <= {num_steps}, got {start} to {stop}")
+    window = edited_steps(start, stop, num_steps)
     offsets = torch.einsum("ek,k...->e...", weights, vectors)
     if directions.meta.space == "x_T":
-        if (start, stop) != (0, num_steps):
-            raise InputError(f"an edit of x_T has no steps; leave out start and stop, got {start} to {stop}")
+        _check_whole(window, num_steps)
         return offsets
     if offsets.shape[1] != num_steps:
         raise InputError(f"the directions have {offsets.shape[1]} steps, the model takes {num_steps}")
-    offsets[:, :start] = 0
-    offsets[:, stop:] = 0
+    offsets[:, : window.start] = 0
+    offsets[:, window.stop :] = 0
     return offsets
+
+
+def _check_whole(window: range, num_steps: int) -> None:
+    if window != range(num_steps):
+        raise InputError(f"an edit of x_T has no steps; leave out start and stop, got {window.start} to {window.stop}")
 
 
 def sum_offsets(model: DiffusionModel, terms: Sequence[Term]) -> Tensor:
@@ -180,9 +173,7 @@ def apply_offsets(
     offsets: Tensor,
     *,
     space: str = "h",
-    eta: float | Sequence[float] = 1.0,
-    injection: str = "symmetric",
-    batch_size: int = 16,
+    sampler: Sampler = Sampler(),
 ) -> Edits:
     """Every sample under every edit.
 
@@ -191,9 +182,7 @@ def apply_offsets(
         latents: The samples to edit.
         offsets: From `edit_offsets`: of h, (edits, steps, *h_shape), or of x_T, (edits, channel, height, width).
         space: Which of the two: `h` or `x_T`.
-        eta: 0 is DDIM, 1 is DDPM; one value or one per step.
-        injection: `symmetric` or `asyrp`.
-        batch_size: Rows (sample and edit) per pass.
+        sampler: How they are sampled, and at which steps h is edited; a row is a sample under one edit.
 
     Returns:
         Images, (batch, edits, channel, height, width), on the CPU.
@@ -202,10 +191,12 @@ def apply_offsets(
         InputError: If there is no edit, or an argument is out of range.
         NotFinite: If an image becomes NaN or infinite; `row` is the edit.
     """
-    if batch_size < 1 or not len(offsets):
-        raise InputError(f"batch_size and the number of edits must be >= 1, got {batch_size} and {len(offsets)}")
+    num_edits, num_steps = len(offsets), len(model.process.timesteps)
+    if not num_edits:
+        raise InputError("there must be at least one edit, got 0")
     check_space(model, offsets, space)
-    num_edits = len(offsets)
+    if space == "x_T":
+        _check_whole(sampler.window(num_steps), num_steps)
 
     def make(rows: range) -> Tensor:
         index = torch.tensor(rows)
@@ -213,11 +204,11 @@ def apply_offsets(
         if space == "x_T":
             batch, delta = replace(batch, x_T=batch.x_T + delta), None
         try:
-            return sample(model, batch, eta=eta, delta_h=delta, injection=injection).x_0.cpu()
+            return sample(model, batch, sampler=sampler, delta_h=delta).x_0.cpu()
         except NotFinite as error:
             raise NotFinite(rows[error.row] % num_edits, str(error)) from None
 
-    batches = Batches(batch_size)(range(len(latents.seeds) * num_edits), make)
+    batches = Batches(sampler.batch_size)(range(len(latents.seeds) * num_edits), make)
     return torch.cat([images for _, images in batches]).unflatten(0, (-1, num_edits))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import check_disjoint
+from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit, edit_offsets
@@ -93,11 +94,7 @@ def calibrate(
     target: float,
     seeds: Sequence[int],
     unit: Tensor | None = None,
-    eta: float | Sequence[float] = 1.0,
-    injection: str = "symmetric",
-    start: int = 0,
-    stop: int | None = None,
-    batch_size: int = 16,
+    sampler: Sampler = Sampler(),
     least: int = LEAST_SAMPLES,
     most: float = 2.0,
 ) -> Calibration:
@@ -120,11 +117,7 @@ def calibrate(
             read as the standard error asks for.
         unit: Standard deviation of each score, (attributes,), best from many samples; None takes that over the first
             `least` of `seeds`.
-        eta: 0 is DDIM, 1 is DDPM; one value or one per step.
-        injection: `symmetric` or `asyrp`.
-        start: First edited step; 0 is the noisiest.
-        stop: First step that is not edited any more; None edits to the end.
-        batch_size: Rows of one U-Net pass.
+        sampler: How samples are drawn, and at which steps they are edited.
         least: Samples that the effect is read on at least, of as many as there are seeds.
         most: Norm of the largest offset that is tried, in spreads.
 
@@ -140,13 +133,11 @@ def calibrate(
             f"got {target}, {most} and {min(len(seeds), least)}"
         )
     least = min(least, len(seeds))
-    settings = {"eta": eta, "injection": injection, "start": start, "stop": stop, "batch_size": batch_size}
 
     def read_edits(strength: float, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
-        images = edit(
-            model, model.latents(seeds), directions, component=component, strengths=[strength], **settings
-        )[:, 0]  # fmt: skip
-        scores = score(scorer, images)
+        latents = model.latents(seeds)
+        images = edit(model, latents, directions, component=component, strengths=[strength], sampler=sampler)
+        scores = score(scorer, images[:, 0])
         return scores[:, column].double(), scorer.visible(scores)[:, column]
 
     readings = _Readings(read_edits, seeds, scorer.binary[column])
@@ -155,7 +146,7 @@ def calibrate(
     if not readings.sd > 0:
         raise InputError(f"attribute {attribute} does not vary over the unedited samples, so that effects have no unit")
     few = min(TRIAL_SAMPLES, least)
-    scale = spread_strength(model, directions, component, seeds[:SPREAD_SAMPLES], eta, start, stop)
+    scale = spread_strength(model, directions, component, seeds[:SPREAD_SAMPLES], sampler)
     strength, near, tried = search(
         lambda strength: readings.effect(strength, few).value, target, first=FIRST * scale, most=most * scale,
         tolerance=TOLERANCE,
@@ -322,17 +313,15 @@ def spread_strength(
     directions: Directions,
     component: int,
     seeds: Sequence[int],
-    eta: float | Sequence[float],
-    start: int,
-    stop: int | None,
+    sampler: Sampler,
 ) -> float:
-    """The strength at which the offset is as long as the samples' spread."""
+    """The strength at which the offset is as long as the samples' spread, both over the edited steps."""
     weights = torch.eye(len(directions.directions))[component : component + 1]
-    norm = float(edit_offsets(directions, weights, len(model.process.timesteps), start, stop).norm())
+    norm = float(edit_offsets(directions, weights, len(model.process.timesteps), sampler.start, sampler.stop).norm())
     if norm == 0:
         raise InputError(f"direction {directions.meta.names[component]!r} is zero over the edited steps")
     if directions.meta.space == "x_T":
         return math.prod(model.sample_shape) ** 0.5 / norm
-    h = sample(model, model.latents(seeds), eta=eta, record_h=True).h
+    h = sample(model, model.latents(seeds), sampler=sampler, record_h=True).h
     assert h is not None
-    return float(h[:, start:stop].double().var(dim=0).sum().sqrt()) / norm
+    return float(h[:, sampler.start : sampler.stop].double().var(dim=0).sum().sqrt()) / norm

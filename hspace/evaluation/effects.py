@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.sampler import Sampler
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit
 from hspace.evaluation.readings import Readings, Sweep, read, score
@@ -43,11 +44,7 @@ def edit_samples(
     *,
     strengths: Sequence[float],
     reference_seeds: Sequence[int] = (),
-    eta: float | Sequence[float] = 1.0,
-    injection: str = "symmetric",
-    start: int = 0,
-    stop: int | None = None,
-    batch_size: int = 16,
+    sampler: Sampler = Sampler(),
 ) -> Edits:
     """Edits every sample along every direction at every strength.
 
@@ -57,19 +54,16 @@ def edit_samples(
         seeds: Of the samples.
         strengths: In the directions' unit; 0 is the unedited sample, which is always made, once.
         reference_seeds: Of further samples, left unedited, that add to the spread in which effects are counted.
-        eta: Stochasticity, in [0, 1], one number or one per step.
-        injection: `symmetric` or `asyrp`.
-        start: First edited step, 0 is the noisiest.
-        stop: Step before which the edit ends; None is the last.
-        batch_size: Rows of one U-Net pass.
+        sampler: How samples are drawn, and at which steps they are edited.
     """
     nonzero = tuple(float(strength) for strength in strengths if strength != 0)
     all_seeds = list(dict.fromkeys([*seeds, *reference_seeds]))
-    settings = {"eta": eta, "injection": injection, "start": start, "stop": stop, "batch_size": batch_size}
 
     def edited(seeds: Sequence[int], component: int, strengths: Sequence[float]) -> Tensor:
         """(strengths, n, C, H, W)."""
-        images = edit(model, model.latents(seeds), directions, component=component, strengths=strengths, **settings)
+        images = edit(
+            model, model.latents(seeds), directions, component=component, strengths=strengths, sampler=sampler
+        )
         return images.transpose(0, 1)
 
     reference = edited(all_seeds, 0, [0.0])[0]

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
-from hspace.diffusion.sampling import Recorded, sample
+from hspace.diffusion.recording import Recorded
+from hspace.diffusion.sampler import Sampler
+from hspace.diffusion.sampling import sample
 from hspace.directions.pca import gram_pca
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit_offsets
@@ -105,11 +107,7 @@ def off_manifold(
     *,
     component: int,
     strength: float,
-    eta: float | Sequence[float] = 1.0,
-    injection: str = "symmetric",
-    start: int = 0,
-    stop: int | None = None,
-    batch_size: int = 16,
+    sampler: Sampler = Sampler(),
 ) -> Tensor:
     """How much farther from the model's own samples an edit takes h, at each step.
 
@@ -123,11 +121,7 @@ def off_manifold(
         seeds: Of at least two evaluation samples.
         component: Which direction.
         strength: In the direction's unit.
-        eta: Stochasticity, in [0, 1], one number or one per step.
-        injection: `symmetric` or `asyrp`.
-        start: First edited step, 0 is the noisiest.
-        stop: Step before which the edit ends; None is the last.
-        batch_size: Samples per pass.
+        sampler: How samples are drawn, and at which steps they are edited.
 
     Returns:
         (samples, steps) float64, in Mahalanobis distances over sqrt(d).
@@ -136,17 +130,17 @@ def off_manifold(
         InputError: If the directions do not fit the model, there are fewer than two seeds, or an argument is out of
             range.
     """
-    directions.check(model, eta=eta)
+    directions.check(model, eta=sampler.eta)
     if len(seeds) < 2:
         raise InputError(f"the cost of an edit needs at least two samples, got {len(seeds)}")
     weights = strength * torch.eye(len(directions.directions))[component][None]
-    offset = edit_offsets(directions, weights, len(model.process.timesteps), start, stop)
+    offset = edit_offsets(directions, weights, len(model.process.timesteps), sampler.start, sampler.stop)
     in_x_T, costs = directions.meta.space == "x_T", []
-    for rows in row_batches(len(seeds), batch_size):
+    for rows in row_batches(len(seeds), sampler.batch_size):
         latents = model.latents([seeds[row] for row in rows])
         edited, delta = (replace(latents, x_T=latents.x_T + offset), None) if in_x_T else (latents, offset)
-        before = sample(model, latents, eta=eta, record_h=True).h
-        after = sample(model, edited, eta=eta, delta_h=delta, injection=injection, record_h=True).h
+        before = sample(model, latents, sampler=sampler, record_h=True).h
+        after = sample(model, edited, sampler=sampler, delta_h=delta, record_h=True).h
         assert before is not None and after is not None
         # What is recorded leaves the offset out.
         after = after.cpu() if delta is None else after.cpu() + delta

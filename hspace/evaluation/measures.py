@@ -13,7 +13,8 @@ import numpy as np
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
-from hspace.diffusion.sampling import Recorded
+from hspace.diffusion.recording import Recorded
+from hspace.diffusion.sampler import Sampler
 from hspace.directions.record import Directions
 from hspace.evaluation.manifold import HGaussian, fit_gaussian, off_manifold
 from hspace.evaluation.readings import Sweep
@@ -58,8 +59,8 @@ class Laboratory(Protocol):
         ...
 
     @property
-    def edit_settings(self) -> dict[str, Any]:
-        """How directions are applied: keyword arguments of `edit`."""
+    def sampler(self) -> Sampler:
+        """How samples are drawn, and at which steps they are edited."""
         ...
 
 
@@ -226,7 +227,7 @@ def off_manifold_cost(edited: Edited) -> Value:
     gaussian = _gaussian(edited.lab.recorded())
     costs = off_manifold(
         edited.lab.model, edited.directions, gaussian, edited.sweep.readings.seeds, component=edited.direction,
-        strength=edited.strength, **edited.lab.edit_settings,
+        strength=edited.strength, sampler=edited.lab.sampler,
     )  # fmt: skip
     return mean_interval(costs.mean(dim=1).numpy())
 

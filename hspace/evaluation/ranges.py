@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import check_disjoint
+from hspace.diffusion.sampler import Sampler
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit
 from hspace.evaluation.calibration import spread_strength
@@ -88,9 +89,7 @@ def slider_range(
     unit: Tensor | None = None,
     most: float | None = None,
     limits: Limits | None = None,
-    eta: float | Sequence[float] = 1.0,
-    injection: str = "symmetric",
-    batch_size: int = 16,
+    sampler: Sampler = Sampler(),
 ) -> SliderRange:
     """Edits samples at 2 POINTS strengths, and reads off where an edit begins to cost too much.
 
@@ -107,9 +106,7 @@ def slider_range(
         unit: Standard deviation of each score, (attributes,), best from many samples; None takes that over `seeds`.
         most: Largest strength that is tried; None takes an offset as long as the samples' spread.
         limits: What an edit may cost; None is the defaults.
-        eta: 0 is DDIM, 1 is DDPM; one value or one per step.
-        injection: `symmetric` or `asyrp`.
-        batch_size: Rows of one pass.
+        sampler: How samples are drawn, and at which steps they are edited.
 
     Raises:
         InputError: If the direction is zero, a number is out of range, or a seed was used in discovery.
@@ -122,12 +119,11 @@ def slider_range(
         given = f"{len(seeds)} samples and {most}"
         raise InputError(f"a range needs at least {LEAST_SAMPLES} samples and a largest strength above 0, got {given}")
     if most is None:
-        most = spread_strength(model, directions, component, seeds[:16], eta, 0, None)
+        most = spread_strength(model, directions, component, seeds[:16], sampler)
     grid = np.linspace(-most, most, 2 * POINTS + 1)
-    images = edit(
-        model, model.latents(seeds), directions, component=component, strengths=grid.tolist(), eta=eta,
-        injection=injection, batch_size=batch_size,
-    ).transpose(0, 1)  # fmt: skip
+    latents, strengths = model.latents(seeds), grid.tolist()
+    images = edit(model, latents, directions, component=component, strengths=strengths, sampler=sampler)
+    images = images.transpose(0, 1)
     matrix = _effects(scorer, images, grid, unit)
     cosine, floor = _identity(identity, images, limits.identity)
     target = _target(matrix, directions.meta.names[component])

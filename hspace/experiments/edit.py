@@ -6,11 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from hspace.diffusion.latents import check_disjoint
 from hspace.directions.record import Directions
-from hspace.edits.sums import edit_offsets
 from hspace.evaluation.measures import MEASURES, Edited, Measure, Value
 from hspace.evaluation.readings import Sweep
 from hspace.metrics.interval import Interval
@@ -41,7 +39,7 @@ def run(lab: Lab) -> Result:
         discovery=directions.meta.seeds, calibration=lab.reference_seeds("calibration"), evaluation=lab.seeds()
     )
     directions, targets = _named(lab, directions)
-    vectors = dict(zip(directions.meta.names, _offsets(lab, directions), strict=True))
+    vectors = dict(zip(directions.meta.names, directions.directions, strict=True))
     sweep = lab.sweep(vectors, shown=len(lab.seeds()) if "images" in needs else SHOWN)
     with lab.watch.stage("measure"):
         measured = _measured(lab, measures, sweep, directions, targets)
@@ -73,7 +71,7 @@ def _named(lab: Lab, directions: Directions) -> tuple[Directions, Targets]:
     attribute = getattr(lab.cfg.method, "attribute", None)
     if attribute is not None:
         return directions, [attribute] * len(directions.meta.names)
-    found = lab.name(_offsets(lab, directions), max(map(abs, lab.strengths)))
+    found = lab.name(directions.directions, max(map(abs, lab.strengths)))
     signs = torch.tensor([1.0 if each is None else float(each.sign) for each in found])
     plain = [_unnamed(name, lab.annotator.attributes) for name in directions.meta.names]
     names = tuple(f"{old}: {label}" for old, label in zip(plain, numbered(found), strict=True))
@@ -87,12 +85,6 @@ def _unnamed(name: str, attributes: Sequence[str]) -> str:
     head, _, tail = name.rpartition(": ")
     found = re.fullmatch(r"(\w+)( \(\+ [\w, ]+\))?( \d+)?", tail)
     return head if head and found and found[1] in (*attributes, UNNAMED) else name
-
-
-def _offsets(lab: Lab, directions: Directions) -> Tensor:
-    """Each direction in the configured window of steps."""
-    weights, steps = torch.eye(len(directions.directions)), len(lab.model.process.timesteps)
-    return edit_offsets(directions, weights, steps, lab.cfg.edit.start, lab.cfg.edit.stop)
 
 
 def _measured(

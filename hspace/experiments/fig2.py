@@ -12,6 +12,7 @@ from hspace.evaluation.readings import score
 from hspace.metrics.interval import Interval, slope_interval
 from hspace.output.figures import grid_figure
 from hspace.output.tables import Table, format_number
+from hspace.runs.keys import edit_key
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
 
@@ -61,16 +62,16 @@ def run(lab: Lab) -> Result:
 
 def _swapped(lab: Lab) -> tuple[Tensor, Tensor, Tensor]:
     """Half of the samples, the other half, and the former with the latter's h."""
-    seeds, eta, size = lab.seeds(), lab.cfg.diffusion.eta, lab.cfg.batch_size
+    seeds = lab.seeds()
     half = len(seeds) // 2
     recipients, donors = lab.model.latents(seeds[:half]), lab.model.latents(seeds[half : 2 * half])
 
     def make(rows: range) -> Tensor:
         ours, theirs = recipients.select(rows), donors.select(rows)
-        mixed = swap(lab.model, ours, theirs, eta=eta, batch_size=size)
+        mixed = swap(lab.model, ours, theirs, sampler=lab.sampler)
         return torch.stack([lab.images(ours), lab.images(theirs), mixed], dim=1)
 
-    ours, theirs, mixed = lab.kept("swap", half, make, seeds=seeds).unbind(1)
+    ours, theirs, mixed = lab.kept("swap", half, make, seeds=seeds, **edit_key(lab.cfg, lab.model)).unbind(1)
     return ours, theirs, mixed
 
 
@@ -94,10 +95,11 @@ def _corners(images: Tensor) -> Tensor:
 
 def _difference(lab: Lab, attribute: str) -> Directions:
     """H of the discovery sample with most of an attribute less that of the one with least."""
-    scores, eta = lab.annotations(), lab.cfg.diffusion.eta
+    scores = lab.annotations()
     column = scores.ranks[:, scores.column(attribute)]
     seeds = [scores.seeds[int(row)] for row in (column.argmax(), column.argmin())]
-    plus, minus = (sample(lab.model, lab.model.latents([seed]), eta=eta, record_h=True).h for seed in seeds)
+    latents = [lab.model.latents([seed]) for seed in seeds]
+    plus, minus = (sample(lab.model, each, sampler=lab.sampler, record_h=True).h for each in latents)
     assert plus is not None and minus is not None
     pair = ({"pair": h[0].float().cpu()} for h in (plus, minus))
-    return from_pairs(lab.model, *pair, name=f"{attribute}, two samples", eta=eta, seeds=seeds)
+    return from_pairs(lab.model, *pair, name=f"{attribute}, two samples", eta=lab.sampler.eta, seeds=seeds)

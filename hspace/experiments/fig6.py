@@ -25,7 +25,7 @@ def run(lab: Lab) -> Result:
     if lab.regions is None:
         raise InputError("fig6 needs a network that knows regions, and this evaluation has none")
     rows, strips, labels = [], [], []
-    image = sample(lab.model, lab.model.latents([0]), eta=lab.cfg.diffusion.eta).x_0.cpu()
+    image = sample(lab.model, lab.model.latents([0]), sampler=lab.sampler).x_0.cpu()
     steps = (len(lab.model.process.timesteps) // 2,)
     found_regions = {name: mask[0] for name, mask in lab.regions(image).items() if name in REGIONS and mask.any()}
     if not found_regions:
@@ -64,11 +64,7 @@ def run(lab: Lab) -> Result:
 def _edits(lab: Lab, vector: Tensor) -> Tensor:
     """The sample at every strength, (S, C, H, W)."""
     offsets = torch.stack([strength * vector for strength in lab.strengths])
-    diffusion = lab.cfg.diffusion
-    return apply_offsets(
-        lab.model, lab.model.latents([0]), offsets, eta=diffusion.eta, injection=diffusion.injection,
-        batch_size=lab.cfg.batch_size,
-    )[0]  # fmt: skip
+    return apply_offsets(lab.model, lab.model.latents([0]), offsets, sampler=lab.sampler)[0]
 
 
 def _locality(image: Tensor, edits: Tensor, inside: Tensor) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSe
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
+from hspace.diffusion.sampler import Sampler
 from hspace.directions.settings import MAX_SAMPLES, Settings
 from hspace.runs.wording import Meaning, fields_of
 from hspace.scorers.names import EMBEDDERS, REGIONS, SCORERS
@@ -253,6 +254,12 @@ class Config:
     evaluation: EvaluationConfig
     study: StudyConfig
     tracking: TrackingConfig
+
+    @property
+    def sampler(self) -> Sampler:
+        """How samples are drawn and edited; one at a time until a batch size in place of 0 is known."""
+        diffusion, edit = self.diffusion, self.edit
+        return Sampler(diffusion.eta, diffusion.injection, edit.start, edit.stop, max(self.batch_size, 1))
 
 
 def known_keys(record: Any = Config, prefix: str = "") -> list[str]:

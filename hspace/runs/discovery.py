@@ -1,13 +1,14 @@
 """The stage that finds directions, by any method, cached by the hash of all that it depends on."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import SEEDS_PER_ROLE, seed_range
-from hspace.diffusion.sampling import Recorded, collect, collect_around, sample
+from hspace.diffusion.recording import Recorded, collect, collect_around
+from hspace.diffusion.sampler import Sampler
+from hspace.diffusion.sampling import sample
 from hspace.directions.annotations import Annotations, annotate
 from hspace.directions.masks import Mask, make_mask
 from hspace.directions.method import Method, Source, get_method
@@ -84,14 +85,9 @@ class RunSources:
         return read
 
     @property
-    def eta(self) -> float | Sequence[float]:
-        """Stochasticity of the run's samples."""
-        return self.cfg.diffusion.eta
-
-    @property
-    def batch_size(self) -> int:
-        """Samples per pass of the network."""
-        return self.cfg.batch_size
+    def sampler(self) -> Sampler:
+        """How the run's samples are drawn."""
+        return self.cfg.sampler
 
     @property
     def memory(self) -> int | None:
@@ -114,7 +110,7 @@ class RunSources:
         def build(folder: Path, rows: range) -> None:
             collect_around(
                 self.model, self.model.latents([sample]), len(rows), folder / "h.npy", first=first + rows.start,
-                eta=self.eta, batch_size=self.batch_size, shards=folder / "shards",
+                sampler=self.sampler, shards=folder / "shards",
             )  # fmt: skip
 
         key = {"sample": sample, "num_samples": num_samples, "first": first, **sampler_key(self.cfg, self.model)}
@@ -136,7 +132,7 @@ class RunSources:
                 f"method.mask={region}: the embedded network knows regions of portraits, not those of "
                 f"{self.model.model_id}: set evaluation.regions=hub:MODEL to a face parser"
             )
-        image = sample(self.model, self.model.latents([seed]), eta=self.eta).x_0
+        image = sample(self.model, self.model.latents([seed]), sampler=self.sampler).x_0
         return make_mask(region, size, image=image, network=load_regions(regions))
 
     def _check(self, source: Source) -> None:
@@ -163,9 +159,7 @@ def annotations(cfg: Config, model: DiffusionModel, annotator: Scorer, num_sampl
 
     def build(folder: Path) -> None:
         seeds = seed_range("discovery", num_samples, first)
-        scores = annotate(
-            model, seeds, annotator, eta=cfg.diffusion.eta, batch_size=cfg.batch_size, shards=folder / "shards"
-        )
+        scores = annotate(model, seeds, annotator, sampler=cfg.sampler, shards=folder / "shards")
         scores.save(folder / "annotations.safetensors")
 
     key = {"num_samples": num_samples, "first": first, "annotator": network_key(annotator), **sampler_key(cfg, model)}
@@ -178,9 +172,7 @@ def recorded(cfg: Config, model: DiffusionModel, num_samples: int) -> Recorded:
 
     def build(folder: Path, rows: range) -> None:
         seeds = seed_range("discovery", len(rows), first + rows.start)
-        collect(
-            model, seeds, folder / "h.npy", eta=cfg.diffusion.eta, batch_size=cfg.batch_size, shards=folder / "shards"
-        )
+        collect(model, seeds, folder / "h.npy", sampler=cfg.sampler, shards=folder / "shards")
 
     key = {"num_samples": num_samples, "first": first, **sampler_key(cfg, model)}
     return Recorded.load(keep_part(cfg, "collect", key, num_samples, build) / "h.npy")

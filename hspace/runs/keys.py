@@ -81,6 +81,14 @@ def sampler_key(cfg: Config, model: DiffusionModel) -> dict[str, Any]:
     return {"provenance": model.provenance(eta=cfg.diffusion.eta).to_dict(), "dtype": cfg.dtype}
 
 
+def edit_key(cfg: Config, model: DiffusionModel) -> dict[str, Any]:
+    """What an edit depends on beside its offsets and the samples; a window only where it leaves steps out."""
+    steps = range(len(model.process.timesteps))
+    window = cfg.sampler.window(len(steps))
+    key: dict[str, Any] = {"injection": cfg.diffusion.injection}
+    return key if window == steps else key | {"window": [window.start, window.stop]}
+
+
 def network_key(network: Scorer | Embedder | RegionNetwork) -> dict[str, Any]:
     """What scores depend on."""
     return {**scorer_identity(network)}

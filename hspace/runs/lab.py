@@ -20,7 +20,9 @@ from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import Latents, seed_range
-from hspace.diffusion.sampling import NotFinite, Recorded, sample
+from hspace.diffusion.recording import Recorded
+from hspace.diffusion.sampler import Sampler
+from hspace.diffusion.sampling import NotFinite, sample
 from hspace.directions.annotations import Annotations
 from hspace.directions.masks import make_mask
 from hspace.directions.pca import PcaSettings
@@ -32,7 +34,7 @@ from hspace.metrics.effect import EffectMatrix, score_unit
 from hspace.metrics.names import Name, name_edits
 from hspace.runs.config import Config
 from hspace.runs.discovery import annotations, discover, recorded
-from hspace.runs.keys import keep, network_key, sampler_key
+from hspace.runs.keys import edit_key, keep, network_key, sampler_key
 from hspace.runs.parsing import settings_of
 from hspace.scorers.factory import features_of
 from hspace.system.cache import SHARDS
@@ -125,13 +127,9 @@ class Lab:
         return tuple(name for name in self.annotator.attributes if name in self.judge.attributes)
 
     @property
-    def edit_settings(self) -> dict[str, Any]:
-        """How directions are applied: keyword arguments of `edit`."""
-        cfg = self.cfg
-        return {
-            "eta": cfg.diffusion.eta, "injection": cfg.diffusion.injection, "start": cfg.edit.start,
-            "stop": cfg.edit.stop, "batch_size": cfg.batch_size,
-        }  # fmt: skip
+    def sampler(self) -> Sampler:
+        """How samples are drawn, and at which steps they are edited."""
+        return self.cfg.sampler
 
     def seeds(self, role: str = "evaluation", n: int | None = None, start: int = 0) -> tuple[int, ...]:
         """Sample seeds of a role; as many as are configured where n is None."""
@@ -193,20 +191,19 @@ class Lab:
 
     def calibrate(self, directions: Directions, component: int, attribute: str, target: float) -> Calibration:
         """The strength at which the annotator sees `target` sd of an attribute on calibration seeds."""
-        diffusion, least = self.cfg.diffusion, self.cfg.evaluation.strength_samples
+        least = self.cfg.evaluation.strength_samples
         seeds = self.seeds("calibration", MORE * least)
         key = {
             "direction": tensor_sha256(directions.directions[component]), "attribute": attribute, "target": target,
             "reference": len(self.reference_seeds("calibration")), "seeds": seeds,
-            "least": least, "scorer": network_key(self.annotator), "injection": diffusion.injection,
+            "least": least, "scorer": network_key(self.annotator), **edit_key(self.cfg, self.model),
             **sampler_key(self.cfg, self.model),
         }  # fmt: skip
 
         def build(folder: Path) -> None:
             found = calibrate(
                 self.model, directions, component, attribute, self.annotator, target=target, seeds=seeds,
-                unit=self.unit(self.annotator), eta=diffusion.eta, injection=diffusion.injection,
-                batch_size=self.cfg.batch_size, least=least,
+                unit=self.unit(self.annotator), sampler=self.sampler, least=least,
             )  # fmt: skip
             write_json(folder / "calibration.json", asdict(found))
 
@@ -236,11 +233,12 @@ class Lab:
 
     def images(self, latents: Latents) -> Tensor:
         """Unedited images, (n, C, H, W), on the CPU."""
-        eta = self.cfg.diffusion.eta
-        batches = Batches(self.cfg.batch_size)(
-            range(len(latents.seeds)), lambda rows: sample(self.model, latents.select(rows), eta=eta).x_0.cpu()
-        )
-        return torch.cat([images for _, images in batches])
+        sampler = self.sampler
+
+        def make(rows: range) -> Tensor:
+            return sample(self.model, latents.select(rows), sampler=sampler).x_0.cpu()
+
+        return torch.cat([images for _, images in Batches(sampler.batch_size)(range(len(latents.seeds)), make)])
 
     def kept(self, stage: str, n: int, make: Callable[[range], Tensor], *, size: int = SHARD, **key: Any) -> Tensor:
         """Rows 0 to n - 1 of what the sampler's settings and `key` determine, from the cache.
@@ -282,7 +280,7 @@ class Lab:
         attributes, dim = len(scorer.attributes), self.identity.dim
         key = {
             "edits": {name: tensor_sha256(vector) for name, vector in edits.items()}, "scorer": network_key(scorer),
-            "identity": network_key(self.identity), "injection": self.cfg.diffusion.injection,
+            "identity": network_key(self.identity), **edit_key(self.cfg, self.model),
         }  # fmt: skip
 
         def rows_of(seeds: Sequence[int], *, images: bool) -> Tensor:
@@ -343,17 +341,14 @@ class Lab:
 
     def _pictures(self, edits: Mapping[str, Tensor], seeds: Sequence[int]) -> Tensor:
         """Samples unedited and under every edit, (n, 1 + E, C, H, W)."""
-        latents, diffusion = self.model.latents(seeds), self.cfg.diffusion
+        latents = self.model.latents(seeds)
         columns = []
         # One pass holds offsets of one space.
         for group in _by_space({"the unedited sample": 0 * next(iter(edits.values())), **edits}):
             offsets = torch.stack(list(group.values()))
             space = "x_T" if tuple(offsets.shape[1:]) == self.model.sample_shape else "h"
             try:
-                images = apply_offsets(
-                    self.model, latents, offsets, space=space, eta=diffusion.eta, injection=diffusion.injection,
-                    batch_size=self.cfg.batch_size,
-                )  # fmt: skip
+                images = apply_offsets(self.model, latents, offsets, space=space, sampler=self.sampler)
             except NotFinite as error:
                 raise NotFinite(error.row, f"{list(group)[error.row]}: {error}") from None
             columns.append(images)

@@ -53,7 +53,7 @@ def photo_source(bench: Bench, path: Path, inversions: Path) -> Source:
 def sample_source(bench: Bench, seed: int) -> Source:
     """The generated sample of a seed."""
     latents = bench.model.latents([seed])
-    x_0 = sample(bench.model, latents, eta=bench.cfg.diffusion.eta).x_0.cpu()
+    x_0 = sample(bench.model, latents, sampler=bench.cfg.sampler).x_0.cpu()
     (pixels,) = to_pixels(x_0)
     photo = Photo(Path(f"seed-{seed}"), "", pixels, (0, 0, *pixels.shape[:2]), x_0.float().expand(1, 3, -1, -1))
     return Source(f"seed-{seed}", photo, latents, x_0, 0.0, generated=True)
@@ -77,12 +77,8 @@ def edit_source(bench: Bench, source: Source, strengths: Sequence[float], factor
     terms = [slider.term(strength) for slider, strength in zip(bench.sliders, strengths, strict=True)]
     offset = sum_offsets(bench.model, terms)
     scale = torch.tensor(factors, dtype=offset.dtype).reshape(-1, *(1,) * (offset.ndim - 1))
-    diffusion = bench.cfg.diffusion
-    return apply_offsets(
-        bench.model, source.latents, scale * offset, space=terms[0].directions.meta.space, eta=diffusion.eta,
-        injection=diffusion.injection,
-        batch_size=max(bench.cfg.batch_size, 1),
-    )[0]  # fmt: skip
+    space = terms[0].directions.meta.space
+    return apply_offsets(bench.model, source.latents, scale * offset, space=space, sampler=bench.cfg.sampler)[0]
 
 
 def pictures(source: Source, edited: Images, weights: Weights) -> list[Pixels]:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.inversion import ddim_inversion, edit_friendly_inversion
 from hspace.diffusion.latents import Latents
+from hspace.diffusion.sampler import Sampler
 from hspace.studio.photos import Photo
 from hspace.system.files import parse_json, write_atomic
 from hspace.types import Images, InputError
@@ -78,9 +79,10 @@ def _made(
     images = _channels(photo.aligned, model.image_shape[0])
     # Noise keyed by the photograph, so that two photographs do not share it.
     seed = int(photo.sha256[:12], 16)
-    found = (
-        edit_friendly_inversion(model, images, eta=etas, seeds=[seed]) if any(etas) else ddim_inversion(model, images)
-    )
+    if any(etas):
+        found = edit_friendly_inversion(model, images, sampler=Sampler(etas), seeds=[seed])
+    else:
+        found = ddim_inversion(model, images)
     made = Inversion(found.latents, found.x_0, float(found.reconstruction.rms))
     latents = made.latents
     parts = {"x_T": latents.x_T, "z": latents.z, "residual": latents.residual, "x_0": made.x_0}

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from hspace.diffusion.sampler import Sampler
 from hspace.directions.jacobian import jacobian
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit_offsets, sum_offsets
@@ -172,7 +173,7 @@ class Session:
         grid = None if mask is None else _resized(mask, self.bench.model.sample_shape[1:])
         if grid is not None and not grid.any():
             raise InputError("paint a region first: the mask is empty")
-        found = jacobian(self.bench.model, source.latents, k=count, eta=self._eta, steps=(step,), mask=grid)
+        found = jacobian(self.bench.model, source.latents, k=count, sampler=self._sampler, steps=(step,), mask=grid)
         taken = sum(slider.name.startswith("region") for slider in self.sliders)
         names = tuple(f"region {taken + i + 1}" for i in range(count))
         return self._add(replace(found, meta=replace(found.meta, names=names)), f"region-{taken + 1}")
@@ -212,12 +213,11 @@ class Session:
         return write_png(self.folder / f"{stem}.png", picture, note)
 
     @property
-    def _eta(self) -> float | tuple[float, ...]:
-        return self.bench.cfg.diffusion.eta
+    def _sampler(self) -> Sampler:
+        return self.bench.cfg.sampler
 
     def _watched(self, source: Source, offsets: Tensor, space: str) -> Iterator[Images]:
-        injection = self.bench.cfg.diffusion.injection
-        return watched(self.bench.model, source.latents, offsets, space=space, eta=self._eta, injection=injection)
+        return watched(self.bench.model, source.latents, offsets, space=space, sampler=self._sampler)
 
     def _slider(self, number: int) -> Slider:
         if not 0 <= number < len(self.sliders):
@@ -244,7 +244,7 @@ class Session:
         """Half the strength whose offset is as long as the samples' spread; worked out once."""
         if number not in self.usual:
             slider, seeds = self.sliders[number], (*self.seeds[:4], FIRST_SAMPLE, FIRST_SAMPLE + 1)
-            spread = spread_strength(self.bench.model, slider.directions, slider.component, seeds, self._eta, 0, None)
+            spread = spread_strength(self.bench.model, slider.directions, slider.component, seeds, self._sampler)
             self.usual[number] = 0.5 * spread
         return self.usual[number]
 

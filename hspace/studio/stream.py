@@ -1,6 +1,6 @@
 """Edits that can be watched while they are made: the predicted clean image of every step, then the image itself."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import Latents
+from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import adding, reverse
 from hspace.types import Images
 
@@ -19,8 +20,7 @@ def watched(
     offsets: Tensor,
     *,
     space: str = "h",
-    eta: float | Sequence[float],
-    injection: str,
+    sampler: Sampler,
 ) -> Iterator[Images]:
     """One sample under several edits, step by step; a caller that stops asking stops the work.
 
@@ -29,8 +29,7 @@ def watched(
         latents: One sample.
         offsets: From `edit_offsets`: of h, (edits, steps, *h_shape), or of x_T, (edits, *sample_shape).
         space: Of the offsets, h or x_T.
-        eta: 0 is DDIM, 1 is DDPM; one value or one per step.
-        injection: `symmetric` or `asyrp`.
+        sampler: How it is sampled, and at which steps h is edited.
 
     Yields:
         After every step but the last the predicted clean images, (edits, channel, height, width), and at the end what
@@ -42,7 +41,7 @@ def watched(
     else:
         edit = adding(offsets.to(model.device, model.dtype))
     last = len(model.process.timesteps) - 1
-    for step in reverse(model, batch, eta=eta, edit=edit, injection=injection):
+    for step in reverse(model, batch, sampler=sampler, edit=edit):
         if step.index < last:
             yield model.codec.decode(step.x0_hat).float().cpu()
             continue

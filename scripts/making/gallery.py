@@ -16,7 +16,9 @@ from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.diffusion.inversion import ddim_inversion
-from hspace.diffusion.sampling import collect, sample
+from hspace.diffusion.recording import collect
+from hspace.diffusion.sampler import Sampler
+from hspace.diffusion.sampling import sample
 from hspace.directions.annotations import Annotations, annotate
 from hspace.directions.disentangle import disentangle
 from hspace.directions.jacobian import jacobian
@@ -53,14 +55,16 @@ def model() -> DiffusionModel:
 @cache
 def scores() -> Annotations:
     """The annotator's scores of the discovery samples."""
-    return annotate(model(), range(ANNOTATED), load_scorer("portraits-annotator"), batch_size=BATCH)
+    return annotate(model(), range(ANNOTATED), load_scorer("portraits-annotator"), sampler=Sampler(batch_size=BATCH))
 
 
 @cache
 def components() -> Directions:
     """Eight principal components of 500 samples."""
     with tempfile.TemporaryDirectory() as folder:
-        return pca(collect(model(), range(500), Path(folder) / "h.npy", batch_size=BATCH), model(), k=8)
+        return pca(
+            collect(model(), range(500), Path(folder) / "h.npy", sampler=Sampler(batch_size=BATCH)), model(), k=8
+        )
 
 
 @cache
@@ -74,7 +78,14 @@ def strips(
 ) -> None:
     """One sample along several directions, given as label, directions and component."""
     images = [
-        edit(model(), model().latents([seed]), directions, component=j, strengths=strengths, batch_size=BATCH)[0]
+        edit(
+            model(),
+            model().latents([seed]),
+            directions,
+            component=j,
+            strengths=strengths,
+            sampler=Sampler(batch_size=BATCH),
+        )[0]
         for _, directions, j in rows
     ]
     strip_figure(torch.stack(images), [label for label, *_ in rows], strengths, title, OUTPUT / f"{name}.png")
@@ -89,7 +100,7 @@ def draw_components() -> None:
         seeds,
         strengths=[-2.0, 2.0],
         reference_seeds=range(1_000_048, 1_000_128),
-        batch_size=BATCH,
+        sampler=Sampler(batch_size=BATCH),
     )
     read = evaluate(edits, load_scorer("portraits-annotator"), load_identity())
     labels = numbered(name_edits(read.odd_effects(slice(24)), read.odd_effects(slice(24, None))))
@@ -142,7 +153,7 @@ def draw_sequence() -> None:
     terms = [Term(attribute(name), 0, strength) for name, strength in edits]
     offsets = sequence_offsets(model(), terms)
     offsets = torch.cat([torch.zeros_like(offsets[:1]), offsets])
-    images = apply_offsets(model(), model().latents(SHOWN), offsets, batch_size=BATCH)
+    images = apply_offsets(model(), model().latents(SHOWN), offsets, sampler=Sampler(batch_size=BATCH))
     titles = ["unedited", *(f"+ {name}" for name, _ in edits)]
     grid_figure(images.flatten(0, 1), 5, OUTPUT / "sequence.png", titles * len(SHOWN))
 

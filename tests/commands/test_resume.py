@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from processes import run, start
 
 from hspace.diffusion.checkpoints import DiffusionModel
-from hspace.diffusion.sampling import collect
+from hspace.diffusion.recording import collect
 from hspace.directions.annotations import annotate
 from hspace.experiments import edit
 from hspace.output.tables import write_csv

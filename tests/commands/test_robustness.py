@@ -19,7 +19,8 @@ from omegaconf import OmegaConf
 
 from hspace.cli import main
 from hspace.diffusion.checkpoints import DiffusionModel
-from hspace.diffusion.sampling import collect
+from hspace.diffusion.recording import collect
+from hspace.diffusion.sampler import Sampler
 from hspace.directions.record import Directions, DirectionsMeta
 from hspace.edits.sums import edit
 from hspace.runs.parsing import parse
@@ -190,7 +191,7 @@ def test_what_does_not_fit_the_memory_is_halved(
     tiny_model: DiffusionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     encode = type(tiny_model.denoiser).encode
-    wanted = collect(tiny_model, range(10), tmp_path / "whole.npy", batch_size=10).open()
+    wanted = collect(tiny_model, range(10), tmp_path / "whole.npy", sampler=Sampler(batch_size=10)).open()
 
     def small(unet: Any, x_t: torch.Tensor, *rest: Any) -> Any:
         if len(x_t) > 3:
@@ -199,7 +200,7 @@ def test_what_does_not_fit_the_memory_is_halved(
 
     monkeypatch.setattr(type(tiny_model.denoiser), "encode", small)
     with caplog.at_level(logging.WARNING, "hspace"):
-        found = collect(tiny_model, range(10), tmp_path / "halved.npy", batch_size=10).open()
+        found = collect(tiny_model, range(10), tmp_path / "halved.npy", sampler=Sampler(batch_size=10)).open()
     assert [record.args for record in caplog.records] == [(10, 5), (5, 2)]
     assert abs(found - wanted).max() < 1e-4
     with pytest.raises(InputError, match="does not hold one sample"):
@@ -208,7 +209,14 @@ def test_what_does_not_fit_the_memory_is_halved(
 
 def test_nan_names_direction_strength_seed_and_step(tiny_model: DiffusionModel, directions: Directions) -> None:
     with pytest.raises(InputError, match=r"'b' at strength 1e\+38: the image of seed 7 became .* at step 0 \(t=\d+\)"):
-        edit(tiny_model, tiny_model.latents([7]), directions, component=1, strengths=[0, 1e38], batch_size=1)
+        edit(
+            tiny_model,
+            tiny_model.latents([7]),
+            directions,
+            component=1,
+            strengths=[0, 1e38],
+            sampler=Sampler(batch_size=1),
+        )
 
 
 @pytest.fixture

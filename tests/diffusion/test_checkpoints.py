@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from hspace.diffusion.checkpoints import load_model
 from hspace.diffusion.identity import WEIGHTS
+from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.system.hashes import weights_sha256
 from hspace.types import InputError
@@ -122,7 +123,7 @@ def test_latent_diffusion_is_diffusers_own(tiny_ldm_dir: Path) -> None:
     for t in pipeline.scheduler.timesteps:
         x_t = pipeline.scheduler.step(pipeline.unet(x_t, t).sample, t, x_t, eta=0.0).prev_sample
     theirs = pipeline.vqvae.decode(x_t / pipeline.vqvae.config.scaling_factor).sample
-    assert (sample(model, latents, eta=0.0).x_0 - theirs).abs().max() <= 1e-5
+    assert (sample(model, latents, sampler=Sampler(eta=0.0)).x_0 - theirs).abs().max() <= 1e-5
 
 
 def test_vq_model_that_names_no_scaling_factor_has_none(tiny_ldm_dir: Path, tmp_path: Path) -> None:
@@ -159,7 +160,7 @@ def test_stable_diffusion_is_diffusers_own(
         eps = without + guidance * (with_prompt - without)
         x_t = scheduler.step(eps, t, x_t, eta=1.0, variance_noise=latents.z[:, i]).prev_sample
     theirs = pipeline.vae.decode(x_t / 0.18215).sample
-    assert (sample(model, latents, eta=1.0).x_0 - theirs).abs().max() <= 1e-5
+    assert (sample(model, latents, sampler=Sampler(eta=1.0)).x_0 - theirs).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.diffusion.families import PipelineFamily, families
 from hspace.diffusion.inversion import edit_friendly_inversion
 from hspace.diffusion.latents import Latents
+from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.directions.jacobian import jacobian
 from hspace.types import InputError
@@ -57,7 +58,7 @@ def test_a_prompt_gives_the_pipelines_own_image(folder: Folder, name: str) -> No
     theirs = pipeline(
         PROMPTS[name], num_inference_steps=STEPS, guidance_scale=4.0, latents=x_T, output_type="pt", **GUIDED[name]
     ).images
-    ours = (sample(model, latents, eta=0.0).x_0 / 2 + 0.5).clamp(0, 1)
+    ours = (sample(model, latents, sampler=Sampler(eta=0.0)).x_0 / 2 + 0.5).clamp(0, 1)
     assert (ours - theirs).abs().max() <= 2e-5
     assert ours.std() > 1e-3
 
@@ -71,7 +72,7 @@ def test_a_class_gives_the_pipelines_own_image(folder: Folder, guidance: float) 
         [3], guidance_scale=guidance, num_inference_steps=STEPS, generator=torch.Generator().manual_seed(0),
         output_type="np",
     ).images  # fmt: skip
-    ours = sample(model, Latents((0,), x_T, torch.zeros(1, STEPS, 4, 8, 8)), eta=0.0).x_0
+    ours = sample(model, Latents((0,), x_T, torch.zeros(1, STEPS, 4, 8, 8)), sampler=Sampler(eta=0.0)).x_0
     assert ((ours / 2 + 0.5).clamp(0, 1) - torch.from_numpy(theirs).permute(0, 3, 1, 2)).abs().max() <= 2e-5
     assert torch.equal(sample(load(folder, "dit", guidance=guidance, prompt="3"), model.latents([1])).x_0,
                        sample(model, model.latents([1])).x_0)  # fmt: skip
@@ -126,8 +127,8 @@ def test_guidance_is_two_passes_or_one_number(folder: Folder) -> None:
 def test_edit_friendly_inversion_of_a_flow_is_exact(folder: Folder, name: str, eta: float) -> None:
     model = load(folder, name, dtype="float64")
     x_0 = model.codec.decode(torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(7), dtype=torch.float64))
-    inverted = edit_friendly_inversion(model, x_0.clamp(-1, 1), eta=eta)
-    back = sample(model, inverted.latents, eta=eta).x_0
+    inverted = edit_friendly_inversion(model, x_0.clamp(-1, 1), sampler=Sampler(eta=eta))
+    back = sample(model, inverted.latents, sampler=Sampler(eta=eta)).x_0
     assert (back - inverted.x_0).abs().max() <= 1e-9
     assert inverted.latents.residual is not None
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.diffusion.inversion import Inverted, ddim_inversion, edit_friendly_inversion, image_error
 from hspace.diffusion.latents import Latents, draw
+from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.types import InputError
 
@@ -58,7 +59,7 @@ def trajectory(model: DiffusionModel, latents: Latents, eta: Any) -> list[torch.
 @pytest.mark.parametrize("eta", [0.1, 0.5, 1.0, (1.0, 0.1, 0.7, 0.3, 1.0)])
 def test_edit_friendly_passes_through_every_drawn_x_t(load: Load, images: torch.Tensor, eta: Any) -> None:
     model = load(5)
-    inverted = edit_friendly_inversion(model, images, eta=eta, seeds=[3, 8], record_h=True)
+    inverted = edit_friendly_inversion(model, images, sampler=Sampler(eta=eta), seeds=[3, 8], record_h=True)
     noise = draw([3, 8], "inversion", (5, 3, 16, 16)).double()
     passed = trajectory(model, inverted.latents, eta)
     for i, t in enumerate(model.process.timesteps):
@@ -67,22 +68,22 @@ def test_edit_friendly_passes_through_every_drawn_x_t(load: Load, images: torch.
 
     # The last step has no z: without the residual, what comes back is the network's last prediction.
     assert inverted.latents.residual is not None
-    assert (sample(model, inverted.latents, eta=eta).x_0 - images).abs().max() <= 1e-6
-    without = sample(model, replace(inverted.latents, residual=None), eta=eta).x_0
+    assert (sample(model, inverted.latents, sampler=Sampler(eta=eta)).x_0 - images).abs().max() <= 1e-6
+    without = sample(model, replace(inverted.latents, residual=None), sampler=Sampler(eta=eta)).x_0
     assert (image_error(without, images).rms - inverted.without_residual.rms).abs().max() <= 1e-8
     assert (without - passed[-1]).abs().max() <= 1e-8
     assert inverted.reconstruction.largest.max() <= 1e-6 < 1e-4 < inverted.without_residual.largest.min()
 
-    h = sample(model, inverted.latents, eta=eta, record_h=True).h
+    h = sample(model, inverted.latents, sampler=Sampler(eta=eta), record_h=True).h
     assert h is not None and inverted.h is not None and (h - inverted.h).abs().max() <= 1e-8
 
 
 def test_steps_without_noise_are_taken_as_they_fall(load: Load, images: torch.Tensor) -> None:
     model = load(4)
     eta = (1.0, 0.0, 1.0, 0.0)
-    inverted = edit_friendly_inversion(model, images, eta=eta)
+    inverted = edit_friendly_inversion(model, images, sampler=Sampler(eta=eta))
     assert torch.equal(inverted.latents.z[:, 1], torch.zeros_like(images))
-    assert (sample(model, inverted.latents, eta=eta).x_0 - images).abs().max() <= 1e-6
+    assert (sample(model, inverted.latents, sampler=Sampler(eta=eta)).x_0 - images).abs().max() <= 1e-6
 
 
 def test_noise_of_an_image_is_its_own(load: Load, images: torch.Tensor) -> None:
@@ -98,15 +99,15 @@ def test_noise_of_an_image_is_its_own(load: Load, images: torch.Tensor) -> None:
 
 def test_a_residual_goes_with_its_sample(load: Load, images: torch.Tensor) -> None:
     model = load(3)
-    latents = edit_friendly_inversion(model, images, eta=0.5).latents.select([1, 0, 1]).to("cpu")
-    assert (sample(model, latents, eta=0.5).x_0 - images[[1, 0, 1]]).abs().max() <= 1e-6
+    latents = edit_friendly_inversion(model, images, sampler=Sampler(eta=0.5)).latents.select([1, 0, 1]).to("cpu")
+    assert (sample(model, latents, sampler=Sampler(eta=0.5)).x_0 - images[[1, 0, 1]]).abs().max() <= 1e-6
 
 
 @pytest.mark.parametrize("num_steps", [2, 5, 20])
 def test_ddim_comes_back_at_any_number_of_steps(load: Load, images: torch.Tensor, num_steps: int) -> None:
     model = load(num_steps)
     inverted = ddim_inversion(model, images, refine=100, tolerance=1e-10, record_h=True)
-    again = sample(model, inverted.latents, eta=0.0, record_h=True)
+    again = sample(model, inverted.latents, sampler=Sampler(eta=0.0), record_h=True)
     assert largest(inverted) <= 1e-4
     assert torch.equal(again.x_0, inverted.x_0)
     assert again.h is not None and inverted.h is not None and (again.h - inverted.h).abs().max() <= 1e-4
@@ -122,7 +123,7 @@ def test_generated_images_return_to_their_noise(load: Load) -> None:
     """The pairs are the sampler's own, so that a converged inversion ends on the very x_T."""
     model = load(5)
     latents = model.latents([4])
-    image = sample(model, latents, eta=0.0).x_0
+    image = sample(model, latents, sampler=Sampler(eta=0.0)).x_0
     inverted = ddim_inversion(model, image, refine=100, tolerance=1e-12)
     assert (inverted.latents.x_T - latents.x_T).abs().max() <= 1e-6
 
@@ -154,9 +155,9 @@ def test_latent_models(tiny_ldm_dir: Path, tiny_sd_dir: Path, images: torch.Tens
 
 def test_guided_inversion(tiny_sd_dir: Path, images: torch.Tensor) -> None:
     model = load_model(str(tiny_sd_dir), num_steps=3, device="cpu", dtype="float64", prompt="a man", guidance=4.0)
-    inverted = edit_friendly_inversion(model, images, eta=0.5)
+    inverted = edit_friendly_inversion(model, images, sampler=Sampler(eta=0.5))
     lost = model.codec.decode(model.codec.encode(images))
-    assert (sample(model, inverted.latents, eta=0.5).x_0 - lost).abs().max() <= 1e-6
+    assert (sample(model, inverted.latents, sampler=Sampler(eta=0.5)).x_0 - lost).abs().max() <= 1e-6
 
 
 def test_errors_are_per_image() -> None:
@@ -171,8 +172,8 @@ def test_errors_are_per_image() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m, x: edit_friendly_inversion(m, x, eta=0), "got 0; use ddim_inversion for eta 0"),
-        (lambda m, x: edit_friendly_inversion(m, x, eta=(0.0, 0.0)), "use ddim_inversion"),
+        (lambda m, x: edit_friendly_inversion(m, x, sampler=Sampler(eta=0)), "got 0; use ddim_inversion for eta 0"),
+        (lambda m, x: edit_friendly_inversion(m, x, sampler=Sampler(eta=(0.0, 0.0))), "use ddim_inversion"),
         (lambda m, x: edit_friendly_inversion(m, x, seeds=[1]), "seeds must be one per image, got 1 for 2 images"),
         (lambda m, x: edit_friendly_inversion(m, x, seeds=[-1, 0]), "seeds must be integers >= 0, got -1"),
         (lambda m, x: edit_friendly_inversion(m, x[:, :, :8]), r"images must be of shape \(3, 16, 16\), got"),
@@ -189,7 +190,7 @@ def test_an_inversion_is_read_back_and_gives_its_images(tiny_pipeline_dir: Path,
     model = damp(load_model(str(tiny_pipeline_dir), num_steps=3, device="cpu"))
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     inverted = (
-        edit_friendly_inversion(model, images, eta=eta, record_h=True)
+        edit_friendly_inversion(model, images, sampler=Sampler(eta=eta), record_h=True)
         if eta
         else ddim_inversion(model, images, record_h=True)
     )
@@ -201,7 +202,10 @@ def test_an_inversion_is_read_back_and_gives_its_images(tiny_pipeline_dir: Path,
     assert torch.equal(loaded.reconstruction.rms, inverted.reconstruction.rms)
     assert torch.equal(loaded.without_residual.largest, inverted.without_residual.largest)
     assert loaded.latents.provenance == model.provenance(eta=eta)
-    assert torch.equal(sample(model, loaded.latents, eta=eta).x_0, sample(model, inverted.latents, eta=eta).x_0)
+    assert torch.equal(
+        sample(model, loaded.latents, sampler=Sampler(eta=eta)).x_0,
+        sample(model, inverted.latents, sampler=Sampler(eta=eta)).x_0,
+    )
     for name, shape in (("x_0", (1, 3, 16, 16)), ("h", (2, 4, 1)), ("rms", (2, 2))):
         wrong = load_file(path) | {name: torch.ones(shape)}
         save_file(wrong, tmp_path / "bad.safetensors", metadata=metadata_of(path))

@@ -23,7 +23,9 @@ from hspace.diffusion.codecs import PixelCodec
 from hspace.diffusion.identity import WEIGHTS, Identity
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.process import Schedule
-from hspace.diffusion.sampling import Recorded, collect, collect_around, sample
+from hspace.diffusion.recording import Recorded, collect, collect_around
+from hspace.diffusion.sampler import Sampler
+from hspace.diffusion.sampling import adding, reverse, sample
 from hspace.diffusion.taps import TAPS
 from hspace.diffusion.unet import SemanticUNet
 from hspace.types import InputError
@@ -72,7 +74,7 @@ def test_sampling_is_the_ddim_pipeline(tiny_unet: UNet2DModel, eta: float, predi
     scheduler = DDIMScheduler(beta_end=MILD, clip_sample=False, prediction_type=prediction_type)
     theirs = run(DDIMPipeline(tiny_unet, scheduler), num_inference_steps=10, eta=eta)  # pyright: ignore
     model = make_model(tiny_unet, scheduler, 10)
-    ours = sample(model, noise_of_diffusers(10), eta=eta).x_0
+    ours = sample(model, noise_of_diffusers(10), sampler=Sampler(eta=eta)).x_0
     assert (theirs.abs() < 1).float().mean() > 0.3
     assert (ours.clamp(-1, 1) - theirs).abs().max() <= 1e-5
 
@@ -97,7 +99,7 @@ def test_zero_offsets_change_nothing(tiny_model: DiffusionModel, latents: Latent
     plain = sample(tiny_model, latents).x_0
     zero = torch.zeros(1, 3, *tiny_model.h_shape)
     for injection in ("symmetric", "asyrp"):
-        assert torch.equal(sample(tiny_model, latents, delta_h=zero, injection=injection).x_0, plain)
+        assert torch.equal(sample(tiny_model, latents, delta_h=zero, sampler=Sampler(injection=injection)).x_0, plain)
 
 
 def test_one_offset_serves_the_whole_batch(tiny_model: DiffusionModel, latents: Latents, delta_h: torch.Tensor) -> None:
@@ -124,7 +126,7 @@ def test_injection_is_the_equations_with_a_hooked_network(
         towards = eps if injection == "asyrp" else eps_edit
         predicted = (x - math.sqrt(1 - a) * eps_edit) / math.sqrt(a)
         x = math.sqrt(b) * predicted + math.sqrt(1 - b - sigma**2) * towards + sigma * latents.z[:, i]
-    ours = sample(tiny_model, latents, eta=0.7, delta_h=delta_h, injection=injection).x_0
+    ours = sample(tiny_model, latents, sampler=Sampler(eta=0.7, injection=injection), delta_h=delta_h).x_0
     assert (ours - x).abs().max() <= 1e-5 * x.abs().max()
 
 
@@ -138,7 +140,7 @@ def test_both_terms_share_one_encoder_pass(
         return lambda *_: counts.update({name: counts[name] + 1})
 
     handles = [getattr(tiny_model.denoiser.network, name).register_forward_hook(count(name)) for name in counts]
-    sample(tiny_model, latents, delta_h=delta_h, injection=injection)
+    sample(tiny_model, latents, delta_h=delta_h, sampler=Sampler(injection=injection))
     for handle in handles:
         handle.remove()
     assert counts == {"conv_in": 3, "conv_out": decoder_passes}
@@ -161,7 +163,7 @@ def test_recorded_h_excludes_the_offset(
 @pytest.mark.parametrize("injection", ["symmetric", "asyrp"])
 def test_replacing_h_by_itself_changes_nothing(tiny_model: DiffusionModel, latents: Latents, injection: str) -> None:
     plain = sample(tiny_model, latents, record_h=True)
-    replaced = sample(tiny_model, latents, replace_h=plain.h, injection=injection, record_h=True)
+    replaced = sample(tiny_model, latents, replace_h=plain.h, sampler=Sampler(injection=injection), record_h=True)
     assert torch.equal(replaced.x_0, plain.x_0)
     assert replaced.h is not None and plain.h is not None and torch.equal(replaced.h, plain.h)
 
@@ -205,14 +207,15 @@ def test_z_is_inert_where_sigma_is_zero(tiny_model: DiffusionModel, latents: Lat
     assert torch.equal(sample(tiny_model, replace(latents, z=z)).x_0, sample(tiny_model, latents).x_0)
     nan = torch.full_like(z, torch.nan)
     assert torch.equal(
-        sample(tiny_model, replace(latents, z=nan), eta=0.0).x_0, sample(tiny_model, latents, eta=0.0).x_0
+        sample(tiny_model, replace(latents, z=nan), sampler=Sampler(eta=0.0)).x_0,
+        sample(tiny_model, latents, sampler=Sampler(eta=0.0)).x_0,
     )
 
 
 def test_eta_per_step(tiny_model: DiffusionModel, latents: Latents) -> None:
-    mixed = sample(tiny_model, latents, eta=[1.0, 0.0, 0.0]).x_0
-    assert not torch.equal(mixed, sample(tiny_model, latents, eta=1.0).x_0)
-    assert torch.equal(mixed, sample(tiny_model, latents, eta=[1.0, 0.0, 1.0]).x_0)
+    mixed = sample(tiny_model, latents, sampler=Sampler(eta=[1.0, 0.0, 0.0])).x_0
+    assert not torch.equal(mixed, sample(tiny_model, latents, sampler=Sampler(eta=1.0)).x_0)
+    assert torch.equal(mixed, sample(tiny_model, latents, sampler=Sampler(eta=[1.0, 0.0, 1.0])).x_0)
 
 
 def test_a_sample_hardly_depends_on_its_batch(tiny_model: DiffusionModel, latents: Latents) -> None:
@@ -240,11 +243,31 @@ def test_not_a_number_names_the_step(tiny_model: DiffusionModel, latents: Latent
         sample(tiny_model, latents, delta_h=broken)
 
 
+@pytest.mark.parametrize("injection", ["symmetric", "asyrp"])
+def test_gradients_pass_through_the_whole_trajectory(tiny_pipeline_dir: Path, injection: str) -> None:
+    """Of the image in the strength of an edit: as central differences have it, in float64."""
+    model = load_model(str(tiny_pipeline_dir), num_steps=3, device="cpu", dtype="float64")
+    direction = torch.randn(1, 3, *model.h_shape, generator=torch.Generator().manual_seed(0)).double()
+    latents, pixels = model.latents([3]), torch.randn(1, *model.sample_shape, dtype=torch.float64)
+
+    def along_pixels(strength: torch.Tensor) -> torch.Tensor:
+        steps = reverse(model, latents, sampler=Sampler(0.5, injection), edit=adding(strength * direction))
+        return (list(steps)[-1].x_t * pixels).sum()
+
+    strength = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    along_pixels(strength).backward()
+    with torch.no_grad():
+        slope = (along_pixels(strength + 1e-5) - along_pixels(strength - 1e-5)) / 2e-5
+    assert strength.grad is not None and strength.grad != 0
+    assert torch.isclose(strength.grad, slope, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"injection": "both"}, "injection must be one of symmetric, asyrp, got both"),
-        ({"eta": 2.0}, "eta must be in"),
+        ({"sampler": Sampler(eta=(1.0, 1.0))}, r"eta must be one value or 3 \(one per step\), got 2"),
+        ({"sampler": Sampler(start=3)}, "0 <= start < stop <= 3, got 3 to 3"),
+        ({"sampler": Sampler(stop=4)}, "got 0 to 4"),
         ({"delta_h": torch.zeros(1, 4, 16, 8, 8)}, r"delta_h must have shape \(2, 3, 16, 8, 8\).*got \(1, 4,"),
         ({"delta_h": torch.zeros(3, 3, 16, 8, 8)}, r"or 1 in place of 2, got \(3, 3"),
         ({"replace_h": torch.zeros(3, 3, 16, 8, 8)}, r"replace_h must have shape .*got \(3, 3"),
@@ -264,10 +287,10 @@ def test_latents_of_another_model(tiny_model: DiffusionModel) -> None:
 
 def test_collect_streams_what_sampling_records(tiny_model: DiffusionModel, tmp_path: Path) -> None:
     seeds = (4, 0, 9, 2, 7)
-    recorded = collect(tiny_model, seeds, tmp_path / "h.npy", eta=0.5, batch_size=2)
+    recorded = collect(tiny_model, seeds, tmp_path / "h.npy", sampler=Sampler(eta=0.5, batch_size=2))
     stored = recorded.open()
     assert stored.shape == (3, 5, 16 * 8 * 8) and stored.dtype == np.float32
-    h = sample(tiny_model, Latents.from_seeds(seeds, (3, 16, 16), 3), eta=0.5, record_h=True).h
+    h = sample(tiny_model, Latents.from_seeds(seeds, (3, 16, 16), 3), sampler=Sampler(eta=0.5), record_h=True).h
     assert h is not None
     assert np.abs(stored - h.flatten(2).transpose(0, 1).numpy()).max() <= 1e-4
     assert sorted(os.listdir(tmp_path)) == ["h.json", "h.npy"]
@@ -277,8 +300,8 @@ def test_collect_streams_what_sampling_records(tiny_model: DiffusionModel, tmp_p
 
 def test_neighbours_are_collected_like_samples(tiny_model: DiffusionModel, tmp_path: Path) -> None:
     center = Latents.from_seeds([5], (3, 16, 16), 3)
-    recorded = collect_around(tiny_model, center, 5, tmp_path / "h.npy", eta=0.5, batch_size=2)
-    h = sample(tiny_model, center.neighbours(range(5)), eta=0.5, record_h=True).h
+    recorded = collect_around(tiny_model, center, 5, tmp_path / "h.npy", sampler=Sampler(eta=0.5, batch_size=2))
+    h = sample(tiny_model, center.neighbours(range(5)), sampler=Sampler(eta=0.5), record_h=True).h
     assert h is not None
     assert np.abs(recorded.open() - h.flatten(2).transpose(0, 1).numpy()).max() <= 1e-4
     assert recorded.seeds == (5,) * 5
@@ -288,10 +311,10 @@ def test_neighbours_are_collected_like_samples(tiny_model: DiffusionModel, tmp_p
 
 def test_a_recording_is_complete_or_absent(tiny_model: DiffusionModel, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="got -1"):
-        collect(tiny_model, [0, 1, -1], tmp_path / "h.npy", batch_size=1)
+        collect(tiny_model, [0, 1, -1], tmp_path / "h.npy", sampler=Sampler(batch_size=1))
     assert os.listdir(tmp_path) == []
-    with pytest.raises(InputError, match="batch_size and the number of samples must be >= 1, got 0 and 1"):
-        collect(tiny_model, [0], tmp_path / "h.npy", batch_size=0)
+    with pytest.raises(InputError, match="batch_size and the number of samples must be >= 1, got 64 and 0"):
+        collect(tiny_model, [], tmp_path / "h.npy")
 
 
 def test_a_full_disk_is_an_error_that_names_the_file(tiny_model: DiffusionModel, tmp_path: Path) -> None:

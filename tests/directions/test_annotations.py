@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.identity import WEIGHTS, Identity
 from hspace.diffusion.provenance import ProcessFacts, Provenance
+from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.directions.annotations import Annotations, annotate, extremes
 from hspace.types import InputError
@@ -58,8 +59,8 @@ def scores_of(annotations: Annotations, seeds: tuple[int, ...], attribute: str) 
 
 def test_samples_are_scored_as_generated(tiny_model: DiffusionModel) -> None:
     seeds = (3, 9, 1, 4, 7)
-    ours = annotate(tiny_model, seeds, ColorScorer(), eta=0.5, batch_size=2)
-    expected = ColorScorer()(sample(tiny_model, tiny_model.latents(seeds), eta=0.5).x_0)
+    ours = annotate(tiny_model, seeds, ColorScorer(), sampler=Sampler(eta=0.5, batch_size=2))
+    expected = ColorScorer()(sample(tiny_model, tiny_model.latents(seeds), sampler=Sampler(eta=0.5)).x_0)
     assert (ours.scores - expected).abs().max() < 1e-4
     assert torch.equal(ours.visible, ColorScorer().visible(ours.scores)) and ours.logits is None
     assert (ours.seeds, ours.eta, ours.provenance.process.timesteps) == (

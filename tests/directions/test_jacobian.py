@@ -19,6 +19,7 @@ from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.diffusion.denoiser import Denoiser, Encoded
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.process import PREDICTION_TYPES
+from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.diffusion.unet import SemanticUNet
 from hspace.directions.jacobian import FORWARD_MODES, NULLSPACE_RANK, DecoderJacobian, jacobian
@@ -77,7 +78,7 @@ def mask() -> Tensor:
 def encode(model: DiffusionModel, latents: Latents, eta: float = 1.0) -> Encoded:
     """What the encoder gives at STEP of the sample's own trajectory."""
     steps: dict[int, Encoded] = {}
-    sample(model, latents, eta=eta, observe=steps.__setitem__)
+    sample(model, latents, sampler=Sampler(eta=eta), observe=steps.__setitem__)
     return steps[STEP]
 
 
@@ -276,8 +277,8 @@ def test_the_samples_own_noise_is_followed(model: DiffusionModel, latents: Laten
     own = jacobian(model, latents, k=1, **FAST).directions
     assert torch.equal(own, jacobian(model, latents, k=1, **FAST).directions)
     assert principal_angle(own[:, 0], jacobian(model, other_z, k=1, **FAST).directions[:, 0]) > 0.01
-    ddim = jacobian(model, latents, k=1, eta=0.0, **FAST).directions
-    assert torch.equal(ddim, jacobian(model, other_z, k=1, eta=0.0, **FAST).directions)
+    ddim = jacobian(model, latents, k=1, sampler=Sampler(eta=0.0), **FAST).directions
+    assert torch.equal(ddim, jacobian(model, other_z, k=1, sampler=Sampler(eta=0.0), **FAST).directions)
 
 
 def test_singular_values_are_those_of_eps(model: DiffusionModel, latents: Latents) -> None:
@@ -349,7 +350,7 @@ def test_the_log_says_which_forward_mode_and_how_many_products(
         ({"mask": torch.ones(8, 8)}, "mask must be bool"),
         ({"mask": torch.zeros(8, 8, dtype=torch.bool)}, "with something true"),
         ({"k": 0}, "k must be from 1 to"),
-        ({"eta": 2.0}, "eta must be in"),
+        ({"sampler": Sampler(eta=(1.0, 0.5))}, "eta must be one value or 3"),
     ],
 )
 def test_bad_options(single_model: DiffusionModel, latents: Latents, options: dict[str, Any], message: str) -> None:

@@ -9,7 +9,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.linear_model import LinearRegression
 
 from hspace.diffusion.checkpoints import DiffusionModel
-from hspace.diffusion.sampling import Recorded, collect
+from hspace.diffusion.recording import Recorded, collect
 from hspace.directions.annotations import Annotations, annotate, extremes
 from hspace.directions.leace import erase_conditions
 from hspace.directions.regression import regression, standardised

@@ -11,7 +11,8 @@ from sklearn.decomposition import PCA
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.identity import WEIGHTS
-from hspace.diffusion.sampling import Recorded, collect, collect_around, sample
+from hspace.diffusion.recording import Recorded, collect, collect_around
+from hspace.diffusion.sampling import sample
 from hspace.directions import pca as pca_module
 from hspace.directions.pca import StepPCA, broken_components, gram_pca, krylov_pca, pca
 from hspace.directions.record import Directions

@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.directions.annotations import Annotations, annotate, extremes
 from hspace.directions.boundary import boundary
@@ -37,12 +38,12 @@ class ColorScorer:
 
 @pytest.fixture(scope="module")
 def annotations(tiny_model: DiffusionModel) -> Annotations:
-    return annotate(tiny_model, range(48), ColorScorer(), eta=ETA)
+    return annotate(tiny_model, range(48), ColorScorer(), sampler=Sampler(eta=ETA))
 
 
 def codes(model: DiffusionModel, seeds: tuple[int, ...], space: str = "h") -> torch.Tensor:
     latents = model.latents(seeds)
-    h = latents.x_T if space == "x_T" else sample(model, latents, eta=ETA, record_h=True).h
+    h = latents.x_T if space == "x_T" else sample(model, latents, sampler=Sampler(eta=ETA), record_h=True).h
     assert h is not None
     return h.double()
 
@@ -70,7 +71,7 @@ def test_the_edit_moves_the_attribute_of_other_samples(
     # What an untrained network draws depends on x_T and hardly on h.
     direction = find(tiny_model, annotations, "light", k=16, space="x_T")
     others = tiny_model.latents(range(100, 116))
-    images = edit(tiny_model, others, direction, component=0, strengths=[-1, 0, 1], eta=ETA)
+    images = edit(tiny_model, others, direction, component=0, strengths=[-1, 0, 1], sampler=Sampler(eta=ETA))
     low, middle, high = images.mean(dim=(2, 3, 4)).mean(0).tolist()
     spread = float(annotations.scores[:, 1].std())
     assert low < middle - spread / 2 and high > middle + spread / 2

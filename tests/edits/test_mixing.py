@@ -9,11 +9,12 @@ import torch
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import Latents
+from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.edits.mixing import arithmetic, between, interpolate, swap
 from hspace.types import InputError
 
-ETA = [1.0, 0.5, 0.0]
+SAMPLER = Sampler(eta=[1.0, 0.5, 0.0])
 
 
 @pytest.fixture(scope="module")
@@ -27,25 +28,25 @@ def close(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 def test_swap_takes_h_of_the_donor_at_every_step(tiny_model: DiffusionModel, pair: tuple[Latents, Latents]) -> None:
     latents, donors = pair
-    h = sample(tiny_model, donors, eta=ETA, record_h=True).h
-    expected = sample(tiny_model, latents, eta=ETA, replace_h=h).x_0
-    assert torch.equal(swap(tiny_model, latents, donors, eta=ETA), expected)
-    assert close(swap(tiny_model, latents, donors, eta=ETA, batch_size=1), expected)
-    plain = sample(tiny_model, latents, eta=ETA).x_0
-    assert torch.equal(swap(tiny_model, latents, latents, eta=ETA), plain)
+    h = sample(tiny_model, donors, sampler=SAMPLER, record_h=True).h
+    expected = sample(tiny_model, latents, sampler=SAMPLER, replace_h=h).x_0
+    assert torch.equal(swap(tiny_model, latents, donors, sampler=SAMPLER), expected)
+    assert close(swap(tiny_model, latents, donors, sampler=replace(SAMPLER, batch_size=1)), expected)
+    plain = sample(tiny_model, latents, sampler=SAMPLER).x_0
+    assert torch.equal(swap(tiny_model, latents, latents, sampler=SAMPLER), plain)
     assert (expected - plain).abs().max() > 1e-2
 
 
 def test_arithmetic_adds_the_difference(tiny_model: DiffusionModel, pair: tuple[Latents, Latents]) -> None:
     plus, minus, latents = tiny_model.latents([7]), tiny_model.latents([8]), pair[0]
-    images = arithmetic(tiny_model, latents, plus, minus, strengths=[0.0, 0.2], eta=ETA, batch_size=4)
-    h = sample(tiny_model, tiny_model.latents([7, 8]), eta=ETA, record_h=True).h
+    images = arithmetic(tiny_model, latents, plus, minus, strengths=[0.0, 0.2], sampler=replace(SAMPLER, batch_size=4))
+    h = sample(tiny_model, tiny_model.latents([7, 8]), sampler=SAMPLER, record_h=True).h
     assert h is not None
-    expected = sample(tiny_model, latents, eta=ETA, delta_h=0.2 * (h[:1] - h[1:])).x_0
+    expected = sample(tiny_model, latents, sampler=SAMPLER, delta_h=0.2 * (h[:1] - h[1:])).x_0
     assert close(images[:, 1], expected)
-    assert close(images[:, 0], sample(tiny_model, latents, eta=ETA).x_0)
-    nothing = arithmetic(tiny_model, latents, minus, minus, strengths=[1.0], eta=ETA)
-    assert torch.equal(nothing[:, 0], sample(tiny_model, latents, eta=ETA).x_0)
+    assert close(images[:, 0], sample(tiny_model, latents, sampler=SAMPLER).x_0)
+    nothing = arithmetic(tiny_model, latents, minus, minus, strengths=[1.0], sampler=SAMPLER)
+    assert torch.equal(nothing[:, 0], sample(tiny_model, latents, sampler=SAMPLER).x_0)
 
 
 @pytest.mark.parametrize("spherical", [True, False])
@@ -54,14 +55,16 @@ def test_interpolation_begins_and_ends_at_the_samples(
     tiny_model: DiffusionModel, pair: tuple[Latents, Latents], space: str, spherical: bool
 ) -> None:
     first, second = pair
-    options: dict[str, Any] = {"space": space, "spherical": spherical, "eta": ETA}
-    images = interpolate(tiny_model, first, second, weights=[0.0, 0.5, 1.0], **options)
-    assert close(images[:, 0], sample(tiny_model, first, eta=ETA).x_0)
-    end = swap(tiny_model, first, second, eta=ETA) if space == "h" else sample(tiny_model, second, eta=ETA).x_0
+    options: dict[str, Any] = {"space": space, "spherical": spherical}
+    images = interpolate(tiny_model, first, second, weights=[0.0, 0.5, 1.0], sampler=SAMPLER, **options)
+    assert close(images[:, 0], sample(tiny_model, first, sampler=SAMPLER).x_0)
+    swapped = swap(tiny_model, first, second, sampler=SAMPLER)
+    end = swapped if space == "h" else sample(tiny_model, second, sampler=SAMPLER).x_0
     assert close(images[:, 2], end)
-    backwards = interpolate(tiny_model, second, first, weights=[0.5], **options)
+    backwards = interpolate(tiny_model, second, first, weights=[0.5], sampler=SAMPLER, **options)
     assert close(backwards[:, 0], images[:, 1]) == (space != "h")
-    assert close(interpolate(tiny_model, first, second, weights=[0.0, 0.5, 1.0], batch_size=4, **options), images)
+    fewer = replace(SAMPLER, batch_size=4)
+    assert close(interpolate(tiny_model, first, second, weights=[0.0, 0.5, 1.0], sampler=fewer, **options), images)
 
 
 def test_an_inverted_image_is_reached_exactly(tiny_model: DiffusionModel, pair: tuple[Latents, Latents]) -> None:
@@ -76,10 +79,10 @@ def test_an_inverted_image_is_reached_exactly(tiny_model: DiffusionModel, pair: 
 
 def test_middle_of_h_is_the_mean(tiny_model: DiffusionModel, pair: tuple[Latents, Latents]) -> None:
     first, second = pair
-    h_first, h_second = (sample(tiny_model, latents, eta=ETA, record_h=True).h for latents in pair)
+    h_first, h_second = (sample(tiny_model, latents, sampler=SAMPLER, record_h=True).h for latents in pair)
     assert h_first is not None and h_second is not None
-    expected = sample(tiny_model, first, eta=ETA, replace_h=(h_first + h_second) / 2).x_0
-    images = interpolate(tiny_model, first, second, weights=[0.5], space="h", spherical=False, eta=ETA)
+    expected = sample(tiny_model, first, sampler=SAMPLER, replace_h=(h_first + h_second) / 2).x_0
+    images = interpolate(tiny_model, first, second, weights=[0.5], space="h", spherical=False, sampler=SAMPLER)
     assert close(images[:, 0], expected)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import seed_range
+from hspace.diffusion.sampler import Sampler
 from hspace.directions.record import Directions, DirectionsMeta
 from hspace.edits.sums import edit
 from hspace.evaluation.calibration import Calibration, _Readings, _settled, calibrate, search, with_calibrations
@@ -150,7 +151,8 @@ def test_an_effect_out_of_reach_is_said_to_be(tiny_model: DiffusionModel) -> Non
 def test_calibrations_travel_with_the_directions(tiny_model: DiffusionModel, tmp_path) -> None:
     directions = make_directions(tiny_model)
     found = [
-        calibrate(tiny_model, directions, j, "contrast", Contrast(), target=0.4, seeds=SEEDS, start=1) for j in (0, 1)
+        calibrate(tiny_model, directions, j, "contrast", Contrast(), target=0.4, seeds=SEEDS, sampler=Sampler(start=1))
+        for j in (0, 1)
     ]
     assert Calibration.from_dict(json.loads(json.dumps(asdict(found[0])))) == found[0]
     with_calibrations(directions, found).save(tmp_path / "d.safetensors")

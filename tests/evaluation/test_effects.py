@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.sampler import Sampler
 from hspace.directions.record import Directions, DirectionsMeta
 from hspace.evaluation.effects import Edits, edit_samples, evaluate
 from hspace.metrics.names import Name, name_edits
@@ -89,13 +90,18 @@ def test_a_direction_is_named_by_the_odd_part_of_its_effect() -> None:
 
 def test_samples_are_edited_along_every_direction_at_every_strength(tiny_model: DiffusionModel) -> None:
     directions = make_directions(tiny_model)
-    edits = edit_samples(tiny_model, directions, range(5), strengths=[-1.0, 0.0, 2.0], batch_size=4)
+    edits = edit_samples(tiny_model, directions, range(5), strengths=[-1.0, 0.0, 2.0], sampler=Sampler(batch_size=4))
     assert edits.strengths == (-1.0, 2.0) and edits.names == ("direction 0", "direction 1")
     assert edits.original.shape == (5, 3, 16, 16) and edits.edited.shape == (2, 2, 5, 3, 16, 16)
     change = (edits.edited - edits.original).abs().amax(dim=(3, 4, 5))
     assert (change > 1e-3).all()
     more = edit_samples(
-        tiny_model, directions.select([1]), range(5), strengths=[2.0], reference_seeds=range(3, 8), batch_size=10
+        tiny_model,
+        directions.select([1]),
+        range(5),
+        strengths=[2.0],
+        reference_seeds=range(3, 8),
+        sampler=Sampler(batch_size=10),
     )
     assert (more.edited[0, 0] - edits.edited[1, 1]).abs().max() < 1e-4
     assert len(more.reference) == 8 and torch.equal(more.reference[:5], more.original)

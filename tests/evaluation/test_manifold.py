@@ -8,7 +8,9 @@ import torch
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.identity import WEIGHTS
 from hspace.diffusion.provenance import ProcessFacts, Provenance
-from hspace.diffusion.sampling import Recorded, collect, sample
+from hspace.diffusion.recording import Recorded, collect
+from hspace.diffusion.sampler import Sampler
+from hspace.diffusion.sampling import sample
 from hspace.directions.record import Directions, DirectionsMeta
 from hspace.evaluation.manifold import fit_gaussian, off_manifold
 from hspace.types import InputError
@@ -78,7 +80,9 @@ def test_the_cost_of_an_edit_is_how_much_farther_h_lies(tiny_model: DiffusionMod
     nothing = off_manifold(tiny_model, directions, gaussian, seeds, component=1, strength=0.0)
     assert nothing.abs().max() < 1e-5
 
-    costs = off_manifold(tiny_model, directions, gaussian, seeds, component=1, strength=2.0, start=1, batch_size=2)
+    costs = off_manifold(
+        tiny_model, directions, gaussian, seeds, component=1, strength=2.0, sampler=Sampler(start=1, batch_size=2)
+    )
     latents, delta = tiny_model.latents(seeds), 2 * directions.directions[1:2]
     delta[:, 0] = 0
     before = sample(tiny_model, latents, record_h=True).h

@@ -10,6 +10,7 @@ from PIL import Image
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.identity import Identity
+from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.studio.inverting import inversion
 from hspace.studio.photos import central_box, open_photo, paste, weights_of
@@ -75,7 +76,7 @@ def test_an_inversion_is_kept_and_gives_the_photograph_back(
     kept = inversion(tiny_model, photo, eta, tmp_path)
     assert (made.kept, kept.kept) == (False, True) and made.error == kept.error
     assert made.error < 1e-5 or eta == 0
-    back = sample(tiny_model, kept.latents, eta=eta).x_0
+    back = sample(tiny_model, kept.latents, sampler=Sampler(eta=eta)).x_0
     assert (back - made.x_0).abs().max() < 1e-5
     assert len(list(tmp_path.iterdir())) == 1
 

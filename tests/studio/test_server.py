@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit_offsets
@@ -33,9 +34,9 @@ def test_a_watched_edit_ends_as_sampling_does(
 ):
     offsets = edit_offsets(Directions.load(directions_file), torch.tensor([[1.0, 0.0], [-2.0, 0.5]]), 3)
     latents = tiny_model.latents([4])
-    *previews, last = watched(tiny_model, latents, offsets, eta=eta, injection=injection)
+    *previews, last = watched(tiny_model, latents, offsets, sampler=Sampler(eta=eta, injection=injection))
     both = latents.select([0, 0])
-    expected = sample(tiny_model, both, eta=eta, delta_h=offsets, injection=injection).x_0
+    expected = sample(tiny_model, both, sampler=Sampler(eta=eta, injection=injection), delta_h=offsets).x_0
     assert len(previews) == 2 and torch.equal(last, expected)
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from card.base import Sizes, share
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import seed_range
-from hspace.diffusion.sampling import collect
+from hspace.diffusion.recording import collect
+from hspace.diffusion.sampler import Sampler
 from hspace.directions.annotations import annotate
 from hspace.directions.pca import pca
 from hspace.directions.record import Directions
@@ -58,13 +59,17 @@ def component_effects(
         Name of each component, or None, and the judge's effects, in sd of the unedited samples.
     """
     seeds, path = seed_range("discovery", sizes.discovery), folder / "h.npy"
-    recorded = collect(model, seeds, path, batch_size=sizes.batch_size)
+    recorded = collect(model, seeds, path, sampler=Sampler(batch_size=sizes.batch_size))
     directions = pca(recorded, model, k=sizes.components, joint=True)
     path.unlink()
     readings = []
     for scorer, role, n in ((annotator, "calibration", sizes.calibration), (judge, "evaluation", sizes.judged)):
         edits = edit_samples(
-            model, directions, seed_range(role, n), strengths=COMPONENT_STRENGTHS, batch_size=sizes.batch_size
+            model,
+            directions,
+            seed_range(role, n),
+            strengths=COMPONENT_STRENGTHS,
+            sampler=Sampler(batch_size=sizes.batch_size),
         )
         readings.append(evaluate(edits, scorer, load_identity()))
     named, judged = readings[0], readings[1].odd_effects()
@@ -103,7 +108,9 @@ def semantic_components(names: Sequence[Name | None], matrix: EffectMatrix) -> l
 
 def mean_differences(model: DiffusionModel, annotator: Scorer, attributes: Sequence[str], sizes: Sizes) -> Directions:
     """Mean differences, eq. 11, of the most extreme of the annotated samples: one direction per attribute."""
-    annotations = annotate(model, seed_range("discovery", sizes.annotated), annotator, batch_size=sizes.batch_size)
+    annotations = annotate(
+        model, seed_range("discovery", sizes.annotated), annotator, sampler=Sampler(batch_size=sizes.batch_size)
+    )
     found = [supervised(model, annotations, name, k=sizes.examples, batch_size=sizes.batch_size) for name in attributes]
     return Directions(torch.cat([each.directions for each in found]), replace(found[0].meta, names=tuple(attributes)))
 
@@ -127,7 +134,7 @@ def choose_strength(
     for strength in MEAN_DIFFERENCE_STRENGTHS:
         edited = edit(
             model, latents, directions, component=component, strengths=[-strength, strength],
-            batch_size=sizes.batch_size,
+            sampler=Sampler(batch_size=sizes.batch_size),
         )  # fmt: skip
         before, after = (share(score(annotator, images)[:, column] > threshold) for images in edited.unbind(1))
         margins[strength] = min(MOVED_SHARES[0] - before, after - MOVED_SHARES[1])
@@ -144,7 +151,7 @@ def moved_images(
     weights = torch.cat([torch.zeros(1, len(strengths)), torch.stack([-weights, weights], dim=1).flatten(0, 1)])
     offsets = edit_offsets(directions, weights, len(model.process.timesteps))
     latents = model.latents(seed_range("evaluation", sizes.judged))
-    images = apply_offsets(model, latents, offsets, batch_size=sizes.batch_size).transpose(0, 1)
+    images = apply_offsets(model, latents, offsets, sampler=Sampler(batch_size=sizes.batch_size)).transpose(0, 1)
     return images[0], images[1:].unflatten(0, (-1, 2))
 
 

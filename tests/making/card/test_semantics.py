@@ -17,7 +17,8 @@ from card.semantics import (
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import seed_range
-from hspace.diffusion.sampling import collect, sample
+from hspace.diffusion.recording import collect
+from hspace.diffusion.sampling import sample
 from hspace.directions.pca import pca
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit

@@ -1,0 +1,178 @@
+"""H of many unedited samples, streamed to disk and found there again."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.latents import Latents
+from hspace.diffusion.provenance import Provenance
+from hspace.diffusion.sampler import Sampler
+from hspace.diffusion.sampling import sample
+from hspace.system.files import read_json, write_json
+from hspace.system.progress import bar
+from hspace.system.shards import SHARD, Batches, row_batches, row_writer
+from hspace.system.stopping import uninterrupted
+from hspace.types import InputError
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Recorded h on disk: `path` is a `.npy` of float32 (steps, samples, d), and these facts lie beside it as JSON.
+
+    Attributes:
+        path: The `.npy` file.
+        seeds: Seed of each sample.
+        h_shape: Shape of one h; d is the product of its sides.
+        provenance: Model, tap, conditioning, process and eta.
+    """
+
+    path: Path
+    seeds: tuple[int, ...]
+    h_shape: tuple[int, ...]
+    provenance: Provenance
+
+    @property
+    def timesteps(self) -> tuple[float, ...]:
+        """Model time of each step, descending."""
+        return self.provenance.process.timesteps
+
+    def save(self) -> None:
+        """Write the facts beside the array, as JSON."""
+        facts = {"seeds": self.seeds, "h_shape": self.h_shape, "provenance": self.provenance.to_dict()}
+        write_json(self.path.with_suffix(".json"), facts)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Recorded":
+        """Find a recording again.
+
+        Raises:
+            InputError: If the array or the facts beside it are missing, broken, or do not fit together.
+        """
+        path = Path(path)
+        try:
+            recorded = cls(path, **_parse_facts(read_json(path.with_suffix(".json"))))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path.with_suffix('.json')} does not describe a recording of h: {error}") from error
+        recorded.open()
+        return recorded
+
+    def open(self) -> np.memmap:
+        """The array, (steps, samples, d), read from disk as it is used.
+
+        Raises:
+            InputError: If the file is missing, no plain float32 array, or of another shape.
+        """
+        try:
+            array = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.path} is no readable .npy file: {error}") from error
+        expected = (len(self.timesteps), len(self.seeds), int(np.prod(self.h_shape)))
+        if array.shape != expected or array.dtype != np.float32:
+            raise InputError(f"{self.path} must hold float32 {expected}, got {array.dtype} {array.shape}")
+        return array
+
+
+def _parse_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    parsed = {key: tuple(int(value) for value in facts[key]) for key in ("seeds", "h_shape")}
+    return parsed | {"provenance": Provenance.from_dict(facts["provenance"])}
+
+
+def collect(
+    model: DiffusionModel,
+    seeds: Sequence[int],
+    path: str | Path,
+    *,
+    sampler: Sampler = Sampler(),
+    shards: Path | None = None,
+) -> Recorded:
+    """Sample without an edit and stream h to disk; memory holds one batch.
+
+    Args:
+        model: The model to sample.
+        seeds: One seed per sample.
+        path: The `.npy` to write, complete or not at all; 4 · steps · samples · d bytes.
+        sampler: Its eta and batch size.
+        shards: Folder that keeps what is finished for a later process to continue; none but this recording's.
+
+    Raises:
+        InputError: If the seeds are wrong, or eta is not one value or one per step.
+        OSError: If the file cannot be written.
+    """
+    seeds, steps = tuple(seeds), len(model.process.timesteps)
+
+    def draw(rows: range) -> Latents:
+        return Latents.from_seeds(seeds[rows.start : rows.stop], model.sample_shape, steps)
+
+    return _collect(model, seeds, draw, path, sampler, shards)
+
+
+def collect_around(
+    model: DiffusionModel,
+    center: Latents,
+    n: int,
+    path: str | Path,
+    *,
+    first: int = 0,
+    sampler: Sampler = Sampler(),
+    shards: Path | None = None,
+) -> Recorded:
+    """Like `collect`, for n neighbours of one sample, whose seed all of them carry.
+
+    Args:
+        model: The model to sample.
+        center: One sample, generated or inverted; see `Latents.neighbours`.
+        n: Number of neighbours.
+        path: The `.npy` to write, complete or not at all; 4 · steps · n · d bytes.
+        first: Number of the first neighbour, of an endless row of them.
+        sampler: Its eta and batch size.
+        shards: Folder that keeps what is finished for a later process to continue; none but this recording's.
+
+    Raises:
+        InputError: If `center` is not one sample, or eta or n is wrong.
+        OSError: If the file cannot be written.
+
+    Source: the code of Haas et al. 2024, local PCA.
+    """
+    if len(center.seeds) != 1 or n < 1:
+        raise InputError(f"neighbours need one sample and n >= 1, got {len(center.seeds)} samples and n={n}")
+
+    def draw(rows: range) -> Latents:
+        return center.neighbours(range(first + rows.start, first + rows.stop))
+
+    return _collect(model, center.seeds * n, draw, path, sampler, shards)
+
+
+def _collect(
+    model: DiffusionModel,
+    seeds: tuple[int, ...],
+    draw: Callable[[range], Latents],
+    path: str | Path,
+    sampler: Sampler,
+    shards: Path | None,
+) -> Recorded:
+    """Stream h of the samples that `draw` gives for ranges of rows."""
+    path, timesteps = Path(path), model.process.timesteps
+    recorded = Recorded(path, seeds, model.h_shape, model.provenance(eta=sampler.eta))
+    batches = Batches(sampler.batch_size)
+
+    def make(rows: range) -> np.ndarray:
+        h = sample(model, draw(rows), sampler=sampler, record_h=True).h
+        assert h is not None
+        return h.flatten(start_dim=2).float().cpu().numpy()
+
+    with row_writer(path, (len(timesteps), len(seeds), int(np.prod(model.h_shape))), shards) as writer:
+        for rows in bar(row_batches(len(seeds), SHARD), stage="collect h"):
+            if writer.has(rows):
+                continue
+            with uninterrupted():
+                for batch, h in batches(rows, make):
+                    writer.write(batch.start, h)
+                writer.finish(rows)
+        # Facts of an older recording must not describe the new array.
+        path.with_suffix(".json").unlink(missing_ok=True)
+    recorded.save()
+    return recorded

@@ -1,0 +1,67 @@
+"""The settings by which samples are drawn and edited, in one record."""
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hspace.diffusion.process import check_eta
+from hspace.diffusion.provenance import INJECTIONS
+from hspace.types import InputError
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How samples are drawn and edited.
+
+    Attributes:
+        eta: Stochasticity, in [0, 1]: 0 is DDIM, 1 is DDPM; one value, or one per step.
+        injection: `symmetric` puts the edited eps into P_t and D_t; `asyrp` into P_t only.
+        start: First step at which h is edited; 0 is the noisiest.
+        stop: First step at which h is not edited any more; None edits to the end.
+        batch_size: Rows of one pass of the network, >= 1; a row is a sample under one edit. Noise and x_t do not depend
+            on it.
+
+    Raises:
+        InputError: If a value is out of its range.
+
+    Source: Haas et al. 2024 (arXiv 2303.11073), eqs. 2-5; Kwon et al. 2023 (arXiv 2210.10960), eq. 5, for Asyrp.
+    """
+
+    eta: float | Sequence[float] = 1.0
+    injection: str = "symmetric"
+    start: int = 0
+    stop: int | None = None
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        """Checks every value by itself; how many steps there are is known where the record is used."""
+        if isinstance(self.eta, Sequence):
+            object.__setattr__(self, "eta", tuple(self.eta))
+        for value in self.eta if isinstance(self.eta, Sequence) else (self.eta,):
+            check_eta(value)
+        if self.injection not in INJECTIONS:
+            raise InputError(f"injection must be one of {', '.join(INJECTIONS)}, got {self.injection}")
+        if not 0 <= self.start < (self.start + 1 if self.stop is None else self.stop):
+            raise InputError(f"the edited steps must satisfy 0 <= start < stop, got {self.start} to {self.stop}")
+        if operator.index(self.batch_size) < 1:
+            raise InputError(f"batch_size must be >= 1, got {self.batch_size}")
+
+    def window(self, num_steps: int) -> range:
+        """The edited steps of a process of so many.
+
+        Raises:
+            InputError: If they are not all among them.
+        """
+        return edited_steps(self.start, self.stop, num_steps)
+
+
+def edited_steps(start: int, stop: int | None, num_steps: int) -> range:
+    """The steps from `start` to before `stop`, or to the end where that is None.
+
+    Raises:
+        InputError: If there is none, or they are not all among `num_steps`.
+    """
+    end = num_steps if stop is None else stop
+    if not 0 <= start < end <= num_steps:
+        raise InputError(f"the edited steps must satisfy 0 <= start < stop <= {num_steps}, got {start} to {end}")
+    return range(start, end)

@@ -12,6 +12,7 @@ from typing import Any
 import wandb
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
+from wandb_workspaces.reports.v2 import blocks, interface
 
 from hspace.runs.errors import guarded
 from hspace.system.files import write_text
@@ -55,16 +56,18 @@ def workspace(entity: str, project: str) -> ws.Workspace:
     return ws.Workspace(entity=entity, project=project, name="hspace", sections=sections, runset_settings=grouped)
 
 
-def report(entity: str, project: str) -> wr.Report:
+def report(entity: str, project: str) -> interface.Report:
     """The same as a document to share, with a word on how each part is read."""
-    blocks: list[Any] = [wr.TableOfContents()]
+    parts: list[Any] = [blocks.TableOfContents()]
     for title, shown in panels().items():
         # Runs of no named entity are those of the report's own project, and no server is asked while it is built.
-        runs = wr.Runset(entity=entity, project=project, name="runs") if entity else wr.Runset(name="runs")
-        grid = wr.PanelGrid(runsets=[runs], panels=shown)
-        blocks += [wr.H1(title), wr.P(READ[title]), grid]
+        runs = (
+            interface.Runset(entity=entity, project=project, name="runs") if entity else interface.Runset(name="runs")
+        )
+        grid = blocks.PanelGrid(runsets=[runs], panels=shown)
+        parts += [blocks.H1(title), blocks.P(READ[title]), grid]
     about = "Directions in the h-space of diffusion models, by run."
-    return wr.Report(entity=entity, project=project, title="hspace: directions", description=about, blocks=blocks)
+    return interface.Report(entity=entity, project=project, title="hspace: directions", description=about, blocks=parts)
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import wandb
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
-from wandb_workspaces.reports.v2 import blocks, interface
+from wandb_workspaces.reports.v2 import interface as parts
 
 from hspace.runs.errors import guarded
 from hspace.system.files import write_text
@@ -56,18 +56,15 @@ def workspace(entity: str, project: str) -> ws.Workspace:
     return ws.Workspace(entity=entity, project=project, name="hspace", sections=sections, runset_settings=grouped)
 
 
-def report(entity: str, project: str) -> interface.Report:
+def report(entity: str, project: str) -> parts.Report:
     """The same as a document to share, with a word on how each part is read."""
-    parts: list[Any] = [blocks.TableOfContents()]
+    blocks: list[Any] = [parts.TableOfContents()]
     for title, shown in panels().items():
         # Runs of no named entity are those of the report's own project, and no server is asked while it is built.
-        runs = (
-            interface.Runset(entity=entity, project=project, name="runs") if entity else interface.Runset(name="runs")
-        )
-        grid = blocks.PanelGrid(runsets=[runs], panels=shown)
-        parts += [blocks.H1(title), blocks.P(READ[title]), grid]
+        runs = parts.Runset(entity=entity, project=project, name="runs") if entity else parts.Runset(name="runs")
+        blocks += [parts.H1(title), parts.P(READ[title]), grid]
     about = "Directions in the h-space of diffusion models, by run."
-    return interface.Report(entity=entity, project=project, title="hspace: directions", description=about, blocks=parts)
+    return parts.Report(entity=entity, project=project, title="hspace: directions", description=about, blocks=blocks)
 
 
 def main() -> int:

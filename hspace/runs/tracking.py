@@ -28,6 +28,7 @@ from hspace.types import InputError
 
 if TYPE_CHECKING:
     import wandb
+    import wandb.errors
 else:
     wandb = lazy_loader.load("wandb")  # a second of imports, which a run without tracking does not need
 

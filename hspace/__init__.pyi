@@ -1,3 +1,4 @@
+# pyright: strict
 # The public names, and where each of them stands.
 from .diffusion.checkpoints import DiffusionModel as DiffusionModel
 from .diffusion.checkpoints import load_model as load_model

@@ -1,9 +1,11 @@
+# pyright: strict, reportUnknownMemberType=false
 """Names shared by every module: axis names of arrays, the user's error, and what a scorer and an embedder are.
 
 Axis order is always batch, steps, channel, height, width. Step index 0 is the noisiest.
 """
 
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex, runtime_checkable
 
 from jaxtyping import Bool, Float
 
@@ -31,6 +33,10 @@ Scores = Float[Tensor, "batch attributes"]
 
 Features = Float[Tensor, "batch dim"]
 """One feature vector per image."""
+
+
+Seeds = Sequence[SupportsIndex]
+"""Seeds of samples, integers >= 0; numpy's integers are seeds too."""
 
 
 class InputError(ValueError):

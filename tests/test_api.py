@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,13 @@ NO_NAME = "smaple"
 def test_every_public_name_is_there_and_hidden_by_no_module_of_its_name(name: str) -> None:
     assert callable(getattr(hspace, name))
     assert importlib.util.find_spec(f"hspace.{name}") is None
+
+
+def test_pyright_is_strict_about_every_module_of_a_public_name() -> None:
+    package = Path(hspace.__file__).parent
+    modules = {getattr(hspace, name).__module__ for name in hspace.__all__}
+    files = [package / "__init__.pyi", *(package.parent / f"{name.replace('.', '/')}.py" for name in modules)]
+    assert [file for file in files if not file.read_text().startswith("# pyright: strict")] == []
 
 
 def test_a_wrong_name_is_an_attribute_error() -> None:

@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false
 """A name, a folder or a hub id becomes a `DiffusionModel`: denoiser, process, codec, and what the model is.
 
 Read are pipelines of the families of `hspace.diffusion.families` as diffusers saves them, and bare `UNet2DModel`
@@ -9,11 +10,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download  # pyright: ignore[reportUnknownVariableType]
 
 from hspace.diffusion.codecs import Codec
 from hspace.diffusion.denoiser import Conditioning, Denoiser
@@ -25,7 +26,8 @@ from hspace.diffusion.provenance import ProcessFacts, Provenance, conditioning_o
 from hspace.diffusion.reading import in_one_line, one_line, quiet_diffusers, read_json
 from hspace.system.files import package_path
 from hspace.system.hub import why_unreachable
-from hspace.types import InputError
+from hspace.system.records import is_list
+from hspace.types import InputError, Seeds
 
 EMBEDDED = {"portraits": "portraits/ddpm"}
 """Models that come with the package, by name: their folder under the packaged weights."""
@@ -129,7 +131,7 @@ class DiffusionModel:
             annotator=annotator,
         )
 
-    def latents(self, seeds: Sequence[int]) -> Latents:
+    def latents(self, seeds: Seeds) -> Latents:
         """x_T and z of the given samples for this model's shape and steps, on its device."""
         return Latents.from_seeds(seeds, self.sample_shape, len(self.process.timesteps)).to(self.device)
 
@@ -220,8 +222,9 @@ def _download(model: str, revision: str | None) -> Path:
         _class_names(read_json(Path(index)), model)
         unused: Any = {"safety_checker": None, "feature_extractor": None}
         with quiet_diffusers():
+            here = unreachable is not None
             return Path(
-                DiffusionPipeline.download(model, revision=revision, local_files_only=unreachable is not None, **unused)
+                cast(str, DiffusionPipeline.download(model, revision=revision, local_files_only=here, **unused))
             )
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
@@ -246,7 +249,7 @@ def _named_parts(folder: Path) -> dict[str, str]:
 
 
 def _parts_of(index: dict[str, Any]) -> dict[str, str]:
-    listed = {name: value for name, value in index.items() if isinstance(value, list) and len(value) == 2}
+    listed = {name: value for name, value in index.items() if is_list(value) and len(value) == 2}
     return {name: value[1] for name, value in listed.items() if value[0] is not None and name not in IGNORED}
 
 

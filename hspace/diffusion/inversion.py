@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false
 """Inversion: the noise from which sampling gives a real image back, so that its h can be recorded and edited.
 
 Both ways go along the sampler's own pairs of steps and use its own equations. DDIM inversion is for eta 0; the
@@ -5,7 +6,6 @@ edit-friendly one for every other eta.
 """
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
-from hspace.diffusion.latents import Latents, draw
+from hspace.diffusion.latents import Latents, as_seeds, draw
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.system.records import check_floats, check_names, load_record, save_record
-from hspace.types import HBatch, HTrajectory, Images, InputError
+from hspace.types import HBatch, HTrajectory, Images, InputError, Seeds
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -139,7 +139,8 @@ def ddim_inversion(
     """
     if refine < 0:
         raise InputError(f"refine must be >= 0, got {refine}")
-    process, x_t, trajectory = model.process, _to_model_space(model, images), []
+    process, x_t = model.process, _to_model_space(model, images)
+    trajectory: list[Tensor] = []
     for t, t_prev in reversed(process.pairs()):
         x_prev, change, h = x_t, float("inf"), None
         for _ in range(1 + refine):
@@ -150,6 +151,7 @@ def ddim_inversion(
                 break
         if refine and change > tolerance:
             log.warning("inversion at t=%g still changed x_t by %.1e after %d iterations", t, change, 1 + refine)
+        assert h is not None
         trajectory.append(h)
     z = torch.zeros_like(x_t).unsqueeze(1).repeat(1, len(process.timesteps), 1, 1, 1)
     latents = Latents(tuple(range(len(images))), x_t, z, provenance=model.provenance(eta=0.0, tap=record_h))
@@ -164,7 +166,7 @@ def edit_friendly_inversion(
     images: Images,
     *,
     sampler: Sampler = Sampler(),
-    seeds: Sequence[int] | None = None,
+    seeds: Seeds | None = None,
     record_h: bool = False,
 ) -> Inverted:
     """Invert images for any eta but 0: draw every x_t on its own from the forward process, and solve for z.
@@ -191,13 +193,14 @@ def edit_friendly_inversion(
     etas, pairs = process.etas(sampler.eta), process.pairs()
     if not any(etas):
         raise InputError(f"eta must be above 0 at some step, got {sampler.eta}; use ddim_inversion for eta 0")
-    seeds = tuple(range(len(images)) if seeds is None else seeds)
+    seeds = as_seeds(range(len(images)) if seeds is None else seeds)
     if len(seeds) != len(images):
         raise InputError(f"seeds must be one per image, got {len(seeds)} for {len(images)} images")
     x_0 = _to_model_space(model, images)
     noise = draw(seeds, "inversion", (len(pairs), *model.sample_shape)).to(x_0)
     x_t = x_T = process.add_noise(x_0, noise[:, 0], process.timesteps[0])
-    zs, trajectory = [], []
+    zs: list[Tensor] = []
+    trajectory: list[Tensor] = []
     for i, (t, t_prev) in enumerate(pairs):
         x0_hat, eps, h = _predict(model, x_t, t)
         mean, sigma = process.posterior(x0_hat, eps, t, t_prev, etas[i])

@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false
 """The noise a sample is made of, from its seed alone.
 
 x_T and z of a seed come from private generators keyed by (seed, role), so a sample depends on no other sample, on no
@@ -6,10 +7,11 @@ device and on no number of processes.
 
 import hashlib
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -26,7 +28,7 @@ from hspace.system.records import (
     save_record,
     tuples,
 )
-from hspace.types import Images, InputError
+from hspace.types import Images, InputError, Seeds
 
 FIRST_SEED = {"discovery": 0, "calibration": 1_000_000, "evaluation": 2_000_000}
 """Where the sample seeds of each use begin; what made a direction is never used to judge it."""
@@ -65,7 +67,7 @@ class Latents:
     provenance: Provenance | None = None
 
     @classmethod
-    def from_seeds(cls, seeds: Sequence[int], shape: tuple[int, ...], num_steps: int) -> "Latents":
+    def from_seeds(cls, seeds: Seeds, shape: tuple[int, ...], num_steps: int) -> "Latents":
         """Draw the noise of each seed on the CPU, in float32.
 
         Args:
@@ -76,7 +78,7 @@ class Latents:
         Raises:
             InputError: If there is no seed, or one is no integer >= 0.
         """
-        return cls(tuple(seeds), draw(seeds, "x_T", shape), draw(seeds, "z", (num_steps, *shape)))
+        return cls(as_seeds(seeds), draw(seeds, "x_T", shape), draw(seeds, "z", (num_steps, *shape)))
 
     def to(self, device: torch.device | str) -> "Latents":
         """The same noise on another device."""
@@ -167,7 +169,7 @@ class Latents:
         return replace(first, x_T=perturb(first.x_T, "x_T"), z=perturb(first.z, "z"))
 
 
-def draw(seeds: Sequence[int], role: str, shape: tuple[int, ...]) -> Tensor:
+def draw(seeds: Seeds, role: str, shape: tuple[int, ...]) -> Tensor:
     """Standard normal float32 noise on the CPU, from one private generator for each (seed, role).
 
     Args:
@@ -181,12 +183,34 @@ def draw(seeds: Sequence[int], role: str, shape: tuple[int, ...]) -> Tensor:
     Raises:
         InputError: If there is no seed, or one is no integer >= 0.
     """
-    if not seeds:
+    numbers = as_seeds(seeds)
+    if not numbers:
         raise InputError("seeds must name at least one sample, got none")
-    for seed in seeds:
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise InputError(f"seeds must be integers >= 0, got {seed!r}")
-    return torch.from_numpy(np.stack([_normal(seed, role, shape) for seed in seeds]))
+    return torch.from_numpy(np.stack([_normal(seed, role, shape) for seed in numbers]))
+
+
+def as_seeds(seeds: Seeds) -> tuple[int, ...]:
+    """Seeds as Python's integers, which files hold.
+
+    Raises:
+        InputError: If one is not an integer >= 0.
+    """
+    return tuple(map(as_seed, seeds))
+
+
+def as_seed(seed: SupportsIndex) -> int:
+    """One seed; see `as_seeds`.
+
+    Raises:
+        InputError: If it is not an integer >= 0.
+    """
+    try:
+        number = -1 if isinstance(seed, bool) else operator.index(seed)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise InputError(f"seeds must be integers >= 0, got {seed!r}")
+    return number
 
 
 def _normal(seed: int, role: str, shape: tuple[int, ...]) -> np.ndarray:

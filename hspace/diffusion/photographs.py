@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false
 """Photographs from files and folders, as batches in [-1, 1]."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false
 """Where h, latents, scores and directions come from: one record, and one check of whether two belong together."""
 
 import hashlib
@@ -9,7 +10,18 @@ from itertools import pairwise
 from typing import Any
 
 from hspace.diffusion.identity import WEIGHTS
-from hspace.system.records import Rule, check_facts, is_label, is_number, is_sha256, short, tuples
+from hspace.system.records import (
+    ANYTHING,
+    Rule,
+    check_facts,
+    is_label,
+    is_number,
+    is_object,
+    is_sha256,
+    is_tuple,
+    short,
+    tuples,
+)
 from hspace.types import InputError
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -79,11 +91,11 @@ class Provenance:
         Raises:
             InputError: If a key or a value is not one of a provenance.
         """
-        if not isinstance(values, Mapping) or not isinstance(values.get("process"), Mapping):
+        if not is_object(values) or not is_object(values.get("process")):
             raise InputError(f"provenance must be an object with a process, got {short(values)}")
         facts = tuples(dict(values))
         # Before the records exist: their annotations are promises that a stranger has not made.
-        check_facts(facts | {"process": None}, RULES | {"process": (lambda _: True, "")}, "a provenance")
+        check_facts(facts | {"process": None}, RULES | {"process": ANYTHING}, "a provenance")
         check_facts(facts["process"], PROCESS_RULES, "a process")
         return cls(**(facts | {"process": ProcessFacts(**facts["process"])}))
 
@@ -103,7 +115,7 @@ class Provenance:
                 that is not a field.
         """
         check_allowed(allow)
-        accepted = []
+        accepted: list[str] = []
         for name, (ours, theirs) in self._differences(other).items():
             said = f"{name} is {ours} in the {what}, {theirs} here"
             if name not in allow:
@@ -174,7 +186,7 @@ def _values(ours: Any, theirs: Any) -> tuple[str, str] | None:
 
 
 def _same(ours: Any, theirs: Any) -> bool:
-    if isinstance(ours, tuple) and isinstance(theirs, tuple):
+    if is_tuple(ours) and is_tuple(theirs):
         return len(ours) == len(theirs) and all(map(_same, ours, theirs))
     if is_number(ours) and is_number(theirs):
         numbers: Any = (ours, theirs)
@@ -188,15 +200,15 @@ def _say(value: Any) -> str:
         return "none"
     if is_sha256(value):
         return value[:12]
-    if isinstance(value, tuple) and len(set(value)) == 1:
+    if is_tuple(value) and len(set(value)) == 1:
         return _say(value[0])
-    if isinstance(value, tuple):
+    if is_tuple(value):
         return short([_plain(each) for each in value])
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
+    if is_tuple(value):
         return tuple(map(_plain, value))
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
@@ -208,38 +220,35 @@ _DIFFERENCE = {
 
 
 def _are_times(values: Any) -> bool:
-    numbers = isinstance(values, tuple) and len(values) > 0 and all(is_number(each) and each >= 0 for each in values)
+    numbers = is_tuple(values) and len(values) > 0 and all(is_number(each) and each >= 0 for each in values)
     return numbers and all(a > b for a, b in pairwise(values))
 
 
 def _are_levels(values: Any) -> bool:
-    pairs = isinstance(values, tuple) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in values)
+    pairs = is_tuple(values) and all(is_tuple(pair) and len(pair) == 2 for pair in values)
     return pairs and all(is_number(number) and math.isfinite(number) for pair in values for number in pair)
 
 
 def _are_etas(values: Any) -> bool:
-    return isinstance(values, tuple) and all(is_number(value) and 0 <= value <= 1 for value in values)
+    return is_tuple(values) and all(is_number(value) and 0 <= value <= 1 for value in values)
 
 
 def _are_hashes(values: Any) -> bool:
     return (
-        isinstance(values, dict)
-        and WEIGHTS in values
-        and all(map(is_label, values))
-        and all(map(is_sha256, values.values()))
+        is_object(values) and WEIGHTS in values and all(map(is_label, values)) and all(map(is_sha256, values.values()))
     )
 
 
 def _is_conditioning(values: Any) -> bool:
     return (
-        isinstance(values, dict)
+        is_object(values)
         and set(values) <= {"prompt", "guidance", "label"}
         and all(is_number(value) or is_label(value) for value in values.values())
     )
 
 
 def _is_annotator(values: Any) -> bool:
-    return isinstance(values, dict) and set(values) == {"id", "sha256"} and all(map(is_label, values.values()))
+    return is_object(values) and set(values) == {"id", "sha256"} and all(map(is_label, values.values()))
 
 
 def _or_none(rule: Rule) -> Rule:
@@ -255,7 +264,7 @@ PROCESS_RULES: dict[str, Rule] = {
 RULES: dict[str, Rule] = {
     "model": (_are_hashes, f"an object of SHA-256 sums, {WEIGHTS} among them"),
     "process": (lambda value: isinstance(value, ProcessFacts), "a process"),
-    "tap": _or_none((lambda value: isinstance(value, tuple) and all(map(is_label, value)), "names of taps")),
+    "tap": _or_none((lambda value: is_tuple(value) and all(map(is_label, value)), "names of taps")),
     "conditioning": _or_none((_is_conditioning, "an object of prompt, guidance and label")),
     "eta": _or_none((_are_etas, "numbers in [0, 1]")),
     "injection": _or_none((lambda value: value in INJECTIONS, " or ".join(INJECTIONS))),

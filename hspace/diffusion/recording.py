@@ -1,6 +1,7 @@
+# pyright: strict, reportUnknownMemberType=false
 """H of many unedited samples, streamed to disk and found there again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hspace.diffusion.checkpoints import DiffusionModel
-from hspace.diffusion.latents import Latents
+from hspace.diffusion.latents import Latents, as_seeds
 from hspace.diffusion.provenance import Provenance
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
@@ -16,7 +17,7 @@ from hspace.system.files import read_json, write_json
 from hspace.system.progress import bar
 from hspace.system.shards import SHARD, Batches, row_batches, row_writer
 from hspace.system.stopping import uninterrupted
-from hspace.types import InputError
+from hspace.types import InputError, Seeds
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def _parse_facts(facts: dict[str, Any]) -> dict[str, Any]:
 
 def collect(
     model: DiffusionModel,
-    seeds: Sequence[int],
+    seeds: Seeds,
     path: str | Path,
     *,
     sampler: Sampler = Sampler(),
@@ -102,7 +103,7 @@ def collect(
         InputError: If the seeds are wrong, or eta is not one value or one per step.
         OSError: If the file cannot be written.
     """
-    seeds, steps = tuple(seeds), len(model.process.timesteps)
+    seeds, steps = as_seeds(seeds), len(model.process.timesteps)
 
     def draw(rows: range) -> Latents:
         return Latents.from_seeds(seeds[rows.start : rows.stop], model.sample_shape, steps)

@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false
 """The settings by which samples are drawn and edited, in one record."""
 
 import operator

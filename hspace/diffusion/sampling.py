@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false
 """The reverse process, with an optional edit of h at every step."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -131,7 +132,9 @@ def sample(
     if edit is not None and (delta_h is not None or replace_h is not None):
         raise InputError("give an edit, or delta_h and replace_h, not both")
     delta_h, replace_h = (h if h is None else h.to(model.device, model.dtype) for h in (delta_h, replace_h))
-    trajectory, finite, x_t = [], [], latents.x_T
+    trajectory: list[Tensor] = []
+    finite: list[Tensor] = []
+    x_t = latents.x_T
     for step in reverse(model, latents, sampler=sampler, edit=edit or _edit(delta_h, replace_h)):
         x_t = step.x_t
         if observe is not None:
@@ -177,7 +180,7 @@ class NotFinite(InputError):
 def _check_finite(finite: Tensor, timesteps: Sequence[float], seeds: Sequence[int]) -> None:
     """Raises NotFinite for the first step, and the first sample at it, that is not: (steps, batch) bool."""
     if not finite.all():
-        step, row = torch.nonzero(~finite)[0].tolist()
+        step, row = map(int, torch.nonzero(~finite)[0])
         where = f"at step {step} (t={timesteps[step]:g})"
         hint = "use smaller strengths, or dtype=float32"
         raise NotFinite(row, f"the image of seed {seeds[row]} became NaN or infinite {where}; {hint}")

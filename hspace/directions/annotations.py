@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false
 """Scored samples, and the choice of examples among them. h is not kept: a seed generates it again."""
 
 from collections.abc import Sequence
@@ -9,21 +10,32 @@ import torch
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.latents import as_seeds
 from hspace.diffusion.provenance import Provenance
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.scorers.identity import scorer_identity
 from hspace.system.progress import bar
-from hspace.system.records import Rule, are_counts, check_facts, check_names, is_label, load_record, save_record
+from hspace.system.records import (
+    Rule,
+    are_counts,
+    check_facts,
+    check_names,
+    is_label,
+    is_list,
+    is_tuple,
+    load_record,
+    save_record,
+)
 from hspace.system.shards import Batches, in_shards
-from hspace.types import InputError, LogitScorer, Scorer
+from hspace.types import InputError, LogitScorer, Scorer, Seeds
 
 STRATA = 4
 """Quantile groups of a continuous attribute that is to be balanced."""
 RULES: dict[str, Rule] = {
     "seeds": (are_counts, "integers >= 0"),
-    "attributes": (lambda values: isinstance(values, tuple) and all(map(is_label, values)), "names"),
-    "binary": (lambda values: isinstance(values, tuple) and all(type(value) is bool for value in values), "booleans"),
+    "attributes": (lambda values: is_tuple(values) and all(map(is_label, values)), "names"),
+    "binary": (lambda values: is_tuple(values) and all(type(value) is bool for value in values), "booleans"),
     "provenance": (lambda value: isinstance(value, dict), "an object"),
 }
 """What each fact in a file of annotations may be, and how to say so."""
@@ -96,9 +108,7 @@ class Annotations:
         """
 
         def parse(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Annotations:
-            given: dict[str, Any] = {
-                name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()
-            }
+            given: dict[str, Any] = {name: tuple(value) if is_list(value) else value for name, value in facts.items()}
             check_facts(given, RULES, "annotations")
             check_names(tensors, {"scores", "visible"}, {"logits"})
             if {t.dtype for name, t in tensors.items() if name != "visible"} != {torch.float32}:
@@ -140,7 +150,7 @@ class Examples:
 @torch.no_grad()
 def annotate(
     model: DiffusionModel,
-    seeds: Sequence[int],
+    seeds: Seeds,
     scorer: Scorer,
     *,
     sampler: Sampler = Sampler(),
@@ -158,7 +168,7 @@ def annotate(
     Raises:
         InputError: If a seed is there twice, or an argument is out of range.
     """
-    seeds, batches = tuple(seeds), Batches(sampler.batch_size)
+    seeds, batches = as_seeds(seeds), Batches(sampler.batch_size)
 
     def score(rows: range) -> Tensor:
         images = sample(model, model.latents(seeds[rows.start : rows.stop]), sampler=sampler).x_0
@@ -208,7 +218,8 @@ def extremes(annotations: Annotations, attribute: str, k: int, *, balance: str |
     strata = _strata(annotations, annotations.visible[:, column], balance)
     if k < 1 or k % len(strata):
         raise InputError(f"k must be a multiple of the {len(strata)} groups of {balance or 'examples'}, got {k}")
-    plus, minus = [], []
+    plus: list[int] = []
+    minus: list[int] = []
     for name, rows in strata.items():
         highest, lowest = _ends(annotations, rows, column, k // len(strata), f"{attribute}{name}")
         plus += highest
@@ -248,4 +259,4 @@ def _ends(annotations: Annotations, rows: Tensor, column: int, k: int, name: str
         above = int((scores > bound).sum())
         reason = f"{above} of {len(rows)} samples are above {bound:g}"
         raise InputError(f"{k} examples on each side do not differ in {name}: {reason}")
-    return rows[highest].tolist(), rows[lowest].tolist()
+    return list(map(int, rows[highest])), list(map(int, rows[lowest]))

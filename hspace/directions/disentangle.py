@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Disentangling (eq. 12): take off a direction what other directions explain of it."""
 
 from collections.abc import Sequence

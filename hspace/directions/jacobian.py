@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Image-specific directions: the top right singular vectors of the prediction's Jacobian in h."""
 
 import logging
@@ -189,10 +190,12 @@ class DecoderJacobian:
             linear = self._linearised(len(v))
             return _gradient(linear.pulled, linear.cotangent, v).to(self.dtype)
         output, origin = partial(self._output, self._encoded), torch.zeros_like(self._encoded.h)
+
+        def along(tangent: Tensor) -> Tensor:
+            return torch.func.jvp(output, (origin,), (tangent,))[1]
+
         with forward_derivatives(self._denoiser.network):
-            product = torch.vmap(lambda tangent: torch.func.jvp(output, (origin,), (tangent,))[1])(
-                v[:, None].to(origin)
-            )
+            product = torch.vmap(along)(v[:, None].to(origin))
         return product[:, 0].to(self.dtype)
 
     def _first_jvp(self, v: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
+# pyright: strict, reportUnknownMemberType=false
 """Regions of interest: a rectangle, a PNG file or a named region becomes a mask on the grid of x_t."""
 
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +55,7 @@ def rectangle_mask(box: Sequence[float], size: tuple[int, int]) -> Mask:
     Raises:
         InputError: If these are not four such numbers, or no pixel's centre is inside.
     """
-    if len(box) != 4 or not all(isinstance(edge, int | float) and 0 <= edge <= 1 for edge in box):
+    if len(box) != 4 or not all(isinstance(edge, Real) and 0 <= edge <= 1 for edge in box):
         raise InputError(f"a mask's rectangle is [top, left, bottom, right] in fractions of 0 to 1, got {list(box)}")
     top, left, bottom, right = box
     rows, columns = ((torch.arange(length) + 0.5) / length for length in size)

@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false
 """What is told about directions: their provenance, how they were found, and what a strength means."""
 
 import logging
@@ -6,7 +7,19 @@ from typing import Any
 
 from hspace.diffusion.identity import WEIGHTS
 from hspace.diffusion.provenance import Provenance
-from hspace.system.records import LABEL, Rule, are_counts, check_facts, is_label, is_sha256, one_of, short, tuples
+from hspace.system.records import (
+    ANYTHING,
+    LABEL,
+    Rule,
+    are_counts,
+    check_facts,
+    is_label,
+    is_sha256,
+    is_tuple,
+    one_of,
+    short,
+    tuples,
+)
 from hspace.types import InputError
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -46,7 +59,7 @@ class DirectionsMeta:
     method: str
     names: tuple[str, ...]
     unit: str
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict[str, Any])
     seeds: tuple[int, ...] = ()
     config_sha256: str = ""
     calibration: dict[str, Any] | None = None
@@ -89,7 +102,7 @@ class DirectionsMeta:
         given: dict[str, Any] = {
             name: tuples(value) if isinstance(value, list) else value for name, value in values.items()
         }
-        check_facts(given | {"provenance": None}, RULES | {"provenance": (lambda _: True, "")}, f"format {FORMAT}")
+        check_facts(given | {"provenance": None}, RULES | {"provenance": ANYTHING}, f"format {FORMAT}")
         given["provenance"] = Provenance.from_dict(given["provenance"])
         return cls(**given)
 
@@ -116,8 +129,8 @@ def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
         "other parts nor prompt and noise levels can be compared; find them again to know"
     )
     tap, injection = (values[name] for name in ("tap", "injection"))
-    process = {"timesteps": values["timesteps"], "levels": [], "prediction_type": values["prediction_type"]}
-    provenance = {
+    process: dict[str, Any] = {name: values[name] for name in ("timesteps", "prediction_type")} | {"levels": []}
+    provenance: dict[str, Any] = {
         "model": {WEIGHTS: values["model_sha256"]}, "process": process, "tap": [tap], "conditioning": None,
         "eta": values["eta"], "injection": injection, "annotator": _annotator(values["method"]),
     }  # fmt: skip
@@ -133,7 +146,7 @@ def _annotator(method: Any) -> dict[str, str] | None:
 
 
 LABELS: Rule = (
-    lambda values: isinstance(values, tuple) and all(map(is_label, values)),
+    lambda values: is_tuple(values) and all(map(is_label, values)),
     "strings of 1 to 200 printable characters",
 )
 RULES: dict[str, Rule] = {

@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false
 """What a method is: a function that finds directions, and what it may ask of a run."""
 
 from collections.abc import Callable, Sequence

@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """PCA of h per step or of whole trajectories, exact while the samples fit a Gram matrix, by block Krylov above that."""
 
 import itertools
@@ -186,8 +187,7 @@ def gram_pca(features: np.ndarray, k: int, chunk: int = CHUNK_BYTES) -> StepPCA:
         for first in range(0, n, GRAM_ROWS):
             stop = first + GRAM_ROWS
             gram[first:stop, :stop] += centred[first:stop] @ centred[:stop].T
-    values, vectors = torch.linalg.eigh(gram)
-    values, vectors = values.flip(0)[:k], vectors.flip(1)[:, :k]
+    values, vectors = _largest(gram, k)
     _check_rank(values)
     projections = vectors * values.sqrt()
     components = torch.empty(d, k)
@@ -230,11 +230,16 @@ def krylov_pca(features: np.ndarray, k: int, chunk: int = CHUNK_BYTES) -> StepPC
     return StepPCA(mean, components.T, values, projections, residuals)
 
 
+def _largest(symmetric: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest eigenvalues of a symmetric matrix, descending, and their eigenvectors as columns."""
+    values, vectors = torch.linalg.eigh(symmetric)
+    return values.flip(0)[:k], vectors.flip(1)[:, :k]
+
+
 def _ritz(basis: Tensor, images: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """Best k eigenpairs of C in the span of `basis`, (k,) and (d, k), with relative residuals (k,)."""
     projected = basis.T @ images
-    values, vectors = torch.linalg.eigh((projected + projected.T) / 2)
-    values, vectors = values.flip(0)[:k], vectors.flip(1)[:, :k]
+    values, vectors = _largest((projected + projected.T) / 2, k)
     components = basis @ vectors
     residuals = (images @ vectors - components * values).norm(dim=0)
     # fp32 products resolve no less than about 1e-7 of the largest variance.

@@ -1,15 +1,17 @@
+# pyright: strict, reportUnknownMemberType=false
 """Random directions of matched norm: the control of every claim that a direction means something."""
 
 from dataclasses import replace
+from typing import SupportsIndex
 
 import numpy as np
 import torch
 
 from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.latents import as_seed
 from hspace.directions.method import Sources, method
 from hspace.directions.pca import PcaSettings, pca
 from hspace.directions.record import Directions
-from hspace.types import InputError
 
 
 class RandomSettings(PcaSettings):
@@ -25,7 +27,7 @@ def find(model: DiffusionModel, sources: Sources, settings: RandomSettings) -> D
     return random(components, seed=sources.seed())
 
 
-def random(like: Directions, *, seed: int) -> Directions:
+def random(like: Directions, *, seed: SupportsIndex) -> Directions:
     """Gaussian directions, as many as `like` has, with each one's norm at each step.
 
     At equal strength a random edit is then exactly as large as the edit it controls for.
@@ -35,12 +37,11 @@ def random(like: Directions, *, seed: int) -> Directions:
         seed: Key of the private generator, >= 0.
 
     Raises:
-        InputError: If the seed is negative.
+        InputError: If the seed is not an integer >= 0.
 
     Source: Haas et al. 2024, fig. 4.
     """
-    if seed < 0:
-        raise InputError(f"seed must be >= 0, got {seed}")
+    seed = as_seed(seed)
     values = np.random.default_rng(seed).standard_normal(like.directions.shape, dtype=np.float32)
     noise = Directions(torch.from_numpy(values), like.meta)
     scale = like.norms().cpu() / noise.norms()

@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Editing directions as one record and one file, and the check that they fit a model."""
 
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.latents import as_seeds
 from hspace.diffusion.provenance import FIELDS
 from hspace.directions.metadata import DirectionsMeta
 from hspace.system.records import check_names, load_record, save_record
@@ -84,6 +86,8 @@ class Directions:
         steps = len(model.process.timesteps)
         if space == "h" and tuple(tensor.shape[1:]) == model.h_shape:
             tensor = tensor[:, None].expand(-1, steps, *tensor.shape[1:])
+        if "seeds" in meta:
+            meta["seeds"] = as_seeds(meta["seeds"])
         found = DirectionsMeta(
             space=space,
             provenance=model.provenance(eta=eta),

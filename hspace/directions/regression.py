@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Multiple regression of h on all attributes at once: what goes with one of them while the others stay."""
 
 from dataclasses import replace

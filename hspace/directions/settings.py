@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false
 """Settings of a method, and the names of the methods: what is known before any of them is imported."""
 
 from typing import ClassVar, Protocol, runtime_checkable

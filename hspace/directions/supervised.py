@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false
 """Directions from examples: mean differences (eq. 11), and differences of explicit pairs."""
 
 from collections.abc import Mapping, Sequence
@@ -6,11 +7,12 @@ import torch
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.latents import as_seeds
 from hspace.directions.annotations import Annotations, extremes
 from hspace.directions.examples import ExampleSettings, codes_of, difference_meta, how_chosen, without_conditions
 from hspace.directions.method import Sources, method
 from hspace.directions.record import Directions
-from hspace.types import InputError
+from hspace.types import InputError, Seeds
 
 
 class SupervisedSettings(ExampleSettings):
@@ -84,7 +86,7 @@ def from_pairs(
     *,
     name: str,
     eta: float | Sequence[float],
-    seeds: Sequence[int] = (),
+    seeds: Seeds = (),
 ) -> Directions:
     """Mean difference v = mean_i (h_i^+ - h_i^-), eq. 11, of explicit pairs, such as two photographs of each person.
 
@@ -114,5 +116,5 @@ def from_pairs(
     total = torch.zeros(wanted, dtype=torch.float64)
     for pair in plus:
         total += plus[pair].cpu().double() - minus[pair].cpu().double()
-    meta = difference_meta(model, "h", model.process.etas(eta), "pairs", name, tuple(seeds))
+    meta = difference_meta(model, "h", model.process.etas(eta), "pairs", name, as_seeds(seeds))
     return Directions((total / len(plus)).float()[None], meta)

@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The whitened difference (linear discriminant): the mean difference in the metric of what varies within the groups."""
 
 import torch

@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Samples mixed with each other: swap of h, vector arithmetic and interpolation.
 
 Whoever's h a sample gets, it is the h of that sample's own, unedited trajectory at the same step.
@@ -47,7 +48,7 @@ def swap(
     Source: Haas et al. 2024, fig. 2a.
     """
     _check_partners(latents, donors)
-    images = []
+    images: list[Tensor] = []
     for rows in row_batches(len(latents.seeds), sampler.batch_size):
         h = sample(model, donors.select(rows), sampler=sampler, record_h=True).h
         images.append(sample(model, latents.select(rows), sampler=sampler, replace_h=h).x_0.cpu())
@@ -122,7 +123,7 @@ def interpolate(
     if not weights or not all(0 <= weight <= 1 for weight in weights):
         raise InputError(f"weights must be in [0, 1] and at least one, got {list(weights)}")
     h = None if space == "x_T" else [_h(model, latents, sampler) for latents in (first, second)]
-    images = []
+    images: list[Tensor] = []
     for rows in row_batches(len(first.seeds) * len(weights), sampler.batch_size):
         pairs = [row // len(weights) for row in rows]
         weight = torch.tensor([weights[row % len(weights)] for row in rows])
@@ -159,7 +160,7 @@ def _between_noise(first: Latents, second: Latents, weight: Tensor, spherical: b
 
 def _h(model: DiffusionModel, latents: Latents, sampler: Sampler) -> HTrajectory:
     """The h of every sample's own trajectory, on the CPU."""
-    trajectories = []
+    trajectories: list[Tensor] = []
     for rows in row_batches(len(latents.seeds), sampler.batch_size):
         h = sample(model, latents.select(rows), sampler=sampler, record_h=True).h
         assert h is not None

@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Edits: strengths times directions, added over a window of steps, for many samples at once.
 
 The edit is exactly strength x direction; what a strength means is in the direction's `unit`.

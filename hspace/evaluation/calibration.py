@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Strengths that reach the same effect, so that directions of unrelated norms are compared at equal effect.
 
 The annotator reads calibration seeds here; what else an edit of that strength does is for the judge to say, on others.
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
-from hspace.diffusion.latents import check_disjoint
+from hspace.diffusion.latents import as_seeds, check_disjoint
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.directions.record import Directions
@@ -20,7 +21,7 @@ from hspace.edits.sums import edit, edit_offsets
 from hspace.evaluation.readings import score
 from hspace.metrics.effect import score_unit
 from hspace.metrics.interval import Interval, flip_means, means
-from hspace.types import InputError, Scorer
+from hspace.types import InputError, Scorer, Seeds
 
 FIRST = 0.5
 """Norm of the first offset that is tried, in spreads of the samples."""
@@ -81,7 +82,8 @@ class Calibration:
     def from_dict(cls, record: dict[str, Any]) -> "Calibration":
         """Inverse of `dataclasses.asdict`, also after a way through JSON."""
         tried = tuple((float(strength), float(effect)) for strength, effect in record["tried"])
-        return cls(**(record | {"tried": tried, "seeds": tuple(record["seeds"])}))
+        values: dict[str, Any] = record | {"tried": tried, "seeds": tuple(record["seeds"])}
+        return cls(**values)
 
 
 def calibrate(
@@ -92,7 +94,7 @@ def calibrate(
     scorer: Scorer,
     *,
     target: float,
-    seeds: Sequence[int],
+    seeds: Seeds,
     unit: Tensor | None = None,
     sampler: Sampler = Sampler(),
     least: int = LEAST_SAMPLES,
@@ -125,6 +127,7 @@ def calibrate(
         InputError: If the direction is zero, the attribute is unknown, constant or nowhere visible, an argument is out
             of range, or a seed was used in discovery.
     """
+    seeds = as_seeds(seeds)
     check_disjoint(discovery=directions.meta.seeds, calibration=seeds)
     column = _column(scorer, attribute)
     if not (math.isfinite(target) and target != 0 and most >= FIRST and len(seeds) > 1 and least > 1):

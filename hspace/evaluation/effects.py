@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Edits of samples, read by scorers: what each direction does, how surely, and whether the person stays the same."""
 
 from collections.abc import Sequence
@@ -7,13 +8,14 @@ import torch
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.latents import as_seeds
 from hspace.diffusion.sampler import Sampler
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit
 from hspace.evaluation.readings import Readings, Sweep, read, score
 from hspace.metrics.effect import score_unit
 from hspace.system.progress import bar
-from hspace.types import Embedder, Scorer
+from hspace.types import Embedder, Scorer, Seeds
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,10 @@ class Edits:
 def edit_samples(
     model: DiffusionModel,
     directions: Directions,
-    seeds: Sequence[int],
+    seeds: Seeds,
     *,
     strengths: Sequence[float],
-    reference_seeds: Sequence[int] = (),
+    reference_seeds: Seeds = (),
     sampler: Sampler = Sampler(),
 ) -> Edits:
     """Edits every sample along every direction at every strength.
@@ -57,7 +59,8 @@ def edit_samples(
         sampler: How samples are drawn, and at which steps they are edited.
     """
     nonzero = tuple(float(strength) for strength in strengths if strength != 0)
-    all_seeds = list(dict.fromkeys([*seeds, *reference_seeds]))
+    seeds = as_seeds(seeds)
+    all_seeds = list(dict.fromkeys([*seeds, *as_seeds(reference_seeds)]))
 
     def edited(seeds: Sequence[int], component: int, strengths: Sequence[float]) -> Tensor:
         """(strengths, n, C, H, W)."""
@@ -69,7 +72,7 @@ def edit_samples(
     reference = edited(all_seeds, 0, [0.0])[0]
     components = bar(range(len(directions.directions)), stage="edit")
     images = torch.stack([edited(seeds, j, nonzero) for j in components])
-    return Edits(tuple(seeds), directions.meta.names, nonzero, reference[: len(seeds)], images, reference)
+    return Edits(seeds, directions.meta.names, nonzero, reference[: len(seeds)], images, reference)
 
 
 def evaluate(edits: Edits, scorer: Scorer, identity: Embedder) -> Sweep:

@@ -1,6 +1,5 @@
 """How far an edit takes h off where the model's own samples have it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +14,7 @@ from hspace.directions.pca import gram_pca
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit_offsets
 from hspace.system.shards import row_batches
-from hspace.types import HTrajectory, InputError
+from hspace.types import HTrajectory, InputError, Seeds
 
 ROWS = 256
 """Samples in memory at a time."""
@@ -103,7 +102,7 @@ def off_manifold(
     model: DiffusionModel,
     directions: Directions,
     gaussian: HGaussian,
-    seeds: Sequence[int],
+    seeds: Seeds,
     *,
     component: int,
     strength: float,

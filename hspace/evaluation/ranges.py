@@ -4,7 +4,6 @@ The annotator reads calibration seeds here, as in calibration: what is reported 
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
-from hspace.diffusion.latents import check_disjoint
+from hspace.diffusion.latents import as_seeds, check_disjoint
 from hspace.diffusion.sampler import Sampler
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit
@@ -22,7 +21,7 @@ from hspace.evaluation.calibration import spread_strength
 from hspace.evaluation.readings import score
 from hspace.metrics.effect import EffectMatrix, effect_matrix
 from hspace.metrics.identity import stranger_threshold
-from hspace.types import Embedder, InputError, Scorer
+from hspace.types import Embedder, InputError, Scorer, Seeds
 
 POINTS = 4
 """Strengths on either side of 0 at which a slider is measured, and then spaced."""
@@ -85,7 +84,7 @@ def slider_range(
     scorer: Scorer,
     identity: Embedder | None,
     *,
-    seeds: Sequence[int],
+    seeds: Seeds,
     unit: Tensor | None = None,
     most: float | None = None,
     limits: Limits | None = None,
@@ -114,6 +113,7 @@ def slider_range(
     Source: ours; even gaps after "elastic band" spacing of sliders, by inverting the measured length of the path.
     """
     limits = limits or Limits()
+    seeds = as_seeds(seeds)
     check_disjoint(discovery=directions.meta.seeds, calibration=seeds)
     if len(seeds) < LEAST_SAMPLES or (most is not None and not 0 < most < math.inf):
         given = f"{len(seeds)} samples and {most}"
@@ -135,7 +135,7 @@ def slider_range(
         attribute=None if target is None else matrix.attributes[target], low=low, high=high,
         low_because=low_because, high_because=high_because, strengths=_even(images, grid, low, high),
         tried=tuple(grid.tolist()), effect=tuple(zip(*columns, strict=True)), identity=tuple(cosine.tolist()),
-        limits={"others": limits.others, "identity": floor}, scorer=scorer.id, seeds=tuple(seeds),
+        limits={"others": limits.others, "identity": floor}, scorer=scorer.id, seeds=seeds,
     )  # fmt: skip
 
 

@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """What a scorer and an identity encoder read off edits of the same samples."""
 
 import math
@@ -58,7 +59,7 @@ class Readings:
 
     @cached_property
     def _effects(self) -> EffectMatrix:
-        return self._matrix(self.edited, self.visible, self.names)
+        return self.matrix(self.edited, self.visible, self.names)
 
     def identity(self, edit: int) -> Interval:
         """Mean cosine of an edit."""
@@ -70,7 +71,14 @@ class Readings:
         change = (self.edited[edit, :, column] - self.original[:, column]).double() / self.unit[column]
         return torch.where(self.visible[edit, :, column], change, torch.nan).numpy()
 
-    def _matrix(self, edited: Tensor, visible: Tensor, names: Sequence[str]) -> EffectMatrix:
+    def matrix(self, edited: Tensor, visible: Tensor, names: Sequence[str]) -> EffectMatrix:
+        """Effects of other scores of the same samples.
+
+        Args:
+            edited: Scores of E edits, (E, n, A).
+            visible: Which of them count, bool (E, n, A).
+            names: E names of the edits.
+        """
         return effect_matrix(
             self.original, edited, attributes=self.scorer.attributes, binary=self.scorer.binary, edits=names,
             visible=visible, unit=self.unit,
@@ -122,7 +130,7 @@ class Sweep:
         visible = readings.visible[rows[0]] & readings.visible[rows[1]]
         counted = torch.zeros_like(visible)
         counted[:, samples] = visible[:, samples]
-        return readings._matrix(readings.original + (plus - minus) / 2, counted, self.labels)
+        return readings.matrix(readings.original + (plus - minus) / 2, counted, self.labels)
 
     def strip(self, title: str, path: Path, notes: Sequence[str] = (), shown: int = 0) -> Path:
         """One sample as rows of directions and columns of strengths, the unedited one among them."""

@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Effect matrix: what each edit does to each attribute, in standard deviations of the unedited samples."""
 
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false
 """Values with 95% intervals that hold at the sample sizes in use, in closed form.
 
 Two kinds of change need two kinds of interval. A continuous one is a mean of numbers that may be skewed: Student's t

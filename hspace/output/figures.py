@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Figures from images and saved records: strips of edits, effects, grids, dose-response curves.
 
 Every figure is a PNG whose bytes depend on nothing but what is drawn, and is written atomically.
@@ -6,7 +7,7 @@ Every figure is a PNG whose bytes depend on nothing but what is drawn, and is wr
 import io
 import textwrap
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -203,7 +204,7 @@ def curve_figure(
 
 
 @contextmanager
-def _drawing() -> Iterator[None]:
+def _drawing() -> Generator[None, None, None]:
     """The style of all figures; a letter that the font lacks becomes a box without a word."""
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")

@@ -1,3 +1,4 @@
+# pyright: strict, reportUnknownMemberType=false
 """Scorers, identity encoders and region networks by the names that a configuration gives them."""
 
 import inspect

@@ -2,12 +2,18 @@
 
 import logging
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+if TYPE_CHECKING:
+    Bar = tqdm[Any]
+else:
+    # At run time tqdm is not generic.
+    Bar = tqdm
 
-def bar(over: Iterable[Any] | None = None, *, stage: str, total: int | None = None) -> tqdm:
+
+def bar(over: Iterable[Any] | None = None, *, stage: str, total: int | None = None) -> Bar:
     """A bar that goes away when it is full; none where stderr is not a terminal, or under `hspace --quiet`.
 
     Args:

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -140,6 +140,21 @@ def short(value: object) -> str:
     return text if len(text) <= 100 else f"{text[:99]}…"
 
 
+def is_tuple(value: object) -> TypeGuard[tuple[Any, ...]]:
+    """Whether it is a tuple."""
+    return isinstance(value, tuple)
+
+
+def is_list(value: object) -> TypeGuard[list[Any]]:
+    """Whether it is a list."""
+    return isinstance(value, list)
+
+
+def is_object(value: object) -> TypeGuard[dict[str, Any]]:
+    """Whether it is a JSON object."""
+    return isinstance(value, dict)
+
+
 def is_label(value: object) -> bool:
     """Whether it is a text of 1 to 200 printable characters."""
     return isinstance(value, str) and 1 <= len(value) <= 200 and value.isprintable()
@@ -165,6 +180,7 @@ def one_of(choices: tuple[str, ...]) -> Rule:
     return lambda value: value in choices, " or ".join(choices)
 
 
+ANYTHING: Rule = (lambda _: True, "anything")
 LABEL: Rule = (is_label, "1 to 200 printable characters")
 
 

@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from hspace.diffusion.checkpoints import DiffusionModel
-from hspace.diffusion.latents import Latents, check_disjoint, seed_range
+from hspace.diffusion.latents import Latents, as_seeds, check_disjoint, seed_range
 from hspace.system.shards import row_batches
 from hspace.types import InputError
 
@@ -171,3 +172,15 @@ def test_a_strangers_latents_are_one_clear_line(
     with pytest.raises(InputError, match=fault) as error:
         Latents.load(path)
     assert str(error.value).startswith(f"latents file {path}: ") and str(error.value).isprintable()
+
+
+def test_numpy_seeds_are_seeds() -> None:
+    drawn = Latents.from_seeds([np.int64(7), np.uint8(2), torch.tensor(5)], SHAPE, 2)
+    assert drawn.seeds == (7, 2, 5) and {type(seed) for seed in drawn.seeds} == {int}
+    assert torch.equal(drawn.z, Latents.from_seeds([7, 2, 5], SHAPE, 2).z)
+
+
+@pytest.mark.parametrize("wrong", [np.int64(-1), torch.tensor(0.5), np.arange(2)])
+def test_what_is_not_an_integer_is_not_a_seed(wrong: Any) -> None:
+    with pytest.raises(InputError, match="seeds must be integers >= 0, got"):
+        as_seeds([wrong])

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -12,10 +13,16 @@ from safetensors.torch import load_file, save_file
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.identity import WEIGHTS, Identity
+from hspace.diffusion.inversion import edit_friendly_inversion
 from hspace.diffusion.provenance import ProcessFacts, Provenance
+from hspace.diffusion.recording import collect
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.directions.annotations import Annotations, annotate, extremes
+from hspace.directions.random import random
+from hspace.directions.record import Directions
+from hspace.directions.supervised import from_pairs
+from hspace.evaluation.effects import edit_samples
 from hspace.types import InputError
 
 
@@ -71,6 +78,28 @@ def test_samples_are_scored_as_generated(tiny_model: DiffusionModel) -> None:
     ours.check(tiny_model)
     with pytest.raises(InputError, match=r"the annotations do not fit: model is"):
         ours.check(replace(tiny_model, identity=Identity({WEIGHTS: "f" * 64})))
+
+
+def test_whatever_takes_seeds_takes_those_of_numpy(tiny_model: DiffusionModel, tmp_path: Path) -> None:
+    """And keeps Python's own, which files hold."""
+    plain, seeds = (3, 9, 1), tuple(np.array([3, 9, 1]))
+    images = sample(tiny_model, tiny_model.latents(plain)).x_0
+    recorded = collect(tiny_model, seeds, tmp_path / "h.npy")
+    annotate(tiny_model, seeds, ColorScorer()).save(tmp_path / "scores.safetensors")
+    vector, h = torch.ones(1, *tiny_model.h_shape), torch.ones(3, *tiny_model.h_shape)
+    control = random(Directions.of(tiny_model, vector, seeds=seeds), seed=np.int64(4))
+    control.save(tmp_path / "random.safetensors")
+    found = (
+        recorded.seeds,
+        Annotations.load(tmp_path / "scores.safetensors").seeds,
+        Directions.of(tiny_model, vector, seeds=seeds).meta.seeds,
+        from_pairs(tiny_model, {"a": h}, {"a": -h}, name="x", eta=0.0, seeds=seeds).meta.seeds,
+        edit_friendly_inversion(tiny_model, images, seeds=seeds).latents.seeds,
+        edit_samples(tiny_model, control, seeds, strengths=[1.0], reference_seeds=tuple(np.array([5]))).seeds,
+    )
+    assert found == (plain,) * len(found)
+    assert {type(seed) for each in found for seed in each} == {int}
+    assert control.meta.names == ("random 0, seed 4",)
 
 
 def test_file_holds_everything(annotations: Annotations, tmp_path: Path) -> None:

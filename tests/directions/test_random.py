@@ -48,5 +48,5 @@ def test_seed_is_the_only_source_of_chance(like: Directions) -> None:
 
 
 def test_bad_seed_is_named(like: Directions) -> None:
-    with pytest.raises(InputError, match="seed must be >= 0, got -1"):
+    with pytest.raises(InputError, match="seeds must be integers >= 0, got -1"):
         random(like, seed=-1)

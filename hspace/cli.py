@@ -58,6 +58,7 @@ examples:
   hspace method=my_method:find                      a method of yours, in my_method.py; see docs/extending.md
   hspace edit photo.jpg --direction FILE:NAME       a photograph edited; also invert, calibrate, range, directions,
                                                     studio and push, each with --help
+  hspace compare RUN RUN                            differences between finished runs, with intervals
   hspace completion bash                            completion of these words, also for zsh and fish
   hspace cache ls                                   what is kept in outputs/cache (or cache_dir=FOLDER)
   hspace cache verify                               compare every file with its checksum, hash models anew

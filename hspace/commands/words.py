@@ -111,6 +111,12 @@ def _push(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strip", metavar="PNG", help="a picture for the card")
 
 
+def _compare(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Differences between finished runs, paired where they edit the same samples: RUN RUN …"
+    parser.add_argument("--strength", type=float, metavar="S", help="which strength is compared; default the largest")
+    parser.add_argument("--output", metavar="PATH", help="also write PATH.csv, PATH.md and PATH.tex")
+
+
 def _completion(parser: argparse.ArgumentParser) -> None:
     parser.description = "Print a script that completes hspace's words: hspace completion bash|zsh|fish"
 
@@ -139,6 +145,7 @@ COMMANDS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "directions": _directions_command,
     "studio": _studio,
     "push": _push,
+    "compare": _compare,
     "completion": _completion,
 }
 """What can be said to `hspace` beside a run, and the options of each."""

@@ -15,7 +15,11 @@ from torch import Tensor
 from hspace.metrics.effect import EffectMatrix, effect_matrix
 from hspace.metrics.interval import Interval, mean_interval
 from hspace.output.figures import strip_figure
+from hspace.output.tables import Cell, Table
 from hspace.types import Embedder, Images, InputError, Scorer
+
+DIGITS = 5
+"""Of scores in tables."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,18 @@ class Readings:
         column = self.scorer.attributes.index(attribute)
         change = (self.edited[edit, :, column] - self.original[:, column]).double() / self.unit[column]
         return torch.where(self.visible[edit, :, column], change, torch.nan).numpy()
+
+    def table(self) -> Table:
+        """Every score of every sample, empty where it is hidden, and the cosine to the unedited sample's identity."""
+        cosine = torch.cat([torch.ones_like(self.cosine[:1]), self.cosine])
+        scores = torch.cat([self.original[None], self.edited])
+        rows: list[tuple[Cell, ...]] = []
+        for edit, values, alike in zip(("unedited", *self.names), scores, cosine, strict=True):
+            shown = self.scorer.visible(values).tolist()
+            for seed, *row in zip(self.seeds, values.tolist(), shown, alike.tolist(), strict=True):
+                kept = (round(v, DIGITS) if seen else None for v, seen in zip(*row[:2], strict=True))
+                rows.append((edit, seed, *kept, round(row[2], DIGITS)))
+        return Table(("edit", "seed", *self.scorer.attributes, "identity"), tuple(rows), "Scores by sample.")
 
     def matrix(self, edited: Tensor, visible: Tensor, names: Sequence[str]) -> EffectMatrix:
         """Effects of other scores of the same samples.

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,9 +56,11 @@ def run(lab: Lab) -> Result:
         "directions": _directions_table(lab, measures, sweep, targets, measured),
         "effects": _effects_table(lab, sweep),
     }
-    findings = _findings(measures, sweep, measured, largest)
+    unit = dict(zip(lab.judge.attributes, sweep.readings.unit.tolist(), strict=True))
+    findings = {**_findings(measures, sweep, measured, largest), "unit": unit}
     return Result(
-        _conclusion(targets, findings, largest), findings, figures, tables, directions={"directions": directions},
+        _conclusion(targets, findings, largest), findings, figures, tables,
+        samples={"scores": sweep.readings.table()}, directions={"directions": directions},
         curves=[{"strength": s, **_figures_at(sweep, measured, s)} for s in sorted(sweep.strengths)],
         lines=_lines(sweep, targets, measured, largest),
     )  # fmt: skip
@@ -178,7 +181,7 @@ def _interval(found: Interval) -> str:
     return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]" if np.isfinite(found.value) else UNKNOWN
 
 
-def _conclusion(targets: Targets, findings: Mapping[str, float], strength: float) -> str:
+def _conclusion(targets: Targets, findings: Mapping[str, Any], strength: float) -> str:
     named = sorted({target for target in targets if target})
     means = ", ".join(
         f"{key.removeprefix('mean/')} {format_number(value)}" for key, value in findings.items() if "mean/" in key

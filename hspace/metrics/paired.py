@@ -1,11 +1,13 @@
 """Differences between methods on the same samples, corrected for how many are looked at."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
-from hspace.metrics.interval import Interval, mean_interval, means
+from hspace.metrics.interval import LEVEL, MIN_SAMPLES, Interval, mean_interval, means
 from hspace.types import InputError
 
 SIGNIFICANT = 0.05
@@ -46,10 +48,39 @@ def compare(values: Mapping[str, np.ndarray]) -> tuple[Comparison, ...]:
     if len(names) < 2 or len(sizes) != 1:
         raise InputError(f"a comparison needs two methods on the same samples, got {names} with {sorted(sizes)}")
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-    differences = [np.asarray(values[a] - values[b], dtype=np.float64) for a, b in pairs]
-    p = holm(np.array([_p(each) for each in differences]))
-    rows = zip(pairs, differences, p, strict=True)
-    return tuple(Comparison(a, b, mean_interval(each), float(value)) for (a, b), each, value in rows)
+    found = [paired(values[a], values[b]) for a, b in pairs]
+    corrected = holm(np.array([p for _, p in found]))
+    rows = zip(pairs, found, corrected, strict=True)
+    return tuple(Comparison(*pair, difference, float(p)) for pair, (difference, _), p in rows)
+
+
+def paired(first: np.ndarray, second: np.ndarray) -> tuple[Interval, float]:
+    """Mean of first - second on the same samples, (n,) each, with its interval and p value; nan does not count."""
+    differences = np.asarray(first - second, dtype=np.float64)
+    column = differences[:, None]
+    found = means(np.nan_to_num(column), np.isfinite(column))
+    return mean_interval(differences), float(found.p[0])
+
+
+def unpaired(first: np.ndarray, second: np.ndarray) -> tuple[Interval, float]:
+    """Difference of the means of separate samples, (n,) and (m,), by Welch's t; nan does not count.
+
+    Returns:
+        The difference with its interval, n being that of the smaller sample, and the p value; all nan where one has
+        fewer than ten values, the limits and p where neither varies.
+
+    Source: Welch 1947, Biometrika 34, 28-35.
+    """
+    a, b = (values[np.isfinite(values)] for values in (first, second))
+    n = min(len(a), len(b))
+    if n < MIN_SAMPLES:
+        return Interval(math.nan, math.nan, math.nan, n), math.nan
+    difference = float(a.mean() - b.mean())
+    if np.ptp(a) == 0 and np.ptp(b) == 0:
+        return Interval(difference, math.nan, math.nan, n), math.nan
+    found = stats.ttest_ind(a, b, equal_var=False)
+    limits = found.confidence_interval(LEVEL)
+    return Interval(difference, float(limits.low), float(limits.high), n), float(found.pvalue)
 
 
 def best(values: Mapping[str, np.ndarray]) -> str | None:
@@ -73,8 +104,3 @@ def holm(p: np.ndarray) -> np.ndarray:
     corrected = np.full(flat.shape, np.nan)
     corrected[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return corrected.reshape(np.shape(p))
-
-
-def _p(differences: np.ndarray) -> float:
-    column = differences[:, None]
-    return float(means(np.nan_to_num(column), np.isfinite(column)).p[0])

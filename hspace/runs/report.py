@@ -24,7 +24,7 @@ from hspace.system.registry import source_sha256
 
 RECORD = "run.json"
 """In the folder of an experiment that is finished; written last."""
-VERSION = 3
+VERSION = 4
 """Part of what a kept record is compared by, to be raised when experiments measure in another way."""
 PACKAGES = ("hspace", "torch", "diffusers", "hydra-core", "omegaconf", "wandb", "scikit-learn", "numpy", "torchmetrics")
 
@@ -60,6 +60,7 @@ def current(lab: Lab) -> dict[str, Any] | None:
     try:
         record = read_json(out / RECORD)
         files = [*record["figures"].values(), *(f"tables/{name}.csv" for name in record["tables"])]
+        files += [f"samples/{name}.csv" for name in record["samples"]]
         files += [f"{name}.safetensors" for name in record["directions"]]
         whole = record["key"] == key_of(lab) and all((out / name).is_file() for name in files)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -1,8 +1,10 @@
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from hspace.metrics.paired import best, compare, holm
+from hspace.metrics.paired import best, compare, holm, unpaired
 from hspace.types import InputError
 
 
@@ -38,6 +40,18 @@ def test_a_method_that_only_seems_best_is_not_bold() -> None:
 def test_hidden_samples_are_left_out() -> None:
     values = {"a": np.array([np.nan, *np.arange(12.0)]), "b": np.array([5.0, *np.arange(12.0) % 3])}
     assert compare(values)[0].difference.n == 12
+
+
+def test_separate_samples_are_compared_by_welch() -> None:
+    """Student's sleep data of 1908 as two groups; the limits are those that textbooks print."""
+    first = np.array([0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0])
+    second = np.array([1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4])
+    difference, p = unpaired(np.append(first, np.nan), second)
+    assert difference == pytest.approx((-1.58, -3.3655, 0.2055, 10), abs=1e-4)
+    assert p == pytest.approx(0.0794, abs=1e-4)
+    assert math.isnan(unpaired(first[:9], second)[1])
+    constant, p = unpaired(np.ones(12), np.zeros(12))
+    assert constant.value == 1 and math.isnan(constant.low) and math.isnan(p)
 
 
 def test_other_samples_are_refused() -> None:

@@ -1,0 +1,185 @@
+"""`hspace compare`: finished runs against each other, attribute by attribute, on the samples that they share."""
+
+import argparse
+import csv
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from hspace.metrics.interval import MIN_SAMPLES, Interval
+from hspace.metrics.paired import SIGNIFICANT, holm, paired, unpaired
+from hspace.output.booklet import read_record
+from hspace.output.tables import Table, to_markdown, write_table
+from hspace.runs.report import RECORD
+from hspace.types import InputError
+
+UNEDITED_APART = 0.01
+"""Scores of unedited samples, in sd, that are farther apart than this are of other images."""
+COLUMNS = (
+    "attribute", "figure", "run", "its value", "other run", "other value", "samples", "difference", "p", "differs",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a run says of one attribute, by its first direction with that target.
+
+    Attributes:
+        seeds: Of the samples.
+        original: The attribute's score of the unedited samples in sd, (n,); nan where it is hidden.
+        figures: By name, (n,): the change of the attribute in sd, signed so that it is positive in the mean, and the
+            cosine of the identity embeddings; nan where there is none.
+    """
+
+    seeds: tuple[int, ...]
+    original: np.ndarray
+    figures: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run.
+
+    Attributes:
+        name: What to call it.
+        record: Its run.json.
+        attributes: What it says of each attribute that it has a direction for.
+    """
+
+    name: str
+    record: Mapping[str, Any]
+    attributes: Mapping[str, Compared]
+
+
+def compare(options: argparse.Namespace, compose: Callable[[list[str]], DictConfig]) -> int:
+    """Prints the differences between runs, and writes them where asked to.
+
+    Raises:
+        InputError: If a run is not finished, keeps no scores, was read by another judge, or shares no attribute.
+    """
+    if len(options.inputs) < 2 or options.settings:
+        raise InputError("say hspace compare RUN RUN …, the folders of two finished runs or more")
+    names = _names([Path(word).expanduser() for word in options.inputs])
+    runs = [_read(folder, name, options.strength) for folder, name in names.items()]
+    table = comparison(runs)
+    print(to_markdown(table))
+    if options.output is not None:
+        print(*write_table(table, Path(options.output).expanduser()), sep="\n")
+    return 0
+
+
+def comparison(runs: Sequence[Finished]) -> Table:
+    """All pairs of runs on every attribute that both have a direction for.
+
+    Raises:
+        InputError: If runs were read by different networks, or no two of them share an attribute.
+    """
+    for role in ("judge", "identity"):
+        read_by = sorted({run.record["config"]["evaluation"][role] for run in runs})
+        if len(read_by) > 1:
+            raise InputError(f"runs must have the same evaluation.{role} to be compared, got {', '.join(read_by)}")
+    cells = [
+        (name, figure, first, second, *_difference(first, second, name, figure))
+        for first, second in combinations(runs, 2)
+        for name in first.attributes
+        if name in second.attributes
+        for figure in first.attributes[name].figures
+    ]
+    if not cells:
+        raise InputError(f"no two of {', '.join(run.name for run in runs)} have a direction for the same attribute")
+    corrected = holm(np.array([p for *_, p in cells]))
+    rows = tuple(
+        (name, figure, a.name, _mean(a, name, figure), b.name, _mean(b, name, figure), samples, difference, float(p),
+         "yes" if p < SIGNIFICANT else "no")
+        for (name, figure, a, b, samples, difference, _), p in zip(cells, corrected, strict=True)
+    )  # fmt: skip
+    caption = (
+        "Difference of the first run less the other with its 95% interval: paired where both edit the same samples, "
+        f"else of separate samples (Welch); p by Holm's correction over the {len(rows)} rows. Effects in sd of the "
+        "unedited samples of each run"
+    )
+    return Table(COLUMNS, rows, caption, runs[0].record["judge"])
+
+
+def _difference(first: Finished, second: Finished, name: str, figure: str) -> tuple[str, Interval, float]:
+    """How the samples go together, the difference of the means, and its p value."""
+    a, b = first.attributes[name], second.attributes[name]
+    shared = sorted(set(a.seeds) & set(b.seeds))
+    rows = [[each.seeds.index(seed) for seed in shared] for each in (a, b)]
+    x, y = (each.figures[figure] for each in (a, b))
+    same_model = first.record["model"]["sha256"] == second.record["model"]["sha256"]
+    if len(shared) < MIN_SAMPLES or not same_model or not _same(a.original[rows[0]], b.original[rows[1]]):
+        return "separate", *unpaired(x, y)
+    return "paired", *paired(x[rows[0]], y[rows[1]])
+
+
+def _same(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether unedited samples score alike, so that they are the same images."""
+    return bool((np.isnan(first) == np.isnan(second)).all() and not (np.abs(first - second) > UNEDITED_APART).any())
+
+
+def _mean(run: Finished, name: str, figure: str) -> float:
+    return float(np.nanmean(run.attributes[name].figures[figure]))
+
+
+def _names(folders: Sequence[Path]) -> dict[Path, str]:
+    """Folders by the shortest ends of their paths that tell them apart.
+
+    Raises:
+        InputError: If one is there twice.
+    """
+    parts = [folder.resolve().parts for folder in folders]
+    if len(set(parts)) < len(parts):
+        raise InputError(f"runs must differ, got {', '.join(map(str, folders))}")
+    length = next(n for n in range(1, 100) if len({each[-n:] for each in parts}) == len(parts))
+    return {folder: "/".join(each[-length:]) for folder, each in zip(folders, parts, strict=True)}
+
+
+def _read(folder: Path, name: str, strength: float | None) -> Finished:
+    """A run with its scores."""
+    record = read_record(folder / RECORD)
+    try:
+        unit = {name: math.nan if sd is None else float(sd) for name, sd in record["findings"]["unit"].items()}
+        directions = _rows(folder / "tables" / "directions.csv")
+        scores: dict[str, list[dict[str, str]]] = {}
+        for row in _rows(folder / "samples" / "scores.csv"):
+            scores.setdefault(row["edit"], []).append(row)
+        wanted = max(float(row["strength"]) for row in directions) if strength is None else strength
+        found = [row for row in directions if float(row["strength"]) == wanted and row["target"]]
+        attributes: dict[str, Compared] = {}
+        for row in found:
+            edited, target = scores[f"{row['direction']} at strength {wanted:g}"], row["target"]
+            # The largest effect on the samples that are compared would be one that was chosen on them.
+            attributes.setdefault(target, _compared(scores["unedited"], edited, target, unit[target]))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        raise InputError(
+            f"{folder} keeps no scores of samples: compare takes runs of the command line (procedure=edit), whose "
+            "samples/scores.csv and tables/directions.csv are there"
+        ) from None
+    if not attributes:
+        known = ", ".join(sorted({row["strength"] for row in directions}))
+        raise InputError(f"{folder} has no direction with a target at strength {wanted:g}; its strengths are {known}")
+    return Finished(name, record, attributes)
+
+
+def _compared(unedited: list[dict[str, str]], edited: list[dict[str, str]], target: str, unit: float) -> Compared:
+    before, after = (_column(rows, target) / unit for rows in (unedited, edited))
+    change = after - before
+    figures = {"effect": change * np.sign(np.nanmean(change)), "identity": _column(edited, "identity")}
+    return Compared(tuple(int(row["seed"]) for row in edited), before, figures)
+
+
+def _column(rows: Sequence[Mapping[str, str]], name: str) -> np.ndarray:
+    """Numbers of a column; nan where it is empty."""
+    return np.array([float(row[name] or "nan") for row in rows])
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -78,7 +79,7 @@ def unpaired(first: np.ndarray, second: np.ndarray) -> tuple[Interval, float]:
     difference = float(a.mean() - b.mean())
     if np.ptp(a) == 0 and np.ptp(b) == 0:
         return Interval(difference, math.nan, math.nan, n), math.nan
-    found = stats.ttest_ind(a, b, equal_var=False)
+    found: Any = stats.ttest_ind(a, b, equal_var=False)
     limits = found.confidence_interval(LEVEL)
     return Interval(difference, float(limits.low), float(limits.high), n), float(found.pvalue)
 

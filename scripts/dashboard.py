@@ -61,7 +61,7 @@ def report(entity: str, project: str) -> parts.Report:
     blocks: list[Any] = [parts.TableOfContents()]
     for title, shown in panels().items():
         # Runs of no named entity are those of the report's own project, and no server is asked while it is built.
-        place = {"entity": entity, "project": project} if entity else {}
+        place: dict[str, Any] = {"entity": entity, "project": project} if entity else {}
         grid = parts.PanelGrid(runsets=[parts.Runset(name="runs", **place)], panels=shown)
         blocks += [parts.H1(title), parts.P(READ[title]), grid]
     about = "Directions in the h-space of diffusion models, by run."

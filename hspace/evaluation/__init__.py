@@ -1,1 +1,1 @@
-"""Where model, edit and scorer meet: effects, calibration, stability, the cost of leaving the manifold."""
+"""Where model, edit and scorer meet: effects, calibration, the cost of leaving the manifold."""

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
@@ -19,6 +20,7 @@ from hspace.directions.record import Directions
 from hspace.evaluation.manifold import HGaussian, fit_gaussian, off_manifold
 from hspace.evaluation.readings import Sweep
 from hspace.metrics.accuracy import edit_accuracy
+from hspace.metrics.angles import principal_angles
 from hspace.metrics.distances import image_distances
 from hspace.metrics.dose import DoseResponse, dose_response
 from hspace.metrics.effect import EffectMatrix
@@ -56,6 +58,10 @@ class Laboratory(Protocol):
 
     def recorded(self) -> Recorded:
         """H of discovery samples."""
+        ...
+
+    def found_again(self) -> Directions:
+        """What the same method finds on discovery samples of its own."""
         ...
 
     @property
@@ -230,6 +236,17 @@ def off_manifold_cost(edited: Edited) -> Value:
         strength=edited.strength, sampler=edited.lab.sampler,
     )  # fmt: skip
     return mean_interval(costs.mean(dim=1).numpy())
+
+
+@measure("stability", unit="degrees", higher_is_better=False)
+def stability(edited: Edited) -> Value:
+    """Angle to the span of what is found on other samples; 90 at chance, empty if the method looks at no samples."""
+    if not edited.is_largest:
+        return None
+    own, again = edited.directions.directions, edited.lab.found_again().directions
+    # A name may have turned a direction.
+    found_anew = not torch.equal(own.abs(), again.abs())
+    return float(principal_angles(own[[edited.direction]], again)) if found_anew else None
 
 
 @measure("kid", unit="kernel distance", higher_is_better=False, needs=("images",))

@@ -148,6 +148,11 @@ class Lab:
         with self.watch.stage("discover"):
             return discover(cfg, self.model, self.annotator)
 
+    def found_again(self) -> Directions:
+        """What the configured method finds on the discovery samples of the next seed."""
+        with self.watch.stage("discover"):
+            return discover(replace(self.cfg, seed=self.cfg.seed + 1), self.model, self.annotator)
+
     def components(self) -> Directions:
         """The principal components per step that `method=pca` is configured to find.
 

@@ -37,6 +37,7 @@ def test_every_measure_of_whole_images(tiny_pipeline_dir: Path, tmp_path: Path) 
         assert math.isfinite(float(whole[name])), name
     for row in rows[:-1]:
         assert row["dose_slope"] == row["dose_linearity"] == "", "once for a direction, at its largest strength"
+    assert 0 < float(whole["stability"]) <= 90 and rows[0]["stability"] == ""
     assert -1 <= float(whole["dose_linearity"]) <= 1 and float(whole["off_manifold"]) > 0
     # A larger edit leaves the samples' distribution further behind.
     assert float(rows[0]["kid"]) > float(rows[1]["kid"]) or float(rows[3]["kid"]) > float(rows[2]["kid"])
@@ -48,7 +49,8 @@ def test_every_measure_of_whole_images(tiny_pipeline_dir: Path, tmp_path: Path) 
 def test_measures_outside_a_region(tiny_pipeline_dir: Path, tmp_path: Path) -> None:
     words = [f"model.path={tiny_pipeline_dir}", f"cache_dir={tmp_path / 'cache'}", "method=jacobian", "method.k=1"]
     words += ["method.steps=[1]", "edit.strengths=[-20,-10,10,20]", "method.mask=[0,0,0.5,1]"]
-    rows = run(words, sorted(REGIONAL), tmp_path / "out")
+    rows = run(words, [*sorted(REGIONAL), "stability"], tmp_path / "out")
+    assert rows[3]["stability"] == "", "the method looks at one sample, whatever the seed"
     near, far = rows[2], rows[3]
     assert float(far["ssim_outside"]) < float(near["ssim_outside"]) <= 1
     assert float(far["psnr_outside"]) < float(near["psnr_outside"])

@@ -231,7 +231,10 @@ def _cache(words: list[str]) -> int:
     if action == "verify":
         from hspace.system.hashes import forget
 
-        print(f"{forget()} remembered hashes of checkpoints are forgotten: each is read again when it is used next")
+        count, changed = forget()
+        for file in changed:
+            print(f"{file} has changed since it was hashed")
+        print(f"{count} remembered hashes of checkpoints are forgotten: each is read again when it is used next")
     found = prune(cache_dir, *map(_days, days)) if action == "prune" else entries(cache_dir)
     checked = [entry for entry in found if action == "verify" and entry.state == "whole"]
     faults = {entry.folder: damage(entry.folder) for entry in checked}

@@ -15,6 +15,7 @@ from hspace.diffusion.checkpoints import EMBEDDED, load_model
 from hspace.directions.file import FileSettings
 from hspace.directions.hub import local_path
 from hspace.directions.metadata import annotated_by
+from hspace.directions.method import get_method
 from hspace.directions.record import Directions
 from hspace.runs import report
 from hspace.runs.config import Config, config_sha256
@@ -105,6 +106,8 @@ def load(cfg: Config) -> Lab:
             "%s is %s (%s): its names and grades may mean nothing; evaluation=clip and evaluation=hub name others",
             judge.id, NOT_MEANT, model.model_id,
         )  # fmt: skip
+    if cfg.seed and not get_method(cfg.method.name).seeded:
+        log.warning("method=%s has no seed: its directions are those of seed=0", cfg.method.name)
     for network in (annotator, judge, identity):
         place(network, model.device)
     return Lab(cfg, model, annotator, judge, identity, load_regions(cfg.evaluation.regions), judge_name)

@@ -147,11 +147,12 @@ def _alone(overrides: Sequence[str]) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / LOCK, blocking=False):
-            yield
+            try:
+                yield
+            finally:
+                _leave_nothing(folder, made)
     except Timeout:
         raise InputError(f"another process runs the sweep in {root}: wait for it, or set hydra.sweep.dir") from None
-    finally:
-        _leave_nothing(folder, made)
 
 
 def _leave_nothing(folder: Path, made: Sequence[Path]) -> None:

@@ -144,9 +144,11 @@ class PipelineEncoder:
     @property
     def parts(self) -> dict[str, Any]:
         """What features depend on, by role; see `model_identity`."""
-        return {
-            name: part for name, part in self.pipeline.components.items() if name.startswith(("text_", "tokenizer"))
-        }
+        pipeline = self.pipeline
+        named = {name: part for name, part in pipeline.components.items() if name.startswith(("text_", "tokenizer"))}
+        # Of SDXL: whether the empty prompt has features of zeros.
+        told = {name: value for name, value in pipeline.config.items() if isinstance(value, bool)}
+        return named | ({"prompts": told} if told else {})
 
     @torch.no_grad()
     def __call__(self, prompt: str, guidance: float) -> Conditioning:

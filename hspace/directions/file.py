@@ -17,7 +17,7 @@ class FileSettings(Settings):
     """Safetensors, as hspace writes it; must fit the model, tap and steps."""
 
 
-@method("file", settings=FileSettings, kept=False)
+@method("file", settings=FileSettings, kept=False, samples=False)
 def find(model: DiffusionModel, sources: Sources, settings: FileSettings) -> Directions:
     """Directions that were found before, or elsewhere: named, applied and measured here."""
     return Directions.load(settings.path)

@@ -65,7 +65,7 @@ class JacobianSettings(Settings):
             raise ValueError(f"steps must be below diffusion.num_steps={num_steps}, got {max(self.steps)}")
 
 
-@method("jacobian", settings=JacobianSettings, reads=("mask",))
+@method("jacobian", settings=JacobianSettings, reads=("mask",), samples=False)
 def find(model: DiffusionModel, sources: Sources, settings: JacobianSettings) -> Directions:
     """What changes one sample's prediction most, in all or a part of the image.
 

@@ -66,6 +66,7 @@ class Method:
         settings: Its settings.
         reads: What it reads besides recorded h.
         kept: Whether a run keeps its directions in the cache.
+        samples: Whether it reads discovery samples, of which each `seed` has its own.
     """
 
     name: str
@@ -73,6 +74,12 @@ class Method:
     settings: type[Settings]
     reads: frozenset[Source]
     kept: bool = True
+    samples: bool = True
+
+    @property
+    def seeded(self) -> bool:
+        """Whether another `seed` finds other directions."""
+        return self.samples or "seed" in self.reads
 
     def __post_init__(self) -> None:
         """Takes the docstring of `find`, which lists show."""
@@ -84,7 +91,7 @@ class Method:
 
 
 def method(
-    name: str, *, settings: type[Settings], reads: Sequence[Source] = (), kept: bool = True
+    name: str, *, settings: type[Settings], reads: Sequence[Source] = (), kept: bool = True, samples: bool = True
 ) -> Callable[[Find], Method]:
     """Decorator that makes a method of a function `find(model, sources, settings) -> Directions`.
 
@@ -93,10 +100,11 @@ def method(
         settings: Its settings, a subclass of `Settings`.
         reads: What it reads besides recorded h: "seed", "annotations" or "mask".
         kept: Whether a run keeps its directions in the cache.
+        samples: Whether it reads discovery samples; directions of one that does not are the same for every `seed`.
     """
 
     def make(find: Find) -> Method:
-        return METHODS.register(name)(Method(name, find, settings, frozenset(reads), kept))
+        return METHODS.register(name)(Method(name, find, settings, frozenset(reads), kept, samples))
 
     return make
 

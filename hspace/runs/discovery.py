@@ -43,8 +43,9 @@ def _kept(method: Method, sources: "RunSources") -> Directions:
     """Found by the method, or read from the cache."""
     cfg, model = sources.cfg, sources.model
     key = {"method": cfg.method.model_dump(mode="json"), "code": source_sha256(method.find), **sources.key()}
-    # A method may read the discovery samples of the seed's block whatever else it says that it reads.
-    key |= {"run_seed": cfg.seed, "injection": cfg.diffusion.injection, **sampler_key(cfg, model)}
+    # The discovery samples are those of the seed's block.
+    key |= {"run_seed": cfg.seed} if method.samples else {}
+    key |= {"injection": cfg.diffusion.injection, **sampler_key(cfg, model)}
 
     def build(folder: Path) -> None:
         directions = method(model, sources, cfg.method)
@@ -101,10 +102,12 @@ class RunSources:
 
     def recorded(self, num_samples: int) -> Recorded:
         """Recorded h of the discovery samples, shared by all methods; each of several processes has its share."""
+        self._check_samples()
         return recorded(self.cfg, self.model, num_samples)
 
     def recorded_around(self, sample: int, num_samples: int) -> Recorded:
         """Recorded h of neighbours of the sample of a seed."""
+        self._check_samples()
         first = first_sample(self.cfg, num_samples)
 
         def build(folder: Path, rows: range) -> None:
@@ -119,6 +122,7 @@ class RunSources:
     def annotations(self, num_samples: int) -> Annotations:
         """The annotator's scores of the discovery samples."""
         self._check("annotations")
+        self._check_samples()
         return annotations(self.cfg, self.model, self.annotator, num_samples)
 
     def mask(self, region: str | tuple[float, ...], seed: int) -> Mask:
@@ -139,6 +143,10 @@ class RunSources:
         """What a method reads unsaid would be no part of its key, and a stale result would be used."""
         if source not in self.method.reads:
             raise InputError(f"method {self.method.name!r} reads {source}: say so, as @method(..., reads=[{source!r}])")
+
+    def _check_samples(self) -> None:
+        if not self.method.samples:
+            raise InputError(f"method {self.method.name!r} reads discovery samples: leave out samples=False")
 
 
 def first_sample(cfg: Config, num_samples: int) -> int:

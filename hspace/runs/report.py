@@ -19,7 +19,7 @@ from hspace.runs.keys import VERSIONS, files_key, network_key, sampler_key
 from hspace.runs.lab import Lab
 from hspace.runs.procedures import EXPERIMENTS
 from hspace.system.cache import key_sha256
-from hspace.system.files import read_json, write_json
+from hspace.system.files import read_json, sha256_file, write_json
 from hspace.system.registry import source_sha256
 
 RECORD = "run.json"
@@ -55,17 +55,14 @@ class Result:
 
 
 def current(lab: Lab) -> dict[str, Any] | None:
-    """The kept record, where it is of this configuration and this model and all its files are there."""
+    """The kept record, where it is of this configuration and this model and all its files are as they were."""
     out = lab.cfg.output_dir
     try:
         record = read_json(out / RECORD)
-        files = [*record["figures"].values(), *(f"tables/{name}.csv" for name in record["tables"])]
-        files += [f"samples/{name}.csv" for name in record["samples"]]
-        files += [f"{name}.safetensors" for name in record["directions"]]
-        whole = record["key"] == key_of(lab) and all((out / name).is_file() for name in files)
+        whole = all(sha256_file(out / name) == sha256 for name, sha256 in record["files"].items())
+        return record if whole and record["key"] == key_of(lab) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return record if whole else None
 
 
 def write(cfg: Config, result: Result, *, key: str, judge: str, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,12 +79,15 @@ def write(cfg: Config, result: Result, *, key: str, judge: str, facts: Mapping[s
         The record, as JSON types.
     """
     out = cfg.output_dir
+    files = list(result.figures.values())
     for name, table in result.tables.items():
-        write_table(table, out / "tables" / name)
+        files += write_table(table, out / "tables" / name)
     for name, table in result.samples.items():
-        write_csv(table, out / "samples" / f"{name}.csv")
+        files.append(out / "samples" / f"{name}.csv")
+        write_csv(table, files[-1])
     for name, directions in result.directions.items():
-        directions.save(out / f"{name}.safetensors")
+        files.append(out / f"{name}.safetensors")
+        directions.save(files[-1])
     record = {
         "procedure": cfg.procedure,
         "title": cfg.study.title,
@@ -98,6 +98,7 @@ def write(cfg: Config, result: Result, *, key: str, judge: str, facts: Mapping[s
         "tables": list(result.tables),
         "samples": list(result.samples),
         "directions": {name: list(directions.meta.names) for name, directions in result.directions.items()},
+        "files": {path.relative_to(out).as_posix(): sha256_file(path) for path in files},
         "findings": finite(result.findings),
         "judge": judge,
         "date": date.today().isoformat(),

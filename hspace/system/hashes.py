@@ -3,7 +3,6 @@
 import hashlib
 import inspect
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, is_dataclass
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hspace.system.files import sha256_file, user_cache, write_json
+from hspace.system.files import read_json, sha256_file, user_cache, write_json
 
 CHUNK = 2**24
 """Numbers that are converted to float32 at a time."""
@@ -100,29 +99,45 @@ def remembered(files: Iterable[Path], what: Mapping[str, Any], compute: Callable
         compute: Reads it all.
     """
     facts = {str(path.resolve()): _facts(path) for path in files}
-    if not facts or max(changed for *_, changed in facts.values()) >= _STARTED:
+    if not facts or any(each is None or each[-1] >= _STARTED for each in facts.values()):
         return compute()
     place = user_cache() / MEMORY / f"{json_sha256({'files': facts, 'what': what})}.json"
     try:
-        return dict(json.loads(place.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return dict(read_json(place)["hashes"])
+    except (OSError, ValueError, TypeError, KeyError):
         hashes = compute()
     try:
-        write_json(place, hashes)
+        write_json(place, {"hashes": hashes, "files": facts})
     except OSError:
         pass
     return hashes
 
 
-def forget() -> int:
-    """Forget all remembered hashes, so that each checkpoint is read again when it is used next; their number."""
+def forget() -> tuple[int, list[str]]:
+    """Forget all remembered hashes, so that each checkpoint is read again when it is used next.
+
+    Returns:
+        How many there were, and the files that are not what they were when they were hashed.
+    """
     places = list((user_cache() / MEMORY).glob("*.json"))
+    changed = {file for place in places for file in _changed(place)}
     for place in places:
         place.unlink(missing_ok=True)
-    return len(places)
+    return len(places), sorted(changed)
 
 
-def _facts(path: Path) -> tuple[int, int, int, int]:
+def _changed(place: Path) -> list[str]:
+    """The files of remembered hashes that have changed since, or are gone."""
+    try:
+        return [file for file, facts in read_json(place)["files"].items() if _facts(Path(file)) != facts]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return []
+
+
+def _facts(path: Path) -> list[int] | None:
     """Size, inode and the two times of a change; renaming and setting times cannot hide from the last."""
-    stat: os.stat_result = path.stat()
-    return stat.st_size, stat.st_ino, stat.st_mtime_ns, max(stat.st_mtime_ns, stat.st_ctime_ns)
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return [stat.st_size, stat.st_ino, stat.st_mtime_ns, max(stat.st_mtime_ns, stat.st_ctime_ns)]

@@ -1,8 +1,12 @@
 """Nothing stale is used: every file that a result depends on counts by content, and changed back it is found again."""
 
+import csv
 import json
 import shutil
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +14,27 @@ import pytest
 import torch
 from filelock import FileLock
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from hspace.cli import main
 from hspace.commands.run import load
 from hspace.diffusion.checkpoints import load_model
+from hspace.directions.method import get_method
 from hspace.directions.record import Directions
 from hspace.runs import keys
+from hspace.runs.discovery import RunSources
 from hspace.runs.parsing import parse
 from hspace.runs.report import key_of
 from hspace.system.files import package_path
+from hspace.types import InputError
 
+FOLDERS = {
+    "pixel": "tiny_pipeline_dir", "latent": "tiny_ldm_dir", "text": "tiny_sd_dir", "scorer": "tiny_scorer_dir",
+    "clip": "tiny_clip_dir", "backbone": "tiny_backbone_dir", "parser": "tiny_parser_dir",
+}  # fmt: skip
+"""Folders of networks, and the fixtures that make them."""
 TINY = ["debug=default", "device=cpu", "diffusion.num_steps=3", "tracking.mode=disabled"]
 
 
@@ -42,15 +55,12 @@ def tiny_scorer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def world(
-    tiny_pipeline_dir: Path, tiny_ldm_dir: Path, tiny_sd_dir: Path, tiny_scorer_dir: Path, tmp_path: Path
-) -> Path:
-    """A folder with everything that a configuration can name."""
-    world = tmp_path / "world"
-    for name, folder in {"pixel": tiny_pipeline_dir, "latent": tiny_ldm_dir, "text": tiny_sd_dir}.items():
-        shutil.copytree(folder, world / name)
-    shutil.copytree(tiny_scorer_dir, world / "scorer")
+@pytest.fixture(scope="module")
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with everything that a configuration can name; who changes something changes it back."""
+    world = tmp_path_factory.mktemp("stale") / "world"
+    for name, fixture in FOLDERS.items():
+        shutil.copytree(request.getfixturevalue(fixture), world / name)
     Image.new("L", (16, 16), 255).save(world / "mask.png")
     model = load_model(str(world / "pixel"), num_steps=3, device="cpu")
     vectors = torch.randn(1, *model.h_shape, generator=torch.Generator().manual_seed(0))
@@ -61,10 +71,31 @@ def world(
     return world
 
 
-def key(world: Path, words: list[str]) -> str:
-    settled = [word.replace("WORLD", str(world)) for word in words]
+@contextmanager
+def changed(path: Path, change: Callable[[Path], None]) -> Iterator[None]:
+    """Something else in a file; at the end what was there before."""
+    kept = path.read_bytes()
+    try:
+        change(path)
+        assert path.read_bytes() != kept
+        yield
+    finally:
+        path.write_bytes(kept)
+
+
+@cache
+def composed(*words: str) -> DictConfig:
     with initialize_config_dir(str(package_path("conf")), version_base="1.3"):
-        return key_of(load(parse(compose("config", overrides=[*TINY, *settled]))))
+        return compose("config", overrides=[*TINY, *words])
+
+
+def key(world: Path, words: list[str]) -> str:
+    return key_of(load(parse(composed(*(word.replace("WORLD", str(world)) for word in words)))))
+
+
+@cache
+def unchanged_key(world: Path, *words: str) -> str:
+    return key(world, list(words))
 
 
 def nudged(path: Path) -> None:
@@ -79,6 +110,21 @@ def setting(**changes: Any) -> Callable[[Path], None]:
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
     return change
+
+
+def inner_setting(part: str, **changes: Any) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        values = json.loads(path.read_text())
+        values[part] |= changes
+        path.write_text(json.dumps(values))
+
+    return change
+
+
+def swapped(path: Path) -> None:
+    """Makes two words of a tokenizer each other's."""
+    text = path.read_text()
+    path.write_text(text.replace('"a</w>"', '"?"').replace('"d</w>"', '"a</w>"').replace('"?"', '"d</w>"'))
 
 
 def painted(path: Path) -> None:
@@ -97,6 +143,9 @@ PIXEL = ["model=local", "model.path=WORLD/pixel"]
 LATENT = ["model=local", "model.path=WORLD/latent"]
 TEXT = ["model=local", "model.path=WORLD/text", "model.prompt=a man"]
 SCORER = [*PIXEL, "evaluation.judge=hub:WORLD/scorer"]
+CLIP = [*PIXEL, "evaluation.judge=clip:WORLD/clip"]
+BACKBONE = [*PIXEL, "evaluation.identity=hub:WORLD/backbone"]
+PARSER = [*PIXEL, "evaluation.regions=hub:WORLD/parser"]
 CASES: list[tuple[str, list[str], Callable[[Path], None]]] = [
     ("pixel/unet/diffusion_pytorch_model.safetensors", PIXEL, nudged),
     ("pixel/unet/config.json", PIXEL, setting(norm_eps=1e-3)),
@@ -113,10 +162,21 @@ CASES: list[tuple[str, list[str], Callable[[Path], None]]] = [
     ("text/text_encoder/model.safetensors", TEXT, nudged),
     ("text/text_encoder/config.json", TEXT, setting(hidden_act="gelu")),
     ("text/tokenizer/tokenizer_config.json", TEXT, setting(model_max_length=7)),
+    ("text/tokenizer/tokenizer.json", TEXT, swapped),
     ("text/scheduler/scheduler_config.json", TEXT, setting(beta_end=0.01)),
     ("scorer/model.safetensors", SCORER, nudged),
     ("scorer/config.json", SCORER, setting(id2label={"0": "hat", "1": "smile"})),
     ("scorer/preprocessor_config.json", SCORER, setting(image_mean=[0.1, 0.2, 0.3])),
+    ("clip/model.safetensors", CLIP, nudged),
+    ("clip/config.json", CLIP, inner_setting("vision_config", hidden_act="gelu")),
+    ("clip/preprocessor_config.json", CLIP, setting(image_mean=[0.1, 0.2, 0.3])),
+    ("clip/tokenizer.json", CLIP, swapped),
+    ("backbone/model.safetensors", BACKBONE, nudged),
+    ("backbone/config.json", BACKBONE, setting(layer_norm_eps=1e-2)),
+    ("backbone/preprocessor_config.json", BACKBONE, setting(do_normalize=False)),
+    ("parser/model.safetensors", PARSER, nudged),
+    ("parser/config.json", PARSER, setting(id2label={str(i): f"part {i}" for i in range(5)})),
+    ("parser/preprocessor_config.json", PARSER, setting(rescale_factor=0.01)),
     ("mask.png", [*PIXEL, "method=jacobian", "method.steps=[1]", "method.mask=WORLD/mask.png"], painted),
     ("directions.safetensors", [*PIXEL, "method=file", "method.path=WORLD/directions.safetensors"], moved),
     ("pairs/smile/a.png", [*PIXEL, "dataset=folder", "dataset.path=WORLD/pairs"], painted),
@@ -127,29 +187,71 @@ CASES: list[tuple[str, list[str], Callable[[Path], None]]] = [
 def test_a_changed_file_makes_another_key_and_changed_back_the_same(
     world: Path, file: str, words: list[str], change: Callable[[Path], None]
 ) -> None:
-    path = world / file
-    before, kept = key(world, words), path.read_bytes()
-    change(path)
-    assert path.read_bytes() != kept
-    assert key(world, words) != before
-    path.write_bytes(kept)
+    before = unchanged_key(world, *words)
+    with changed(world / file, change):
+        assert key(world, words) != before
     assert key(world, words) == before
 
 
 def test_every_file_that_is_read_has_a_case(world: Path) -> None:
-    unread = ("model_index.json", "generation_config.json", "special_tokens_map.json", "vocab.json", "merges.txt",
-              "tokenizer.json")  # fmt: skip
+    # Of these an index says nothing but the classes of the parts, and prompts of CLIP as a scorer are never cut.
+    unread = {"pairs/neutral/a.png", "clip/tokenizer_config.json"}
     files = {path.relative_to(world).as_posix() for path in world.rglob("*") if path.is_file()}
-    expected = {file for file in files if Path(file).name not in unread and not file.startswith("pairs/neutral")}
+    expected = {file for file in files - unread if Path(file).name != "model_index.json"}
     assert expected == {file for file, *_ in CASES}
 
 
 def test_a_stages_version_counts(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = key(world, PIXEL)
+    lab = load(parse(composed("model=local", f"model.path={world / 'pixel'}")))
+    before = key_of(lab)
     for stage in keys.VERSIONS:
         with monkeypatch.context() as patch:
             patch.setitem(keys.VERSIONS, stage, 99)
-            assert key(world, PIXEL) != before
+            assert key_of(lab) != before
+    assert key_of(lab) == before
+
+
+# The command line, the file that is changed, and how.
+RUNS: dict[str, tuple[list[str], str, Callable[[Path], None]]] = {
+    "run-text-encoder": (TEXT, "text/text_encoder/model.safetensors", nudged),
+    "run-vocabulary": (TEXT, "text/tokenizer/tokenizer.json", swapped),
+    "run-judge": (SCORER, "scorer/model.safetensors", nudged),
+    "run-labels": (SCORER, "scorer/config.json", setting(id2label={"0": "hat", "1": "smile"})),
+    "run-mask": (
+        [*PIXEL, "method=jacobian", "method.steps=[1]", "method.mask=WORLD/mask.png"], "mask.png", painted,
+    ),
+    "run-directions": (
+        [*PIXEL, "method=file", "method.path=WORLD/directions.safetensors"], "directions.safetensors", moved,
+    ),
+    "fig3-autoencoder": ([*LATENT, "experiment=fig3"], "latent/vqvae/diffusion_pytorch_model.safetensors", nudged),
+    "fig3-scheduler": ([*PIXEL, "experiment=fig3"], "pixel/scheduler/scheduler_config.json", setting(beta_end=0.01)),
+    "fig17-pairs": (
+        [*PIXEL, "experiment=fig17", "dataset=folder", "dataset.path=WORLD/pairs"], "pairs/smile/a.png", painted,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", RUNS)
+def test_nothing_stale_is_used_and_changed_back_nothing_is_made_again(world: Path, tmp_path: Path, case: str) -> None:
+    words, file, change = RUNS[case]
+    command = [word.replace("WORLD", str(world)) for word in (*TINY, *words)]
+    command += [f"output_dir={tmp_path / 'out'}", f"cache_dir={tmp_path / 'cache'}"]
+
+    def outcome() -> dict[str, bytes]:
+        assert main(command) == 0
+        return {path.name: path.read_bytes() for path in (tmp_path / "out").glob("tables/*.csv")}
+
+    def kept() -> set[Path]:
+        return {path for path in (tmp_path / "cache").glob("*/*") if path.is_dir()}
+
+    first, before = outcome(), kept()
+    with changed(world / file, change):
+        assert outcome() != first
+        both = kept()
+        # Directions that are given, and images of pairs, are measured anew under the hash of what they are.
+        assert both > before
+    assert outcome() == first and kept() == both
 
 
 def test_a_sweep_runs_again_what_is_not_current_and_nothing_else(
@@ -167,9 +269,15 @@ def test_a_sweep_runs_again_what_is_not_current_and_nothing_else(
         return [json.loads(path.read_text()) for path in sorted(root.glob("*/run.json"))]
 
     first = runs()
-    # Each seed has discovery samples of its own, and their table has a mean.
-    assert sorted(record["seeds"]["discovery"]["first"] for record in first) == [0, 6]
-    assert "sd" in (root / "collected_seeds.csv").read_text().splitlines()[0]
+    # Each seed has discovery samples of its own, and the table says how much that changes.
+    blocks = [record["seeds"]["discovery"] for record in sorted(first, key=lambda record: record["config"]["seed"])]
+    assert blocks == [{"first": 0, "count": 20}, {"first": 20, "count": 20}]
+    with (root / "collected_seeds.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    figure, *_ = [name for name in row if f"{name} sd" in row and row[name]]
+    values = [record["findings"][figure] for record in first]
+    assert row["n"] == "2" and float(row[figure]) == pytest.approx(statistics.fmean(values))
+    assert float(row[f"{figure} sd"]) == pytest.approx(statistics.stdev(values)) and values[0] != values[1]
     kept = {path: path.stat().st_mtime_ns for path in root.glob("*/run.json")}
     assert runs() == first and {path: path.stat().st_mtime_ns for path in kept} == kept
 
@@ -181,14 +289,11 @@ def test_a_sweep_runs_again_what_is_not_current_and_nothing_else(
     runs()
     assert figure.is_file()
 
-    config = world / "pixel" / "unet" / "config.json"
-    original = config.read_text()
-    setting(norm_eps=1e-2)(config)
-    changed = runs()
-    assert {record["key"] for record in changed}.isdisjoint({record["key"] for record in first})
-    assert changed[0]["findings"] != first[0]["findings"]
-    entries = {path for path in (tmp_path / "cache").glob("*/*") if path.is_dir()}
-    config.write_text(original)
+    with changed(world / "pixel" / "unet" / "config.json", setting(norm_eps=1e-2)):
+        others = runs()
+        assert {record["key"] for record in others}.isdisjoint({record["key"] for record in first})
+        assert others[0]["findings"] != first[0]["findings"]
+        entries = {path for path in (tmp_path / "cache").glob("*/*") if path.is_dir()}
     back = runs()
     assert [record["findings"] for record in back] == [record["findings"] for record in first]
     assert {path for path in (tmp_path / "cache").glob("*/*") if path.is_dir()} == entries
@@ -215,3 +320,18 @@ def test_a_seed_beyond_the_discovery_range_is_one_line(
     ]  # fmt: skip
     assert main([*words, "seed=200000", "method.num_samples=6"]) == 2
     assert "seed must be at most 166665 for 6 discovery samples each, got 200000" in capsys.readouterr().err
+
+
+def test_what_reads_no_discovery_samples_is_found_once_for_all_seeds(
+    world: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = [f"model.path={world / 'pixel'}", "model=local", f"cache_dir={tmp_path}", "method=jacobian"]
+    labs = [load(parse(composed(*words, "method.steps=[1]", "method.k=1", f"seed={seed}"))) for seed in (0, 1)]
+    first, second = (lab.discover() for lab in labs)
+    assert first.directions.equal(second.directions) and len(list(tmp_path.glob("discover/*/"))) == 1
+    assert [line for line in caplog.messages if "no seed" in line] == [
+        "method=jacobian has no seed: its directions are those of seed=0"
+    ]
+    sources = RunSources(labs[0].cfg, labs[0].model, labs[0].annotator, get_method("jacobian"))
+    with pytest.raises(InputError, match="'jacobian' reads discovery samples: leave out samples=False"):
+        sources.recorded(4)

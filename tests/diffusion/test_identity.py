@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from pipelines import PIPELINES, PROMPTS, save
 from safetensors.torch import load_file, save_file
 
+from hspace.cli import main
 from hspace.diffusion import identity as identity_module
 from hspace.diffusion.checkpoints import load_model
 from hspace.diffusion.identity import Identity
@@ -47,6 +49,13 @@ def move_tensor(path: Path) -> None:
     name = sorted(tensors)[0]
     tensors[name].view(-1)[0] += 1e-3
     save_file(tensors, path, metadata={"format": "pt"})
+
+
+def swap_words(path: Path) -> None:
+    """Makes two words of a tokenizer each other's."""
+    text = path.read_text()
+    a, d = ('"a</w>"', '"d</w>"') if "</w>" in text else ('"a"', '"d"')
+    path.write_text(text.replace(a, '"?"').replace(d, a).replace('"?"', d))
 
 
 NETWORK = {
@@ -112,15 +121,60 @@ def test_every_tensor_counts_and_changing_it_back_counts_too(
 def test_the_tokenizers_words_count(copied: Callable[[str], Path]) -> None:
     folder = copied("text")
     before = identity_of(folder)
-    for path in (folder / "tokenizer").glob("*.json"):
-        text = path.read_text()
-        path.write_text(text.replace('"a</w>"', '"x"').replace('"d</w>"', '"a</w>"').replace('"x"', '"d</w>"'))
+    swap_words(folder / "tokenizer" / "tokenizer.json")
     assert differing(before, identity_of(folder)) == {"tokenizer.config"}
 
 
 def differing(first: Identity, second: Identity) -> set[str]:
     assert first.parts.keys() == second.parts.keys()
     return {name for name in first.parts if first.parts[name] != second.parts[name]}
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "UNet2DModel": {"norm_eps": 1e-3}, "UNet2DConditionModel": {"norm_eps": 1e-3},
+    "DiTTransformer2DModel": {"norm_eps": 1e-3}, "PixArtTransformer2DModel": {"norm_eps": 1e-3},
+    "SD3Transformer2DModel": {"sample_size": 4}, "FluxTransformer2DModel": {"axes_dims_rope": [8, 4, 4]},
+    "AutoencoderKL": {"scaling_factor": 0.5}, "VQModel": {"scaling_factor": 0.5},
+    "DDPMScheduler": {"beta_end": 0.01}, "DDIMScheduler": {"beta_end": 0.01},
+    "FlowMatchEulerDiscreteScheduler": {"shift": 5.0, "base_shift": 0.7},
+    "CLIPTextModel": {"hidden_act": "gelu"}, "CLIPTextModelWithProjection": {"hidden_act": "gelu"},
+    "T5EncoderModel": {"layer_norm_epsilon": 1e-2},
+    "CLIPTokenizer": {"padding_side": "left"}, "T5Tokenizer": {"padding_side": "left"},
+    "StableDiffusionXLPipeline": {"force_zeros_for_empty_prompt": False}, "DiTPipeline": {"id2label": {"0": "kind 3"}},
+}  # fmt: skip
+"""What is changed in the configuration of each class, such that all tensors still fit."""
+
+
+def change(path: Path) -> None:
+    """Changes what any file of a pipeline says."""
+    if path.suffix == ".safetensors":
+        return move_tensor(path)
+    if path.name == "tokenizer.json":
+        return swap_words(path)
+    values = json.loads(path.read_text())
+    kind = values.get("_class_name") or values.get("tokenizer_class") or values["architectures"][0]
+    set_value(path, **SETTINGS[kind])
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=[pytest.mark.slow] * (each != "classes")) for each in PIPELINES]
+)
+def test_every_file_of_every_family_counts_and_changing_it_back_counts_too(name: str, tmp_path: Path) -> None:
+    folder = save(name, tmp_path / name)
+
+    def known() -> dict[str, Any]:
+        model = load_model(str(folder), num_steps=2, device="cpu", prompt=PROMPTS.get(name, ""))
+        return model.provenance(eta=1.0).to_dict()
+
+    before = known()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if path.name == "model_index.json" and name not in ("dit", "sdxl"):
+            continue  # It says nothing but the classes of the parts, which their own files say.
+        kept = path.read_bytes()
+        change(path)
+        assert known() != before, path
+        path.write_bytes(kept)
+    assert known() == before
 
 
 def test_what_another_version_of_a_library_writes_does_not_count(copied: Callable[[str], Path]) -> None:
@@ -157,7 +211,10 @@ def test_half_precision_counts_as_the_numbers_that_are_stored(copied: Callable[[
 
 
 def test_a_checkpoint_is_hashed_once_until_it_changes(
-    copied: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    copied: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder, hashed = copied("latent"), []
 
@@ -190,7 +247,9 @@ def test_a_checkpoint_is_hashed_once_until_it_changes(
     path.write_bytes(kept)
     assert identity_of(folder) == before
 
-    assert hashes.forget() == 3
+    assert main(["cache", "verify", f"cache_dir={tmp_path}"]) == 0
+    changed, forgotten, _ = capsys.readouterr().out.splitlines()
+    assert changed == f"{path} has changed since it was hashed" and forgotten.startswith("3 remembered hashes")
     hashed.clear()
     assert identity_of(folder) == before and hashed
 

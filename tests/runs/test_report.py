@@ -1,17 +1,29 @@
 """What is written of an experiment, whatever it measures."""
 
 import json
+import os
+import shutil
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from faults import with_fault
 
 from hspace.cli import main
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.directions.record import Directions
 from hspace.output.figures import grid_figure
 from hspace.output.tables import Table
+from hspace.runs import report
+from hspace.runs.config import Config
 from hspace.runs.lab import Lab
 from hspace.runs.procedures import EXPERIMENTS
 from hspace.runs.report import Result
+from hspace.scorers.portraits import load_identity, load_scorer
+from hspace.system.files import write_bytes
 
 MARK = "portraits-annotator (NOT INDEPENDENT: also the annotator"
 
@@ -43,12 +55,59 @@ def test_a_judge_that_annotated_is_marked_in_every_table(words: list[str], tmp_p
     assert "It moves." in record["conclusion"] and record["judge"].startswith(judge)
 
 
-def test_a_record_is_used_again_while_its_files_are_there(words: list[str], tmp_path: Path) -> None:
+def test_a_record_is_used_again_while_its_files_are_as_they_were(words: list[str], tmp_path: Path) -> None:
     assert main(words) == main(words) == 0
     out = tmp_path / "out"
     assert (out / "ran").read_text() == "x"
-    for file in ("figures/a.png", "tables/effects.csv", "run.json"):
-        (out / file).unlink()
-        ran = len((out / "ran").read_text())
-        assert main(words) == main(words) == 0 and (out / file).is_file()
+    for file in ("figures/a.png", "tables/effects.tex", "run.json"):
+        kept, ran = (out / file).read_bytes(), len((out / "ran").read_text())
+        (out / file).unlink() if file == "figures/a.png" else (out / file).write_text("{}")
+        assert main(words) == main(words) == 0
+        assert file == "run.json" or (out / file).read_bytes() == kept
         assert len((out / "ran").read_text()) == ran + 1, file
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+@pytest.mark.parametrize(
+    ("kind", "stride"),
+    [("SIGKILL", 9), *(pytest.param(kind, 1, marks=pytest.mark.slow) for kind in ("SIGKILL", "ENOSPC", "EIO"))],
+)
+def test_a_fault_at_every_file_operation_leaves_no_record_of_files_that_are_not_its_own(
+    default_config: Config,
+    tiny_model: DiffusionModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    stride: int,
+) -> None:
+    """Of two models by turns, in one folder, as where a checkpoint is trained on and taken back."""
+    monkeypatch.setattr(report, "commit", lambda: None)
+    networks = load_scorer("portraits-annotator"), load_scorer("portraits-judge"), load_identity()
+    found = Directions.of(tiny_model, torch.ones(1, *tiny_model.h_shape), eta=1.0)
+
+    def write(out: Path, value: float) -> dict[str, bytes]:
+        picture, table = out / "figures" / "a.png", Table(("edit", "effect"), (("smile", value),), "Effects.")
+        write_bytes(picture, f"picture of {value}".encode())
+        result = Result(
+            "It moves.", {"moved": value}, {"A": picture}, {"effects": table}, {"effects": table}, {"found": found}
+        )
+        cfg = replace(default_config, output_dir=out)
+        report.write(cfg, result, key=f"model {value}", judge="judge", facts={})
+        return {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name[0] != "."}
+
+    def kept(out: Path, value: float) -> Any:
+        monkeypatch.setattr(report, "key_of", lambda lab: f"model {value}")
+        return report.current(Lab(replace(default_config, output_dir=out), tiny_model, *networks, None, "judge"))
+
+    wanted = {value: write(tmp_path / f"whole {value}", value) for value in (1.0, 2.0)}
+    n, ended = 1 - stride, 0
+    while ended != 4:
+        n += stride
+        out = Path(shutil.copytree(tmp_path / "whole 1.0", tmp_path / str(n)))
+        ended = with_fault(partial(write, out, 2.0), out, n, kind)
+        assert ended in {"SIGKILL": (-9, 4)}.get(kind, (3, 4)), f"operation {n}"
+        files = {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name[0] != "."}
+        for value in (1.0, 2.0):
+            assert (kept(out, value) is not None) == (files == wanted[value]), f"operation {n}"
+        assert write(out, 2.0) == wanted[2.0]
+    assert n > 50

@@ -1,17 +1,14 @@
 """A fault at every single file operation of a stage costs at most one shard, and the result is the same."""
 
-import errno
 import multiprocessing
 import os
-import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from faults import with_fault
 from safetensors.torch import load_file, save
 
 from hspace.system.cache import cached, damage
@@ -19,8 +16,6 @@ from hspace.system.files import write_bytes, write_json
 from hspace.system.shards import in_shards, row_writer
 
 KEY = {"stage": "of a test"}
-EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.scandir", "os.listdir", "os.utime", "os.chmod")
-"""What Python tells of before it asks the system; `os.fsync` is counted beside them."""
 SHARDS = 3
 ROWS = [range(8 * i, 8 * i + 8) for i in range(SHARDS)]
 
@@ -64,58 +59,30 @@ def tell(log: Path) -> None:
     os.write(int(log.name), b"x")
 
 
-class Fault:
-    """Stops the n-th file operation below a folder, with an error or by killing the process."""
-
-    def __init__(self, folder: Path, n: int, kind: str) -> None:
-        self.folder, self.left, self.kind = str(folder), n, kind
-
-    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event in EVENTS and str(arguments[0]).startswith(self.folder):
-            self.count()
-
-    def count(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            if self.kind == "SIGKILL":
-                os.kill(os.getpid(), signal.SIGKILL)
-            raise OSError(getattr(errno, self.kind), os.strerror(getattr(errno, self.kind)))
-
-
 def attempt(build: Callable[[Path], Callable[[Path], None]], cache: Path, made: int, n: int, kind: str) -> int:
-    """The exit code of one process: 0 done, 3 an error of the system, 9 killed, 4 there is no n-th operation."""
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    code = 1
-    try:
-        fault, fsync = Fault(cache, n, kind), os.fsync
-        os.fsync = lambda descriptor: (fault.count(), fsync(descriptor))[1]
-        sys.addaudithook(fault)
-        cached(cache, "stage", KEY, build(Path(str(made))))
-        code = 4 if fault.left > 0 else 0
-    except OSError as error:
-        code = 3 if error.errno in (errno.ENOSPC, errno.EIO) else 5
-    finally:
-        os._exit(code)
+    """See `with_fault`."""
+    return with_fault(lambda: cached(cache, "stage", KEY, build(Path(str(made)))), cache, n, kind)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 @pytest.mark.parametrize(
-    ("build", "kind"),
+    ("build", "kind", "stride"),
     [
-        (recording, "SIGKILL"),
-        (scores, "ENOSPC"),
-        *(pytest.param(recording, kind, marks=pytest.mark.slow) for kind in ("ENOSPC", "EIO")),
-        *(pytest.param(scores, kind, marks=pytest.mark.slow) for kind in ("SIGKILL", "EIO")),
+        (recording, "SIGKILL", 7),
+        (scores, "ENOSPC", 7),
+        *(
+            pytest.param(build, kind, 1, marks=pytest.mark.slow)
+            for build in (recording, scores)
+            for kind in ("SIGKILL", "ENOSPC", "EIO")
+        ),
     ],
 )
 def test_a_fault_at_every_file_operation_costs_at_most_one_shard(
-    build: Callable[[Path], Callable[[Path], None]], kind: str, tmp_path: Path
+    build: Callable[[Path], Callable[[Path], None]], kind: str, stride: int, tmp_path: Path
 ) -> None:
-    n, ended = 0, 0
+    n, ended = 1 - stride, 0
     while ended != 4:
-        n += 1
+        n += stride
         cache, log = tmp_path / str(n), os.memfd_create("made")
         cache.mkdir()
         ended = attempt(build, cache, log, n, kind)

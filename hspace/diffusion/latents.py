@@ -77,6 +77,14 @@ class Latents:
 
         Raises:
             InputError: If there is no seed, or one is no integer >= 0.
+
+        Example:
+            >>> latents = Latents.from_seeds([7, 8], (3, 32, 32), num_steps=10)
+            >>> latents.seeds, tuple(latents.x_T.shape), tuple(latents.z.shape)
+            ((7, 8), (2, 3, 32, 32), (2, 10, 3, 32, 32))
+            >>> alone = Latents.from_seeds([8], (3, 32, 32), num_steps=10)
+            >>> torch.equal(alone.x_T[0], latents.x_T[1])
+            True
         """
         return cls(as_seeds(seeds), draw(seeds, "x_T", shape), draw(seeds, "z", (num_steps, *shape)))
 
@@ -86,7 +94,13 @@ class Latents:
         return replace(self, x_T=self.x_T.to(device), z=self.z.to(device), residual=residual)
 
     def select(self, rows: Sequence[int]) -> "Latents":
-        """The given samples, in the given order; a sample may be named more than once."""
+        """The given samples, in the given order; a sample may be named more than once.
+
+        Example:
+            >>> latents = Latents.from_seeds([7, 8], (3, 8, 8), num_steps=2)
+            >>> latents.select([1, 1, 0]).seeds
+            (8, 8, 7)
+        """
         rows = list(rows)
         residual = None if self.residual is None else self.residual[rows]
         seeds = tuple(self.seeds[row] for row in rows)
@@ -159,6 +173,11 @@ class Latents:
             As many samples as there are numbers, all with the sample's own seed.
 
         Source: the code of Haas et al. 2024, local PCA.
+
+        Example:
+            >>> latents = Latents.from_seeds([7], (3, 8, 8), num_steps=2)
+            >>> latents.neighbours(range(4)).seeds
+            (7, 7, 7, 7)
         """
         first = self.select([0] * len(numbers))
 
@@ -194,6 +213,10 @@ def as_seeds(seeds: Seeds) -> tuple[int, ...]:
 
     Raises:
         InputError: If one is not an integer >= 0.
+
+    Example:
+        >>> as_seeds([np.int64(3), 5])
+        (3, 5)
     """
     return tuple(map(as_seed, seeds))
 
@@ -229,6 +252,10 @@ def seed_range(role: str, n: int, start: int = 0, block: int = 0) -> tuple[int, 
     Raises:
         InputError: If the role is unknown, or the seeds are not among its 1,000,000 or, of evaluation, its block's
             10,000.
+
+    Example:
+        >>> seed_range("evaluation", 3, block=2)
+        (2020000, 2020001, 2020002)
     """
     if role not in FIRST_SEED:
         raise InputError(f"the role of seeds must be one of {', '.join(FIRST_SEED)}, got {role}")

@@ -200,6 +200,17 @@ class Schedule(Process):
     Attributes:
         alpha_bar: Cumulative product in [0, 1) by model time, t = 0 is the least noisy.
         final_alpha_bar: alpha_bar of the clean end, t = -1; 1 unless the checkpoint says otherwise.
+
+    Example:
+        >>> from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+        >>> process = Schedule.of(DDPMScheduler(), num_steps=4)
+        >>> process.timesteps
+        (750, 500, 250, 0)
+        >>> process.pairs()[-1]
+        (0, -1)
+        >>> a, b = process.level(750)
+        >>> round(a**2 + b**2, 9)
+        1.0
     """
 
     timesteps: tuple[int, ...]

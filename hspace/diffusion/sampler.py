@@ -26,6 +26,10 @@ class Sampler:
         InputError: If a value is out of its range.
 
     Source: Haas et al. 2024 (arXiv 2303.11073), eqs. 2-5; Kwon et al. 2023 (arXiv 2210.10960), eq. 5, for Asyrp.
+
+    Example:
+        >>> Sampler(eta=0.5, stop=6).window(10)
+        range(0, 6)
     """
 
     eta: float | Sequence[float] = 1.0
@@ -61,6 +65,10 @@ def edited_steps(start: int, stop: int | None, num_steps: int) -> range:
 
     Raises:
         InputError: If there is none, or they are not all among `num_steps`.
+
+    Example:
+        >>> edited_steps(2, None, 10)
+        range(2, 10)
     """
     end = num_steps if stop is None else stop
     if not 0 <= start < end <= num_steps:

@@ -43,6 +43,16 @@ def disentangle(
             than a thousandth of its norm remains.
 
     Source: Haas et al. 2024, eq. 12; by an orthonormal basis of V instead of the inverse.
+
+    Example:
+        >>> from hspace.diffusion.checkpoints import load_model
+        >>> model = load_model("portraits", num_steps=10)
+        >>> axes = torch.zeros(2, *model.h_shape).flatten(1)
+        >>> axes[:, 0], axes[1, 1] = 1.0, 1.0
+        >>> glasses, age = (Directions.of(model, axis.reshape(1, *model.h_shape)) for axis in (axes[1], axes[0]))
+        >>> free = disentangle(glasses, [age])
+        >>> float((free.directions * age.directions).sum().abs()) < 1e-4
+        True
     """
     _check(directions, conditions, per_step, allow)
     start = 2 if per_step else 1

@@ -53,6 +53,14 @@ def fit_eraser(samples: Tensor, concepts: Tensor) -> Eraser:
         InputError: If there are fewer than three samples, the lengths differ, or no concept varies.
 
     Source: Belrose et al. 2023 (arXiv 2306.03819), theorem 4.2; the shrinkage is Ledoit-Wolf's, since n << d.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> z = (torch.rand(100, 1, generator=generator) < 0.5).double()
+        >>> x = torch.randn(100, 5, generator=generator, dtype=torch.float64) + 3 * z
+        >>> erased = fit_eraser(x, z).erase(x)
+        >>> bool((erased[z[:, 0] > 0].mean(0) - erased[z[:, 0] == 0].mean(0)).abs().max() < 1e-9)
+        True
     """
     if len(samples) != len(concepts) or len(samples) < 3:
         raise InputError(f"erasing needs 3 or more samples with one row of concepts each, got {len(samples)}")

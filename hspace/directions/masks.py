@@ -54,6 +54,10 @@ def rectangle_mask(box: Sequence[float], size: tuple[int, int]) -> Mask:
 
     Raises:
         InputError: If these are not four such numbers, or no pixel's centre is inside.
+
+    Example:
+        >>> rectangle_mask([0.5, 0.0, 1.0, 0.5], (2, 2)).tolist()
+        [[False, False], [True, False]]
     """
     if len(box) != 4 or not all(isinstance(edge, Real) and 0 <= edge <= 1 for edge in box):
         raise InputError(f"a mask's rectangle is [top, left, bottom, right] in fractions of 0 to 1, got {list(box)}")

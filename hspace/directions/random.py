@@ -40,6 +40,14 @@ def random(like: Directions, *, seed: SupportsIndex) -> Directions:
         InputError: If the seed is not an integer >= 0.
 
     Source: Haas et al. 2024, fig. 4.
+
+    Example:
+        >>> from hspace.diffusion.checkpoints import load_model
+        >>> model = load_model("portraits", num_steps=10)
+        >>> like = Directions.of(model, torch.ones(2, *model.h_shape))
+        >>> control = random(like, seed=0)
+        >>> torch.allclose(control.norms(), like.norms()), control.meta.names
+        (True, ('random 0, seed 0', 'random 1, seed 0'))
     """
     seed = as_seed(seed)
     values = np.random.default_rng(seed).standard_normal(like.directions.shape, dtype=np.float32)

@@ -82,6 +82,15 @@ class Directions:
 
         Raises:
             InputError: If the shape or a field is wrong.
+
+        Example:
+            >>> from hspace.diffusion.checkpoints import load_model
+            >>> model = load_model("portraits", num_steps=10)
+            >>> directions = Directions.of(model, torch.ones(2, *model.h_shape), names=["a", "b"])
+            >>> tuple(directions.directions.shape)
+            (2, 10, 192, 8, 8)
+            >>> directions.select([1]).meta.names
+            ('b',)
         """
         steps = len(model.process.timesteps)
         if space == "h" and tuple(tensor.shape[1:]) == model.h_shape:

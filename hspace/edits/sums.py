@@ -96,6 +96,14 @@ def edit_offsets(
 
     Raises:
         InputError: If a weight is NaN or infinite, their number is not k, or the window is empty or too long.
+
+    Example:
+        >>> from hspace.diffusion.checkpoints import load_model
+        >>> model = load_model("portraits", num_steps=10)
+        >>> directions = Directions.of(model, torch.ones(2, *model.h_shape))
+        >>> offsets = edit_offsets(directions, torch.tensor([[2.0, -1.0]]), num_steps=10, start=0, stop=5)
+        >>> tuple(offsets.shape[:2]), offsets.flatten(2)[0, 4:6, 0].tolist()
+        ((1, 10), [1.0, 0.0])
     """
     vectors = directions.directions
     if weights.shape[1] != len(vectors) or not weights.isfinite().all():

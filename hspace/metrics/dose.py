@@ -42,6 +42,11 @@ def dose_response(
 
     Raises:
         InputError: If the three are not of one length, a strength is 0 or there twice, or a value is not finite.
+
+    Example:
+        >>> found = dose_response([-2, -1, 1, 2], [-1.0, -0.5, 0.5, 1.0], [0.8, 0.9, 0.9, 0.6], threshold=0.75)
+        >>> found.slope, found.r2, found.saturation, found.breaks_at
+        (0.5, 1.0, 0.0, 1.5)
     """
     s, e, cosine = (np.asarray(values, dtype=np.float64) for values in (strengths, effects, identity))
     if not (s.shape == e.shape == cosine.shape and len(s) > 0 and np.isfinite(s + e + cosine).all()):

@@ -151,6 +151,14 @@ def effect_matrix(
         InputError: On shapes that do not agree, fewer than two samples, or a visible score that is not finite.
 
     Source: Haas et al. 2024, table I, whose formula is not stated; ours is signed and keeps the scorer's unit out.
+
+    Example:
+        >>> before = torch.linspace(-1, 1, 50)[:, None].repeat(1, 2)
+        >>> after = before + torch.tensor([1.0, 0.0]) + 0.01 * before.flip(0)
+        >>> columns = {"attributes": ("age", "yaw"), "binary": (False, False)}
+        >>> found = effect_matrix(before, after[None], edits=("older",), **columns)
+        >>> found.strongest(0)[0], round(found.cell(0, "age").value, 2), abs(found.cell(0, "yaw").value) < 0.01
+        ('age', 1.68, True)
     """
     _check_shapes(original, edited, len(attributes), len(edits))
     before, after = (scores.detach().cpu().double().numpy() for scores in (original, edited))
@@ -170,7 +178,13 @@ def effect_matrix(
 
 
 def score_unit(scores: Tensor, visible: Tensor) -> Tensor:
-    """The n - 1 sd of each score over the samples that show its attribute: (n, A) to (A,), nan under two samples."""
+    """The n - 1 sd of each score over the samples that show its attribute: (n, A) to (A,), nan under two samples.
+
+    Example:
+        >>> scores = torch.tensor([[1.0, 5.0], [3.0, 9.0]])
+        >>> score_unit(scores, torch.tensor([[True, True], [True, False]]))
+        tensor([1.4142,    nan], dtype=torch.float64)
+    """
     shown = [column[seen].double() for column, seen in zip(scores.T, visible.T, strict=True)]
     # torch's own std of less than two values is nan too, but warns.
     return torch.stack([column.std() if len(column) > 1 else column.new_tensor(torch.nan) for column in shown])

@@ -34,7 +34,13 @@ def error_correlation(labels: Tensor, first: Tensor, second: Tensor, visible: Te
 
 
 def correlation(x: np.ndarray, y: np.ndarray) -> Interval:
-    """Pearson's correlation of independent pairs, (n,) each; nan under ten pairs or where a side is constant."""
+    """Pearson's correlation of independent pairs, (n,) each; nan under ten pairs or where a side is constant.
+
+    Example:
+        >>> x = np.arange(20.0)
+        >>> round(correlation(x, -x).value, 6)
+        -1.0
+    """
     if len(x) < MIN_SAMPLES or x.std() == 0 or y.std() == 0:
         return Interval(np.nan, np.nan, np.nan, len(x))
     x, y = (x - x.mean()) / x.std(), (y - y.mean()) / y.std()

@@ -65,6 +65,11 @@ def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tenso
 
     The trace of (S_a S_b)^½ is the nuclear norm of S_a^½ S_b^½: only symmetric roots and singular values, which stay
     real and exact for the singular covariances of few samples, and are faster than eigenvalues of a product.
+
+    Example:
+        >>> eye = torch.eye(3, dtype=torch.float64)
+        >>> float(frechet_distance(torch.zeros(3), eye, torch.ones(3), 4 * eye).round(decimals=6))
+        6.0
     """
     trace_of_root = torch.linalg.svdvals(_root(cov_a) @ _root(cov_b)).sum()
     return (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * trace_of_root

@@ -56,7 +56,13 @@ class IdentityPreservation(Metric):
 
 
 def identity_preservation(original: Tensor, edited: Tensor) -> Interval:
-    """Mean cosine between unit-norm embeddings of originals and edits, both (n, dim); see `IdentityPreservation`."""
+    """Mean cosine between unit-norm embeddings of originals and edits, both (n, dim); see `IdentityPreservation`.
+
+    Example:
+        >>> people = torch.eye(10)
+        >>> round(identity_preservation(people, people).value, 6)
+        1.0
+    """
     # Every process has all rows: nothing is to be added up over them.
     identity = IdentityPreservation(sync_on_compute=False)
     identity.update(original, edited)
@@ -72,6 +78,10 @@ def stranger_threshold(embeddings: Tensor, false_accepts: float = 0.01) -> float
 
     Raises:
         InputError: If there are fewer than two embeddings, or a norm is not 1 to 1e-3.
+
+    Example:
+        >>> stranger_threshold(torch.eye(5))
+        0.0
     """
     if embeddings.ndim != 2 or len(embeddings) < 2:
         raise InputError(f"a threshold needs (n >= 2, dim) embeddings, got {tuple(embeddings.shape)}")
@@ -92,6 +102,10 @@ def true_accept_rate(first: Tensor, second: Tensor, false_accepts: float = 0.01)
 
     Raises:
         InputError: If the shapes differ, or a norm is not 1 to 1e-3.
+
+    Example:
+        >>> true_accept_rate(torch.eye(5), torch.eye(5))
+        1.0
     """
     if first.ndim != 2 or first.shape != second.shape:
         raise InputError(f"embeddings must be two (n, dim) of one shape, got {[*first.shape]} and {[*second.shape]}")

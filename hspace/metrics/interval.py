@@ -116,6 +116,11 @@ def mean_interval(values: np.ndarray, low: float = -math.inf, high: float = math
         values: (n,).
         low: Smallest mean that there can be; the interval is cut there.
         high: Largest mean that there can be.
+
+    Example:
+        >>> found = mean_interval(np.arange(100) / 100)
+        >>> [round(each, 3) for each in (found.value, found.low, found.high)]
+        [0.495, 0.437, 0.553]
     """
     column = np.asarray(values, dtype=np.float64)[:, None]
     found = means(np.nan_to_num(column), np.isfinite(column))
@@ -130,6 +135,11 @@ def wilson(hits: int, total: int) -> Interval:
         InputError: If there are more hits than trials.
 
     Source: Wilson 1927, J. Am. Stat. Assoc. 22, 209-212.
+
+    Example:
+        >>> found = wilson(45, 50)
+        >>> [round(each, 3) for each in (found.value, found.low, found.high)]
+        [0.9, 0.786, 0.957]
     """
     if not 0 <= hits <= total:
         raise InputError(f"a proportion needs from 0 to {total} hits, got {hits}")
@@ -143,6 +153,11 @@ def slope_interval(x: np.ndarray, y: np.ndarray) -> Interval:
     """Least-squares slope through the origin of y on x, (n, dim) each, over independent rows.
 
     The interval is that of the mean of each row's influence on the slope, (x · y - slope x · x) / mean(x · x).
+
+    Example:
+        >>> x = np.random.default_rng(0).standard_normal((50, 2))
+        >>> round(slope_interval(x, 2 * x).value, 6)
+        2.0
     """
     squares = (x * x).sum(axis=1)
     if len(x) < MIN_SAMPLES or not squares.any():
@@ -162,6 +177,11 @@ def over_draws(values: np.ndarray) -> Interval:
 
     Raises:
         InputError: With fewer than five draws.
+
+    Example:
+        >>> found = over_draws(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
+        >>> [round(each, 2) for each in (found.value, found.low, found.high)]
+        [3.0, 1.04, 4.96]
     """
     if len(values) < 5:
         raise InputError(f"an interval over draws of examples needs at least 5 draws, got {len(values)}")

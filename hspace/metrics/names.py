@@ -59,7 +59,12 @@ def name_edits(first: EffectMatrix, fresh: EffectMatrix) -> list[Name | None]:
 
 
 def numbered(names: Sequence[Name | None]) -> list[str]:
-    """The labels of names, equal ones numbered: "yaw 1", "yaw 2"; "unnamed" where there is none."""
+    """The labels of names, equal ones numbered: "yaw 1", "yaw 2"; "unnamed" where there is none.
+
+    Example:
+        >>> numbered([Name("yaw", 1), None, Name("yaw", -1), Name("age", 1, ("beard",))])
+        ['yaw 1', 'unnamed', 'yaw 2', 'age (+ beard)']
+    """
     labels = [UNNAMED if name is None else name.label for name in names]
     total, seen = Counter(labels), Counter()
     seen_so_far = []

@@ -44,6 +44,13 @@ def compare(values: Mapping[str, np.ndarray]) -> tuple[Comparison, ...]:
 
     Raises:
         InputError: If there are fewer than two methods, or they do not have the same number of samples.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> worse = rng.standard_normal(100)
+        >>> found = compare({"a": worse + 1 + 0.1 * rng.standard_normal(100), "b": worse})
+        >>> [(each.first, each.second, round(each.difference.value, 1), each.significant) for each in found]
+        [('a', 'b', 1.0, True)]
     """
     names, sizes = list(values), {len(each) for each in values.values()}
     if len(names) < 2 or len(sizes) != 1:
@@ -85,7 +92,13 @@ def unpaired(first: np.ndarray, second: np.ndarray) -> tuple[Interval, float]:
 
 
 def best(values: Mapping[str, np.ndarray]) -> str | None:
-    """The method with the largest mean, if it beats the second; None if it does not: what a table prints in bold."""
+    """The method with the largest mean, if it beats the second; None if it does not: what a table prints in bold.
+
+    Example:
+        >>> worse = np.random.default_rng(0).standard_normal(100)
+        >>> best({"a": worse + np.linspace(0.5, 1.5, 100), "b": worse})
+        'a'
+    """
     ranked = sorted(values, key=lambda name: -float(np.nanmean(values[name])))
     pair = next(each for each in compare(values) if {each.first, each.second} == {*ranked[:2]})
     return ranked[0] if pair.significant else None
@@ -98,6 +111,10 @@ def holm(p: np.ndarray) -> np.ndarray:
         p: Of any shape; corrected together.
 
     Source: Holm 1979, Scand. J. Stat. 6, 65-70.
+
+    Example:
+        >>> holm(np.array([0.01, 0.04, 0.03])).round(3).tolist()
+        [0.03, 0.06, 0.06]
     """
     flat = np.asarray(p, dtype=np.float64).ravel()
     order = np.argsort(flat)[: int(np.isfinite(flat).sum())]

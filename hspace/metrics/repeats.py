@@ -70,6 +70,12 @@ def subgroups(scores: Tensor, visible: Tensor, *, attribute: str, binary: bool) 
 
     Returns:
         Masks (n,) by name, such as "age above median".
+
+    Example:
+        >>> ages = torch.tensor([0.1, 0.2, 0.8, 0.9])
+        >>> groups = subgroups(ages, torch.tensor([True, True, True, False]), attribute="age", binary=False)
+        >>> groups["age above median"]
+        tensor([False, False,  True, False])
     """
     if not bool(visible.any()):
         raise InputError(f"no sample shows {attribute}, so that there are no groups of it")

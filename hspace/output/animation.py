@@ -72,7 +72,13 @@ def write_animation(
 
 
 def read_note(path: str | Path) -> str:
-    """The note of a picture or animation that was written here; empty where there is none."""
+    """The note of a picture or animation that was written here; empty where there is none.
+
+    Example:
+        >>> path = write_png("edited.png", np.zeros((4, 4, 3), dtype=np.uint8), "Edited by hspace")
+        >>> read_note(path)
+        'Edited by hspace'
+    """
     with Image.open(path) as image:
         comment = image.info.get("comment", b"")
         described = str(image.getexif().get(DESCRIPTION, "")).encode("latin-1", "replace")

@@ -103,6 +103,10 @@ def grid_figure(
 
     Raises:
         InputError: If a number does not fit or the images are not finite.
+
+    Example:
+        >>> grid_figure(torch.rand(6, 3, 32, 32) * 2 - 1, columns=3, path="grid.png").name
+        'grid.png'
     """
     tiles = _tiles(images, ndim=4, size=tile)
     if columns < 1:

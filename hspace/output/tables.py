@@ -84,6 +84,12 @@ def to_csv(table: Table) -> str:
     """The table as CSV: full precision; an interval becomes four columns, `x`, `x_low`, `x_high` and `x_n`.
 
     The judge, if there is one, is a last column. Text that a spreadsheet would compute gets an apostrophe before it.
+
+    Example:
+        >>> table = Table(("edit", "yaw"), (("component 3", Interval(0.42, 0.31, 0.53, 100)),), "Effects.")
+        >>> print(to_csv(table).strip())
+        edit,yaw,yaw_low,yaw_high,yaw_n
+        component 3,0.42,0.31,0.53,100
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -105,7 +111,17 @@ def write_csv(table: Table, path: str | Path) -> Path:
 
 
 def to_markdown(table: Table) -> str:
-    """The table as Markdown: columns of numbers are right-aligned, with the same decimals in every row."""
+    """The table as Markdown: columns of numbers are right-aligned, with the same decimals in every row.
+
+    Example:
+        >>> table = Table(("edit", "yaw"), (("component 3", Interval(0.42, 0.31, 0.53, 100)),), "Effects.")
+        >>> print(to_markdown(table).strip())
+        | edit | yaw |
+        | :-- | --: |
+        | component 3 | .42 ± .11 |
+        <BLANKLINE>
+        Effects. n (visible) = 100.
+    """
     align = [":--" if text else "--:" for text in _textual(table)]
     lines = [_line([escape_markdown(column) for column in table.columns]), _line(align)]
     for i, (row, cells) in enumerate(zip(_texts(table), table.rows, strict=True)):
@@ -148,6 +164,10 @@ def format_number(value: float | int, decimals: int | None = None) -> str:
     Args:
         value: Sizes under NOTHING are 0.
         decimals: Digits after the point; None gives three significant digits.
+
+    Example:
+        >>> format_number(0.4213), format_number(-1.5, 2), format_number(float("nan")), format_number(1234)
+        ('.421', '-1.50', 'n/a', '1234')
     """
     if math.isnan(value):
         return UNKNOWN

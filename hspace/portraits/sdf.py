@@ -57,5 +57,10 @@ def both(*distances: Tensor) -> Tensor:
 
 
 def coverage(distance: Tensor, size: int) -> Tensor:
-    """Share of each pixel that the shape covers: a ramp one pixel wide across the boundary, in [0, 1]."""
+    """Share of each pixel that the shape covers: a ramp one pixel wide across the boundary, in [0, 1].
+
+    Example:
+        >>> coverage(torch.tensor([-1.0, 0.0, 1.0]), 32).tolist()
+        [1.0, 0.5, 0.0]
+    """
     return (0.5 - distance * (size / 2)).clamp(0, 1)

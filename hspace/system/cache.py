@@ -37,7 +37,12 @@ def key_sha256(key: dict[str, Any]) -> str:
 
 
 def place(cache_dir: Path, stage: str, key: dict[str, Any]) -> Path:
-    """The folder of a stage's result, there or not."""
+    """The folder of a stage's result, there or not.
+
+    Example:
+        >>> place(Path("cache"), "pca", {"k": 4}).as_posix()
+        'cache/pca/efeb24b83805ce3cea02c32a'
+    """
     return cache_dir / stage / key_sha256(key)[:24]
 
 

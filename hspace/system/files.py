@@ -81,6 +81,11 @@ def write_json(path: str | Path, value: Any) -> None:
 
     Raises:
         ValueError: If a number is NaN or infinite, which JSON does not have.
+
+    Example:
+        >>> write_json("facts.json", {"steps": 10})
+        >>> read_json("facts.json")
+        {'steps': 10}
     """
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 

@@ -149,7 +149,12 @@ def source_sha256(entry: Any) -> str | None:
 
 
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
-    """The message for a name that is not among those known: the nearest one, or all where they fit a line."""
+    """The message for a name that is not among those known: the nearest one, or all where they fit a line.
+
+    Example:
+        >>> unknown("method", "pcs", ["pca", "random"])
+        "unknown method 'pcs': did you mean 'pca'?"
+    """
     known = sorted(known)
     nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     names = f"there is {', '.join(known)}" if len(known) <= 24 else "none is like it"

@@ -40,6 +40,10 @@ def row_batches(n: int, batch_size: int) -> list[range]:
 
     Raises:
         InputError: If there is no row, or the batch size is below 1.
+
+    Example:
+        >>> row_batches(5, 2)
+        [range(0, 2), range(2, 4), range(4, 5)]
     """
     if n < 1 or batch_size < 1:
         raise InputError(f"batch_size and the number of samples must be >= 1, got {batch_size} and {n}")

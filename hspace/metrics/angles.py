@@ -24,6 +24,11 @@ def principal_angles(a: Tensor, b: Tensor) -> Tensor:
         InputError: If the vectors are of unlike size or a set is linearly dependent.
 
     Source: Björck & Golub 1973 (Math. Comp. 27, 579-594).
+
+    Example:
+        >>> x, y, z = torch.eye(3, dtype=torch.float64)
+        >>> principal_angles(torch.stack([x, y]), torch.stack([x, y + z])).round(decimals=3).tolist()
+        [0.0, 45.0]
     """
     if a[0].numel() != b[0].numel():
         raise InputError(f"principal angles need vectors of one size, got {[*a.shape[1:]]} and {[*b.shape[1:]]}")

@@ -21,6 +21,8 @@ from hspace.types import InputError
 
 Edits = Float[Tensor, "batch edits channel height width"]
 """Edited images, (batch, edits, channel, height, width)."""
+MAX_STRENGTH = torch.finfo(torch.float32).max
+"""What strengths are kept in holds no larger one."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,9 @@ def _weights(directions: Directions, component: int, strengths: Sequence[float])
     k = len(directions.directions)
     if not 0 <= component < k:
         raise InputError(f"component must be in [0, {k}), got {component}")
+    for strength in strengths:
+        if not abs(strength) <= MAX_STRENGTH:
+            raise InputError(f"a strength must be a number of at most {MAX_STRENGTH:.1e} in size, got {strength:g}")
     weights = torch.zeros(len(strengths), k)
     weights[:, component] = torch.tensor(strengths, dtype=torch.float32)
     return weights
@@ -215,7 +220,9 @@ def apply_offsets(
         try:
             return sample(model, batch, sampler=sampler, delta_h=delta).x_0.cpu()
         except NotFinite as error:
-            raise NotFinite(rows[error.row] % num_edits, str(error)) from None
+            edit = rows[error.row] % num_edits
+            hint = "; use smaller strengths" if offsets[edit].any() else ""
+            raise NotFinite(edit, f"{error}{hint}") from None
 
     batches = Batches(sampler.batch_size)(range(len(latents.seeds) * num_edits), make)
     return torch.cat([images for _, images in batches]).unflatten(0, (-1, num_edits))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hspace.metrics.interval import Interval, Means, flip_means, means
+from hspace.metrics.interval import NOTHING, Interval, Means, flip_means, means
 from hspace.metrics.selectivity import selectivity
 from hspace.types import InputError
 
@@ -23,8 +23,8 @@ class EffectMatrix:
     Attributes:
         attributes: Column ids, A of them.
         edits: Row ids, E of them.
-        effect: (E, A) float64, in standard deviations of the unedited scores; nan where an attribute is constant over
-            them, so that there is no unit, or fewer than ten samples show it.
+        effect: (E, A) float64, in standard deviations of the unedited scores, 0 under 1e-6; nan where an attribute is
+            constant over them, so that there is no unit, or fewer than ten samples show it.
         low: (E, A) lower limits; nan also where the change is the same in all samples.
         high: (E, A) upper limits.
         p: (E, A) two-sided p value of no effect, uncorrected.
@@ -192,9 +192,11 @@ def score_unit(scores: Tensor, visible: Tensor) -> Tensor:
 
 def _effects(change: np.ndarray, counted: np.ndarray, binary: np.ndarray, unit: np.ndarray) -> tuple[Means, np.ndarray]:
     """One edit's effects, (A,), and the covariance of their errors, (A, A), from the changes of scores, (n, A)."""
+    change = np.where(np.abs(change) < NOTHING * unit, 0.0, change)
     continuous, flips = means(change, counted), flip_means(np.clip(change, -1, 1), counted)
     found = {name: np.where(binary, getattr(flips, name), getattr(continuous, name)) for name in vars(flips)}
     found |= {name: found[name] / unit for name in ("value", "low", "high", "se")}
+    found |= {name: np.where(np.abs(found[name]) < NOTHING, 0.0, found[name]) for name in ("value", "low", "high")}
     found["p"] = np.where(np.isfinite(unit), found["p"], np.nan)
     n = np.maximum(found["n"], 1)
     influence = np.where(counted, change - np.where(counted, change, 0).sum(axis=0) / n, 0) / n / unit

@@ -20,6 +20,8 @@ from hspace.types import InputError
 LEVEL = 0.95
 MIN_SAMPLES = 10
 """Fewer visible samples than this have no interval, and no value that is printed."""
+NOTHING = 1e-6
+"""What is smaller, in sd or in any measured unit of ours, is rounding."""
 NO_SPREAD = 1e-9
 """Spread, relative to the values' size, under which there is only rounding."""
 

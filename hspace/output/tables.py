@@ -9,13 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hspace.metrics.interval import Interval
+from hspace.metrics.interval import NOTHING, Interval
 from hspace.system.files import write_text
 from hspace.types import InputError
 
 Cell = str | int | float | Interval | None
-NOTHING = 1e-6
-"""What is smaller is rounding: no measured quantity of ours reaches it."""
 UNKNOWN = "n/a"
 LATEX = str.maketrans(
     {"&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",

@@ -64,9 +64,13 @@ def _not_blank(path: Path) -> Path:
 Text = Annotated[str, Field(pattern=r"\S"), Meaning("text that is not empty")]
 Tap = Annotated[str, BeforeValidator(_tap), Field(pattern=r"\S"), Meaning("a tap, as docs/models.md lists them")]
 Word = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"), Meaning("a word of letters, digits, '_', '-' and '.'")
+    str,
+    Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"),
+    Meaning("a word of at most 100 letters, digits, '_', '-' and '.'"),
 ]
-"""Text that can be a file's name on any system."""
+"""Text that can be a file's name on any system, and part of the name of a project or an artifact of W&B."""
+Tag = Annotated[str, Field(pattern=r"\S", max_length=64), Meaning("text of at most 64 letters that is not empty")]
+Group = Annotated[str, Field(pattern=r"\S", max_length=128), Meaning("text of at most 128 letters that is not empty")]
 Name = Annotated[str, Field(pattern=r"^[\w.-]+(:\w+)?$"), Meaning("a name, or module:name")]
 Filepath = Annotated[Path, AfterValidator(_not_blank), Meaning("text that is not empty")]
 Count = Annotated[int, Field(ge=1)]
@@ -161,7 +165,7 @@ class EvaluationConfig:
         annotator: Scorer that names directions and chooses.
         judge: Scorer that grades.
         allow_same_scorer: Whether one scorer may do both.
-        num_samples: Images that each direction is judged on.
+        num_samples: Images that each direction is judged on; over fewer than ten no figure has an interval.
         identity: Encoder that says whether an edit shows the same person.
         regions: Network that finds a named `method.mask` in the image.
         reference_samples: Unedited images whose spread is the unit of effects.
@@ -176,7 +180,7 @@ class EvaluationConfig:
     identity: Annotated[str, _known(EMBEDDERS)]
     regions: Annotated[str, _known(REGIONS)]
     allow_same_scorer: bool
-    num_samples: Annotated[int, Field(ge=1, le=BLOCK)]
+    num_samples: Annotated[int, Field(ge=2, le=BLOCK)]
     reference_samples: Annotated[int, Field(ge=2, le=BLOCK)]
     calibration_samples: Annotated[int, Field(ge=4, le=MAX_SAMPLES)]
     strength_samples: Annotated[int, Field(ge=10, le=BLOCK)]
@@ -209,13 +213,13 @@ class StudyConfig:
 
 @dataclass(frozen=True, config=RULES)
 class TrackingConfig:
-    """Where the run is logged; group None is the run's name."""
+    """Where the run is logged, within what W&B takes; group None is the run's name."""
 
     mode: Literal["offline", "online", "disabled"]
     project: Word
     entity: Word | None
-    group: Text | None
-    tags: tuple[Text, ...]
+    group: Group | None
+    tags: tuple[Tag, ...]
 
 
 @dataclass(frozen=True, config=RULES)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from hspace.directions.settings import METHODS, Settings
-from hspace.runs.config import Config, known_keys
+from hspace.runs.config import BLOCK, Config, known_keys
 from hspace.runs.moved import moved
 from hspace.runs.wording import fields_of, in_our_words, of_record
 from hspace.system.registry import REFERENCE, unknown
@@ -38,6 +38,7 @@ def parse(cfg: DictConfig) -> Config:
         values["output_dir"] = f"outputs/{values.get('name')}/{stamp}"
     config = _validated(Config, values, "")
     _check_edit(config)
+    _check_study(config)
     if config.evaluation.annotator == config.evaluation.judge and not config.evaluation.allow_same_scorer:
         raise InputError(
             f"evaluation.judge is {config.evaluation.judge!r}, which is the annotator too and would grade its own "
@@ -119,6 +120,20 @@ def _check_method(config: Config) -> None:
     if edit.components and count is not None and max(edit.components) >= count:
         raise InputError(
             f"edit.components must be indices below the number of directions, {count}, got {max(edit.components)}"
+        )
+
+
+def _check_study(config: Config) -> None:
+    study, count = config.study, config.evaluation.num_samples
+    if study.repeats * count > BLOCK:
+        raise InputError(
+            f"study.repeats must be at most {BLOCK // count} for evaluation.num_samples={count}, since a block has "
+            f"{BLOCK} seeds, got {study.repeats}"
+        )
+    if config.procedure != "edit" and 2 * study.examples > study.index:
+        raise InputError(
+            f"study.examples must be at most half of study.index={study.index}, since there are as many on each side, "
+            f"got {study.examples}"
         )
 
 

@@ -124,7 +124,12 @@ def facts_of(lab: Lab, result: Result, seconds: float) -> dict[str, Any]:
         "evaluation": lab.seeds("evaluation", max(evaluation.num_samples, evaluation.reference_samples)),
     }
     return {
-        "model": {"id": model.model_id, "sha256": model.identity.sha256, "h_shape": list(model.h_shape)},
+        "model": {
+            "id": model.model_id,
+            "commit": model.revision,
+            "sha256": model.identity.sha256,
+            "h_shape": list(model.h_shape),
+        },
         "timesteps": list(model.process.timesteps),
         "differences": sorted({said for each in result.directions.values() for said in each.meta.differences}),
         "seeds": {role: {"first": min(seeds), "count": len(seeds)} for role, seeds in used.items() if seeds},

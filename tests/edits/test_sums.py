@@ -106,7 +106,8 @@ def test_directions_of_x_T_are_added_to_it(tiny_model: DiffusionModel, latents: 
     [
         ({"component": 2}, r"component must be in \[0, 2\), got 2"),
         ({"component": -1}, "got -1"),
-        ({"strengths": [float("nan")]}, "finite strengths"),
+        ({"strengths": [float("nan")]}, "a strength must be a number of at most .*, got nan"),
+        ({"strengths": [0.0, 1e300]}, r"at most 3.4e\+38 in size, got 1e\+300"),
         ({"strengths": []}, "there must be at least one edit, got 0"),
         ({"sampler": Sampler(start=3)}, "0 <= start < stop <= 3, got 3 to 3"),
         ({"sampler": Sampler(stop=4)}, "got 0 to 4"),

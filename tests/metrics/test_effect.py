@@ -90,6 +90,15 @@ def test_constant_and_invisible_attributes_have_no_effect() -> None:
     assert np.isnan(EffectMatrix.from_dict(whole).effect[0, 1])
 
 
+def test_what_is_under_a_millionth_of_an_sd_is_rounding() -> None:
+    original, edited = _scores()
+    rounded = original + 3e-7 * original.std(0) * torch.sign(edited - original)
+    matrix = _matrix(original, rounded, binary=(False, False, True), unit=original.std(0))
+    assert (matrix.effect == 0).all() and np.isnan(matrix.low[:, :2]).all() and np.isnan(matrix.p[:, :2]).all()
+    assert (matrix.low[:, 2] < 0).all()
+    assert (_matrix(original, (original + 3e-6 * original.std(0))[None], edits=("a",)).effect > 2.9e-6).all()
+
+
 def test_the_strongest_attribute_keeps_its_sign() -> None:
     matrix = _matrix(*_scores())
     assert matrix.strongest(1) == ("smile", matrix.effect[1, 1]) and matrix.strongest(1)[1] < 0

@@ -8,19 +8,22 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hspace import __version__
-from hspace.commands.words import COMMANDS, Parser, levels
-from hspace.commands.words import parse as parse_words
-from hspace.system.files import package_path
 from hspace.system.stopping import Stopped, stopping, uninterrupted
-from hspace.types import InputError
+
+with stopping():  # What follows takes numpy's time, in which a signal would show a traceback.
+    from hspace import __version__
+    from hspace.commands.words import COMMANDS, Parser, levels
+    from hspace.commands.words import parse as parse_words
+    from hspace.system.files import package_path
+    from hspace.types import InputError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -78,9 +81,9 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    _open_streams()
     try:
         with stopping():
+            _open_streams()
             return _guarded(lambda: _dispatch(sys.argv[1:] if arguments is None else arguments))
     except Stopped as stopped:
         print(f"hspace: stopped by {stopped.name}; the same command goes on from here", file=sys.stderr)
@@ -267,15 +270,14 @@ def _compose(overrides: list[str]) -> "DictConfig":
     """
     from hydra import compose
 
+    from hspace.runs.errors import hydra_in_one_line
+
     _offer_methods(overrides)
-    with _hydra():
-        try:
-            return compose("config", overrides=overrides)
-        except ValueError as error:
-            raise InputError(str(error)) from error
+    with _hydra(), hydra_in_one_line():
+        return compose("config", overrides=overrides)
 
 
-def _hydra() -> Any:
+def _hydra() -> AbstractContextManager[None]:
     from hydra import initialize_config_dir
 
     return initialize_config_dir(str(package_path("conf")), version_base="1.3", job_name="hspace")

@@ -99,6 +99,10 @@ def test_the_script_is_the_same_command(tmp_path: Path):
         (["list", "method=pcaa"], "unknown method 'pcaa': did you mean 'pca'"),
         (["seed=0,1"], "--multirun"),
         (["name=${nothing}"], "nothing"),
+        (["edit.strengths=" + "[" * 400 + "]" * 400], "the settings cannot be put together: maximum recursion"),
+        (["edit=[1]"], "the settings cannot be put together: argument of type 'int'"),
+        (["-m", "edit=[1]"], "the settings cannot be put together: argument of type 'int'"),
+        (["model=celebahq"], "makes photographs, and evaluation.annotator=portraits-annotator"),
         (["model=local"], "model.path is missing"),
         (["-m", "seed=0,1", "output_dir=x"], "hydra.sweep.dir"),
         (["-m", "seed=0,1", "hydra/launcher=slurm"], "hspace[sweep]"),
@@ -129,6 +133,25 @@ def test_an_interrupt_is_exit_code_130(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr("hspace.commands.run.run", interrupted)
     assert main(["seed=1"]) == 130
+
+
+INTERRUPT = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[-1] and os.environ.pop("WANTED", None):
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize("module", ["numpy", "omegaconf", "torch"])
+def test_an_interrupt_during_an_import_is_at_most_a_line(module: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPT.replace("sys.argv[-1]", repr(module)))
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = hspace("debug=default", "output_dir=out", "cache_dir=cache", cwd=tmp_path, PYTHONPATH=path, WANTED="1")
+    assert (done.returncode, done.stdout) == (130, "") and done.stderr.count("\n") <= 1
+    assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()
 
 
 def test_a_defect_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch):

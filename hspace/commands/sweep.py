@@ -29,7 +29,7 @@ from hspace.commands.run import run
 from hspace.output.tables import write_table
 from hspace.runs.collecting import collected_tables, read_folders
 from hspace.runs.config import Config, to_dict
-from hspace.runs.errors import EXPECTED, explain
+from hspace.runs.errors import EXPECTED, explain, hydra_in_one_line
 from hspace.runs.lab import duration
 from hspace.runs.parsing import parse
 from hspace.system.stopping import stopping
@@ -64,12 +64,12 @@ def sweep(overrides: Sequence[str]) -> int:
         raise InputError("output_dir cannot be set for a sweep, whose jobs need one each: set hydra.sweep.dir=FOLDER")
     overrides = [f"hydra.sweep.dir=outputs/sweeps/{_sweep_name(overrides)}", *overrides]
     hydra: Any = GlobalHydra.instance().hydra
-    try:
-        with _alone(overrides):
-            told = [f"+hydra.job.env_set.{name}={value}" for name, value in _told(overrides).items()]
+    with _alone(overrides), hydra_in_one_line():
+        told = [f"+hydra.job.env_set.{name}={value}" for name, value in _told(overrides).items()]
+        try:
             batches = hydra.multirun("config", job, [*overrides, *told], with_log_configuration=False)
-    except BrokenExecutor as error:
-        raise InputError("a worker process died, perhaps of too little memory; the same command goes on") from error
+        except BrokenExecutor as error:
+            raise InputError("a worker process died, perhaps of too little memory; the same command goes on") from error
     outcomes = [done.return_value for batch in batches or [] for done in batch]
     failed = [outcome for outcome in outcomes if outcome["error"]]
     folders = dict.fromkeys(Path(outcome["folder"]) for outcome in outcomes if not outcome["error"])

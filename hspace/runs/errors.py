@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -13,7 +14,7 @@ from hspace.runs.config import known_keys
 from hspace.runs.moved import moved
 from hspace.system.files import package_path
 from hspace.system.registry import unknown
-from hspace.types import InputError
+from hspace.types import InputError, one_line
 
 CLOSED = 141
 """Exit code of a program whose reader is gone: 128 and the number of SIGPIPE, which Windows does not know."""
@@ -38,6 +39,23 @@ def guarded(action: Callable[[], int]) -> int:
             raise
         print(f"hspace: error: {explain(error)}", file=sys.stderr)
         return 2
+
+
+@contextmanager
+def hydra_in_one_line() -> Iterator[None]:
+    """Of odd words Hydra raises, beside its own errors, whatever its code meets: ValueError, TypeError, RecursionError.
+
+    Raises:
+        InputError: In place of these.
+    """
+    try:
+        yield
+    except EXPECTED:
+        raise
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    except Exception as error:
+        raise InputError(f"the settings cannot be put together: {one_line(error)}") from error
 
 
 def _reader_is_gone() -> bool:

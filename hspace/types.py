@@ -4,7 +4,8 @@
 Axis order is always batch, steps, channel, height, width. Step index 0 is the noisiest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex, runtime_checkable
 
 from jaxtyping import Bool, Float
@@ -41,6 +42,28 @@ Seeds = Sequence[SupportsIndex]
 
 class InputError(ValueError):
     """A user's mistake. The message is one line: the value that was given, and what would be right."""
+
+
+def one_line(error: Exception) -> str:
+    """What another library says is wrong, on one line of at most 300 characters."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+@contextmanager
+def in_one_line(what: str) -> Iterator[None]:
+    """Whatever a stranger's file breaks in this block, in a library or here, is one line that names it.
+
+    The traceback behind it is shown with HSPACE_DEBUG=1.
+
+    Args:
+        what: The file's name, or the model's.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{what} cannot be used: {type(error).__name__}: {one_line(error)}") from error
 
 
 @runtime_checkable

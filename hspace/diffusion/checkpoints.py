@@ -23,11 +23,11 @@ from hspace.diffusion.identity import SCHEDULER, Identity
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.process import Process
 from hspace.diffusion.provenance import ProcessFacts, Provenance, conditioning_of
-from hspace.diffusion.reading import in_one_line, one_line, quiet_diffusers, read_json
+from hspace.diffusion.reading import quiet_diffusers, read_json
 from hspace.system.files import package_path
 from hspace.system.hub import why_unreachable
 from hspace.system.records import is_list
-from hspace.types import InputError, Seeds
+from hspace.types import InputError, Seeds, in_one_line, one_line
 
 EMBEDDED = {"portraits": "portraits/ddpm"}
 """Models that come with the package, by name: their folder under the packaged weights."""
@@ -184,7 +184,25 @@ def load_model(
     )  # fmt: skip
     if loaded.image_shape[0] not in (1, 3):
         raise InputError(f"{model} must make images of 1 or 3 channels, got {loaded.image_shape[0]}")
-    return loaded.with_prompt(prompt, guidance) if found.encode or prompt else loaded
+    with in_one_line(model):
+        loaded = loaded.with_prompt(prompt, guidance) if found.encode or prompt else loaded
+        _try(loaded)
+    return loaded
+
+
+@torch.no_grad()
+def _try(model: DiffusionModel) -> None:
+    """Runs one pass, so that sizes that do not fit together are known before any work.
+
+    Raises:
+        InputError: If what comes out is not shaped like images.
+    """
+    x_t, t = torch.zeros(1, *model.sample_shape, device=model.device), model.process.timesteps[0]
+    encoded = model.denoiser.encode(x_t, t, model.cond)
+    output, images = model.denoiser.decode(encoded.h, encoded), model.codec.decode(x_t)
+    found, wanted = (tuple(output.shape[1:]), tuple(images.shape[1:])), (model.sample_shape, model.image_shape)
+    if found != wanted:
+        raise InputError(f"{model.model_id} must give predictions and images of {wanted}, gives {found}")
 
 
 def _find_device(device: str) -> torch.device:

@@ -25,11 +25,11 @@ from hspace.diffusion.prompts import (
     sd3_inputs,
     xl_inputs,
 )  # fmt: skip
-from hspace.diffusion.reading import find_part, one_line, read_json, read_module, read_scheduler
+from hspace.diffusion.reading import find_part, read_json, read_module, read_scheduler
 from hspace.diffusion.transformer import DiTWiring, FluxWiring, PixArtWiring, SD3Wiring
 from hspace.diffusion.unet import UNetWiring
 from hspace.system.registry import Registry
-from hspace.types import InputError
+from hspace.types import InputError, one_line
 
 Encoder = Callable[[str, float], Conditioning]
 """Makes a condition of a prompt, or of a class, and the strength of guidance."""

@@ -14,7 +14,7 @@ import numpy as np
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
-from hspace.types import Images, InputError
+from hspace.types import Images, InputError, one_line
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow")
 SPACINGS = ("leading", "trailing", "linspace")
@@ -315,8 +315,7 @@ def build_scheduler(config: Mapping[str, Any]) -> SchedulerMixin:
         return kind.from_config(dict(config))  # pyright: ignore[reportAttributeAccessIssue]
     # Of unknown choices and wrong types diffusers raises whatever its arithmetic meets.
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"the configuration of the {name} cannot be used: {reason}") from error
+        raise InputError(f"the configuration of the {name} cannot be used: {one_line(error)}") from error
 
 
 def _timesteps(num_train_steps: int, num_steps: int, spacing: str, steps_offset: int) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hspace.diffusion.denoiser import Conditioning
-from hspace.types import InputError
+from hspace.types import InputError, one_line
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -74,8 +74,7 @@ def read_prompt_encoder(folder: Path, device: torch.device) -> PromptEncoder:
         )
     # Broken files raise errors of many kinds: safetensors', pickle's, OSError, ValueError, RuntimeError.
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"the text encoder of {folder.name} cannot be read: {reason}") from error
+        raise InputError(f"the text encoder of {folder.name} cannot be read: {one_line(error)}") from error
     text_encoder, info = loaded
     if info["missing_keys"]:
         raise InputError(f"the text encoder of {folder.name} lacks tensors, e.g. {min(info['missing_keys'])}")

@@ -12,7 +12,7 @@ from diffusers.utils import logging as diffusers_logging
 
 from hspace.diffusion.process import build_scheduler
 from hspace.system.files import parse_json
-from hspace.types import InputError
+from hspace.types import InputError, one_line
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -85,25 +85,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{path} must hold a JSON object, got {type(value).__name__}")
     return value
-
-
-def one_line(error: Exception) -> str:
-    """An error's message on one line, at most 300 characters."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-@contextlib.contextmanager
-def in_one_line(model: str) -> Iterator[None]:
-    """Whatever a stranger's configuration breaks, in diffusers, in torch or here, is one line that names the model.
-
-    The traceback behind it is shown with HSPACE_DEBUG=1.
-    """
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"{model} cannot be used: {type(error).__name__}: {one_line(error)}") from error
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from hspace.system.files import read_json, write_json
 from hspace.system.progress import bar
 from hspace.system.shards import SHARD, Batches, row_batches, row_writer
 from hspace.system.stopping import uninterrupted
-from hspace.types import InputError, Seeds
+from hspace.types import InputError, Seeds, one_line
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Recorded:
         path = Path(path)
         try:
             recorded = cls(path, **_parse_facts(read_json(path.with_suffix(".json"))))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise InputError(f"{path.with_suffix('.json')} does not describe a recording of h: {error}") from error
         recorded.open()
         return recorded
@@ -68,9 +68,10 @@ class Recorded:
             InputError: If the file is missing, no plain float32 array, or of another shape.
         """
         try:
-            array = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.path} is no readable .npy file: {error}") from error
+            array = np.lib.format.open_memmap(self.path, mode="r")
+        # Of a stranger's header numpy raises whatever Python's parser does.
+        except Exception as error:
+            raise InputError(f"{self.path} is no readable .npy file: {one_line(error)}") from error
         expected = (len(self.timesteps), len(self.seeds), int(np.prod(self.h_shape)))
         if array.shape != expected or array.dtype != np.float32:
             raise InputError(f"{self.path} must hold float32 {expected}, got {array.dtype} {array.shape}")

@@ -144,10 +144,12 @@ def sample(
         if record_h:
             trajectory.append(step.encoded.h)
         del step
-    _check_finite(torch.stack(finite).cpu(), model.process.timesteps, latents.seeds)
     if latents.residual is not None:
         x_t = x_t + latents.residual.to(x_t)
-    return Samples(model.codec.decode(x_t), torch.stack(trajectory, dim=1) if record_h else None)
+    x_0 = model.codec.decode(x_t)
+    finite[-1] &= x_0.isfinite().flatten(1).all(dim=1)
+    _check_finite(torch.stack(finite).cpu(), model, latents.seeds)
+    return Samples(x_0, torch.stack(trajectory, dim=1) if record_h else None)
 
 
 def _edit(delta_h: Tensor | None, replace_h: Tensor | None) -> Edit | None:
@@ -177,10 +179,10 @@ class NotFinite(InputError):
         self.row = row
 
 
-def _check_finite(finite: Tensor, timesteps: Sequence[float], seeds: Sequence[int]) -> None:
+def _check_finite(finite: Tensor, model: DiffusionModel, seeds: Sequence[int]) -> None:
     """Raises NotFinite for the first step, and the first sample at it, that is not: (steps, batch) bool."""
     if not finite.all():
         step, row = map(int, torch.nonzero(~finite)[0])
-        where = f"at step {step} (t={timesteps[step]:g})"
-        hint = "use smaller strengths, or dtype=float32"
-        raise NotFinite(row, f"the image of seed {seeds[row]} became NaN or infinite {where}; {hint}")
+        where = f"at step {step} (t={model.process.timesteps[step]:g})"
+        hint = "; use dtype=float32" if model.dtype.itemsize == 2 else ""
+        raise NotFinite(row, f"the image of seed {seeds[row]} became NaN or infinite {where}{hint}")

@@ -10,7 +10,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from hspace.diffusion.identity import WEIGHTS
 from hspace.directions.record import Directions
-from hspace.types import InputError
+from hspace.types import InputError, one_line
 
 PREFIX = "hub:"
 FILE = "directions.safetensors"
@@ -98,7 +98,7 @@ def _measured(directions: Directions, name: str) -> str:
             f"{_plain(str(found['attribute']))} {effect:+.2f} sd ({low:+.2f} to {high:+.2f}, n = {len(found['seeds'])})"
         )
         return f"{said} at {found['tried'][-1]:.3g}; {found['low']:.3g} to {found['high']:.3g}"
-    except (TypeError, KeyError, IndexError, ValueError):
+    except (TypeError, KeyError, IndexError, ValueError, OverflowError):
         return "not measured"
 
 
@@ -130,5 +130,5 @@ def _why(error: Exception) -> str:
         return f"no permission ({status}): log in with hf auth login, as someone who may"
     if status == 404:
         return "there is none, or it is not yours to see"
-    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    reason = one_line(error)
     return f"the hub cannot be reached, or is told not to be: {reason}" if status is None else reason

@@ -24,7 +24,7 @@ from hspace.runs.config import Config, config_sha256, to_dict
 from hspace.system import distributed
 from hspace.system.files import sha256_file
 from hspace.system.stopping import Stopped
-from hspace.types import InputError
+from hspace.types import InputError, one_line
 
 if TYPE_CHECKING:
     import wandb
@@ -114,7 +114,7 @@ class Run:
         # A dead process of W&B, a full disk, a server's odd answer: of any kind, and none of them ours.
         except Exception as error:
             self._run = None
-            log.warning("tracking stopped, and the run goes on: %s", _reason(error))
+            log.warning("tracking stopped, and the run goes on: %s", one_line(error))
             _forget()
 
 
@@ -134,11 +134,6 @@ def _note(run: "wandb.Run", role: str, name: str, kind: str, paths: Sequence[Pat
     known = run.config.get(role, {})
     facts = {"type": kind, "files": _files(paths)}
     run.config.update({role: {**known, name: facts}}, allow_val_change=True)
-
-
-def _reason(error: Exception) -> str:
-    """What W&B says, on one line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _forget() -> None:
@@ -277,7 +272,7 @@ def read_project(name: str, api: Any = None) -> list[Record]:
             return [Record(run.name, dict(run.config), dict(run.summary)) for run in runs]
     # W&B's own errors, requests' errors, and whatever an odd answer of a server breaks in W&B.
     except Exception as error:
-        raise InputError(f"W&B project {name}: {_reason(error)}") from error
+        raise InputError(f"W&B project {name}: {one_line(error)}") from error
     finally:
         _forget()
 
@@ -294,7 +289,7 @@ def _start(spec: RunSpec) -> "wandb.Run | None":
                     raise wandb.errors.UsageError("no API key; `wandb login` stores one")
                 return _init(spec)
         except Exception as error:
-            log.warning("tracking goes on offline: %s", _reason(error))
+            log.warning("tracking goes on offline: %s", one_line(error))
             _forget()
             # Another id, since the server may know that of the run that could not start.
             spec = replace(spec, mode="offline", id=f"{spec.id}-offline")
@@ -302,7 +297,7 @@ def _start(spec: RunSpec) -> "wandb.Run | None":
         with _mute():
             return _init(spec)
     except Exception as error:
-        log.warning("tracking stopped, and the run goes on: %s", _reason(error))
+        log.warning("tracking stopped, and the run goes on: %s", one_line(error))
         _forget()
         return None
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from hspace.scorers.networks import unit_norm
 from hspace.scorers.pretrained import Preprocessing, Pretrained, import_transformers, is_hub_id, read_pretrained
 from hspace.system.hub import why_unreachable
-from hspace.types import Images, InputError, Scores
+from hspace.types import Images, InputError, Scores, one_line
 
 PROMPTS = {
     "smile": ("A smiling person", "A person"),
@@ -76,8 +76,7 @@ def load_clip(model: str) -> ClipScorer:
             source, trust_remote_code=False, local_files_only=only_here
         )
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"the tokenizer of {model} cannot be read: {reason}") from error
+        raise InputError(f"the tokenizer of {model} cannot be read: {one_line(error)}") from error
     texts = [prompt for pair in PROMPTS.values() for prompt in pair]
     tokens = tokenizer(texts, padding=True, return_tensors="pt")
     # transformers makes an empty tokenizer where its files are missing.

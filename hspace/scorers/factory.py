@@ -12,7 +12,7 @@ from hspace.scorers.names import EMBEDDERS, REGIONS, SCORERS
 from hspace.scorers.pretrained import Pretrained
 from hspace.system.hashes import weights_sha256
 from hspace.system.registry import Registry
-from hspace.types import Embedder, InputError, RegionNetwork, Scorer
+from hspace.types import Embedder, InputError, RegionNetwork, Scorer, in_one_line
 
 NOT_INDEPENDENT = "NOT INDEPENDENT: also the annotator"
 """What is written behind the name of a judge that chose what it judges."""
@@ -90,6 +90,15 @@ def place(network: Scorer | Embedder, device: torch.device) -> None:
         network.to(device)
 
 
+def _tried(make: Any, model: str, name: str) -> Any:
+    """What a stranger's files make, after a pass of one image: what they break is known before any work."""
+    with in_one_line(name):
+        made = make(model)
+        if callable(made):
+            made(torch.zeros(1, 3, 64, 64))
+    return made
+
+
 def _load(registry: Registry[Any], protocol: type[Any], name: str) -> Any:
     """What a name's class or function gives, of the model behind the name's colon where it takes one."""
     kind, _, model = name.partition(":")
@@ -101,7 +110,7 @@ def _load(registry: Registry[Any], protocol: type[Any], name: str) -> Any:
         inspect.signature(make).bind(*given)
     except TypeError as error:
         raise InputError(f"{registry.kind} {name!r} needs a model, as {name}:MODEL, or none: {error}") from None
-    made = make(*given)
+    made = _tried(make, model, name) if given else make()
     if isinstance(made, protocol):
         return made
     members = [*protocol.__annotations__, *(member for member in vars(protocol) if not member.startswith("_"))]

@@ -16,7 +16,7 @@ from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
 from hspace.system.hub import why_unreachable
-from hspace.types import Images, InputError
+from hspace.types import Images, InputError, one_line
 
 RESAMPLING = {2: "bilinear", 3: "bicubic"}
 """Pillow's codes of the filters that are antialiased here as there."""
@@ -153,7 +153,7 @@ def read_pretrained(auto: str, model: str) -> tuple[Any, Preprocessing]:
 def _reason(error: Exception) -> str:
     if "trust_remote_code" in str(error):
         return "it needs code of its own (auto_map in its config.json), which is never run"
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return one_line(error)
 
 
 def is_hub_id(model: str) -> bool:

@@ -99,10 +99,14 @@ def _read(path: Path, model: DiffusionModel) -> Inversion | None:
         with safe_open(path, framework="pt") as file:
             facts = parse_json(file.metadata()["hspace"])
             parts = {key: file.get_tensor(key) for key in file.keys() if key in TENSORS}
-        latents = Latents(tuple(facts["seeds"]), parts["x_T"], parts["z"], parts.get("residual"))
-        return Inversion(latents.to(model.device), parts["x_0"], float(facts["error"]), kept=True)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        x_0, error = parts.pop("x_0"), float(facts["error"])
+        latents = Latents.parse({"seeds": facts["seeds"], "provenance": None}, parts)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, OverflowError):
         return None
+    shapes = tuple(latents.x_T.shape), latents.z.shape[1], tuple(x_0.shape)
+    if shapes != ((1, *model.sample_shape), len(model.process.timesteps), (1, *model.image_shape)):
+        return None
+    return Inversion(latents.to(model.device), x_0, error, kept=True)
 
 
 def _channels(image: Images, channels: int) -> Images:

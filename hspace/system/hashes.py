@@ -5,6 +5,7 @@ import inspect
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hspace.system.files import read_json, sha256_file, user_cache, write_json
+from hspace.system.records import is_sha256
 
 CHUNK = 2**24
 """Numbers that are converted to float32 at a time."""
@@ -102,15 +104,22 @@ def remembered(files: Iterable[Path], what: Mapping[str, Any], compute: Callable
     if not facts or any(each is None or each[-1] >= _STARTED for each in facts.values()):
         return compute()
     place = user_cache() / MEMORY / f"{json_sha256({'files': facts, 'what': what})}.json"
-    try:
-        return dict(read_json(place)["hashes"])
-    except (OSError, ValueError, TypeError, KeyError):
-        hashes = compute()
-    try:
+    known = _recalled(place)
+    if known is not None:
+        return known
+    hashes = compute()
+    with suppress(OSError):
         write_json(place, {"hashes": hashes, "files": facts})
-    except OSError:
-        pass
     return hashes
+
+
+def _recalled(place: Path) -> dict[str, str] | None:
+    """What was remembered; None where there is nothing, or it is damaged."""
+    try:
+        hashes = dict(read_json(place)["hashes"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return hashes if hashes and all(map(is_sha256, hashes.values())) else None
 
 
 def forget() -> tuple[int, list[str]]:

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
 
-from hspace.types import InputError
+from hspace.types import InputError, one_line
 
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 """Formats that are opened, whatever a file is called; Pillow would hand others, such as EPS, to other programs."""
@@ -39,8 +39,7 @@ def read_picture(path: str | Path, *, background: str, formats: tuple[str, ...] 
         raise
     # Of a stranger's file Pillow raises whatever its decoders meet: OSError, SyntaxError, struct.error, KeyError ...
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{path} cannot be read as an image ({', '.join(formats)}): {reason}") from error
+        raise InputError(f"{path} cannot be read as an image ({', '.join(formats)}): {one_line(error)}") from error
 
 
 def _read(path: Path, background: str, formats: tuple[str, ...]) -> Image.Image:

@@ -72,14 +72,14 @@ def parse_facts(text: str | None) -> dict[str, Any]:
 
     Raises:
         InputError: If there is none, or it is too long, no JSON, too deeply nested, or holds a number that is not
-            finite.
+            finite, or a whole one of more than 64 bits.
     """
     if text is None:
         raise InputError(f"must have metadata under the key '{KEY}', has none: not written by hspace")
     if len(text) > MAX_FACTS_CHARACTERS:
         raise InputError(f"metadata must be at most {MAX_FACTS_CHARACTERS} characters, got {len(text)}")
     try:
-        values = json.loads(text, parse_constant=_finite, parse_float=_finite)
+        values = json.loads(text, parse_constant=_finite, parse_float=_finite, parse_int=_whole)
     except (ValueError, RecursionError) as error:
         raise InputError(f"metadata must be JSON with finite numbers: {short(error)}") from None
     if not isinstance(values, dict):
@@ -182,6 +182,13 @@ def one_of(choices: tuple[str, ...]) -> Rule:
 
 ANYTHING: Rule = (lambda _: True, "anything")
 LABEL: Rule = (is_label, "1 to 200 printable characters")
+
+
+def _whole(text: str) -> int:
+    number = int(text)
+    if number.bit_length() > 64:
+        raise ValueError(f"number {text[:20]}")
+    return number
 
 
 def _finite(text: str) -> float:

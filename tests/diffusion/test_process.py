@@ -152,6 +152,9 @@ def test_etas() -> None:
             schedule.etas(wrong)
 
 
+DDPM = {"_class_name": "DDPMScheduler"}
+
+
 @pytest.mark.parametrize(
     ("scheduler", "num_steps", "spacing", "message"),
     [
@@ -168,6 +171,11 @@ def test_etas() -> None:
         (FlowMatchHeunDiscreteScheduler(), 10, None, "FlowMatchHeunDiscreteScheduler has no alphas_cumprod"),
         ({"_class_name": "Nonsense"}, 10, None, "unknown scheduler Nonsense"),
         ({"_class_name": "UNet2DModel"}, 10, None, "unknown scheduler UNet2DModel"),
+        ({**DDPM, "beta_schedule": "steep"}, 10, None, "configuration of the DDPMScheduler cannot be used: steep"),
+        ({**DDPM, "beta_start": "small"}, 10, None, "configuration of the DDPMScheduler cannot be used"),
+        ({**DDPM, "num_train_timesteps": "many"}, 10, None, "a whole number from 1 to 100000, got 'many'"),
+        ({**DDPM, "num_train_timesteps": -5}, 10, None, "a whole number from 1 to 100000, got -5"),
+        ({**DDPM, "num_train_timesteps": 2 * 10**7}, 10, None, "a whole number from 1 to 100000, got 20000000"),
     ],
 )
 def test_bad_schedules(scheduler: Any, num_steps: int, spacing: str | None, message: str) -> None:

@@ -236,11 +236,16 @@ def test_other_dtypes(tiny_pipeline_dir: Path, tiny_model: DiffusionModel, laten
     assert (samples.x_0 - reference).abs().max() <= tolerance * reference.abs().max()
 
 
-def test_not_a_number_names_the_step(tiny_model: DiffusionModel, latents: Latents, delta_h: torch.Tensor) -> None:
+def test_not_a_number_names_the_step(
+    tiny_model: DiffusionModel, tiny_pipeline_dir: Path, latents: Latents, delta_h: torch.Tensor
+) -> None:
     broken = delta_h.clone()
     broken[1, 1, 0, 0, 0] = torch.inf
-    with pytest.raises(InputError, match=r"NaN or infinite at step 1 \(t=333\)"):
+    with pytest.raises(InputError, match=r"NaN or infinite at step 1 \(t=333\)$"):
         sample(tiny_model, latents, delta_h=broken)
+    half = load_model(str(tiny_pipeline_dir), num_steps=3, device="cpu", dtype="float16")
+    with pytest.raises(InputError, match=r"NaN or infinite at step 1 \(t=333\); use dtype=float32$"):
+        sample(half, latents, delta_h=broken)
 
 
 @pytest.mark.parametrize("injection", ["symmetric", "asyrp"])

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from hspace.metrics.correlation import correlation
 from hspace.metrics.effect import EffectMatrix, effect_matrix
-from hspace.metrics.errors import correlation
 from hspace.metrics.interval import flip_means, means, over_draws, slope_interval, wilson
 from hspace.metrics.names import name_edits
 from hspace.metrics.selectivity import selectivity

@@ -6,7 +6,7 @@ The annotator reads calibration seeds here; what else an edit of that strength d
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -234,19 +234,6 @@ def _corrected(readings: _Readings, strength: float, target: float, n: int, most
         previous = strength, ratio
         strength = math.copysign(min(abs(strength) * ratio ** (-1 / power), most), strength)
     return {s: each for s, each in tried.items() if math.isfinite(each.value)} or tried
-
-
-def with_calibrations(directions: Directions, calibrations: Sequence[Calibration]) -> Directions:
-    """The directions with one calibration each in their metadata, by the name of the direction.
-
-    Raises:
-        InputError: If there is not one for each direction.
-    """
-    names = directions.meta.names
-    if len(calibrations) != len(names):
-        raise InputError(f"{len(names)} directions need as many calibrations, got {len(calibrations)}")
-    records = {name: asdict(calibration) for name, calibration in zip(names, calibrations, strict=True)}
-    return replace(directions, meta=replace(directions.meta, calibration=records))
 
 
 def search(

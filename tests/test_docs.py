@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,109 @@ from pathlib import Path
 import pytest
 
 import hspace
+from hspace.cli import CACHE_ACTIONS, LISTS, REGISTRIES, _compose
+from hspace.commands.words import COMMANDS, parse
 from hspace.directions.settings import METHODS
 from hspace.runs.config import known_keys
+from hspace.runs.parsing import parse as read
 
 ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", *(path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("docs/**/*.md"))))
+COMMAND = re.compile(
+    r"`((?:hspace|python scripts/|torchrun) ?[^`\n]+)`|^    ((?:hspace|python scripts/|torchrun)[^\n]+)$", re.M
+)
+
+
+def commands() -> list[str]:
+    """Every command that a page gives, in a line of its own or within a sentence."""
+    found = (a or b for page in PAGES for a, b in COMMAND.findall((ROOT / page).read_text(encoding="utf-8")))
+    whole = (re.sub(r"\s+(#.*|\\)$", "", command).strip() for command in found)
+    return sorted({command for command in whole if "…" not in command and not re.match(r"hspace[./`]", command)})
+
+
+def check(words: list[str]) -> None:
+    """Sees that every choice is one that there is, and every key one that its method or the configuration has.
+
+    Raises:
+        InputError: If it is not.
+    """
+    settings = dict(word.lstrip("+").split("=", 1) for word in words)
+    for key, value in settings.items():
+        section, _, name = key.rpartition(".")
+        if key == "method":
+            assert all(METHODS.get(each) for each in value.split(","))
+        elif (ROOT / "conf" / key).is_dir():
+            missing = [name for name in value.split(",") if not (ROOT / "conf" / key / f"{name}.yaml").exists()]
+            assert not missing, f"{key}={value}"
+        elif section == "method":
+            assert name in METHODS.get(settings.get("method", "pca")).settings.model_fields, key
+        else:
+            assert key in known_keys() or key.startswith("hydra"), key
+
+
+def understood(command: str) -> list[str] | None:
+    """Reads a command as far as it can be without running it; the settings of a single run.
+
+    Raises:
+        InputError: If it is a mistake.
+    """
+    words = shlex.split(command)
+    if words[0] == "python":
+        script = (ROOT / words[1]).read_text(encoding="utf-8")
+        missing = [word for word in words[2:] if word.startswith("--") and f'"{word}"' not in script]
+        assert not missing, command
+        return None
+    words = words[words.index("hspace.cli") + 1 :] if words[0] == "torchrun" else words[1:]
+    if words and words[0] in COMMANDS:
+        if words[1:]:  # the name alone is no command, but what a sentence calls it
+            check(parse(words[0], words[1:]).settings)
+        return None
+    if words and words[0] in ("list", "cache"):
+        topics = {*LISTS, *REGISTRIES, "attributes", "experiments", *CACHE_ACTIONS}
+        assert all(word in topics or word.startswith("method=") for word in words[1:]), command
+        return None
+    settings = [word for word in words if word not in ("--cfg", "job", "-m")]
+    check(settings)
+    return None if "-m" in words else settings
+
+
+def test_every_command_on_every_page_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT / "docs" / "examples")
+    given = commands()
+    assert len(given) > 80
+    for command in given:
+        understood(command)
+
+
+@pytest.mark.slow
+def test_every_run_on_every_page_has_a_valid_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(ROOT / "docs" / "examples")
+    runs = filter(None, map(understood, commands()))
+    for words in runs:
+        here = [word.replace("=FOLDER", f"={tmp_path}") for word in words]
+        read(_compose(here))
+
+
+def test_every_module_that_a_page_names_is_there() -> None:
+    missing = []
+    for page in PAGES:
+        if not page.endswith("migrating.md"):
+            text = (ROOT / page).read_text(encoding="utf-8")
+            named = re.findall(r"`hspace[./]([a-z_]+(?:[./][a-z_0-9]+)*)(?:\.py)?[`.]", text)
+            parts = {name: re.split(r"[./]", name.removesuffix(".py")) for name in named}
+            missing += [(page, name) for name in parts if not is_there(parts[name])]
+    assert not missing
+
+
+def is_there(parts: list[str]) -> bool:
+    """Whether hspace has a room, a module, a public name or a group of entry points of these parts."""
+    place = (ROOT / "hspace").joinpath(*parts)
+    if place.exists() or place.with_suffix(".py").exists():
+        return True
+    if len(parts) == 1:
+        return parts[0] in (*hspace.__all__, *REGISTRIES, "experiments")
+    module = place.parent.with_suffix(".py")
+    return module.exists() and re.search(rf"\b{parts[-1]}\b", module.read_text("utf-8")) is not None
 
 
 def test_the_reference_has_every_public_name_once() -> None:

@@ -23,14 +23,3 @@ def test_what_a_page_links_to_is_there(page: str) -> None:
     links = [link for link in re.findall(r"\]\(([^)#\s]+)\)", text) if "://" not in link]
     missing = [link for link in links if not ((ROOT / page).parent / link).exists()]
     assert missing == []
-
-
-def test_every_command_of_the_readme_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hspace.cli import main
-
-    commands = re.findall(r"`hspace ([^`]*=[^`]*)`", README)
-    assert len(commands) > 8
-    for command in commands:
-        words = [word.replace("FOLDER", "some-folder") for word in command.split() if word != "-m"]
-        if "-m" not in command.split():
-            assert main(["--cfg", "job", *words]) == 0, command

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import hspace
-from hspace.cli import CACHE_ACTIONS, LISTS, REGISTRIES, _compose
+from hspace.cli import CACHE_ACTIONS, LISTS, REGISTRIES, _compose, _with_local_model
 from hspace.commands.words import COMMANDS, parse
 from hspace.directions.settings import METHODS
 from hspace.runs.config import known_keys
@@ -90,7 +90,7 @@ def test_every_run_on_every_page_has_a_valid_configuration(monkeypatch: pytest.M
     runs = filter(None, map(understood, commands()))
     for words in runs:
         here = [word.replace("=FOLDER", f"={tmp_path}") for word in words]
-        read(_compose(here))
+        read(_compose(_with_local_model(here)))
 
 
 def test_every_module_that_a_page_names_is_there() -> None:

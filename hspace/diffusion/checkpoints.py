@@ -95,7 +95,7 @@ class DiffusionModel:
             guidance: Classifier-free guidance, >= 0; 1 is none.
 
         Raises:
-            InputError: If the model takes no prompts, or guidance is no number >= 0.
+            InputError: If the model takes no prompts, or guidance is not a number >= 0.
         """
         if self.encode_prompt is None:
             raise InputError(f"{self.model_id} takes no prompt, got {prompt!r}")
@@ -229,7 +229,7 @@ def _find_folder(model: str, revision: str | None) -> tuple[Path, str]:
         return _download(model, revision), model
     near = difflib.get_close_matches(model, EMBEDDED, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known models: {', '.join(EMBEDDED)}"
-    raise InputError(f"no model and no folder {model}; {hint} (a hub id is owner/name)")
+    raise InputError(f"{model} is neither a known model nor a folder; {hint} (a hub id is owner/name)")
 
 
 def _download(model: str, revision: str | None) -> Path:
@@ -248,7 +248,7 @@ def _download(model: str, revision: str | None) -> Path:
         if isinstance(error, InputError):
             raise
         reason = one_line(unreachable or error)
-        raise InputError(f"no folder {model}, and no hub model of that name can be fetched: {reason}") from error
+        raise InputError(f"{model} is not a folder, and the hub does not give such a model: {reason}") from error
 
 
 def _read_index(folder: Path, model: str) -> dict[str, str]:
@@ -256,7 +256,7 @@ def _read_index(folder: Path, model: str) -> dict[str, str]:
     if (folder / "model_index.json").is_file():
         return _class_names(read_json(folder / "model_index.json"), model)
     if not (folder / "config.json").is_file():
-        raise InputError(f"{model} is no diffusion model: it has neither model_index.json nor config.json")
+        raise InputError(f"{model} is not a diffusion model: it has neither model_index.json nor config.json")
     return {"unet": "UNet2DModel"}
 
 
@@ -275,5 +275,5 @@ def _class_names(index: dict[str, Any], model: str) -> dict[str, str]:
     """Class name of each part that a pipeline's index names."""
     parts = _parts_of(index)
     if not parts.keys() & {"unet", "transformer"}:
-        raise InputError(f"{model} is no diffusion model: its model_index.json names neither unet nor transformer")
+        raise InputError(f"{model} is not a diffusion model: its model_index.json names neither unet nor transformer")
     return parts

@@ -40,7 +40,7 @@ class Tap:
         """The features at the tap, out of the module's output.
 
         Raises:
-            InputError: If the output has parts and none is chosen, or is no tensor.
+            InputError: If the output has parts and none is chosen, or is not a tensor.
         """
         found = output if self.part is None else output[self.part]
         if not isinstance(found, Tensor):

@@ -196,7 +196,7 @@ def _flux(network: Any, codec: Any, request: Request) -> FluxWiring:
 
 
 def _dit_classes(network: Any, wiring: Any, codec: Codec, request: Request) -> ClassEncoder:
-    """Classes of ImageNet by the names that the pipeline gives them; the last number is no class."""
+    """Classes of ImageNet by the names that the pipeline gives them; the last number means "without a class"."""
     count = network.config["num_embeds_ada_norm"]
     named = read_json(request.folder / "model_index.json").get("id2label") or {}
     return ClassEncoder([str(named.get(str(i), i)) for i in range(count)], count)

@@ -219,7 +219,11 @@ class Schedule(Process):
 
     @classmethod
     def of(cls, scheduler: Any, num_steps: int, spacing: str | None = None) -> "Schedule":
-        """See `Process.from_scheduler`."""
+        """See `Process.from_scheduler`.
+
+        Raises:
+            InputError: If the scheduler has no `alphas_cumprod`, or the number of steps does not fit.
+        """
         if not hasattr(scheduler, "alphas_cumprod"):
             name = type(scheduler).__name__
             raise InputError(f"{name} has no alphas_cumprod; give a DDPM, DDIM, PNDM or flow-matching Euler scheduler")
@@ -234,7 +238,11 @@ class Schedule(Process):
         )
 
     def level(self, t: float) -> tuple[float, float]:
-        """(sqrt(alpha_bar), sqrt(1 - alpha_bar)) of a model time."""
+        """(sqrt(alpha_bar), sqrt(1 - alpha_bar)) of a model time.
+
+        Raises:
+            InputError: If the scheduler does not have that model time.
+        """
         if not -1 <= t < len(self.alpha_bar):
             raise InputError(f"t must be in [0, {len(self.alpha_bar)}), or -1 for clean, got {t}; use fewer steps")
         alpha_bar = self.alpha_bar[int(t)] if t >= 0 else self.final_alpha_bar
@@ -257,7 +265,11 @@ class FlowMatching(Process):
     def of(
         cls, scheduler: Any, num_steps: int, spacing: str | None = None, image_tokens: int | None = None
     ) -> "FlowMatching":
-        """See `Process.from_scheduler`; the sigmas are the scheduler's, from 1 to 1 / num_steps before its shift."""
+        """See `Process.from_scheduler`; the sigmas are the scheduler's, from 1 to 1 / num_steps before its shift.
+
+        Raises:
+            InputError: If `spacing` is given, the number of steps does not fit, or sigma grows towards the image.
+        """
         if spacing is not None:
             raise InputError(f"spacing belongs to diffusion, and this is flow matching: leave it out, got {spacing}")
         config = scheduler.config
@@ -273,7 +285,11 @@ class FlowMatching(Process):
         return cls(tuple(float(sigma) * count for sigma in scheduler.sigmas[:-1]), "flow", count)
 
     def level(self, t: float) -> tuple[float, float]:
-        """(1 - sigma, sigma) of a model time."""
+        """(1 - sigma, sigma) of a model time.
+
+        Raises:
+            InputError: If the scheduler does not have that model time.
+        """
         if not -1 <= t <= self.num_train_timesteps:
             raise InputError(f"t must be in [0, {self.num_train_timesteps}], or -1 for clean, got {t}")
         sigma = max(t, 0) / self.num_train_timesteps

@@ -39,7 +39,7 @@ class PromptEncoder:
             The prompt's features and, where guidance moves away from it, those of the empty prompt.
 
         Raises:
-            InputError: If guidance is no number >= 0.
+            InputError: If guidance is not a number >= 0.
         """
         check_guidance(guidance)
         guided = prompt != "" and guidance != 1
@@ -89,7 +89,7 @@ class ClassEncoder:
 
         Args:
             labels: Names of the classes, in the order of their numbers.
-            null: Number of no class, for guidance; None where the network was not trained without classes.
+            null: Number that means "without a class", for guidance; None where the network was not trained for that.
         """
         self.labels: tuple[str, ...] = tuple(labels)
         self.null: int | None = null
@@ -103,11 +103,11 @@ class ClassEncoder:
         """What the network is given for a class.
 
         Args:
-            prompt: Number or name of a class; empty is no class, where the network knows that.
-            guidance: Classifier-free guidance, >= 0; 1 is none, and so is any where no class is not known.
+            prompt: Number or name of a class; empty means "without a class", where the network was trained for that.
+            guidance: Classifier-free guidance, >= 0; 1 is none, and so is any value where `null` is None.
 
         Raises:
-            InputError: If there is no such class, or guidance is not a number >= 0.
+            InputError: If the class does not exist, or guidance is not a number >= 0.
         """
         check_guidance(guidance)
         label = self._number(prompt)

@@ -71,7 +71,7 @@ class Recorded:
             array = np.lib.format.open_memmap(self.path, mode="r")
         # Of a stranger's header numpy raises whatever Python's parser does.
         except Exception as error:
-            raise InputError(f"{self.path} is no readable .npy file: {one_line(error)}") from error
+            raise InputError(f"{self.path} is not a readable .npy file: {one_line(error)}") from error
         expected = (len(self.timesteps), len(self.seeds), int(np.prod(self.h_shape)))
         if array.shape != expected or array.dtype != np.float32:
             raise InputError(f"{self.path} must hold float32 {expected}, got {array.dtype} {array.shape}")

@@ -108,6 +108,9 @@ class FluxWiring:
         Args:
             network: A `FluxTransformer2DModel`.
             size: Side of its latents, which its configuration does not hold.
+
+        Raises:
+            InputError: If the side is odd.
         """
         self._config = config = network.config
         if size % 2:

@@ -208,8 +208,8 @@ def extremes(annotations: Annotations, attribute: str, k: int, *, balance: str |
             or of each of its four quarters if it is continuous.
 
     Raises:
-        InputError: If an attribute is unknown, k is no multiple of the number of groups to balance, there are less than
-            2 k samples, or the two sides would not differ: a binary attribute has less than k samples above or below
+        InputError: If an attribute is unknown, k is not a multiple of the number of groups to balance, there are
+            fewer than 2 k samples, or the two sides would not differ: a binary attribute has fewer than k samples above or below
             .5, or a continuous one is constant.
 
     Source: Haas et al. 2024, sec. V-A.

@@ -60,7 +60,11 @@ class JacobianSettings(Settings):
         return self
 
     def check(self, num_steps: int) -> None:
-        """Checks that the steps are among those of the run."""
+        """Checks that the steps are among those of the run.
+
+        Raises:
+            ValueError: If one is not.
+        """
         if self.steps and max(self.steps) >= num_steps:
             raise ValueError(f"steps must be below diffusion.num_steps={num_steps}, got {max(self.steps)}")
 

@@ -28,7 +28,7 @@ class Sources(Protocol):
 
     @property
     def memory(self) -> int | None:
-        """Bytes that may be taken; None is no limit."""
+        """Most bytes that may be used; None sets no limit."""
         ...
 
     def seed(self) -> int:

@@ -103,7 +103,7 @@ def pca(
     Of a recording around one sample (`collect_around`) they are that sample's own, local ones.
 
     Strength is in standard deviations: directions[j, i] = component * sqrt(explained variance) of step i. The mean is
-    saved and is no part of an edit.
+    saved and is not part of an edit.
 
     Signs: each step agrees with the step before it, by the correlation of the same samples' projections (an inner
     product means little once a component has turned); at step 0 the entry of largest magnitude is positive.

@@ -157,7 +157,7 @@ def between(first: Tensor, second: Tensor, weight: Tensor, spherical: bool, axes
 
 def _between_noise(first: Latents, second: Latents, weight: Tensor, spherical: bool) -> Latents:
     x_T, z = (between(a, b, weight, spherical) for a, b in ((first.x_T, second.x_T), (first.z, second.z)))
-    # What an inverted image keeps beside its noise is faded, since it is no noise.
+    # What an inverted image keeps beside its noise is faded, since it is not noise.
     zero = torch.zeros_like(x_T)
     ours, theirs = (zero if latents.residual is None else latents.residual for latents in (first, second))
     return replace(first, x_T=x_T, z=z, residual=between(ours, theirs, weight, False))

@@ -310,7 +310,11 @@ def spread_strength(
     seeds: Sequence[int],
     sampler: Sampler,
 ) -> float:
-    """The strength at which the offset is as long as the samples' spread, both over the edited steps."""
+    """The strength at which the offset is as long as the samples' spread, both over the edited steps.
+
+    Raises:
+        InputError: If the direction is zero over the edited steps.
+    """
     weights = torch.eye(len(directions.directions))[component : component + 1]
     norm = float(edit_offsets(directions, weights, len(model.process.timesteps), sampler.start, sampler.stop).norm())
     if norm == 0:

@@ -30,7 +30,11 @@ Measured = Mapping[tuple[int, float], Mapping[str, Value]]
 
 
 def run(lab: Lab) -> Result:
-    """Finds directions by the configured method, names them, edits samples along each, and measures the edits."""
+    """Finds directions by the configured method, names them, edits samples along each, and measures the edits.
+
+    Raises:
+        InputError: If a measure needs a region and the method has none, or roles share seeds.
+    """
     measures = [MEASURES.get(name) for name in lab.cfg.evaluation.measures]
     needs = frozenset[str]().union(*(each.needs for each in measures))
     if "region" in needs and getattr(lab.cfg.method, "mask", None) is None:

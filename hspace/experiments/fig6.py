@@ -20,7 +20,10 @@ def run(lab: Lab) -> Result:
     """Top directions of one sample for each region, with and without what moves the rest of the image projected off.
 
     How local an edit is: the share of the squared change of all pixels that lies in the region, over the region's
-    share of the area; 1 is an edit that knows no region.
+    share of the area; 1 is an edit that changes all regions alike.
+
+    Raises:
+        InputError: If the evaluation has no network that finds regions, or sample 0 shows none of them.
     """
     if lab.regions is None:
         raise InputError("fig6 needs a network that knows regions, and this evaluation has none")

@@ -59,7 +59,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """An experiment's record, which anyone may have written.
 
     Raises:
-        InputError: If the file is missing, no record, or names files outside its folder.
+        InputError: If the file is missing, is not a record, or names files outside its folder.
     """
     try:
         record = read_json(path)
@@ -68,7 +68,7 @@ def read_record(path: Path) -> dict[str, Any]:
         if not all(isinstance(text, str) for text in told):
             raise TypeError("what it says must be text")
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is no record of an experiment: {error}") from None
+        raise InputError(f"{path} is not a record of an experiment: {error}") from None
     for name in [*record["figures"].values(), *record["tables"]]:
         if not _is_inside(name):
             raise InputError(f"{path} must name files inside its folder, got {name!r}")
@@ -226,5 +226,5 @@ def _html_cell(cell: str) -> str:
 
 
 def _cells(line: str) -> list[str]:
-    """Cells of a Markdown row, still escaped; an escaped bar is no border."""
+    """Cells of a Markdown row, still escaped; an escaped bar does not end a cell."""
     return re.findall(r"(?:[^|\\]|\\.)+", line)

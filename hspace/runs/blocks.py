@@ -36,7 +36,7 @@ def read_log(path: Path) -> list[dict[str, str]]:
     """The rows of the log; none where there is no file.
 
     Raises:
-        InputError: If it is no such log.
+        InputError: If the file is not such a log.
     """
     if not path.exists():
         return []

@@ -92,7 +92,7 @@ class RunSources:
 
     @property
     def memory(self) -> int | None:
-        """Bytes that may be taken; None is no limit."""
+        """Most bytes that may be used; None sets no limit."""
         return None if self.cfg.memory_gib is None else int(self.cfg.memory_gib * 2**30)
 
     def seed(self) -> int:
@@ -126,7 +126,11 @@ class RunSources:
         return annotations(self.cfg, self.model, self.annotator, num_samples)
 
     def mask(self, region: str | tuple[float, ...], seed: int) -> Mask:
-        """A region on the grid of x_t; a named one is read off the sample's own image."""
+        """A region on the grid of x_t; a named one is read off the sample's own image.
+
+        Raises:
+            InputError: If the region is unknown, or the method did not declare that it reads masks.
+        """
         self._check("mask")
         size, regions = self.model.sample_shape[1:], self.cfg.evaluation.regions
         if not isinstance(region, str) or region.lower().endswith(".png"):
@@ -140,7 +144,7 @@ class RunSources:
         return make_mask(region, size, image=image, network=load_regions(regions))
 
     def _check(self, source: Source) -> None:
-        """What a method reads unsaid would be no part of its key, and a stale result would be used."""
+        """Refuses a source that the method did not declare: its key would lack it, and a stale result would be used."""
         if source not in self.method.reads:
             raise InputError(f"method {self.method.name!r} reads {source}: say so, as @method(..., reads=[{source!r}])")
 

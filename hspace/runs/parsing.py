@@ -31,7 +31,7 @@ def parse(cfg: DictConfig) -> Config:
         InputError: If a key is unknown or missing, or a value, alone or beside the others, makes no sense.
     """
     values: Any = _given(OmegaConf.to_container(cfg, resolve=True))
-    # A run is called after its method, and "module:name" is no name of a folder.
+    # A run is called after its method, and "module:name" cannot be the name of a folder.
     values |= {"name": values["name"].replace(":", ".")} if REFERENCE.fullmatch(str(values.get("name"))) else {}
     if values.get("output_dir", "") is None:
         stamp = f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(3)}"

@@ -32,7 +32,7 @@ class _Place:
         key: Dotted, with the indices of lists.
         hint: Type of the value.
         metadata: Constraints of the value.
-        scalar: Whether the error is of a branch of a union that is no list.
+        scalar: Whether the error comes from a branch of a union that is not a list.
     """
 
     key: str
@@ -42,7 +42,7 @@ class _Place:
 
 
 def fields_of(record: Any) -> Mapping[str, FieldInfo] | None:
-    """Fields of a pydantic record; None where it is no record."""
+    """Fields of a pydantic record; None if it is not one."""
     if isinstance(record, type) and issubclass(record, BaseModel):
         return record.model_fields
     return getattr(record, "__pydantic_fields__", None)

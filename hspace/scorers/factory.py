@@ -65,7 +65,7 @@ def features_of(scorer: Scorer) -> Embedder | None:
 
 
 def same_network(first: Scorer, second: Scorer) -> bool:
-    """Whether two scorers are one, under whatever names: the same weights, or the same id where they are no modules."""
+    """Whether two scorers are the same: they have the same weights, or, where they are not modules, the same id."""
     if isinstance(first, nn.Module) and isinstance(second, nn.Module):
         return weights_sha256(first) == weights_sha256(second)
     return first.id == second.id

@@ -37,6 +37,9 @@ class HubScorer(Pretrained):
 
     Labels of several yes or no questions are each a sigmoid; those of one question share a softmax; a regression is a
     value in the model's own unit. Labels of CelebA get the ids of `CELEBA`, so that scorers of unlike origin agree.
+
+    Raises:
+        InputError: If two labels have the same name.
     """
 
     def __init__(self, model: str, network: Any, preprocessing: Preprocessing) -> None:

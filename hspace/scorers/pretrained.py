@@ -130,7 +130,7 @@ def read_pretrained(auto: str, model: str) -> tuple[Any, Preprocessing]:
     transformers = import_transformers(model)
     local = Path(model).expanduser().is_dir()
     if not local and not is_hub_id(model):
-        raise InputError(f"no folder {model}, and no hub id either, which would be owner/name")
+        raise InputError(f"{model} is neither a folder nor a hub id (owner/name)")
     source = str(Path(model).expanduser()) if local else model
     unreachable = None if local else why_unreachable(model)
     if unreachable and not isinstance(try_to_load_from_cache(model, "config.json"), str):
@@ -157,7 +157,7 @@ def _reason(error: Exception) -> str:
 
 
 def is_hub_id(model: str) -> bool:
-    """Whether it has the form owner/name and is no folder here."""
+    """Whether it has the form owner/name and is not a folder here."""
     return bool(re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", model)) and not Path(model).is_dir()
 
 

@@ -258,7 +258,7 @@ def read_mask(text: str, height: int, width: int) -> Tensor:
     """A painted mask from base64 of one byte per pixel, row by row.
 
     Raises:
-        InputError: If it is no such text.
+        InputError: If the text is not of that form.
     """
     try:
         data = base64.b64decode(text, validate=True)

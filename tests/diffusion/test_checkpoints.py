@@ -168,8 +168,8 @@ def test_stable_diffusion_is_diffusers_own(
     [
         ("portrait", "did you mean portraits?"),
         ("xyz", "known models: portraits"),
-        ("./no/such/folder", "no model and no folder ./no/such/folder"),
-        ("no-owner/no-model", "no folder no-owner/no-model, and no hub model of that name can be fetched"),
+        ("./no/such/folder", "./no/such/folder is neither a known model nor a folder"),
+        ("no-owner/no-model", "no-owner/no-model is not a folder, and the hub does not give such a model"),
     ],
 )
 def test_unknown_models(model: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -344,10 +344,10 @@ def _save_array(folder: Path, array: np.ndarray) -> None:
 
 
 BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "no array": (lambda f: (f / "h.npy").unlink(), "no readable .npy"),
+    "no array": (lambda f: (f / "h.npy").unlink(), "is not a readable .npy"),
     "no facts": (lambda f: (f / "h.json").unlink(), "does not describe a recording"),
-    "cut array": (lambda f: (f / "h.npy").write_bytes((f / "h.npy").read_bytes()[:500]), "no readable .npy"),
-    "pickled array": (lambda f: _save_array(f, np.array([{}, {}], dtype=object)), "no readable .npy"),
+    "cut array": (lambda f: (f / "h.npy").write_bytes((f / "h.npy").read_bytes()[:500]), "is not a readable .npy"),
+    "pickled array": (lambda f: _save_array(f, np.array([{}, {}], dtype=object)), "is not a readable .npy"),
     "float64": (lambda f: _save_array(f, np.zeros((3, 1, 1024))), "must hold float32"),
     "other shape": (lambda f: _save_array(f, np.zeros((3, 2, 1024), np.float32)), "must hold float32"),
     "broken facts": (lambda f: (f / "h.json").write_text("{"), "does not describe a recording"),

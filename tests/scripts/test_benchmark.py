@@ -137,7 +137,10 @@ def test_comparators_reach_the_reference(
     [
         (["--rows", "jacobien"], "unknown row 'jacobien': did you mean 'jacobian'?"),
         (["--threads", "0"], "--threads must be at least 1, got 0"),
-        (["--model", "nowhere"], "no model and no folder nowhere; known models: portraits (a hub id is owner/name)"),
+        (
+            ["--model", "nowhere"],
+            "nowhere is neither a known model nor a folder; known models: portraits (a hub id is owner/name)",
+        ),
     ],
 )
 def test_a_mistaken_option_is_one_line_and_nothing_is_written(tmp_path: Path, arguments: list[str], line: str) -> None:

@@ -51,12 +51,15 @@ def one_line(error: Exception) -> str:
 
 @contextmanager
 def in_one_line(what: str) -> Iterator[None]:
-    """Whatever a stranger's file breaks in this block, in a library or here, is one line that names it.
+    """Turns any error that a stranger's file causes in this block into one line that names the file.
 
-    The traceback behind it is shown with HSPACE_DEBUG=1.
+    HSPACE_DEBUG=1 shows the traceback behind it.
 
     Args:
-        what: The file's name, or the model's.
+        what: Name of the file, or of the model.
+
+    Raises:
+        InputError: If the block raises any error, in a library or here.
     """
     try:
         yield

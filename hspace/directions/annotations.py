@@ -209,8 +209,8 @@ def extremes(annotations: Annotations, attribute: str, k: int, *, balance: str |
 
     Raises:
         InputError: If an attribute is unknown, k is not a multiple of the number of groups to balance, there are
-            fewer than 2 k samples, or the two sides would not differ: a binary attribute has fewer than k samples above or below
-            .5, or a continuous one is constant.
+            fewer than 2 k samples, or the two sides would not differ: a binary attribute has fewer than k samples above
+            or below .5, or a continuous one is constant.
 
     Source: Haas et al. 2024, sec. V-A.
     """

@@ -42,7 +42,7 @@ def test_images_are_prepared_as_transformers_prepares_them(resample: int, crop: 
 def test_what_cannot_be_read_is_one_line(
     make_classifier: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(InputError, match=r"nowhere is neither a folder nor a hub id \\(owner/name\\)"):
+    with pytest.raises(InputError, match=r"nowhere is neither a folder nor a hub id \(owner/name\)"):
         load_classifier("nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="cannot be read as a model for images") as caught:

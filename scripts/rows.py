@@ -30,7 +30,7 @@ from hspace.diffusion.sampling import sample
 from hspace.directions.jacobian import DecoderJacobian
 from hspace.directions.jacobian import jacobian as jacobian_directions
 from hspace.directions.krylov import Triplets, top_triplets
-from hspace.directions.pca import GRAM_LIMIT, gram_pca, krylov_pca
+from hspace.directions.solvers import GRAM_LIMIT, gram_pca, krylov_pca
 from hspace.edits.sums import apply_offsets
 
 K = 8

@@ -17,7 +17,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 
 from hspace.diffusion.recording import Recorded
 from hspace.diffusion.unet import SemanticUNet
-from hspace.directions import pca
+from hspace.directions import solvers
 from hspace.output.tables import Table, to_markdown
 from hspace.runs.errors import guarded
 from hspace.system.files import sha256_file
@@ -84,23 +84,23 @@ def product_rate() -> dict[str, float]:
     """GB/s of h that one pass of PCA goes through, from memory."""
     features = np.random.default_rng(0).standard_normal((1, MEASURED_ROWS, DIM), dtype=np.float32)
     block = torch.randn(DIM, COMPONENTS + 8, dtype=torch.float64)
-    once = seconds(lambda: pca._covariance_product(features, torch.zeros(DIM), block, pca.CHUNK_BYTES), 3)
+    once = seconds(lambda: solvers._covariance_product(features, torch.zeros(DIM), block, solvers.CHUNK_BYTES), 3)
     return {"pass of PCA over h, GB/s": features.nbytes / 1e9 / once}
 
 
 def passes(features: np.ndarray) -> float:
     """Passes over h that PCA takes at a step, the mean and the projections among them."""
-    product, count = pca._covariance_product, 0
+    product, count = solvers._covariance_product, 0
 
     def counted(*arguments: Any) -> torch.Tensor:
         nonlocal count
         count += 1
         return product(*arguments)  # pyright: ignore[reportArgumentType]
 
-    pca._covariance_product = counted  # pyright: ignore[reportAttributeAccessIssue]
+    solvers._covariance_product = counted  # pyright: ignore[reportAttributeAccessIssue]
     for step in range(len(features)):
-        pca.krylov_pca(features[step : step + 1], COMPONENTS)
-    pca._covariance_product = product
+        solvers.krylov_pca(features[step : step + 1], COMPONENTS)
+    solvers._covariance_product = product
     return count / len(features) + 2
 
 
@@ -108,7 +108,7 @@ def totals(units: dict[str, float]) -> dict[str, float]:
     """What all samples and steps cost."""
     terabytes = 4 * SAMPLES * STEPS * DIM / 1e12
     read = terabytes * units["passes over h, per step"]
-    hours = 1000 / 3600
+    hours, basis = 1000 / 3600, 24 * DIM * 16 * read / terabytes
     return {
         "U-Net passes, million": SAMPLES * STEPS / 1e6,
         "sampling, core-years": SAMPLES * STEPS * units["U-Net pass, one sample, s"] / (3600 * 24 * 365),
@@ -117,7 +117,7 @@ def totals(units: dict[str, float]) -> dict[str, float]:
         "checksum of h, hours": terabytes * hours / units["checksum, GB/s"],
         "read by PCA, TB": read,
         "PCA, hours": read * hours / units["pass of PCA over h, GB/s"],
-        "memory: a chunk of h, its basis and images, GB": (pca.CHUNK_BYTES + 24 * DIM * 16 * read / terabytes) / 1e9,
+        "memory: a chunk of h, its basis and images, GB": (solvers.CHUNK_BYTES + basis) / 1e9,
         "memory: projections of one step, GB": 8 * SAMPLES * COMPONENTS / 1e9,
         "memory: z of a batch of 16, GB": 4 * 16 * STEPS * 3 * 256 * 256 / 1e9,
     }

@@ -103,7 +103,7 @@ def top_triplets(operator: Operator, k: int, *, tolerance: float = 1e-4, block_s
     size = min(k, 2) if block_size is None else block_size
     empty = [torch.zeros(rows, 0, dtype=operator.dtype, device=operator.device) for rows in (n, p, n)]
     space, products = _Space(*empty), 0
-    block = _orthonormal_to(space.basis, _start(operator, n, size))
+    block = orthonormal_to(space.basis, _start(operator, n, size))
     while True:
         space, products = space.extended(operator, block), products + 2 * block.shape[1]
         u, s, rotation = torch.linalg.svd(space.images, full_matrices=False)
@@ -114,7 +114,7 @@ def top_triplets(operator: Operator, k: int, *, tolerance: float = 1e-4, block_s
         if space.basis.shape[1] == n or products > MAX_PRODUCTS_PER_TRIPLET * k:
             log.warning("%d products left a residual of %.1e > %.1e", products, float(residuals.max()), tolerance)
             break
-        block = _orthonormal_to(space.basis, space.normal[:, -size:])[:, : n - space.basis.shape[1]]
+        block = orthonormal_to(space.basis, space.normal[:, -size:])[:, : n - space.basis.shape[1]]
         if space.basis.shape[1] + size > 2 * k + 10 * size:
             space = best.rotated(torch.eye(len(s), k + 5 * size, dtype=s.dtype, device=s.device))
     return _triplets(operator, u[:, :k], s[:k], best.basis[:, :k], residuals, products)
@@ -136,7 +136,7 @@ def _start(operator: Operator, n: int, size: int) -> Tensor:
     return torch.randn(n, size, generator=generator).to(operator.device, operator.dtype)
 
 
-def _orthonormal_to(basis: Tensor, columns: Tensor) -> Tensor:
+def orthonormal_to(basis: Tensor, columns: Tensor) -> Tensor:
     """Orthonormal columns of the part of `columns` outside the span of `basis`."""
     # Twice is enough (Parlett): the second pass removes what rounding left of the first.
     for _ in range(2):

@@ -10,8 +10,8 @@ from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.recording import Recorded
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
-from hspace.directions.pca import gram_pca
 from hspace.directions.record import Directions
+from hspace.directions.solvers import gram_pca
 from hspace.edits.sums import edit_offsets
 from hspace.system.shards import row_batches
 from hspace.types import HTrajectory, InputError, Seeds

@@ -13,9 +13,10 @@ from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.identity import WEIGHTS
 from hspace.diffusion.recording import Recorded, collect, collect_around
 from hspace.diffusion.sampling import sample
-from hspace.directions import pca as pca_module
-from hspace.directions.pca import StepPCA, broken_components, gram_pca, krylov_pca, pca
+from hspace.directions import solvers
+from hspace.directions.pca import broken_components, pca
 from hspace.directions.record import Directions
+from hspace.directions.solvers import StepPCA, gram_pca, krylov_pca
 from hspace.types import InputError
 
 Solver = Callable[..., StepPCA]
@@ -207,7 +208,7 @@ def test_many_samples_take_the_streamed_solver(
     features = np.stack([_features(30, 1024, seed=step) for step in range(3)])
     recorded = _recording(features, tiny_model, tmp_path / "h.npy")
     exact = pca(recorded, tiny_model, k=3)
-    monkeypatch.setattr(pca_module, "GRAM_LIMIT", 20)
+    monkeypatch.setattr(solvers, "GRAM_LIMIT", 20)
     streamed = pca(recorded, tiny_model, k=3)
     assert (exact.directions - streamed.directions).abs().max() < 1e-3 * exact.directions.abs().max()
     assert exact.residuals is None or exact.residuals.max() == 0

@@ -109,7 +109,7 @@ def _unit(bench: Bench, scorer: Scorer) -> Tensor:
     sampler, seeds = bench.cfg.sampler, seed_range("calibration", REFERENCE_SAMPLES, start=1000)
     batches = row_batches(len(seeds), sampler.batch_size)
     latents = (bench.model.latents([seeds[row] for row in rows]) for rows in batches)
-    scores = torch.cat([scorer(sample(bench.model, batch, sampler=sampler).x_0.cpu()) for batch in latents])
+    scores = torch.cat([scorer(sample(bench.model, batch, sampler=sampler).x_0.float().cpu()) for batch in latents])
     return score_unit(scores, scorer.visible(scores))
 
 

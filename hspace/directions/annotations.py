@@ -171,8 +171,8 @@ def annotate(
     seeds, batches = as_seeds(seeds), Batches(sampler.batch_size)
 
     def score(rows: range) -> Tensor:
-        images = sample(model, model.latents(seeds[rows.start : rows.stop]), sampler=sampler).x_0
-        found = [scorer(images.cpu()), *([scorer.logits(images.cpu())] if isinstance(scorer, LogitScorer) else [])]
+        images = sample(model, model.latents(seeds[rows.start : rows.stop]), sampler=sampler).x_0.float().cpu()
+        found = [scorer(images), *([scorer.logits(images)] if isinstance(scorer, LogitScorer) else [])]
         return torch.stack(found, dim=1).float().cpu()
 
     with bar(stage="annotate", total=len(seeds)) as progress:

@@ -160,7 +160,7 @@ class Sweep:
 @torch.no_grad()
 def score(network: Scorer | Embedder, images: Images, batch_size: int = 256) -> Tensor:
     """Scores or embeddings of many images, in batches."""
-    return torch.cat([network(batch) for batch in images.split(batch_size)])
+    return torch.cat([network(batch.float()) for batch in images.split(batch_size)])
 
 
 def read(images: Tensor, scorer: Scorer, identity: Embedder) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ def run(lab: Lab) -> Result:
     if lab.regions is None:
         raise InputError("fig6 needs a network that knows regions, and this evaluation has none")
     rows, strips, labels = [], [], []
-    image = sample(lab.model, lab.model.latents([0]), sampler=lab.sampler).x_0.cpu()
+    image = sample(lab.model, lab.model.latents([0]), sampler=lab.sampler).x_0.float().cpu()
     steps = (len(lab.model.process.timesteps) // 2,)
     found_regions = {name: mask[0] for name, mask in lab.regions(image).items() if name in REGIONS and mask.any()}
     if not found_regions:

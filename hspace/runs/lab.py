@@ -241,7 +241,7 @@ class Lab:
         sampler = self.sampler
 
         def make(rows: range) -> Tensor:
-            return sample(self.model, latents.select(rows), sampler=sampler).x_0.cpu()
+            return sample(self.model, latents.select(rows), sampler=sampler).x_0.float().cpu()
 
         return torch.cat([images for _, images in Batches(sampler.batch_size)(range(len(latents.seeds)), make)])
 
@@ -357,7 +357,7 @@ class Lab:
             except NotFinite as error:
                 raise NotFinite(error.row, f"{list(group)[error.row]}: {error}") from None
             columns.append(images)
-        return torch.cat(columns, dim=1)
+        return torch.cat(columns, dim=1).float()
 
 
 def _by_space(edits: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:

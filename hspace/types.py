@@ -4,7 +4,7 @@
 Axis order is always batch, steps, channel, height, width. Step index 0 is the noisiest.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex, runtime_checkable
 
@@ -50,7 +50,7 @@ def one_line(error: Exception) -> str:
 
 
 @contextmanager
-def in_one_line(what: str) -> Iterator[None]:
+def in_one_line(what: str) -> Generator[None]:
     """Turns any error that a stranger's file causes in this block into one line that names the file.
 
     HSPACE_DEBUG=1 shows the traceback behind it.

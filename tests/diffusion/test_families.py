@@ -166,7 +166,7 @@ def test_grey_images_are_shown_with_three_channels(folder: Folder) -> None:
     assert model.codec.encode(images).shape == (1, 1, 16, 16)
 
 
-def test_old_layouts(folder: Folder, tmp_path: Path) -> None:
+def test_old_layouts(folder: Folder, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     plain = load(folder, "pixel")
     flat = shutil.copytree(folder("pixel"), tmp_path / "flat")
     for file in [*(flat / "unet").iterdir(), *(flat / "scheduler").iterdir()]:
@@ -187,6 +187,7 @@ def test_old_layouts(folder: Folder, tmp_path: Path) -> None:
         assert (sample(model, latents).x_0 - reference).abs().max() <= 1e-5 * reference.abs().max()
     assert len(list((split / "unet").glob("*.safetensors"))) > 1
     close = sample(load_model(str(half), num_steps=STEPS, device="cpu"), latents).x_0
+    assert "is there in fp16 only, which is read" in caplog.messages[-1]
     assert 0 < (close - reference).abs().max() <= 0.1
 
 
@@ -208,11 +209,14 @@ def test_mistakes(folder: Folder, name: str, options: dict[str, Any], message: s
 
 
 def test_models_that_are_of_no_family(folder: Folder, tmp_path: Path) -> None:
-    two: Any = PIPELINES["pixel"]()
-    two.unet = diffusers.UNet2DModel(**(dict(two.unet.config) | {"in_channels": 2, "out_channels": 2}))
-    two.save_pretrained(tmp_path / "two")
-    with pytest.raises(InputError, match="a model of pixels must have 1 or 3 channels, got 2"):
-        load_model(str(tmp_path / "two"), device="cpu")
+    for channels in (2, 4):
+        other, path = PIPELINES["pixel"](), tmp_path / str(channels)
+        other.unet = diffusers.UNet2DModel(
+            **(dict(other.unet.config) | {"in_channels": channels, "out_channels": channels})
+        )
+        other.save_pretrained(path)
+        with pytest.raises(InputError, match=f"a model of pixels must have 1 or 3 channels, got {channels}"):
+            load_model(str(path), device="cpu")
     odd = shutil.copytree(folder("dit"), tmp_path / "odd")
     index = (odd / "model_index.json").read_text().replace("DiTTransformer2DModel", "SanaTransformer2DModel")
     (odd / "model_index.json").write_text(index)

@@ -31,7 +31,7 @@ class Compared:
     """What a run says of one attribute, by its first direction with that target.
 
     Attributes:
-        seeds: Of the samples.
+        seeds: Seeds of the samples.
         original: The attribute's score of the unedited samples in sd, (n,); nan where it is hidden.
         figures: By name, (n,): the change of the attribute in sd, signed so that it is positive in the mean, and the
             cosine of the identity embeddings; nan where there is none.

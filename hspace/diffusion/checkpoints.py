@@ -1,8 +1,8 @@
 # pyright: strict, reportUnknownMemberType=false
-"""A name, a folder or a hub id becomes a `DiffusionModel`: denoiser, process, codec, and what the model is.
+"""Loads a `DiffusionModel` (denoiser, process, codec and identity) by a name, a folder or a hub id.
 
-Read are pipelines of the families of `hspace.diffusion.families` as diffusers saves them, and bare `UNet2DModel`
-folders. A pipeline's own code is never run.
+It reads pipelines of the families of `hspace.diffusion.families` as diffusers saves them, and folders of a bare
+`UNet2DModel`. It never runs a pipeline's own code.
 """
 
 import difflib
@@ -43,14 +43,14 @@ class DiffusionModel:
     """A loaded model, ready to sample.
 
     Attributes:
-        denoiser: In evaluation mode, without gradients for its weights.
+        denoiser: The network cut at its tap, in evaluation mode, without gradients for its weights.
         process: Noise levels and the model times that are visited.
-        codec: Between the model's space and images.
+        codec: The maps between the model's space and images.
         model_id: Name of the embedded model, hub id, or the folder's own name.
-        identity: What it is, by content.
+        identity: Hashes of the contents that define the model.
         cond: The prompt or class, where the model takes one.
-        encode_prompt: What makes another `cond`, where the model takes prompts or classes.
-        revision: Commit of the hub that the files are of; None where they did not come from there.
+        encode_prompt: The encoder that makes another `cond`, where the model takes prompts or classes.
+        revision: Commit on the hub that the files come from; None where they do not come from the hub.
     """
 
     denoiser: Denoiser
@@ -69,7 +69,7 @@ class DiffusionModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype the network computes in."""
+        """Dtype of the network's computations."""
         return self.denoiser.network.dtype
 
     @property
@@ -109,13 +109,13 @@ class DiffusionModel:
         injection: str | None = None,
         annotator: dict[str, str] | None = None,
     ) -> Provenance:
-        """Where what is made with this model comes from.
+        """The provenance of what is made with this model.
 
         Args:
-            eta: One value or one per step; None where it does not matter.
-            tap: Whether h matters.
-            injection: How an edit enters a step; None where there is none.
-            annotator: The scorer that chose; see `scorer_identity`.
+            eta: Stochasticity, one value or one per step; None where it does not matter.
+            tap: Whether the place of h matters.
+            injection: How an edit enters a step; None where nothing is edited.
+            annotator: Scorer that chose the examples; see `scorer_identity`.
 
         Raises:
             InputError: If eta is not one number in [0, 1] or one per step.
@@ -153,22 +153,22 @@ def load_model(
 
     Args:
         model: An embedded model's name (`portraits`), a folder, or a hub id `owner/name`.
-        tap: Where h is tapped; see `hspace.diffusion.taps`. None: `after` the mid block of a U-Net, in all results of
-            the paper; of a transformer what its middle block gives.
-        num_steps: Sampling steps.
-        spacing: `leading`, `trailing` or `linspace`; None takes the checkpoint's.
+        tap: Place where h is read and edited; see `hspace.diffusion.taps`. None is `after` the mid block of a U-Net, as
+            in all results of the paper, and the output of a transformer's middle block.
+        num_steps: Number of sampling steps.
+        spacing: Spacing of the steps, `leading`, `trailing` or `linspace`; None takes the checkpoint's.
         device: `auto` (cuda, mps, else cpu), `cpu`, `cuda` or `mps`.
-        dtype: What the network computes in: `float32`, `float64`, `float16` or `bfloat16`.
-        prompt: Text that a text-to-image model is conditioned on, empty is the unconditional model; of a model of
-            classes the number or name of one.
-        guidance: Classifier-free guidance on a prompt, >= 0, 1 is none; a distilled model takes it as an input. Models
-            without prompts ignore it.
-        revision: Commit, branch or tag of a hub model; None is the newest that is there.
-        family: Name of the model's family, or "module:name" of your own; None: told by the checkpoint's parts.
+        dtype: Dtype of the network's computations: `float32`, `float64`, `float16` or `bfloat16`.
+        prompt: Text that a text-to-image model is conditioned on, where the empty text is the unconditional model;
+            number or name of a class, for a model of classes.
+        guidance: Classifier-free guidance on a prompt, >= 0, where 1 is none; a distilled model takes it as an input.
+            Models without prompts ignore it.
+        revision: Commit, branch or tag of a hub model; None is the newest one available.
+        family: Name of the model's family, or "module:name" of your own; None finds it by the checkpoint's parts.
 
     Raises:
-        InputError: If there is no such model, it is of an unsupported kind, its weights cannot be read, or another
-            argument is none of its choices.
+        InputError: If the model does not exist, its kind is not supported, its weights cannot be read, or another
+            argument is not one of its choices.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype}")
@@ -192,7 +192,7 @@ def load_model(
 
 @torch.no_grad()
 def _try(model: DiffusionModel) -> None:
-    """Runs one pass, so that sizes that do not fit together are known before any work.
+    """Runs one pass, so that sizes that do not fit together are found before any work.
 
     Raises:
         InputError: If what comes out is not shaped like images.

@@ -1,4 +1,4 @@
-"""Between images and the space a model works in: the pixels themselves, or the latents of an autoencoder.
+"""Maps between images and the space that a model works in: the pixels themselves, or the latents of an autoencoder.
 
 Autoencoders compute in float32 at least: in half precision they cost more quality than they save time.
 """
@@ -33,7 +33,7 @@ class Codec(Protocol):
         ...
 
     def check(self, sample_shape: tuple[int, int, int]) -> None:
-        """Check that samples of this shape are images, or become some.
+        """Checks that samples of this shape are images, or can be decoded to images.
 
         Raises:
             InputError: If they are not.
@@ -82,9 +82,9 @@ class VQCodec:
         """Take over an autoencoder.
 
         Args:
-            autoencoder: In evaluation mode.
-            scale: What its latents are multiplied with for the diffusion model.
-            shift: What is taken off them before.
+            autoencoder: Autoencoder of diffusers, in evaluation mode.
+            scale: Factor of its latents for the diffusion model.
+            shift: Number that is subtracted from the latents before.
         """
         self.autoencoder: Any = autoencoder
         self.scale: float = scale

@@ -1,9 +1,9 @@
-"""Any network of diffusers cut at any of its modules, so that what passes there can be read and edited.
+"""Any network of diffusers cut at any of its modules, so that its features there can be read and edited.
 
-The network's own `forward` runs twice. The first run records what the modules beside the way to the tap give, and ends
-at the tap. The second run lets each of them answer with its recorded output and the tap with the edited one, and so
-computes nothing anew but the arithmetic between modules; from the tap on it is the usual pass. Both therefore give the
-bits of an uncut pass with a forward hook at the tap.
+The network's own `forward` runs twice. The first run records the outputs of the modules beside the way to the tap, and
+ends at the tap. In the second run each of these modules answers with its recorded output, and the tap with the edited
+one. Up to the tap this run computes only the arithmetic between modules; from the tap on it is the usual pass. Both
+runs together therefore give the bits of an uncut pass with a forward hook at the tap.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ class Tap:
     """A place in a network: the output of one module.
 
     Attributes:
-        path: The module's name, as `named_modules` has it.
-        part: Which part of an output that is a tuple; None: the output is one tensor.
-        tokens: Which tokens of a sequence that also holds text; None: all of them.
+        path: Name of the module, as in `named_modules`.
+        part: Index of the tapped part, where the output is a tuple; None where it is one tensor.
+        tokens: Tapped tokens of a sequence that also holds text; None taps all of them.
     """
 
     path: str
@@ -58,7 +58,7 @@ class Tap:
 
 @dataclass(frozen=True)
 class Record:
-    """What the pass up to the first tap gave; all that the rest of the pass needs.
+    """All results of the pass up to the first tap that the rest of the pass needs.
 
     Attributes:
         args: Positional arguments of the network.
@@ -75,7 +75,7 @@ class Record:
     h: tuple[Tensor, ...]
 
     def select(self, rows: Tensor, per_row: Sequence[int]) -> "Record":
-        """The same for some of the rows, any number of times each.
+        """The record of the given rows; a row may be named more than once.
 
         Args:
             rows: Indices of the network's rows.
@@ -88,7 +88,7 @@ class Record:
 
 
 def entries_per_row(one: Record, two: Record) -> tuple[int, ...]:
-    """How many entries of the first axis of everything recorded belong to a row; 0: it is the same for all rows.
+    """Number of entries on the first axis of each recorded tensor that belong to one row; 0 where all rows share it.
 
     Args:
         one: A pass of one row.
@@ -128,11 +128,11 @@ class Cut:
         """Find the modules.
 
         Args:
-            network: The network; it is left as it is.
-            taps: In the order in which their modules are called.
+            network: The network, which is not changed.
+            taps: Taps in the order in which the network calls their modules.
 
         Raises:
-            InputError: If the network has no such module.
+            InputError: If a module does not exist in the network.
         """
         self.network: nn.Module = network
         self.taps: tuple[Tap, ...] = tuple(taps)
@@ -186,11 +186,11 @@ class Cut:
 
         Args:
             record: What `encode` gave.
-            edits: One per tap. The first is given the recorded features, every other those that the edited pass has
-                just computed.
+            edits: One edit per tap. The first gets the recorded features, every other one those that the edited pass
+                has just computed.
 
         Returns:
-            What the network returns.
+            The network's own return value.
         """
         with contextlib.ExitStack() as stack:
             replayed = stack.enter_context(contextlib.ExitStack())
@@ -235,8 +235,8 @@ def _called(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def _stand_in(stack: contextlib.ExitStack, module: nn.Module, call: Callable[..., Any]) -> None:
     """Let a function answer for a module until the stack closes.
 
-    It takes the place where torch puts a compiled module: before the module's hooks, which have had their say when the
-    output was recorded.
+    It takes the place where torch puts a compiled module: before the module's hooks, which the recorded output has
+    already passed.
     """
     before: Any = module._compiled_call_impl
     module._compiled_call_impl = call  # pyright: ignore[reportAttributeAccessIssue]
@@ -262,9 +262,9 @@ def _described(output: Any) -> str:
 
 @contextlib.contextmanager
 def forward_derivatives(network: nn.Module) -> Iterator[None]:
-    """Inside this context a network of diffusers has forward derivatives, under `vmap` too.
+    """Gives a network of diffusers forward derivatives inside this context, under `vmap` too.
 
-    Fused attention has none, and group normalisation has none of features that are not contiguous.
+    Fused attention has no forward derivative, and group normalisation has none for features that are not contiguous.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.GroupNorm)]
     with contextlib.ExitStack() as hooks, sdpa_kernel(SDPBackend.MATH):

@@ -1,10 +1,10 @@
-"""A denoiser: a network read up to its h and run on from there, whatever its kind.
+"""Denoisers: networks of any kind that run up to their h, and from h to their output.
 
-Classifier-free guidance needs two passes, with the condition and without; both are run as one batch. h is the
-conditioned pass's: it is what is recorded. What is added to it is added to the other pass's too, so that an edit moves
-both terms of the guidance alike (as the authors' code does, which records the unconditioned one) and the network that
-everything else sees stays a function of one h. Replacing h shifts the other pass's by the same difference. A
-distilled model takes its guidance as a number and needs one pass only.
+Classifier-free guidance needs two passes, with the condition and without; both run as one batch. The recorded h is that
+of the conditioned pass. An offset of h is added in both passes, so that an edit moves both terms of the guidance alike
+(the authors' code does so too, but records the unconditioned pass), and the denoiser stays a function of one h.
+Replacing h shifts the h of the other pass by the same difference. A distilled model takes its guidance as a number and
+needs one pass only.
 """
 
 import math
@@ -25,11 +25,11 @@ class Conditioning:
     """What a network is conditioned on.
 
     Attributes:
-        prompt: What it says: a text, or the name of a class.
-        inputs: The network's further inputs by name, (1 or 2, ...) each: the prompt's, then the empty prompt's where
-            guidance takes two passes.
-        guidance: w of classifier-free guidance, without + w (with - without); of a distilled model, which takes it as
-            an input, what it was given; without effect where there is one pass.
+        prompt: Text, or name of a class.
+        inputs: Further inputs of the network by name, (1 or 2, ...) each: those of the prompt, then those of the empty
+            prompt where guidance takes two passes.
+        guidance: w of classifier-free guidance, without + w (with - without); of a distilled model the number that it
+            was given as an input. It has no effect where there is one pass.
 
     Source: Ho & Salimans 2022 (arXiv 2207.12598), eq. 6; their w is our w - 1.
     """
@@ -54,7 +54,7 @@ class Conditioning:
 
 @runtime_checkable
 class Encoded(Protocol):
-    """What a denoiser gives up to the tap, and all that it needs from there on."""
+    """Results of a denoiser up to the tap: all that it needs from there on."""
 
     @property
     def h(self) -> HBatch:
@@ -68,12 +68,12 @@ class Encoded(Protocol):
 
 @dataclass(frozen=True)
 class CutEncoded:
-    """All that decoding needs. Where guidance takes two passes, the first rows are conditioned, the others are not.
+    """All that decoding needs; where guidance takes two passes, the first rows are conditioned and the others are not.
 
     Attributes:
-        h: Features at the tap, (batch, *h_shape); of the conditioned pass.
-        both: Those of every pass, (passes * batch, *h_shape).
-        record: What the network gave up to the tap.
+        h: Features at the tap in the conditioned pass, (batch, *h_shape).
+        both: Features at the tap in every pass, (passes * batch, *h_shape).
+        record: Results of the network up to the tap.
         guidance: w of classifier-free guidance.
         per_row: See `Record.select`.
     """
@@ -113,7 +113,7 @@ class Denoiser(Protocol):
         ...
 
     def decode(self, h: HBatch, encoded: Any) -> Images:
-        """Run it from the tap on: its raw output, shaped like x_t, for `Process.split`."""
+        """Run the network from the tap on; gives its raw output, shaped like x_t, for `Process.to_eps` and `to_x0`."""
         ...
 
 
@@ -123,7 +123,7 @@ class Wiring(Protocol):
 
     Attributes:
         sample_shape: (channel, height, width) of x_t.
-        image_tokens: Number of tokens that an image has in a sequence; None: the network has no such sequence.
+        image_tokens: Number of tokens of an image in a sequence; None where the network has no sequence.
         conditional: Whether it needs a `Conditioning`.
     """
 
@@ -147,8 +147,8 @@ class Wiring(Protocol):
 class CutDenoiser(nn.Module):
     """A network of diffusers cut at its taps; see `Denoiser`.
 
-    Several taps have one h, the features of all of them, flat and joined. An edit adds its difference from the
-    recorded h to what the edited pass itself computes at each of them.
+    The h of several taps is one vector: the features of all of them, flat and joined. An edit adds its difference from
+    the recorded h to the features that the edited pass itself computes at each tap.
 
     Source: Kwon et al. 2023 (arXiv 2210.10960), sec. 3; Haas et al. 2024 (arXiv 2303.11073), sec. III.
     """
@@ -160,10 +160,10 @@ class CutDenoiser(nn.Module):
     h_shape: tuple[int, ...]
 
     def __init__(self, network: Any, tap: str, wiring: Wiring) -> None:
-        """Wrap a network; its weights are shared, not copied. One row and two rows are run up to the tap.
+        """Wrap a network; its weights are shared, not copied. One row and two rows run up to the tap, to find shapes.
 
         Raises:
-            InputError: If the network has no such tap.
+            InputError: If the tap does not exist in the network.
         """
         super().__init__()
         self.network, self.tap, self.wiring = network, tap, wiring
@@ -197,16 +197,16 @@ class CutDenoiser(nn.Module):
         Args:
             x_t: Noisy samples, (batch, channel, height, width), in any floating dtype.
             t: Model time.
-            cond: What the network is conditioned on; an unconditional one takes None.
+            cond: Condition of the network; an unconditional network takes None.
 
         Returns:
             The features at the tap and all that `decode` needs.
 
         Raises:
-            InputError: If a conditional network is given no condition, or another one is given some.
+            InputError: If a conditional network gets no condition, or an unconditional one gets some.
         """
         if self.is_conditional != (cond is not None):
-            raise InputError("a network conditioned on text or classes needs a condition, and no other takes one")
+            raise InputError("a network of text or classes needs a condition, and an unconditional one takes none")
         record = self._record(x_t.to(self.network.dtype), t, cond)
         both = record.h[0] if len(record.h) == 1 else torch.cat([h.flatten(1) for h in record.h], dim=1)
         guidance = 1.0 if cond is None else cond.guidance
@@ -217,10 +217,10 @@ class CutDenoiser(nn.Module):
 
         Args:
             h: Features at the tap, edited or not, (batch, *h_shape).
-            encoded: What `encode` returned for the same samples.
+            encoded: Result of `encode` for the same samples.
 
         Returns:
-            The network's raw output, shaped like x_t; `Process.split` reads it.
+            The network's raw output, shaped like x_t; `Process.to_eps` and `to_x0` read it.
         """
         batch = len(encoded.h)
         guided = len(encoded.both) > batch
@@ -233,7 +233,7 @@ class CutDenoiser(nn.Module):
         return unprompted + encoded.guidance * (prompted - unprompted)
 
     def _edits(self, h: Tensor, encoded: CutEncoded) -> list[Edit]:
-        """What answers at each tap: the first with its h, every other with what it computes and the difference."""
+        """The edit of each tap: h at the first; at every other its difference, added to what the tap computes."""
         if len(self._shapes) == 1:
             return [lambda _: h]
         first, *others = self._split(h)

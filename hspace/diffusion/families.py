@@ -1,7 +1,7 @@
-"""Kinds of checkpoints, and how each becomes a denoiser with taps, a process, a codec and conditions.
+"""Families of checkpoints: each loads its own into a denoiser with taps, a process, a codec and conditions.
 
-A family is chosen by the parts that a pipeline's `model_index.json` names. Read are pipelines as diffusers saves them.
-A pipeline's own code is never run.
+The parts that a pipeline's `model_index.json` names choose the family. Pipelines are read as diffusers saves them, and
+their own code is never run.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,14 +43,14 @@ class Request:
     """What a family is asked to load.
 
     Attributes:
-        folder: The checkpoint's.
-        model: What the user called it, for messages.
+        folder: Folder of the checkpoint.
+        model: The user's name for it, for messages.
         index: Class name of each part by the part's name.
         tap: Name of the tap; "" is the family's own.
-        num_steps: Sampling steps.
-        spacing: Of the steps; None takes the checkpoint's.
-        device: Where it is to run.
-        dtype: What the network is to compute in.
+        num_steps: Number of sampling steps.
+        spacing: Spacing of the steps; None takes the checkpoint's.
+        device: Device to run on.
+        dtype: Dtype of the network's computations.
     """
 
     folder: Path
@@ -68,11 +68,11 @@ class Loaded:
     """What a family gives.
 
     Attributes:
-        denoiser: In evaluation mode, without gradients for its weights.
+        denoiser: The network cut at its tap, in evaluation mode, without gradients for its weights.
         process: Noise levels and the model times that are visited.
-        codec: Between the model's space and images.
-        identity: What the model is, by content.
-        encode: What makes a condition; None for an unconditional model.
+        codec: The maps between the model's space and images.
+        identity: Hashes of the contents that define the model.
+        encode: The encoder that makes a condition; None for an unconditional model.
     """
 
     denoiser: Denoiser
@@ -101,14 +101,14 @@ class Family(Protocol):
 
 @dataclass(frozen=True)
 class PipelineFamily:
-    """A family of diffusers, told by the classes of its parts.
+    """A family of diffusers, recognised by the classes of its parts.
 
     Attributes:
-        network: Name of the network's part.
-        parts: The classes that each part may have.
-        wire: Gives the wiring of a network, from it, its codec and the request.
-        encode: Gives what makes conditions, from a network, its wiring, its codec and the request.
-        tap: Where h is tapped if nothing is said.
+        network: Name of the part that is the network.
+        parts: Classes that each part may have.
+        wire: Function of network, codec and request that gives the network's wiring.
+        encode: Function of network, wiring, codec and request that gives the encoder of conditions.
+        tap: Tap of a U-Net, where the request names none.
     """
 
     network: str
@@ -301,11 +301,11 @@ def find_family(index: Mapping[str, str], model: str, name: str | None = None) -
 
     Args:
         index: Class name of each part by the part's name.
-        model: What the user called it, for messages.
-        name: The family's name, or "module:name" of a stranger's; None: the one that matches.
+        model: The user's name for it, for messages.
+        name: Name of the family, or "module:name" of a stranger's; None takes the one that matches.
 
     Raises:
-        InputError: If none matches, or there is no such family.
+        InputError: If no family matches, or the named one does not exist.
     """
     if name is not None:
         return families.get(name)
@@ -314,4 +314,4 @@ def find_family(index: Mapping[str, str], model: str, name: str | None = None) -
         if families.get(known).matches(told):
             return families.get(known)
     listed = ", ".join(f"{part} {kind}" for part, kind in sorted(told.items()))
-    raise InputError(f"{model} is of no known family ({', '.join(families.names())}); its parts are: {listed}")
+    raise InputError(f"{model} is not of a known family ({', '.join(families.names())}); its parts are: {listed}")

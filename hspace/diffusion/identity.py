@@ -1,4 +1,4 @@
-"""What a model is: a hash of all tensors and of the configuration of every part that its pictures depend on."""
+"""The identity of a model: hashes of the tensors and the configuration of every part that its pictures depend on."""
 
 import tempfile
 from collections.abc import Mapping
@@ -17,17 +17,17 @@ ROLES = {"unet": "network", "transformer": "network", "vae": "autoencoder", "vqv
 WEIGHTS = "network.tensors"
 """The part of an identity that files of format 1 know a model by."""
 SCHEDULER = "scheduler.config"
-"""The part that the steps tell better which are taken of it."""
+"""The part that a provenance leaves out, since the steps that are taken say more."""
 READ = (".safetensors", ".bin", ".json")
 """Files that hold tensors, or say which do."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What a model is, part by part.
+    """The identity of a model, part by part.
 
     Attributes:
-        parts: SHA-256 by `role.tensors` and `role.config`; see `model_identity`.
+        parts: SHA-256 sums by `role.tensors` and `role.config`; see `model_identity`.
     """
 
     parts: dict[str, str]
@@ -42,13 +42,14 @@ def model_identity(parts: Mapping[str, Any], folder: Path | None = None) -> Iden
     """The identity of a model that was loaded in float32, before it is moved to another dtype.
 
     Args:
-        parts: By the names of diffusers: networks, a scheduler, tokenizers, and JSON values such as the scaling of
-            latents or the labels of classes.
-        folder: Where they were read from, so that a large checkpoint is not hashed twice.
+        parts: Parts by the names of diffusers: networks, a scheduler, tokenizers, and JSON values such as the scaling
+            of latents or the labels of classes.
+        folder: Folder that they were read from, so that a large checkpoint is not hashed twice.
 
     Returns:
-        Of each network its tensors (name, shape, float32 bytes) and its configuration, of everything else its
-        configuration: with all defaults, and without what differs from one version of a library to the next.
+        Hashes of the tensors (name, shape, float32 bytes) and the configuration of each network, and of the
+        configuration of everything else: with all defaults, and without what differs from one version of a library to
+        the next.
     """
     named = {ROLES.get(name, name): part for name, part in parts.items()}
     networks = {role: part for role, part in named.items() if isinstance(part, nn.Module)}

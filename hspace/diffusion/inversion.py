@@ -1,8 +1,8 @@
 # pyright: strict, reportUnknownMemberType=false
 """Inversion: the noise from which sampling gives a real image back, so that its h can be recorded and edited.
 
-Both ways go along the sampler's own pairs of steps and use its own equations. DDIM inversion is for eta 0; the
-edit-friendly one for every other eta.
+Both kinds use the sampler's own pairs of steps and its own equations. DDIM inversion is for eta 0, edit-friendly
+inversion for every other eta.
 """
 
 import logging
@@ -26,7 +26,7 @@ log: logging.Logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ImageError:
-    """How far images are from others.
+    """Distances between images and others.
 
     Attributes:
         rms: Root of the mean square difference of each image, (batch,); images are in [-1, 1].
@@ -47,15 +47,15 @@ def image_error(images: Images, reference: Images) -> ImageError:
 class Inverted:
     """Real images as a sampler's input, and what was lost on the way.
 
-    The error of reconstruction is there before any edit. What an edit itself changes is its distance from the
+    The error of reconstruction exists before any edit. What an edit itself changes is its distance from the
     reconstructed images, `image_error(edited, inverted.x_0)`, not from the real ones.
 
     Attributes:
-        latents: What `sample` turns into `x_0` at the same eta.
+        latents: Latents that `sample` turns into `x_0` at the same eta.
         h: The h of every step, (batch, steps, *h_shape); None if not recorded.
-        x_0: The images as they come back, (batch, channel, height, width).
-        reconstruction: `x_0` against the real images.
-        without_residual: The same without `latents.residual`; equal where there is none.
+        x_0: The reconstructed images, (batch, channel, height, width), about [-1, 1].
+        reconstruction: Error of `x_0` against the real images.
+        without_residual: The same error without `latents.residual`; equal where there is no residual.
     """
 
     latents: Latents
@@ -70,7 +70,7 @@ class Inverted:
         Raises:
             OSError: If the file cannot be written.
         """
-        # Both errors are one where nothing was left over, which the format does not hold twice.
+        # Without a residual both errors are equal, and the file holds them once.
         errors = {name: getattr(getattr(self, record), field).clone() for name, (record, field) in ERRORS.items()}
         tensors = {**self.latents.tensors(), "h": self.h, "x_0": self.x_0, **errors}
         save_record(path, tensors, self.latents.facts())
@@ -89,7 +89,7 @@ ERRORS = {
     "rms": ("reconstruction", "rms"), "largest": ("reconstruction", "largest"),
     "rms_without_residual": ("without_residual", "rms"), "largest_without_residual": ("without_residual", "largest"),
 }  # fmt: skip
-"""Tensors of a file, and where they stand in `Inverted`."""
+"""Tensors of a file, and their places in `Inverted`."""
 
 
 def _parse_inverted(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Inverted:
@@ -113,18 +113,18 @@ def ddim_inversion(
 ) -> Inverted:
     """Invert images for eta 0: from clean to noisy, solve every sampling step for its input.
 
-    A step's input x_t solves x_t = step_input(x_{t_prev}, P_t, eps) with P_t and eps predicted at x_t itself; the
-    solution is iterated to, from x_{t_prev}. Without refinement the first iterate is taken, whose error falls with
-    the number of steps. The iteration converges where eps changes slowly with x_t; near clean images a network that
-    has learnt to remove what it does not know is nearly singular, and then the error reported stays. (Newton's method
+    A step's input x_t solves x_t = step_input(x_{t_prev}, P_t, eps) with P_t and eps predicted at x_t itself. A
+    fixed-point iteration from x_{t_prev} finds it. Without refinement the first iterate is taken, whose error falls
+    with the number of steps. The iteration converges where eps changes slowly with x_t. Near clean images a network
+    that has learnt to remove what it does not know is nearly singular: there the reported error stays. (Newton's method
     with conjugate gradients solved the last step of the embedded model, but stalled at 1e-2 on the one before, at t=100
     of 10 steps, after 6 iterations of 80 products: the image is outside what the network predicts there.)
 
     Args:
         model: The model to invert.
         images: Real images in [-1, 1], (batch, channel, height, width), of the model's `image_shape`.
-        refine: Most iterations after the first, each one pass of the network; 0 is plain DDIM inversion.
-        tolerance: Iteration of a step ends when no value of x_t changes by more; in units of x_t.
+        refine: Largest number of iterations after the first, each one pass of the network; 0 is plain DDIM inversion.
+        tolerance: Largest change of a value of x_t at which the iteration of a step ends, in units of x_t.
         record_h: Whether to return h.
 
     Returns:
@@ -171,16 +171,15 @@ def edit_friendly_inversion(
 ) -> Inverted:
     """Invert images for any eta but 0: draw every x_t on its own from the forward process, and solve for z.
 
-    Each x_t has its own noise, so that z carries more of the image than the noise of a generated one. x_{t_prev} is
-    then taken as the sampler will compute it, so that rounding does not add up. Where sigma is 0 there is no z to
-    solve for: the step is taken as it falls, and what is missing at the end is `latents.residual`, which `sample`
-    adds back.
+    Each x_t has its own noise, so that z carries more of the image than the noise of a generated one does. x_{t_prev}
+    is then taken as the sampler will compute it, so that rounding does not add up. Where sigma is 0 there is no z to
+    solve for: the step keeps its own result, and `latents.residual` holds what is missing at the end; `sample` adds it.
 
     Args:
         model: The model to invert.
         images: Real images in [-1, 1], (batch, channel, height, width), of the model's `image_shape`.
-        sampler: Its eta, not 0 at all steps; sampling must use the same. All images are one pass.
-        seeds: Of the noise, one per image; None is 0, 1, …
+        sampler: Settings whose eta is taken, not 0 at all steps; sampling must use the same. All images are one pass.
+        seeds: Seeds of the noise, one per image; None is 0, 1, …
         record_h: Whether to return h.
 
     Raises:
@@ -217,7 +216,7 @@ def edit_friendly_inversion(
 
 
 def _to_model_space(model: DiffusionModel, images: Images) -> Tensor:
-    """What the sampler would have ended with, in the dtype it computes in."""
+    """The clean sample at which the sampler would have ended, in the dtype of its computations."""
     if tuple(images.shape[1:]) != model.image_shape:
         raise InputError(f"images must be of shape {model.image_shape}, got {tuple(images.shape[1:])}")
     dtype = torch.promote_types(model.dtype, torch.float32)

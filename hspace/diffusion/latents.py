@@ -1,8 +1,8 @@
 # pyright: strict, reportUnknownMemberType=false
 """The noise a sample is made of, from its seed alone.
 
-x_T and z of a seed come from private generators keyed by (seed, role), so a sample depends on no other sample, on no
-device and on no number of processes.
+x_T and z of a seed come from private generators keyed by (seed, role), so that a sample does not depend on other
+samples, on the device or on the number of processes.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ from hspace.system.records import (
 from hspace.types import Images, InputError, Seeds
 
 FIRST_SEED = {"discovery": 0, "calibration": 1_000_000, "evaluation": 2_000_000}
-"""Where the sample seeds of each use begin; what made a direction is never used to judge it."""
+"""First sample seed of each use; samples that made a direction never judge it."""
 
 SEEDS_PER_ROLE = 1_000_000
 BLOCK = 10_000
@@ -49,15 +49,15 @@ NEIGHBOUR_NOISE = 0.15
 
 @dataclass(frozen=True)
 class Latents:
-    """What generates a batch of samples: x_T and the variance noise of every step.
+    """The noise that generates a batch of samples: x_T and the variance noise of every step.
 
     Attributes:
         seeds: One seed per sample.
         x_T: Terminal noise, (batch, channel, height, width), standard normal.
         z: Variance noise, (batch, steps, channel, height, width), standard normal; step 0 is the noisiest.
-        residual: What is added to the last x_t, shaped like x_T: the part of an inverted image that no noise leads to.
-        provenance: Of inverted ones, which give their image back with this model, process and eta only; None of noise
-            that any model may start from.
+        residual: Part of an inverted image that no noise leads to, shaped like x_T; it is added to the last x_t.
+        provenance: Model, process and eta with which inverted latents give their image back; None for drawn noise, from
+            which any model may start.
     """
 
     seeds: tuple[int, ...]
@@ -107,10 +107,10 @@ class Latents:
         return replace(self, seeds=seeds, x_T=self.x_T[rows], z=self.z[rows], residual=residual)
 
     def fit(self, here: Provenance, allow: Sequence[str] = ()) -> "Latents":
-        """The latents, for use where `here` holds; inverted ones only fit what they were inverted with.
+        """The latents, for use where `here` holds; inverted latents only fit the model that they were inverted with.
 
         Args:
-            here: `DiffusionModel.provenance` of the model that is to sample them.
+            here: `DiffusionModel.provenance` of the model that will sample them.
             allow: Fields of `Provenance` that may differ, such as `conditioning` for an edit by another prompt.
 
         Raises:
@@ -138,11 +138,11 @@ class Latents:
         return load_record(path, "latents", cls.parse)
 
     def tensors(self) -> dict[str, Tensor | None]:
-        """What a file holds."""
+        """The tensors of a file."""
         return {"x_T": self.x_T, "z": self.z, "residual": self.residual}
 
     def facts(self) -> dict[str, Any]:
-        """What a file tells, as JSON values."""
+        """The facts of a file, as JSON values."""
         return {"seeds": list(self.seeds), "provenance": self.provenance and self.provenance.to_dict()}
 
     @classmethod
@@ -167,7 +167,7 @@ class Latents:
         """Samples near the first one: sqrt(.85) x + sqrt(.15) noise, for x_T and z alike.
 
         Args:
-            numbers: Which of its neighbours, integers >= 0; the noise of each is keyed by the sample's seed and this.
+            numbers: Numbers of its neighbours, integers >= 0; the seed and this number key the noise of each.
 
         Returns:
             As many samples as there are numbers, all with the sample's own seed.
@@ -193,8 +193,8 @@ def draw(seeds: Seeds, role: str, shape: tuple[int, ...]) -> Tensor:
 
     Args:
         seeds: Integers >= 0, one per sample.
-        role: What the noise is for; the streams of different roles have nothing in common.
-        shape: Of one sample's noise.
+        role: Use of the noise; the streams of different roles have nothing in common.
+        shape: Shape of one sample's noise.
 
     Returns:
         The noise, (seeds, *shape).
@@ -209,7 +209,7 @@ def draw(seeds: Seeds, role: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def as_seeds(seeds: Seeds) -> tuple[int, ...]:
-    """Seeds as Python's integers, which files hold.
+    """Seeds as Python's own integers, as files need them.
 
     Raises:
         InputError: If one is not an integer >= 0.
@@ -250,8 +250,8 @@ def seed_range(role: str, n: int, start: int = 0, block: int = 0) -> tuple[int, 
     """The sample seeds start, ..., start + n - 1 of one role, or of one block of the evaluation seeds.
 
     Raises:
-        InputError: If the role is unknown, or the seeds are not among its 1,000,000 or, of evaluation, its block's
-            10,000.
+        InputError: If the role is unknown, or the seeds are not among the 1,000,000 of the role or, for evaluation,
+            among the 10,000 of the block.
 
     Example:
         >>> seed_range("evaluation", 3, block=2)
@@ -273,7 +273,7 @@ def check_disjoint(**seeds: Sequence[int]) -> None:
     """Check that no seed is in two of the named lists.
 
     Raises:
-        InputError: If one is; both lists and the smallest common seed are named.
+        InputError: If one is, with the names of both lists and the smallest common seed.
     """
     names = list(seeds)
     for position, name in enumerate(names):

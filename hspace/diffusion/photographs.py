@@ -12,20 +12,20 @@ from hspace.system.pictures import read_picture
 from hspace.types import Images, InputError
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-"""Names of files in a folder that are taken for images."""
+"""Endings of the files in a folder that are read as images."""
 
 
 def find_images(path: str | Path) -> list[Path]:
     """The image file itself, or those of a folder in the order of their names; folders inside it are not searched.
 
     Raises:
-        InputError: If there is no such file or folder, or the folder holds no image.
+        InputError: If the file or folder does not exist, or the folder holds no image.
     """
     path = Path(path).expanduser()
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise InputError(f"no image and no folder {path}")
+        raise InputError(f"{path} is neither an image nor a folder")
     found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
     if not found:
         raise InputError(f"no image in the folder {path}; images end in {', '.join(SUFFIXES)}")
@@ -43,7 +43,7 @@ def load_images(paths: Sequence[str | Path], size: tuple[int, int]) -> Images:
         (batch, 3, height, width), float32 in [-1, 1].
 
     Raises:
-        InputError: If there is no file, or one cannot be read; see `read_picture`.
+        InputError: If `paths` is empty, or a file cannot be read; see `read_picture`.
     """
     if not paths:
         raise InputError("give at least one image file, got none")

@@ -1,7 +1,7 @@
-"""The noise levels and the generative process: eqs. 1-5 of the paper, each in one place and used both ways.
+"""The noise levels and the generative process: eqs. 1-5 of the paper, each in one place, for sampling and inversion.
 
 `alpha_bar` is the cumulative product of the forward process. The DDIM paper, and this project's, write it alpha;
-diffusers calls it `alphas_cumprod`. The predicted image is never clipped, whatever a checkpoint's scheduler says.
+diffusers calls it `alphas_cumprod`. The predicted image is never clipped, even if a checkpoint's scheduler asks for it.
 """
 
 import math
@@ -27,11 +27,11 @@ MAX_TRAIN_STEPS = 100_000
 class Process:
     """How a clean image becomes noise, x_t = a x_0 + b eps, and the model times that are visited on the way back.
 
-    Every equation is in a and b, so that diffusion (`Schedule`) and flow matching (`FlowMatching`) share them.
+    Every equation is written in a and b, so that diffusion (`Schedule`) and flow matching (`FlowMatching`) share it.
 
     Attributes:
         timesteps: Model times visited, descending; step index i = 0 is the noisiest.
-        prediction_type: What the network returns: `epsilon`, `v_prediction`, `sample` or `flow`.
+        prediction_type: Kind of the network's output: `epsilon`, `v_prediction`, `sample` or `flow`.
     """
 
     timesteps: tuple[float, ...]
@@ -112,8 +112,8 @@ class Process:
         """The predicted noise, from the network's raw output.
 
         Args:
-            output: What the network returned at (x_t, t), (batch, channel, height, width).
-            x_t: The noisy image the network saw, same shape.
+            output: Output of the network at (x_t, t), (batch, channel, height, width).
+            x_t: Noisy image that the network saw, of the same shape.
             t: Model time of a step.
 
         Source: Salimans & Ho 2022 (arXiv 2202.00512), sec. 4 and appendix D, for v; Lipman et al. 2023 (arXiv
@@ -131,7 +131,7 @@ class Process:
     def to_x0(self, output: Images, x_t: Images, t: float) -> Images:
         """The predicted clean image P_t, from the network's raw output; defined at a = 0 too. Not clipped.
 
-        Args and Source are those of `to_eps`.
+        For Args and Source see `to_eps`.
         """
         a, b = self.level(t)
         if self.prediction_type == "epsilon":
@@ -174,7 +174,7 @@ class Process:
             raise InputError(f"t_prev must be in [-1, t), got t={t} and t_prev={t_prev}")
         check_eta(eta)
         (a, b), (a_prev, b_prev) = self.level(t), self.level(t_prev)
-        # Rounding can take the differences a hair below 0, where eta = 1 makes them vanish.
+        # Where eta = 1 makes the differences vanish, rounding can make them slightly negative.
         variance = (eta * b_prev) ** 2 * max(1 - (a * b_prev / (a_prev * b)) ** 2, 0.0)
         return a_prev * x0_hat + math.sqrt(max(b_prev**2 - variance, 0.0)) * eps, math.sqrt(variance)
 
@@ -189,7 +189,7 @@ class Process:
             return a * (x_prev - b_prev * eps) / a_prev + b * eps
         if b_prev <= 0:
             raise InputError("a single step from noise to image cannot be inverted; use more steps")
-        # Where there is only noise, eps is x_t itself whatever it is, and only P_t can tell one from another.
+        # Where there is only noise, eps is always x_t itself, and only P_t distinguishes one prediction from another.
         return b * (x_prev - a_prev * x0_hat) / b_prev
 
 
@@ -318,7 +318,7 @@ def build_scheduler(config: Mapping[str, Any]) -> SchedulerMixin:
     """The diffusers scheduler that a `scheduler_config.json` names.
 
     Raises:
-        InputError: If diffusers has none of the name, or it does not take the configuration.
+        InputError: If diffusers has no scheduler of the name, or it does not take the configuration.
     """
     name = str(config.get("_class_name"))
     kind = getattr(diffusers, name, None)
@@ -329,13 +329,13 @@ def build_scheduler(config: Mapping[str, Any]) -> SchedulerMixin:
         raise InputError(f"num_train_timesteps must be a whole number from 1 to {MAX_TRAIN_STEPS}, got {steps!r}")
     try:
         return kind.from_config(dict(config))  # pyright: ignore[reportAttributeAccessIssue]
-    # Of unknown choices and wrong types diffusers raises whatever its arithmetic meets.
+    # For unknown choices and wrong types diffusers raises whatever error its arithmetic meets.
     except Exception as error:
         raise InputError(f"the configuration of the {name} cannot be used: {one_line(error)}") from error
 
 
 def _timesteps(num_train_steps: int, num_steps: int, spacing: str, steps_offset: int) -> tuple[int, ...]:
-    """Descending model times, exactly as `DDIMScheduler.set_timesteps` of diffusers has them.
+    """Descending model times, exactly as `DDIMScheduler.set_timesteps` of diffusers gives them.
 
     Source: Lin et al. 2023 (arXiv 2305.08891), table 2; rounding and the offset of leading spacing as in diffusers.
     """

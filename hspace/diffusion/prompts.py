@@ -1,4 +1,4 @@
-"""Prompts and classes become what a network is conditioned on; prompts need transformers (extra `hub`)."""
+"""Encoders of prompts and classes, which give a network its conditions; prompts need transformers (extra `hub`)."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ class PromptEncoder:
 
     @property
     def parts(self) -> dict[str, Any]:
-        """What features depend on, by role; see `model_identity`."""
+        """The parts that features depend on, by role; see `model_identity`."""
         return {"tokenizer": self.tokenizer, "text_encoder": self.text_encoder}
 
     @torch.no_grad()
@@ -142,7 +142,7 @@ class PipelineEncoder:
 
     @property
     def parts(self) -> dict[str, Any]:
-        """What features depend on, by role; see `model_identity`."""
+        """The parts that features depend on, by role; see `model_identity`."""
         pipeline = self.pipeline
         named = {name: part for name, part in pipeline.components.items() if name.startswith(("text_", "tokenizer"))}
         # Of SDXL: whether the empty prompt has features of zeros.

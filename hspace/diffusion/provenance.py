@@ -1,5 +1,5 @@
 # pyright: strict, reportUnknownMemberType=false
-"""Where h, latents, scores and directions come from: one record, and one check of whether two belong together."""
+"""The provenance of h, latents, scores and directions: one record, and one check of whether two fit together."""
 
 import hashlib
 import logging
@@ -28,7 +28,7 @@ log: logging.Logger = logging.getLogger(__name__)
 
 INJECTIONS = ("symmetric", "asyrp")
 CLOSE = 1e-6
-"""Relative difference under which numbers are the same on two machines, whose last bits may differ."""
+"""Relative difference up to which numbers count as equal, since the last bits may differ between machines."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,17 @@ class ProcessFacts:
 
 @dataclass(frozen=True)
 class Provenance:
-    """All that a generated thing depends on but its seeds; None is what is unknown or does not matter to it.
+    """All that a generated thing depends on except its seeds; a field is None where it is unknown or does not matter.
 
     Attributes:
-        model: Parts of the model's identity but the scheduler's, which `process` tells; `network.tensors` alone if
-            the others are unknown.
-        process: The steps that are taken.
-        tap: Where h is read, at one or several places.
-        conditioning: Of what the model is told: `prompt` (SHA-256 of the text) and `guidance`, or `label`; empty for an
+        model: Parts of the model's identity without the scheduler's, which `process` replaces; `network.tensors` alone
+            if the others are unknown.
+        process: Steps that are taken.
+        tap: Places where h is read.
+        conditioning: Condition of the model: `prompt` (SHA-256 of the text) and `guidance`, or `label`; empty for an
             unconditional model.
         eta: Stochasticity of each step, in [0, 1].
-        injection: How an edit enters a step.
+        injection: Way in which an edit enters a step, `symmetric` or `asyrp`.
         annotator: `id` and `sha256` of the scorer that chose the examples.
     """
 
@@ -81,7 +81,7 @@ class Provenance:
             raise InputError(f"eta must be one number per step, got {len(eta)} for {steps} steps")
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values: what files hold, and what the cache keeps samples by."""
+        """The record as JSON values, for files and for the keys of the cache."""
         return asdict(self)
 
     @classmethod
@@ -94,7 +94,7 @@ class Provenance:
         if not is_object(values) or not is_object(values.get("process")):
             raise InputError(f"provenance must be an object with a process, got {short(values)}")
         facts = tuples(dict(values))
-        # Before the records exist: their annotations are promises that a stranger has not made.
+        # The check comes before the records, whose types are promises that a stranger has not made.
         check_facts(facts | {"process": None}, RULES | {"process": ANYTHING}, "a provenance")
         check_facts(facts["process"], PROCESS_RULES, "a process")
         return cls(**(facts | {"process": ProcessFacts(**facts["process"])}))
@@ -103,16 +103,16 @@ class Provenance:
         """Check that something may be used where `other` holds.
 
         Args:
-            other: Of the model, or of what it is to be used with.
-            what: What this is the provenance of, in the plural: `directions`.
+            other: Provenance of the model, or of the thing that this one is used with.
+            what: Name of the thing that has this provenance, in the plural: `directions`.
             allow: Fields that may differ; each such difference is logged.
 
         Returns:
             The differences that were allowed, in words.
 
         Raises:
-            InputError: Naming the first field that differs, both values, and how to allow it; or a name in `allow`
-                that is not a field.
+            InputError: If a field differs, with its name, both values and the way to allow it; or if `allow` names
+                something that is not a field.
         """
         check_allowed(allow)
         accepted: list[str] = []
@@ -141,10 +141,10 @@ FIELDS = tuple(field.name for field in fields(Provenance))
 
 
 def check_allowed(allow: Sequence[str]) -> None:
-    """Check that only fields of a provenance are to be allowed.
+    """Check that every name in `allow` is a field of a provenance.
 
     Raises:
-        InputError: Naming the first that is none.
+        InputError: Naming the first that is not.
     """
     for name in allow:
         if name not in FIELDS:

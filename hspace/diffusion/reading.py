@@ -51,7 +51,7 @@ def _variant(part: Path, name: str, model: str) -> str | None:
     if not weights or any(not file.startswith((f"{stem}.fp16", f"{stem}.bf16")) for file in weights):
         return None
     found = "fp16" if any(".fp16" in file for file in weights) else "bf16"
-    log.warning("the %s of %s is there in %s only, which is read", name, model, found)
+    log.warning("the %s of %s exists in %s only, which is read", name, model, found)
     return found
 
 
@@ -59,7 +59,7 @@ def read_scheduler(folder: Path, model: str) -> Any:
     """A pipeline's scheduler; for a bare U-Net the scheduler of DDPM.
 
     Raises:
-        InputError: If its configuration cannot be read, or diffusers has no such scheduler.
+        InputError: If its configuration cannot be read, or the scheduler does not exist in diffusers.
     """
     if (folder / "model_index.json").is_file():
         return build_scheduler(read_json(find_part(folder, "scheduler") / "scheduler_config.json"))
@@ -89,7 +89,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def quiet_diffusers() -> Iterator[None]:
-    """Hold back diffusers' own messages; what matters of them is checked and raised here."""
+    """Holds back diffusers' own messages; the checks here raise what matters of them."""
     verbosity, bars = diffusers_logging.get_verbosity(), diffusers_logging.is_progress_bar_enabled()
     diffusers_logging.set_verbosity(logging.CRITICAL)
     diffusers_logging.disable_progress_bar()

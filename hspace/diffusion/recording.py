@@ -1,5 +1,5 @@
 # pyright: strict, reportUnknownMemberType=false
-"""H of many unedited samples, streamed to disk and found there again."""
+"""Recordings: h of many unedited samples, written to disk batch by batch and read from there."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -97,8 +97,8 @@ def collect(
         model: The model to sample.
         seeds: One seed per sample.
         path: The `.npy` to write, complete or not at all; 4 · steps · samples · d bytes.
-        sampler: Its eta and batch size.
-        shards: Folder that keeps what is finished for a later process to continue; none but this recording's.
+        sampler: Settings whose eta and batch size are taken.
+        shards: Folder for finished parts, from which a later process continues; it belongs to this recording alone.
 
     Raises:
         InputError: If the seeds are wrong, or eta is not one value or one per step.
@@ -129,9 +129,9 @@ def collect_around(
         center: One sample, generated or inverted; see `Latents.neighbours`.
         n: Number of neighbours.
         path: The `.npy` to write, complete or not at all; 4 · steps · n · d bytes.
-        first: Number of the first neighbour, of an endless row of them.
-        sampler: Its eta and batch size.
-        shards: Folder that keeps what is finished for a later process to continue; none but this recording's.
+        first: Number of the first neighbour.
+        sampler: Settings whose eta and batch size are taken.
+        shards: Folder for finished parts, from which a later process continues; it belongs to this recording alone.
 
     Raises:
         InputError: If `center` is not one sample, or eta or n is wrong.

@@ -39,7 +39,7 @@ class Sampler:
     batch_size: int = 16
 
     def __post_init__(self) -> None:
-        """Checks every value by itself; how many steps there are is known where the record is used."""
+        """Checks every value by itself; `window` checks the steps against the process."""
         if isinstance(self.eta, Sequence):
             object.__setattr__(self, "eta", tuple(self.eta))
         for value in self.eta if isinstance(self.eta, Sequence) else (self.eta,):
@@ -52,19 +52,19 @@ class Sampler:
             raise InputError(f"batch_size must be >= 1, got {self.batch_size}")
 
     def window(self, num_steps: int) -> range:
-        """The edited steps of a process of so many.
+        """The edited steps of a process of `num_steps` steps.
 
         Raises:
-            InputError: If they are not all among them.
+            InputError: If the window is empty, or reaches beyond these steps.
         """
         return edited_steps(self.start, self.stop, num_steps)
 
 
 def edited_steps(start: int, stop: int | None, num_steps: int) -> range:
-    """The steps from `start` to before `stop`, or to the end where that is None.
+    """The steps from `start` to before `stop`, or to the end where `stop` is None.
 
     Raises:
-        InputError: If there is none, or they are not all among `num_steps`.
+        InputError: If the window is empty, or reaches beyond `num_steps`.
 
     Example:
         >>> edited_steps(2, None, 10)

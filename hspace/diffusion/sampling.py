@@ -16,11 +16,11 @@ from hspace.types import HForBatch, HTrajectory, Images, InputError
 
 @dataclass(frozen=True)
 class Samples:
-    """What the reverse process gave.
+    """Results of the reverse process.
 
     Attributes:
         x_0: Images, (batch, channel, height, width), about [-1, 1], not clipped.
-        h: The h that the network computed at every step, without any edit, (batch, steps, *h_shape); None if not
+        h: The h that the network computed at every step, before any edit, (batch, steps, *h_shape); None if it was not
             recorded.
     """
 
@@ -34,13 +34,13 @@ Edit = Callable[[int, Encoded], Tensor]
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of the reverse process gave.
+    """Results of one step of the reverse process.
 
     Attributes:
-        index: Of the step; 0 is the noisiest.
-        encoded: What the network gave at the step's x_t up to the tap, without any edit.
+        index: Index of the step; 0 is the noisiest.
+        encoded: Results of the network up to the tap at the step's x_t, before any edit.
         x0_hat: Predicted clean image P_t, edited, in the model's space.
-        x_t: The less noisy sample that the step leads to; of the last step the clean one.
+        x_t: The less noisy sample that the step leads to; the clean one at the last step.
     """
 
     index: int
@@ -66,15 +66,15 @@ def reverse(
     sampler: Sampler = Sampler(),
     edit: Edit | None = None,
 ) -> Iterator[Step]:
-    """The reverse process, step by step; it can be differentiated, and ended at any step.
+    """The reverse process, step by step; gradients can pass through it, and it can be ended at any step.
 
     The network computes in the model's dtype, the process around it in float32 or better.
 
     Args:
-        model: The model; its process says which steps are taken.
+        model: The model, whose process says which steps are taken.
         latents: x_T and z of the batch. Where sigma is 0 (eta 0, or the last step) z is not read.
-        sampler: Its eta, its injection, and the steps at which h is edited.
-        edit: Of h; None leaves it.
+        sampler: Settings whose eta, injection and edited steps are taken.
+        edit: Function of the step and its h that gives the edited h; None leaves h.
 
     Raises:
         InputError: If the sampler has another number of steps than the process.
@@ -114,14 +114,14 @@ def sample(
     """Run the reverse process to images; see `reverse`.
 
     Args:
-        model: The model; its process says which steps are taken.
+        model: The model, whose process says which steps are taken.
         latents: x_T and z of the batch. Where sigma is 0 (eta 0, or the last step) z is not read.
-        sampler: Its eta, its injection, and the steps at which h is edited; the batch is one pass.
-        edit: Of h, a function of the step and what was encoded; None leaves h.
+        sampler: Settings whose eta, injection and edited steps are taken; the batch is one pass.
+        edit: Function of the step and its h that gives the edited h; None leaves h.
         delta_h: Short for an edit that adds offsets, (1 or batch, steps, *h_shape).
         replace_h: Short for an edit that replaces h, shaped the same; `delta_h` is added to it.
         record_h: Whether to return h.
-        observe: Called with every step's index and what the encoder gave at its x_t.
+        observe: Function that is called with the index of every step and the encoder's results at its x_t.
 
     Raises:
         InputError: If a shape or choice is wrong, or h is edited in two ways.

@@ -1,11 +1,11 @@
 """Names of the places where h can be tapped, and the module of each in every kind of network.
 
-before, middle, after     about the mid block of a U-Net; all results of the paper are `after` it
-mod                       the embedding of time and condition that all blocks are modulated by
-block:11                  what the twelfth transformer block gives
-block:11.attn             what its attention gives; .ff its feed-forward layer, .mod its own modulation
-module:mid_block[0]       any module by its path; a number says which part of an output that has several
-block:3+block:7           several at once
+before, middle, after     around the mid block of a U-Net; all results of the paper are `after` it
+mod                       the embedding of time and condition that modulates all blocks
+block:11                  the output of the twelfth transformer block
+block:11.attn             the output of its attention; .ff of its feed-forward layer, .mod of its own modulation
+module:mid_block[0]       any module by its path; a number chooses one part of an output with several
+block:3+block:7           several taps together
 """
 
 import re
@@ -55,7 +55,7 @@ CHILDREN: dict[str, dict[str, str]] = {
     "Lumina2TransformerBlock": {"attn": "attn", "ff": "feed_forward", "mod": "norm1.linear"},
     "ZImageTransformerBlock": {"attn": "attention", "ff": "feed_forward", "mod": "adaLN_modulation"},
 }
-"""Module of each tap inside a block, by the block's class; the attention is that of image tokens to each other."""
+"""Module of each tap inside a block, by the block's class; `attn` is the attention of image tokens to each other."""
 
 MODULATIONS: Mapping[str, int | None] = {
     "time_text_embed": None,
@@ -82,10 +82,10 @@ def is_tap(name: object) -> bool:
 
 
 def check_name(name: str) -> str:
-    """The name of a tap, or of several, if it is written right.
+    """The name of a tap, or of several, after a check of its form.
 
     Raises:
-        InputError: If it is not.
+        InputError: If it is not of the right form.
     """
     if not is_tap(name):
         raise InputError(f"tap must be {FORMS}, got {name}")
@@ -98,10 +98,10 @@ def find_taps(network: nn.Module, name: str, image_tokens: int | None = None) ->
     Args:
         network: A network of diffusers.
         name: One tap, or several joined by "+" in the order in which they are passed.
-        image_tokens: Number of tokens of an image, for taps of sequences that hold text too: text is left alone.
+        image_tokens: Number of tokens of an image, for taps of sequences that also hold text, which is never edited.
 
     Raises:
-        InputError: If the name is written wrong, or the network has no such place.
+        InputError: If the name is not of the right form, or the network does not have that place.
     """
     return tuple(_find(network, part, image_tokens) for part in check_name(name).split("+"))
 

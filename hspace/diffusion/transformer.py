@@ -1,4 +1,4 @@
-"""How the diffusion transformers of diffusers are fed: DiT, PixArt, Stable Diffusion 3 and FLUX."""
+"""Inputs and outputs of the diffusion transformers of diffusers: DiT, PixArt, Stable Diffusion 3 and FLUX."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,8 +21,8 @@ class PatchWiring:
         """Take over a network's sizes.
 
         Args:
-            network: Of diffusers.
-            time: Type of the model time that it takes: int of diffusion, float of flow matching.
+            network: Transformer of diffusers.
+            time: Type of its model time: int for diffusion, float for flow matching.
 
         Raises:
             InputError: If its configuration does not say how large a sample is.
@@ -50,7 +50,7 @@ class PatchWiring:
 
 
 class DiTWiring(PatchWiring):
-    """DiT: a class for a condition."""
+    """DiT: conditioned on a class."""
 
     def __init__(self, network: Any) -> None:
         super().__init__(network, int)
@@ -61,7 +61,7 @@ class DiTWiring(PatchWiring):
 
 
 class PixArtWiring(PatchWiring):
-    """PixArt alpha and Sigma: a prompt, and in the large ones the size of the image."""
+    """PixArt alpha and Sigma: conditioned on a prompt and, for the large models, on the size of the image."""
 
     def __init__(self, network: Any) -> None:
         super().__init__(network, int)
@@ -82,7 +82,7 @@ class PixArtWiring(PatchWiring):
 
 
 class SD3Wiring(PatchWiring):
-    """Stable Diffusion 3 and 3.5: tokens of a prompt beside those of the image."""
+    """Stable Diffusion 3 and 3.5: conditioned on a prompt, whose tokens run beside those of the image."""
 
     def __init__(self, network: Any) -> None:
         super().__init__(network, float)
@@ -97,7 +97,7 @@ class FluxWiring:
     """FLUX.1: patches of 2 x 2 are channels of tokens, model time goes from 1 to 0, guidance is an input.
 
     Attributes:
-        distilled: Whether guidance is an input; else the network takes none.
+        distilled: Whether guidance is an input of the network.
     """
 
     conditional = True

@@ -1,4 +1,4 @@
-"""How the U-Nets of diffusers are fed: plain ones, class-conditional ones, Stable Diffusion 1 and 2, and SDXL."""
+"""Inputs and outputs of the U-Nets of diffusers: plain, class-conditional, Stable Diffusion 1 and 2, and SDXL."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ class SemanticUNet(CutDenoiser):
         """Wrap `unet`; its weights are shared, not copied.
 
         Raises:
-            InputError: If the U-Net is of an unsupported kind or has no such tap.
+            InputError: If the U-Net's kind is not supported, or the tap does not exist in it.
         """
         super().__init__(unet, tap, UNetWiring(unet))
 
@@ -28,7 +28,7 @@ class UNetWiring:
     """Inputs and output of a U-Net; see `Wiring`.
 
     Attributes:
-        classes: Number of classes that the network is conditioned on, 0 for none.
+        classes: Number of classes that the network is conditioned on; 0 where there is none.
     """
 
     image_tokens: int | None = None

@@ -1,5 +1,5 @@
 # pyright: strict, reportUnknownMemberType=false
-"""Scored samples, and the choice of examples among them. h is not kept: a seed generates it again."""
+"""Scored samples, and the choice of examples among them; h is not kept, since a seed generates it again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from hspace.system.shards import Batches, in_shards
 from hspace.types import InputError, LogitScorer, Scorer, Seeds
 
 STRATA = 4
-"""Quantile groups of a continuous attribute that is to be balanced."""
+"""Number of quantile groups of a continuous attribute that is balanced."""
 RULES: dict[str, Rule] = {
     "seeds": (are_counts, "integers >= 0"),
     "attributes": (lambda values: is_tuple(values) and all(map(is_label, values)), "names"),
@@ -43,16 +43,16 @@ RULES: dict[str, Rule] = {
 
 @dataclass(frozen=True)
 class Annotations:
-    """What a scorer read off generated samples, and all that generates these samples again.
+    """Scores of generated samples, with all that generates these samples again.
 
     Attributes:
-        seeds: n different sample seeds.
-        attributes: A ids, one per column.
-        binary: Which columns are probabilities.
-        scores: (n, A) float32.
-        visible: (n, A) bool; where False the score means nothing.
+        seeds: Seeds of the samples, n different ones.
+        attributes: Ids of the A attributes, one per column.
+        binary: Whether each column holds probabilities.
+        scores: Scores, (n, A) float32.
+        visible: Visibility, (n, A) bool; a score means nothing where it is False.
         provenance: Model, conditioning, process and eta of the samples, and the scorer.
-        logits: Scores before the sigmoid, (n, A) float32, which do not saturate; None where the scorer has none.
+        logits: Scores before the sigmoid, (n, A) float32, which do not saturate; None if the scorer has none.
     """
 
     seeds: tuple[int, ...]
@@ -79,7 +79,7 @@ class Annotations:
 
     @property
     def ranks(self) -> Tensor:
-        """What samples are ordered by, (n, A): the logits, or the scores where there are none."""
+        """Values that order the samples, (n, A): the logits, or the scores where there are no logits."""
         return self.scores if self.logits is None else self.logits
 
     @property
@@ -89,7 +89,7 @@ class Annotations:
 
     @property
     def eta(self) -> tuple[float, ...]:
-        """Of each step, in [0, 1]."""
+        """Stochasticity of each step, in [0, 1]."""
         return self.provenance.eta or ()
 
     def save(self, path: str | Path) -> None:
@@ -104,7 +104,7 @@ class Annotations:
         """Inverse of `save`, of a file that anyone may have written.
 
         Raises:
-            InputError: If the file is missing or no file of annotations.
+            InputError: If the file is missing or does not hold annotations.
         """
 
         def parse(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Annotations:
@@ -124,7 +124,7 @@ class Annotations:
         """Check that the seeds generate the scored samples on this model; see `Provenance.check`.
 
         Raises:
-            InputError: Naming the annotations' value and the model's.
+            InputError: If they do not fit, with the annotations' value and the model's.
         """
         return self.provenance.check(model.provenance(tap=False), "annotations", allow)
 
@@ -132,7 +132,7 @@ class Annotations:
         """Index of an attribute's column.
 
         Raises:
-            InputError: If it was not scored.
+            InputError: If the attribute was not scored.
         """
         if attribute not in self.attributes:
             raise InputError(f"unknown attribute {attribute!r}, {self.scorer} scores {', '.join(self.attributes)}")
@@ -160,10 +160,10 @@ def annotate(
 
     Args:
         model: The model to sample.
-        seeds: One per sample, all different; the paper's code takes 10,000.
-        scorer: The annotator; never the judge of edits made with what it chose.
-        sampler: Its eta and batch size.
-        shards: Folder that keeps what is finished for a later process to continue; none but these annotations'.
+        seeds: Different seeds, one per sample; the paper's code takes 10,000.
+        scorer: Annotator; it must not be the judge of edits made with the examples that it chooses.
+        sampler: Settings whose eta and batch size are taken.
+        shards: Folder for finished parts, from which a later process continues; it belongs to this call alone.
 
     Raises:
         InputError: If a seed is there twice, or an argument is out of range.
@@ -197,15 +197,15 @@ def annotate(
 def extremes(annotations: Annotations, attribute: str, k: int, *, balance: str | None = None) -> Examples:
     """The k samples with the highest and the k with the lowest score of an attribute, among those that show it.
 
-    They are ordered by logits where there are any, since probabilities of 0 and 1 are many; those that are still equal
-    come in a random order, which is always the same.
+    The order is that of the logits, where the scorer has them, since many probabilities are 0 or 1. Equal values are
+    put in a random order, which is always the same.
 
     Args:
         annotations: Scored samples.
-        attribute: What the examples are to differ in; binary or continuous.
-        k: Examples on each side.
-        balance: An attribute they are not to differ in: each side gets as many examples of each of its two values,
-            or of each of its four quarters if it is continuous.
+        attribute: Attribute in which the examples differ; binary or continuous.
+        k: Number of examples on each side.
+        balance: Attribute in which they must not differ: each side gets equally many examples of each of its two
+            values, or of each of its four quarters if it is continuous.
 
     Raises:
         InputError: If an attribute is unknown, k is not a multiple of the number of groups to balance, there are
@@ -238,17 +238,17 @@ def _strata(annotations: Annotations, shown: Tensor, balance: str | None) -> dic
     if annotations.binary[column]:
         return {f" with {balance} above .5": rows[values > 0.5], f" with {balance} below .5": rows[values <= 0.5]}
     quarters = rows[values.argsort(stable=True)].tensor_split(STRATA)
-    # In an order that knows nothing of the balanced attribute, since of equal scores the first are chosen.
+    # The order must not depend on the balanced attribute, since the first of equal scores are chosen.
     return {f" in quarter {i + 1} of {balance}": _shuffled(quarter) for i, quarter in enumerate(quarters)}
 
 
 def _shuffled(rows: Tensor) -> Tensor:
-    """The rows in a random order, which is the same for as many rows."""
+    """The rows in a random order, which is always the same for a given number of rows."""
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
 
 
 def _ends(annotations: Annotations, rows: Tensor, column: int, k: int, name: str) -> tuple[list[int], list[int]]:
-    """The k of `rows` that score highest and the k that score lowest; `name` is what to call them in an error."""
+    """The k of `rows` that score highest and the k that score lowest; an error calls them `name`."""
     if 2 * k > len(rows):
         raise InputError(f"{k} examples on each side need {2 * k} samples, {len(rows)} show {name}")
     scores = annotations.scores[rows, column]

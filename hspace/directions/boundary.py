@@ -20,7 +20,7 @@ CLASSIFIERS = {
     "logistic": lambda: LogisticRegression(max_iter=1000),
     "svm": lambda: LinearSVC(max_iter=10_000, random_state=0),
 }
-"""Linear classifiers of scikit-learn that `boundary` knows, with its default penalty."""
+"""Linear classifiers of scikit-learn for `boundary`, with their default penalty."""
 
 
 class BoundarySettings(ExampleSettings):
@@ -63,19 +63,19 @@ def boundary(
 ) -> Directions:
     """The normal of the plane that separates the samples with most of an attribute from those with least.
 
-    Its length is the distance of the two sides' means along it, so that strength 1 goes from the one to the other.
+    Its length is the distance of the two sides' means along it, so that strength 1 goes from one mean to the other.
     Memory: 8 k · steps · d bytes, twice.
 
     Args:
         model: The model of the annotations.
         annotations: Scored samples; the h of the chosen ones is generated again.
-        attribute: What the direction is to change; binary or continuous.
+        attribute: Attribute that the direction changes; binary or continuous.
         k: Examples on each side.
         space: `h` or `x_T`.
         classifier: `logistic` or `svm`.
-        joint: Whether one plane separates the whole trajectories; else each step has its own.
-        balance: An attribute in which the two sides are not to differ, see `extremes`.
-        batch_size: Samples per pass.
+        joint: Whether one plane separates whole trajectories; otherwise each step has a plane of its own.
+        balance: Attribute in which the two sides must not differ; see `extremes`.
+        batch_size: Number of samples per pass.
 
     Returns:
         One direction of unit "difference".
@@ -103,7 +103,7 @@ def boundary(
 
 def _normal(plus: Tensor, minus: Tensor, classifier: str) -> Tensor:
     """Normal (d,) of the plane between two groups (k, d), as long as their means are apart along it."""
-    # The mean is taken off, since an intercept that must reach far is penalised by LinearSVC.
+    # The mean is subtracted first, since LinearSVC penalises a large intercept.
     points = torch.cat([plus, minus])
     points = points - points.mean(0)
     labels = [1] * len(plus) + [0] * len(minus)

@@ -1,7 +1,7 @@
 """Convolutions whose second derivative costs one convolution, of the channels that matter.
 
-torch's own double backward of a convolution also computes the derivative by its weights, wanted or not, which doubles
-the work of a Jacobian's forward products.
+torch's own double backward of a convolution always computes the derivative by its weights too, which doubles the work
+of a Jacobian's forward products.
 """
 
 from collections.abc import Callable, Iterable
@@ -45,10 +45,10 @@ class _Transpose(torch.autograd.Function):
 
 
 class LeanConvolutions(TorchFunctionMode):
-    """Inside this context the convolutions of `nn.Conv2d` are differentiated by their input alone.
+    """Differentiates the convolutions of `nn.Conv2d` by their input alone, inside this context.
 
-    And by no more of it than what depends on the variable: where a skip connection that does not is concatenated to
-    features that do, its channels are followed through normalisation and activation, and convolved once, as a constant.
+    Only the channels that depend on the variable are differentiated. Where a constant skip connection is concatenated
+    to them, its channels are followed through normalisation and activation, and convolved once, as a constant.
     """
 
     def __torch_function__(
@@ -65,7 +65,7 @@ class LeanConvolutions(TorchFunctionMode):
 
 
 def _variable_channels(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
-    """How many of the result's channels, the first ones, depend on the variable; None: nothing is known."""
+    """Number of the result's first channels that depend on the variable; None where it is unknown."""
     if func is torch.cat and (args[1:] == (1,) or kwargs == {"dim": 1}):
         first, *rest = args[0]
         return first.shape[1] if first.requires_grad and not any(part.requires_grad for part in rest) else None

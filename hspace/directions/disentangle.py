@@ -1,5 +1,5 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""Disentangling (eq. 12): take off a direction what other directions explain of it."""
+"""Disentangling (eq. 12): removing from a direction what other directions explain of it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ from hspace.types import InputError
 SPANNED = 1e-3
 """Share of its norm that must remain of a direction; less is rounding and noise, not a direction."""
 DEPENDENT = 1e-6
-"""Conditions whose part outside the span of the others is below this share count as within it: float32 rounding."""
+"""Share below which a condition's part outside the span of the others is float32 rounding, and counts as inside."""
 
 
 def disentangle(
@@ -28,15 +28,15 @@ def disentangle(
 
     Args:
         directions: The k directions v_0, each projected by itself.
-        conditions: What v is to be orthogonal to; they may depend on each other linearly.
-        per_step: Whether each step is projected by itself. Else one coefficient per condition serves all steps, as in
-            the paper: v is orthogonal to the conditions as a trajectory, not at each step.
-        renormalise: Whether v gets the norm of v_0 back (with `per_step` at each step). Else it is shorter, as in the
-            paper, and the same strength is a weaker edit.
+        conditions: Directions that v becomes orthogonal to; they may depend on each other linearly.
+        per_step: Whether each step is projected by itself. Otherwise all steps share one coefficient per condition, as
+            in the paper: v is orthogonal to the conditions as a trajectory, not at each step.
+        renormalise: Whether v gets the norm of v_0 back (with `per_step` at each step). Otherwise it is shorter, as in
+            the paper, and the same strength is a weaker edit.
         allow: Fields of `Provenance` in which conditions may differ from the directions.
 
     Returns:
-        The directions named "v_0 without conditions"; method and unit say how they came about.
+        The directions, named "v_0 without conditions"; method and unit say how they were made.
 
     Raises:
         InputError: If there is no condition, one does not fit the directions, or the conditions span a direction: less
@@ -93,7 +93,7 @@ def _check(directions: Directions, conditions: Sequence[Directions], per_step: b
         ours, theirs, label = directions.meta, condition.meta, ", ".join(condition.meta.names)
         if ours.space != theirs.space:
             raise InputError(f"condition {label} does not fit: space is {theirs.space}, of the direction {ours.space}")
-        # Whoever annotated, the direction lies in the same space.
+        # The annotator may differ: the direction lies in the same space.
         theirs.provenance.check(replace(ours.provenance, annotator=None), f"conditions {label}", allow)
 
 
@@ -110,7 +110,7 @@ def _check_remaining(after: Tensor, before: Tensor, names: Sequence[str], per_st
 def _like(
     directions: Directions, conditions: Sequence[Directions], v: Tensor, per_step: bool, renormalise: bool
 ) -> Directions:
-    """`v` with the metadata of what it was made from."""
+    """`v` with the metadata of the directions that it was made from."""
     meta = directions.meta
     without = ", ".join(name for condition in conditions for name in condition.meta.names)
     seeds = (seed for source in (directions, *conditions) for seed in source.meta.seeds)

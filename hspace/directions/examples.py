@@ -1,4 +1,4 @@
-"""What methods share that learn a direction from examples which the annotator chose."""
+"""Common parts of the methods that learn a direction from examples chosen by the annotator."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
@@ -21,7 +21,7 @@ from hspace.types import InputError
 
 
 class ExampleSettings(Settings):
-    """Which examples a direction is learnt from."""
+    """Settings of the examples that a direction is learnt from."""
 
     attribute: str = "glasses"
     """Attribute that the direction is to change: see `hspace list attributes`."""
@@ -57,13 +57,13 @@ class ExampleSettings(Settings):
 def without_conditions(
     model: DiffusionModel, sources: Sources, settings: ExampleSettings, find: Callable[..., Directions]
 ) -> Directions:
-    """The direction of the settings' attribute, with their conditions taken off.
+    """The direction of the settings' attribute without their conditions.
 
     Args:
         model: The model.
-        sources: Has recorded h, which LEACE reads.
-        settings: Which attribute, which conditions, and how these are taken off.
-        find: Finds the direction of an attribute, with `balance` for the first one.
+        sources: Sources of the run; LEACE reads recorded h.
+        settings: Settings that name the attribute, the conditions, and the way to remove these.
+        find: Function that finds the direction of an attribute, with `balance` for the first one.
     """
     found = find(settings.attribute, balance=settings.balance)
     if not settings.conditions:

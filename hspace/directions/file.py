@@ -19,5 +19,5 @@ class FileSettings(Settings):
 
 @method("file", settings=FileSettings, kept=False, samples=False)
 def find(model: DiffusionModel, sources: Sources, settings: FileSettings) -> Directions:
-    """Directions that were found before, or elsewhere: named, applied and measured here."""
+    """Directions from a file, which this run names, applies and measures."""
     return Directions.load(settings.path)

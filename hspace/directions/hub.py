@@ -1,4 +1,4 @@
-"""Directions on the Hugging Face hub: a card beside one file, shared and fetched by `owner/name`."""
+"""Directions on the Hugging Face hub: one file and its card, uploaded and downloaded by `owner/name`."""
 
 import re
 from collections.abc import Callable
@@ -24,10 +24,10 @@ T = TypeVar("T")
 
 
 def local_path(path: str | Path) -> Path:
-    """A path as it is, or the local copy of what `hub:OWNER/NAME` names, downloaded where it is not there yet.
+    """A path as it is, or the local copy of the file that `hub:OWNER/NAME` names, downloaded if it is missing.
 
     Raises:
-        InputError: If the id is none, or the hub cannot be reached or does not have it.
+        InputError: If the id is not of that form, or the hub cannot be reached or does not have the file.
     """
     text = str(path)
     if not text.startswith(PREFIX):
@@ -37,13 +37,13 @@ def local_path(path: str | Path) -> Path:
 
 
 def push(repository: str, file: Path, *, strip: Path | None = None, private: bool = False) -> str:
-    """Uploads directions with their card, and a picture, as one commit; makes the repository where there is none.
+    """Uploads directions with their card, and a picture, as one commit; makes the repository if it does not exist.
 
     Args:
-        repository: `owner/name`.
-        file: A directions file, which is read and checked first.
-        strip: A PNG for the card.
-        private: Whether a new repository is seen by its owner alone.
+        repository: Id of the repository, `owner/name`.
+        file: File of directions, which is read and checked first.
+        strip: PNG for the card.
+        private: Whether only its owner sees a new repository.
 
     Returns:
         The commit's address.
@@ -69,7 +69,7 @@ def push(repository: str, file: Path, *, strip: Path | None = None, private: boo
 
 
 def card(directions: Directions, repository: str, strip: Path | None = None) -> str:
-    """What a stranger has to know of the directions, as Markdown with the hub's header."""
+    """All that a stranger must know about the directions, as Markdown with the hub's header."""
     meta = directions.meta
     header = ["---", "library_name: hspace", "tags: [hspace, diffusion, image-editing]", "---", f"# {repository}", ""]
     about = [
@@ -89,7 +89,7 @@ def card(directions: Directions, repository: str, strip: Path | None = None) -> 
 
 
 def _measured(directions: Directions, name: str) -> str:
-    """What the file says of a direction's range; `hspace range` writes it."""
+    """The range of a direction that the file holds; `hspace range` writes it."""
     record: Any = (directions.meta.calibration or {}).get(name)
     try:
         found = record["range"]

@@ -71,7 +71,7 @@ class JacobianSettings(Settings):
 
 @method("jacobian", settings=JacobianSettings, reads=("mask",), samples=False)
 def find(model: DiffusionModel, sources: Sources, settings: JacobianSettings) -> Directions:
-    """What changes one sample's prediction most, in all or a part of the image.
+    """The directions that change one sample's prediction most, in all or a part of the image.
 
     Source: Haas et al. 2024, sec. IV-B, figs. 5, 6 and 13.
     """
@@ -103,12 +103,12 @@ def jacobian(
         model: The model.
         latents: One sample.
         k: Directions per step.
-        sampler: Its eta, of the sample's trajectory.
-        steps: Step indices, 0 is the noisiest; None finds directions at every step.
-        mask: (height, width) on the grid of x_t, true where the prediction counts; None counts all of it.
-        outside: `nullspace` searches only h-directions orthogonal to the NULLSPACE_RANK that change the prediction
-            outside the mask most; None does not look outside.
-        block_size: Vectors that go through the decoder at once; None: see `top_triplets`.
+        sampler: Settings whose eta is taken for the sample's trajectory.
+        steps: Indices of steps, where 0 is the noisiest; None finds directions at every step.
+        mask: Mask (height, width) on the grid of x_t, true where the prediction counts; None counts all of it.
+        outside: `nullspace` searches only directions of h that are orthogonal to the NULLSPACE_RANK ones that change
+            the prediction outside the mask most; None ignores what is outside.
+        block_size: Number of vectors that go through the decoder together; for None see `top_triplets`.
         tolerance: Largest relative residual |J^T J v - s² v| / s_1² of any direction.
 
     Returns:
@@ -116,7 +116,7 @@ def jacobian(
         `singular_values` are of the Jacobian of eps, `residuals` relative; both (k * len(steps),).
 
     Raises:
-        InputError: If there is not exactly one sample, a step or choice is not there, or k is above the rank of J.
+        InputError: If there is not exactly one sample, a step or choice does not exist, or k is above the rank of J.
 
     Source: Haas et al. 2024 (arXiv 2303.11073), sec. IV-B, eqs. 9 and 10.
     """
@@ -160,10 +160,10 @@ class DecoderJacobian:
         """Set J; nothing is computed yet.
 
         Args:
-            denoiser: The model's.
+            denoiser: Denoiser of the model.
             encoded: One sample at one step.
-            mask: (height, width), 1 where the output counts and 0 elsewhere: J becomes M J.
-            avoid: (r, channel, height, width), orthonormal directions of h that are projected off: J becomes
+            mask: Mask (height, width), 1 where the output counts and 0 elsewhere: J becomes M J.
+            avoid: Orthonormal directions of h that are projected off, (r, channel, height, width): J becomes
                 J (I - A^T A).
         """
         self.in_shape: tuple[int, ...] = tuple(encoded.h.shape[1:])
@@ -180,7 +180,7 @@ class DecoderJacobian:
         """J v, (block, *in_shape) to (block, *out_shape), by `forward_mode`.
 
         Raises:
-            InputError: If the decoder has no forward product in any way.
+            InputError: If none of FORWARD_MODES works for the decoder.
         """
         return self._first_jvp(v) if self.forward_mode is None else self._jvp(v, self.forward_mode)
 
@@ -203,9 +203,9 @@ class DecoderJacobian:
         return product[:, 0].to(self.dtype)
 
     def _first_jvp(self, v: Tensor) -> Tensor:
-        """J v by the first of FORWARD_MODES with <J v, J v> = <J^T J v, v>, which then stays.
+        """J v by the first of FORWARD_MODES with <J v, J v> = <J^T J v, v>, which is kept for all later products.
 
-        Without a second derivative some operations raise, but others make the product 0.
+        Without a second derivative some operations raise, and others make the product 0.
         """
         for mode in FORWARD_MODES:
             try:

@@ -1,4 +1,4 @@
-"""Top singular triplets of a matrix that is known by its products with blocks of vectors only."""
+"""Top singular triplets of a matrix of which only products with blocks of vectors are known."""
 
 import logging
 import math
@@ -13,7 +13,7 @@ from hspace.types import InputError
 log: logging.Logger = logging.getLogger(__name__)
 
 MAX_PRODUCTS_PER_TRIPLET = 200
-"""Where the search ends without convergence, with a warning; a triplet usually takes about ten."""
+"""Number of products at which the search ends with a warning if it has not converged; a triplet takes about ten."""
 
 
 @runtime_checkable
@@ -43,7 +43,7 @@ class Triplets:
         s: (k,), descending.
         v: (k, *in_shape), orthonormal; the entry of largest magnitude is positive.
         residuals: (k,) of |J^T J v - s² v| / s_1², computed from the products themselves.
-        products: How many vectors J or J^T was applied to.
+        products: Number of vectors that J or J^T was applied to.
     """
 
     u: Tensor
@@ -62,7 +62,7 @@ class _Space:
     normal: Tensor
 
     def extended(self, operator: Operator, block: Tensor) -> "_Space":
-        """With more columns, at the price of one product of either kind for each."""
+        """The space with more columns, each of which costs one product of either kind."""
         image = operator.jvp(block.T.unflatten(1, operator.in_shape)).flatten(1)
         normal = operator.vjp(image.unflatten(1, operator.out_shape)).flatten(1)
         new = (block, image.T, normal.T)
@@ -88,15 +88,15 @@ def top_triplets(operator: Operator, k: int, *, tolerance: float = 1e-4, block_s
         k: Number of triplets, at most the rank of J.
         tolerance: Largest relative residual of any triplet; the angle of the subspace is about this over the gap
             (s_k² - s_{k+1}²) / s_1².
-        block_size: Vectors per product; smaller takes less memory and finds the same, but for exactly repeated
-            singular values, of which it finds at most so many copies. None: min(k, 2).
+        block_size: Number of vectors per product; a smaller one takes less memory and finds the same, but of exactly
+            repeated singular values at most this many copies. None is min(k, 2).
 
     Raises:
         InputError: If an argument is out of range or J has fewer than k nonzero singular values.
 
     Source: Golub, Luk & Overton 1981, block Lanczos; Wu & Simon 2000, thick restart. In place of the subspace iteration
     of Haas et al. 2024, algorithm 1, which forgets all but its last block, and of the blockwise deflation of their
-    algorithm 2: here the vectors already found stay in the space, so new blocks are projected off them just so.
+    algorithm 2: here the vectors already found stay in the space, so that new blocks are projected off them anyway.
     """
     _check(operator, k, tolerance, block_size)
     n, p = math.prod(operator.in_shape), math.prod(operator.out_shape)

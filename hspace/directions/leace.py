@@ -1,4 +1,4 @@
-"""Taking attributes off in the metric of the data (LEACE), where eq. 12 takes them off in the plain one."""
+"""Removing attributes in the metric of the data (LEACE), where eq. 12 removes them in the plain metric."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,12 +18,12 @@ INDEPENDENT = 1e-6
 
 @dataclass(frozen=True)
 class Eraser:
-    """The affine map x -> x - (x - mean) right^T left^T, after which no linear map of x says anything of z.
+    """The affine map x -> x - (x - mean) right^T left^T, after which no linear map of x says anything about z.
 
     Attributes:
-        mean: Of the samples, (d,).
-        left: (d, r) directions that are taken off.
-        right: (r, d) what is read of x, with right @ left = I.
+        mean: Mean of the samples, (d,).
+        left: Directions that are removed, (d, r).
+        right: Readouts of x, (r, d), with right @ left = I.
     """
 
     mean: Tensor
@@ -47,7 +47,7 @@ def fit_eraser(samples: Tensor, concepts: Tensor) -> Eraser:
 
     Args:
         samples: x, (n, d).
-        concepts: z, (n, q): values or 0 and 1; constant columns say nothing and are passed over.
+        concepts: z, (n, q): values, or 0 and 1; constant columns say nothing and are left out.
 
     Raises:
         InputError: If there are fewer than three samples, the lengths differ, or no concept varies.
@@ -80,7 +80,7 @@ def fit_eraser(samples: Tensor, concepts: Tensor) -> Eraser:
 def erase_conditions(
     directions: Directions, recorded: Recorded, annotations: Annotations, conditions: Sequence[str]
 ) -> Directions:
-    """Takes conditions off directions of h, at each step in the metric of h there: v = P v_0.
+    """Removes conditions from directions of h, at each step in the metric of h there: v = P v_0.
 
     Adding v changes no linear prediction of the conditions from h, where eq. 12 makes v orthogonal to their directions.
 
@@ -96,7 +96,7 @@ def erase_conditions(
     Source: Belrose et al. 2023 (arXiv 2306.03819), used as a projection of directions.
     """
     if directions.meta.space != "h":
-        raise InputError("LEACE takes conditions off directions of h, got directions of x_T")
+        raise InputError("LEACE removes conditions from directions of h, got directions of x_T")
     if tuple(recorded.seeds) != tuple(annotations.seeds):
         raise InputError("LEACE needs h and scores of the same samples, got different seeds")
     columns = [annotations.column(condition) for condition in conditions]

@@ -1,4 +1,4 @@
-"""Principal components of h around one sample: its own, local directions."""
+"""Principal components of h around one sample, which are directions of that sample alone."""
 
 from pydantic import Field
 

@@ -1,5 +1,5 @@
 # pyright: strict, reportUnknownMemberType=false
-"""Regions of interest: a rectangle, a PNG file or a named region becomes a mask on the grid of x_t."""
+"""Masks on the grid of x_t for regions of interest: a rectangle, a PNG file or a named region."""
 
 from collections.abc import Sequence
 from numbers import Real
@@ -25,23 +25,23 @@ def make_mask(
     image: Images | None = None,
     network: RegionNetwork | None = None,
 ) -> Mask:
-    """The mask that a configuration's `mask` means.
+    """The mask of a region that a configuration names.
 
     Args:
-        region: `[top, left, bottom, right]` in fractions of the image, the path of a PNG, or a region's name.
-        size: (height, width) of x_t.
-        image: The sample's final image, (1, channel, height, width) in [-1, 1], where a region is named.
-        network: What knows the regions, where one is named.
+        region: Rectangle `[top, left, bottom, right]` in fractions of the image, path of a PNG, or name of a region.
+        size: Height and width of x_t.
+        image: Final image of the sample, (1, channel, height, width) in [-1, 1], for a named region.
+        network: Network that finds regions, for a named region.
 
     Raises:
-        InputError: If the region is of no kind, cannot be read or found, or holds no pixel of the grid.
+        InputError: If the region is not of one of these kinds, cannot be read or found, or holds no pixel of the grid.
     """
     if not isinstance(region, str):
         return rectangle_mask(region, size)
     if region.lower().endswith(".png"):
         return png_mask(region, size)
     if network is None or image is None:
-        raise InputError(f"mask {region} is a named region, and this model has no network that knows regions")
+        raise InputError(f"mask {region} is a named region, and this model has no network that finds regions")
     return region_mask(region, image, network, size)
 
 
@@ -49,8 +49,8 @@ def rectangle_mask(box: Sequence[float], size: tuple[int, int]) -> Mask:
     """The pixels whose centres lie in a rectangle.
 
     Args:
-        box: top, left, bottom, right in fractions of the image, in [0, 1].
-        size: (height, width) of x_t.
+        box: Top, left, bottom and right in fractions of the image, in [0, 1].
+        size: Height and width of x_t.
 
     Raises:
         InputError: If these are not four such numbers, or no pixel's centre is inside.
@@ -70,7 +70,7 @@ def rectangle_mask(box: Sequence[float], size: tuple[int, int]) -> Mask:
 def png_mask(path: str | Path, size: tuple[int, int]) -> Mask:
     """The pixels of a PNG that are lighter than 50% grey, resized to the grid by nearest neighbours.
 
-    Transparent parts are laid on black: what is left out of the drawing is not of the region.
+    Transparent parts are laid on black, since what is left out of the drawing does not belong to the region.
 
     Raises:
         InputError: If the file cannot be read as a PNG (see `read_picture`), or no pixel is light.
@@ -86,7 +86,7 @@ def region_mask(name: str, image: Images, network: RegionNetwork, size: tuple[in
     """A named region of one image, resized to the grid by nearest neighbours.
 
     Raises:
-        InputError: If the network knows no such region, or the image shows none of it.
+        InputError: If the network does not know the region, or the image does not show it.
     """
     if name not in network.regions:
         raise InputError(f"mask must be one of {', '.join(network.regions)}, a rectangle or a PNG file, got {name}")

@@ -1,5 +1,5 @@
 # pyright: strict, reportUnknownMemberType=false
-"""What is told about directions: their provenance, how they were found, and what a strength means."""
+"""The metadata of directions: their provenance, the method that found them, and the meaning of a strength."""
 
 import logging
 from dataclasses import asdict, dataclass, field
@@ -34,7 +34,7 @@ OLD_KEYS = (
 
 @dataclass(frozen=True)
 class DirectionsMeta:
-    """Where directions come from and what they fit; exactly the keys of the file's metadata.
+    """The origin of directions and what they fit; its fields are exactly the keys of the file's metadata.
 
     Attributes:
         space: "h", one offset per step at the tap, or "x_T", one offset of the terminal image.
@@ -43,13 +43,13 @@ class DirectionsMeta:
         model_id: Name of the model, for people.
         method: The method that found them, such as "pca", in words.
         names: One name per direction.
-        unit: What strength 1 means, such as "std".
+        unit: Meaning of strength 1, such as "std".
         settings: Settings of the method, as JSON values.
         seeds: Seeds of the samples that they were found on.
         config_sha256: Hash of the configuration of the run, "" outside a run.
-        calibration: What a later calibration found, as JSON; None before one.
-        effects: Measured effects with their intervals, as JSON; None before any.
-        differences: What was different where they were found, and allowed, in words; see `Directions.fit`.
+        calibration: Results of a later calibration, as JSON; None without one.
+        effects: Measured effects with their intervals, as JSON; None without any.
+        differences: Differences of the model where they were found, which were allowed, in words; see `Directions.fit`.
         format: Version of the file format.
     """
 
@@ -120,7 +120,7 @@ def annotated_by(meta: DirectionsMeta, scorer: dict[str, str]) -> bool:
 
 
 def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
-    """Format 1 in the words of this one."""
+    """Metadata of format 1 as that of this format."""
     wrong = sorted(set(values) ^ set(OLD_KEYS))
     if wrong:
         raise InputError(f"metadata must have exactly the keys of format 1, wrong here: {short(wrong)}")
@@ -140,7 +140,7 @@ def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _annotator(method: Any) -> dict[str, str] | None:
-    """The scorer that a method's words of format 1 end with."""
+    """The scorer that the `method` of format 1 names at its end."""
     _, found, scorer = str(method).partition("annotated by ")
     return {"id": scorer.partition(",")[0], "sha256": UNKNOWN} if found else None
 

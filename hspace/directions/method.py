@@ -1,5 +1,5 @@
 # pyright: strict, reportUnknownMemberType=false
-"""What a method is: a function that finds directions, and what it may ask of a run."""
+"""Methods: functions that find directions, and the sources that a run offers to them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from hspace.directions.record import Directions
 from hspace.directions.settings import METHODS, Settings
 
 Source = Literal["seed", "annotations", "mask"]
-"""What a method may read that is not recorded h: its directions are then found again when that changes."""
+"""Sources besides recorded h; the directions of a method that reads one are found again when it changes."""
 
 
 @runtime_checkable
 class Sources(Protocol):
-    """What a run offers to a method; samples are generated once for all methods and kept in the cache."""
+    """The sources that a run offers to a method; samples are generated once for all methods and kept in the cache."""
 
     @property
     def sampler(self) -> Sampler:
@@ -32,7 +32,7 @@ class Sources(Protocol):
         ...
 
     def seed(self) -> int:
-        """Seed of what the method draws itself."""
+        """Seed of the method's own random draws."""
         ...
 
     def recorded(self, num_samples: int) -> Recorded:
@@ -61,12 +61,12 @@ class Method:
     """A way to find directions.
 
     Attributes:
-        name: What a configuration calls it.
-        find: Finds the directions.
-        settings: Its settings.
-        reads: What it reads besides recorded h.
+        name: Name in a configuration.
+        find: Function that finds the directions.
+        settings: Class of its settings.
+        reads: Sources that it reads besides recorded h.
         kept: Whether a run keeps its directions in the cache.
-        samples: Whether it reads discovery samples, of which each `seed` has its own.
+        samples: Whether it reads discovery samples, which differ between `seed`s.
     """
 
     name: str
@@ -96,11 +96,11 @@ def method(
     """Decorator that makes a method of a function `find(model, sources, settings) -> Directions`.
 
     Args:
-        name: What a configuration calls it: `method=name`.
-        settings: Its settings, a subclass of `Settings`.
-        reads: What it reads besides recorded h: "seed", "annotations" or "mask".
+        name: Name in a configuration: `method=name`.
+        settings: Class of its settings, a subclass of `Settings`.
+        reads: Sources that it reads besides recorded h: "seed", "annotations" or "mask".
         kept: Whether a run keeps its directions in the cache.
-        samples: Whether it reads discovery samples; directions of one that does not are the same for every `seed`.
+        samples: Whether it reads discovery samples; otherwise its directions are the same for every `seed`.
     """
 
     def make(find: Find) -> Method:
@@ -113,7 +113,7 @@ def get_method(name: str) -> Method:
     """The method of a name, of an installed package, or "module:name".
 
     Raises:
-        InputError: If there is none.
+        InputError: If the method does not exist.
     """
     found = METHODS.get(name)
     assert isinstance(found, Method), "only the decorator makes methods"

@@ -28,7 +28,7 @@ BROKEN = 0.3
 
 
 class ComponentSettings(Settings):
-    """What methods share that find principal components."""
+    """Settings that all methods of principal components share."""
 
     k: int = Field(8, ge=1)
     """Components kept; a strength is in standard deviations."""
@@ -70,7 +70,7 @@ def pca(
 ) -> Directions:
     """Principal components of h_t at every step; direction j is the j-th component of all steps.
 
-    Of a recording around one sample (`collect_around`) they are that sample's own, local ones.
+    For a recording around one sample (`collect_around`) they are that sample's own, local components.
 
     Strength is in standard deviations: directions[j, i] = component * sqrt(explained variance) of step i. The mean is
     saved and is not part of an edit.
@@ -79,20 +79,20 @@ def pca(
     product means little once a component has turned); at step 0 the entry of largest magnitude is positive.
 
     Args:
-        recorded: h of n samples, (steps, n, d) on disk, at most one piece of which is in memory at a time. Of several
-            processes each gives its own samples, and all get the same directions.
+        recorded: Recorded h of n samples, (steps, n, d) on disk, of which one piece at a time is in memory. Each of
+            several processes gives its own samples, and all get the same directions.
         model: The model that h was recorded on.
         k: Number of components, at most n - 1 and d.
         joint: Whether to take the components of the concatenated trajectory h_{T:1} instead. A standard deviation is
-            then the whole trajectory's, steps share it as they vary, and there is no correlation to report.
-        memory: Bytes that a step may take; chunks, and where it must be the solver, are chosen by it. None: 64 MB and
-            what the solvers say.
+            then that of the whole trajectory, and there is no correlation to report.
+        memory: Bytes that a step may take, which decide the chunks and, where necessary, the solver. None is 64 MB
+            beside what the solvers need.
 
     Returns:
         k directions of unit "std". A component whose |correlation| falls under .3 is reported.
 
     Raises:
-        InputError: If k is not in range, h has fewer than k components with variance, or h is another model's.
+        InputError: If k is not in range, h has fewer than k components with variance, or h is from another model.
 
     Source: Haas et al. 2024, sec. IV-A; their signs follow the inner product with step 0, ours the samples.
     """
@@ -125,14 +125,14 @@ def pca(
 
 
 def broken_components(directions: Directions) -> list[int]:
-    """Components whose |correlation| between neighbouring steps is somewhere under .3: not one direction throughout."""
+    """Components whose |correlation| of neighbouring steps falls under .3: they are not one direction at all steps."""
     if directions.correlation is None:
         return []
     return torch.nonzero((directions.correlation < BROKEN).any(dim=1)).flatten().tolist()
 
 
 def _aligned(solutions: Iterator[StepPCA]) -> Iterator[tuple[StepPCA, Tensor]]:
-    """Each step with its signs made to agree with the step before, and the |correlation| (k,) of the two."""
+    """Each step with signs that agree with the step before, and the |correlation| (k,) of the two."""
     previous = None
     for solution in solutions:
         if previous is None:

@@ -1,5 +1,5 @@
 # pyright: strict, reportUnknownMemberType=false
-"""Random directions of matched norm: the control of every claim that a direction means something."""
+"""Random directions of matched norm: the control for every claim that a direction means something."""
 
 from dataclasses import replace
 from typing import SupportsIndex
@@ -34,7 +34,7 @@ def random(like: Directions, *, seed: SupportsIndex) -> Directions:
 
     Args:
         like: The directions to match; their unit is kept.
-        seed: Key of the private generator, >= 0.
+        seed: Seed of the private generator, an integer >= 0.
 
     Raises:
         InputError: If the seed is not an integer >= 0.

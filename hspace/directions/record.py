@@ -26,7 +26,7 @@ class Directions:
 
     Attributes:
         directions: float32 (k, steps, *h_shape), or (k, *sample_shape) for space x_T.
-        meta: What they fit, and what strength 1 means.
+        meta: Provenance, names and meaning of strength 1.
         mean: Mean of h, (steps, *h_shape) or (*sample_shape); never part of an edit.
         explained_variance: Variance along each component, (k, steps) or (k,); scikit-learn's n - 1.
         singular_values: (k, steps) or (k,), descending.
@@ -71,13 +71,15 @@ class Directions:
         """Directions from a tensor that was found in any way.
 
         Args:
-            model: What they belong to.
-            tensor: (k, steps, *h_shape); (k, *h_shape) is the same at every step; (k, *sample_shape) for space x_T.
-            names: One per direction; None numbers them.
-            unit: What strength 1 means.
-            method: How they were found.
-            space: "h" or "x_T".
-            eta: Of the samples that they were found on, one value or one per step; None if that does not matter.
+            model: Model that they belong to.
+            tensor: Vectors, (k, steps, *h_shape); (k, *h_shape) is the same at every step; (k, *sample_shape) for space
+                x_T.
+            names: Names of the k directions; None numbers them.
+            unit: Meaning of strength 1.
+            method: Way in which they were found, in words.
+            space: Space of the vectors, "h" or "x_T".
+            eta: Stochasticity of the samples that they were found on, one value or one per step; None if it does not
+                matter.
             meta: Further fields of `DirectionsMeta`, such as `seeds` and `settings`.
 
         Raises:
@@ -124,7 +126,7 @@ class Directions:
         """Read directions that anyone may have written; nothing in the file is trusted or executed.
 
         Raises:
-            InputError: If the file is missing, too large, no safetensors file, or breaks the format anywhere.
+            InputError: If the file is missing, too large, not a safetensors file, or breaks the format anywhere.
         """
 
         def parse(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Directions:
@@ -142,7 +144,8 @@ class Directions:
             eta: That they are to be applied at; None leaves it open.
 
         Raises:
-            InputError: Naming the directions' value and the model's, and how to `fit` them all the same.
+            InputError: If they do not fit, with the directions' value, the model's, and the way to `fit` them all the
+                same.
         """
         self.fit(model, eta=eta)
 
@@ -157,10 +160,10 @@ class Directions:
             allow: Fields of `Provenance` in which they may differ, such as `eta`; shapes must fit in any case.
 
         Returns:
-            The same vectors; `meta.differences` says what was different where they were found.
+            The same vectors; `meta.differences` names what was different where they were found.
 
         Raises:
-            InputError: Naming the directions' value and the model's, where a difference is not allowed.
+            InputError: If a difference is not allowed, with the directions' value and the model's.
         """
         origin = self.meta.provenance
         here = model.provenance(eta=eta, tap=self.meta.space == "h")
@@ -176,7 +179,7 @@ class Directions:
         """Check that the directions can be added to this model's h or x_T.
 
         Raises:
-            InputError: Naming the directions' shape and the model's.
+            InputError: If they cannot, with the directions' shape and the model's.
         """
         steps = (len(model.process.timesteps),)
         theirs = (*steps, *model.h_shape) if self.meta.space == "h" else tuple(model.sample_shape)

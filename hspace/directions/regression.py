@@ -1,5 +1,5 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""Multiple regression of h on all attributes at once: what goes with one of them while the others stay."""
+"""Multiple regression of h on all attributes together: what changes with one of them while the others stay."""
 
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ class RegressionSettings(Settings):
 def find(model: DiffusionModel, sources: Sources, settings: RegressionSettings) -> Directions:
     """The partial effect of an attribute in a multiple regression of h on all attributes.
 
-    Source: ordinary least squares; the other attributes are held, where the mean difference lets them go along.
+    Source: ordinary least squares; it holds the other attributes fixed, where the mean difference lets them change too.
     """
     annotations = sources.annotations(settings.num_samples)
     return regression(model, sources.recorded(settings.num_samples), annotations, settings.attribute)
@@ -43,13 +43,13 @@ def find(model: DiffusionModel, sources: Sources, settings: RegressionSettings) 
 def regression(model: DiffusionModel, recorded: Recorded, annotations: Annotations, attribute: str) -> Directions:
     """The coefficient of one attribute in h = c + sum_a b_a z_a, at every step; z in standard deviations.
 
-    An attribute that an image hides counts as its mean there, which says nothing of it.
+    An attribute that an image hides counts as its mean, which says nothing about it.
 
     Args:
-        model: The model of both.
-        recorded: h of the samples.
+        model: Model of the recording and the annotations.
+        recorded: Recorded h of the samples.
         annotations: Scores of the same samples, in the same order.
-        attribute: Whose coefficient it is.
+        attribute: Attribute whose coefficient is found.
 
     Returns:
         One direction of unit "std": strength 1 goes along with one standard deviation of the score.
@@ -64,7 +64,7 @@ def regression(model: DiffusionModel, recorded: Recorded, annotations: Annotatio
     scores, others = standardised(annotations), len(annotations.attributes)
     if len(scores) <= others + 1:
         raise InputError(f"regression on {others} attributes needs more samples than that, got {len(scores)}")
-    # The row of the pseudo-inverse that gives this coefficient: h is read once, one step at a time.
+    # One row of the pseudo-inverse gives this coefficient, so that h is read once, one step at a time.
     weights = torch.linalg.pinv(scores)[column]
     h = recorded.open()
     steps = [weights @ torch.from_numpy(h[step].astype("float64")) for step in range(len(h))]

@@ -1,5 +1,5 @@
 # pyright: strict, reportUnknownMemberType=false
-"""Settings of a method, and the names of the methods: what is known before any of them is imported."""
+"""Settings of a method, and the names of the methods, which are known before any of them is imported."""
 
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -12,9 +12,9 @@ MAX_SAMPLES = 1_000_000
 
 
 class Settings(BaseModel):
-    """Settings of a method: what follows `method.` in a configuration, with its rules.
+    """Settings of a method: the keys below `method.` in a configuration, with their rules.
 
-    Fields named attribute, balance and conditions name attributes of the scorers, and are checked against those.
+    Fields named attribute, balance and conditions name attributes of the scorers, and are checked against these.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
@@ -32,13 +32,13 @@ class Settings(BaseModel):
         """Checks the settings against the number of sampling steps.
 
         Raises:
-            ValueError: If they do not go with it.
+            ValueError: If they do not fit.
         """
 
 
 @runtime_checkable
 class Named(Protocol):
-    """A method, as far as it is known where it is chosen: what `hspace.directions.method.method` makes."""
+    """The part of a method that choosing it needs; `hspace.directions.method.method` makes such objects."""
 
     name: str
     settings: type[Settings]
@@ -62,4 +62,4 @@ METHODS: Registry[Named] = Registry(
         )
     },
 )
-"""Ways to find directions: `@method` adds one, as does the entry-point group hspace.methods."""
+"""Methods by name; `@method` adds one, and so does the entry-point group hspace.methods."""

@@ -33,7 +33,7 @@ def shrunk_covariance(samples: Tensor) -> ShrunkCovariance:
     """The Ledoit-Wolf estimate of the covariance of centred samples, in O(n² d).
 
     S = (1 - rho) X^T X / n + rho mu I, with mu the mean variance and rho the share that minimises the expected squared
-    error. All that rho needs stands in the Gram matrix X X^T.
+    error. The Gram matrix X X^T holds all that rho needs.
 
     Args:
         samples: X, (n, d), n >= 2, centred; float64 is best. At least one must differ from 0.
@@ -60,6 +60,6 @@ def shrunk_covariance(samples: Tensor) -> ShrunkCovariance:
     eigenvalues, vectors = eigenvalues[kept].flip(0), vectors[:, kept].flip(1)
     basis = (vectors / eigenvalues.sqrt()).T @ samples
     values = (1 - shrinkage) * eigenvalues / n + shrinkage * mu
-    # Samples in a span of their own leave nothing outside of it where nothing is shrunk.
+    # Without shrinkage there is no variance outside the span of the samples.
     rest = max(shrinkage * float(mu), float(values[-1]) * torch.finfo(gram.dtype).eps)
     return ShrunkCovariance(basis, values, rest, shrinkage)

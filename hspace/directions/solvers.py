@@ -83,7 +83,7 @@ def gram_pca(features: np.ndarray, k: int, chunk: int = CHUNK_BYTES) -> StepPCA:
 def krylov_pca(features: np.ndarray, k: int, chunk: int = CHUNK_BYTES) -> StepPCA:
     """PCA by block Krylov: products of the centred X and X^T with blocks, full reorthogonalisation, to RESIDUAL.
 
-    Of several processes each has its own samples, and only means, products and projections are exchanged.
+    Each of several processes has its own samples; they exchange only means, products and projections.
 
     Memory: 24 d m bytes for a basis of m vectors (k + 8 more with every pass over the data) + one chunk.
 
@@ -144,13 +144,13 @@ def _num_samples(features: np.ndarray) -> int:
 
 
 def _matrix_shape(features: np.ndarray) -> tuple[int, int]:
-    """Rows and columns where the steps of a sample, (steps, n, d), are one row."""
+    """Rows and columns of (steps, n, d) as a matrix in which all steps of a sample are one row."""
     steps, n, d = features.shape
     return n, steps * d
 
 
 def _columns(features: np.ndarray, chunk: int) -> Iterator[tuple[slice, Tensor]]:
-    """Chunks of columns: where they are, and a copy of all n samples of them."""
+    """Chunks of columns: their place, and a copy of them for all n samples."""
     steps, n, d = features.shape
     width = max(1, chunk // (4 * n))
     for step, start in itertools.product(range(steps), range(0, d, width)):
@@ -184,7 +184,7 @@ def _orthonormal(columns: Tensor) -> Tensor:
 
 
 def _check_rank(values: Tensor) -> None:
-    """Below 1e-6 of the largest variance an fp32 product leaves only rounding, and a component would be noise."""
+    """Refuses components below 1e-6 of the largest variance, where an fp32 product holds only rounding."""
     rank = int((values > 1e-6 * values[0]).sum())
     if rank < len(values):
         raise InputError(f"k must be at most {rank}, the number of components with variance, got {len(values)}")

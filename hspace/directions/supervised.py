@@ -51,11 +51,11 @@ def supervised(
     Args:
         model: The model of the annotations.
         annotations: Scored samples; the h of the chosen ones is generated again.
-        attribute: What the direction is to change; binary or continuous, such as a pose.
-        k: Examples on each side; h-space needs a few, x_T hundreds.
-        space: What q is: `h`, h_{T:1}, or `x_T`.
-        balance: An attribute in which the two sides are not to differ, see `extremes`.
-        batch_size: Samples per pass.
+        attribute: Attribute that the direction changes; binary or continuous, such as a pose.
+        k: Number of examples on each side; h needs a few, x_T hundreds.
+        space: Space of q: `h` for h_{T:1}, or `x_T`.
+        balance: Attribute in which the two sides must not differ; see `extremes`.
+        batch_size: Number of samples per pass.
 
     Returns:
         One direction of unit "difference": strength 1 goes from the mean of one side to that of the other.
@@ -91,18 +91,20 @@ def from_pairs(
     """Mean difference v = mean_i (h_i^+ - h_i^-), eq. 11, of explicit pairs, such as two photographs of each person.
 
     Args:
-        model: The model whose h it is.
-        plus: By the pair's id: h of the one with more of what the direction is to change, (steps, C, H, W).
-        minus: By the pair's id: h of the other.
-        name: What the direction changes.
-        eta: Of the trajectories, one value or one per step; 0 where h was recorded during a DDIM inversion.
+        model: Model that h was recorded on.
+        plus: Recorded h, (steps, *h_shape), of each pair's image with more of what the direction changes, by the pair's
+            id.
+        minus: Recorded h of each pair's other image, by the pair's id.
+        name: Name of what the direction changes.
+        eta: Stochasticity of the trajectories, one value or one per step; 0 where h was recorded during a DDIM
+            inversion.
         seeds: Sample seeds of the pairs, if they are generated.
 
     Returns:
         One direction of unit "difference".
 
     Raises:
-        InputError: If there is no pair, one lacks its partner (it is named), or h is of another shape.
+        InputError: If there is no pair, an image lacks its partner (its id is named), or h is of another shape.
 
     Source: Haas et al. 2024, eq. 11 and fig. 17.
     """

@@ -1,5 +1,5 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""The whitened difference (linear discriminant): the mean difference in the metric of what varies within the groups."""
+"""The whitened difference (linear discriminant): the mean difference in the metric of what varies within groups."""
 
 import torch
 from torch import Tensor
@@ -49,18 +49,18 @@ def whitened(
 ) -> Directions:
     """V ~ S_w^-1 (m_+ - m_-), with S_w the pooled covariance within the two groups of examples.
 
-    Its length is the distance of the two means along it, so that strength 1 goes from the one to the other.
+    Its length is the distance of the two means along it, so that strength 1 goes from one mean to the other.
     Memory: 16 k · steps · d bytes, twice.
 
     Args:
         model: The model of the annotations.
         annotations: Scored samples; the h of the chosen ones is generated again.
-        attribute: What the direction is to change; binary or continuous.
+        attribute: Attribute that the direction changes; binary or continuous.
         k: Examples on each side, at least 2.
         space: `h` or `x_T`.
-        joint: Whether the trajectory is one vector; else each step is by itself.
-        balance: An attribute in which the two sides are not to differ, see `extremes`.
-        batch_size: Samples per pass.
+        joint: Whether the trajectory is one vector; otherwise each step is taken by itself.
+        balance: Attribute in which the two sides must not differ; see `extremes`.
+        batch_size: Number of samples per pass.
 
     Returns:
         One direction of unit "difference".

@@ -1,7 +1,7 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Samples mixed with each other: swap of h, vector arithmetic and interpolation.
 
-Whoever's h a sample gets, it is the h of that sample's own, unedited trajectory at the same step.
+The h that a sample gets from another one is that of the other's own, unedited trajectory at the same step.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from hspace.types import HTrajectory, Images, InputError
 
 MIXED = ("h", "x_T", "both")
 PARALLEL = 1e-4
-"""Sine of the angle under which the arc between two vectors is straight, or undefined: they are mixed linearly."""
+"""Sine of the angle below which two vectors are mixed linearly, since the arc between them is straight or undefined."""
 
 
 def swap(
@@ -31,19 +31,19 @@ def swap(
     *,
     sampler: Sampler = Sampler(),
 ) -> Images:
-    """Each sample with the h of its donor at every step; x_T and z stay its own.
+    """Samples with the h of their donors at every step; x_T and z stay their own.
 
     Args:
         model: The model to sample.
         latents: The samples.
-        donors: As many samples, whose h is taken.
-        sampler: How both are sampled, and at which steps h is swapped.
+        donors: Equally many samples, whose h is taken.
+        sampler: Settings of the sampling and of the steps at which h is swapped.
 
     Returns:
         Images, (batch, channel, height, width), on the CPU.
 
     Raises:
-        InputError: If there are not as many donors as samples.
+        InputError: If the numbers of samples and donors differ.
 
     Source: Haas et al. 2024, fig. 2a.
     """
@@ -64,15 +64,15 @@ def arithmetic(
     strengths: Sequence[float],
     sampler: Sampler = Sampler(),
 ) -> Edits:
-    """Each sample with strength · (h of `plus` - h of `minus`) added at every step.
+    """Samples with strength · (h of `plus` - h of `minus`) added at every step.
 
     Args:
         model: The model to sample.
         latents: The samples to edit.
-        plus: One sample, with what is to be added.
-        minus: One sample without it; a separate one, or the same person's.
+        plus: One sample that has what the edit adds.
+        minus: One sample that lacks it, of the same person or of another.
         strengths: Factors of the difference; the paper uses 1/5.
-        sampler: How all of them are sampled, and at which steps they are edited; a row is a sample at one strength.
+        sampler: Settings of the sampling and of the edited steps; a row is a sample at one strength.
 
     Returns:
         Images, (batch, strengths, channel, height, width), on the CPU.
@@ -103,19 +103,20 @@ def interpolate(
 
     Args:
         model: The model to sample.
-        first: The samples at weight 0.
-        second: As many samples, at weight 1.
-        weights: Where between the two, in [0, 1].
-        space: What is interpolated: `h`, put in the place of the computed one while x_T and z are the first's; `x_T`,
-            with z, while h follows by itself; or `both`.
-        spherical: Along the great arc, at each step, which keeps the norm of noise; else along the straight line.
-        sampler: How both are sampled, and at which steps h is replaced; a row is a sample at one weight.
+        first: Samples at weight 0.
+        second: Equally many samples, at weight 1.
+        weights: Places between the two, in [0, 1].
+        space: Space of the interpolation: `h`, which replaces the computed one while x_T and z are the first sample's;
+            `x_T`, with z, while h follows by itself; or `both`.
+        spherical: Whether to follow the great arc at each step, which keeps the norm of noise, instead of the straight
+            line.
+        sampler: Settings of the sampling and of the steps at which h is replaced; a row is a sample at one weight.
 
     Returns:
         Images, (batch, weights, channel, height, width), on the CPU.
 
     Raises:
-        InputError: If there are not as many second samples as first, or an argument is out of range.
+        InputError: If `first` and `second` have different numbers of samples, or an argument is out of range.
     """
     _check_partners(first, second)
     if space not in MIXED:
@@ -135,7 +136,7 @@ def interpolate(
 
 
 def between(first: Tensor, second: Tensor, weight: Tensor, spherical: bool, axes: int = 3) -> Tensor:
-    """Points between two batches of vectors at weights (batch,); a vector lies along the last `axes` axes.
+    """Points between two batches of vectors at weights (batch,); the last `axes` axes hold one vector.
 
     Source: Shoemake 1985, for the great arc: sin((1 - w) θ) / sin θ · first + sin(w θ) / sin θ · second.
 
@@ -157,7 +158,7 @@ def between(first: Tensor, second: Tensor, weight: Tensor, spherical: bool, axes
 
 def _between_noise(first: Latents, second: Latents, weight: Tensor, spherical: bool) -> Latents:
     x_T, z = (between(a, b, weight, spherical) for a, b in ((first.x_T, second.x_T), (first.z, second.z)))
-    # What an inverted image keeps beside its noise is faded, since it is not noise.
+    # The residual of an inverted image is mixed linearly, since it is not noise.
     zero = torch.zeros_like(x_T)
     ours, theirs = (zero if latents.residual is None else latents.residual for latents in (first, second))
     return replace(first, x_T=x_T, z=z, residual=between(ours, theirs, weight, False))

@@ -22,7 +22,7 @@ from hspace.types import InputError
 Edits = Float[Tensor, "batch edits channel height width"]
 """Edited images, (batch, edits, channel, height, width)."""
 MAX_STRENGTH = torch.finfo(torch.float32).max
-"""What strengths are kept in holds no larger one."""
+"""Largest strength that the dtype of directions can hold."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Term:
 
     Attributes:
         directions: Directions of h or of x_T.
-        component: Which of them.
+        component: Index of the direction.
         strength: Factor of the direction, in its unit.
         start: First edited step; 0 is the noisiest.
         stop: First step that is not edited any more; None edits to the end.
@@ -53,15 +53,15 @@ def edit(
     strengths: Sequence[float],
     sampler: Sampler = Sampler(),
 ) -> Edits:
-    """Every sample at every strength of one component.
+    """Edits every sample at every strength of one component.
 
     Args:
         model: The model that the directions belong to.
         latents: The samples to edit.
         directions: Directions of h or of x_T.
-        component: Which of them.
+        component: Index of the direction.
         strengths: Factors of the direction; 0 leaves a sample as it is.
-        sampler: How they are sampled, and at which steps they are edited; a row is a sample at one strength.
+        sampler: Settings of the sampling and of the edited steps; a row is a sample at one strength.
 
     Returns:
         Images, (batch, strengths, channel, height, width), on the CPU.
@@ -97,7 +97,7 @@ def edit_offsets(
         height, width).
 
     Raises:
-        InputError: If a weight is NaN or infinite, their number is not k, or the window is empty or too long.
+        InputError: If a weight is NaN or infinite, an edit does not have k weights, or the window is empty or too long.
 
     Example:
         >>> from hspace.diffusion.checkpoints import load_model
@@ -128,7 +128,7 @@ def _check_whole(window: range, num_steps: int) -> None:
 
 
 def sum_offsets(model: DiffusionModel, terms: Sequence[Term]) -> Tensor:
-    """One edit: the sum of all terms, for `apply_offsets`.
+    """The offsets of one edit, the sum of all terms, for `apply_offsets`.
 
     Args:
         model: The model that the directions belong to.
@@ -144,9 +144,9 @@ def sum_offsets(model: DiffusionModel, terms: Sequence[Term]) -> Tensor:
 
 
 def sequence_offsets(model: DiffusionModel, terms: Sequence[Term]) -> Tensor:
-    """As many edits as terms, for `apply_offsets`: the first one, the first two together, and so on.
+    """The offsets of as many edits as terms, for `apply_offsets`: the first term, the first two together, and so on.
 
-    Args, Returns and Raises are those of `sum_offsets`, with one row per term.
+    For Args, Returns and Raises see `sum_offsets`; there is one row per term.
 
     Source: Haas et al. 2024, fig. 8b.
     """
@@ -169,7 +169,7 @@ def _offset(model: DiffusionModel, term: Term) -> Tensor:
 
 
 def _weights(directions: Directions, component: int, strengths: Sequence[float]) -> Tensor:
-    """One row per strength, zero but for the component."""
+    """One row per strength, zero except for the component."""
     k = len(directions.directions)
     if not 0 <= component < k:
         raise InputError(f"component must be in [0, {k}), got {component}")
@@ -189,14 +189,15 @@ def apply_offsets(
     space: str = "h",
     sampler: Sampler = Sampler(),
 ) -> Edits:
-    """Every sample under every edit.
+    """Applies every edit to every sample.
 
     Args:
         model: The model to sample.
         latents: The samples to edit.
-        offsets: From `edit_offsets`: of h, (edits, steps, *h_shape), or of x_T, (edits, channel, height, width).
-        space: Which of the two: `h` or `x_T`.
-        sampler: How they are sampled, and at which steps h is edited; a row is a sample under one edit.
+        offsets: Offsets from `edit_offsets`: of h, (edits, steps, *h_shape), or of x_T, (edits, channel, height,
+            width).
+        space: Space of the offsets, `h` or `x_T`.
+        sampler: Settings of the sampling and of the edited steps; a row is a sample under one edit.
 
     Returns:
         Images, (batch, edits, channel, height, width), on the CPU.
@@ -229,10 +230,10 @@ def apply_offsets(
 
 
 def check_space(model: DiffusionModel, offsets: Tensor, space: str) -> None:
-    """Check that offsets are of the space that they are said to be of.
+    """Check that the shape of offsets is that of their space.
 
     Raises:
-        InputError: If there is no such space, or the offsets have another shape.
+        InputError: If the space is neither `h` nor `x_T`, or the offsets have another shape.
     """
     if space not in ("h", "x_T"):
         raise InputError(f"space must be h or x_T, got {space}")

@@ -1,7 +1,7 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Strengths that reach the same effect, so that directions of unrelated norms are compared at equal effect.
 
-The annotator reads calibration seeds here; what else an edit of that strength does is for the judge to say, on others.
+The annotator reads calibration seeds here. The judge says, on other seeds, what else an edit of that strength does.
 """
 
 import math
@@ -28,11 +28,11 @@ FIRST = 0.5
 MAX_REFINEMENTS = 8
 """Strengths that are tried once the target is bracketed; half as many are mostly enough."""
 MAX_CORRECTIONS = 4
-"""Strengths that are tried on each number of samples, once a few samples have told where to look."""
+"""Number of strengths that are tried on each number of samples, after the search on a few samples."""
 SPREAD_SAMPLES = 16
-"""Samples that the spread is read off; it only says where to begin and where to give up."""
+"""Number of samples that give the spread, which only says where the search begins and ends."""
 TRIAL_SAMPLES = 48
-"""Samples of the search; what it finds is corrected on more."""
+"""Number of samples of the search, whose result is corrected on more."""
 LEAST_SAMPLES, MORE = 200, 5
 """Samples that a strength is settled on at least, and how many times as many where the standard error is too large."""
 TOLERANCE = 0.05
@@ -46,18 +46,19 @@ class Calibration:
     """The strength of one direction that reaches a target effect, as JSON values.
 
     Attributes:
-        attribute: What is to be moved.
-        target: Effect asked for, signed, in standard deviations of the unedited scores.
-        strength: Of the edit, in the direction's unit; negative where the direction moves the attribute the other way.
-        effect: At `strength`, in the unit of `target`.
-        low: Lower limit of its 95% interval; None where fewer than ten samples show the attribute, or all alike.
-        high: Upper limit.
-        n: Samples that show the attribute before and after.
+        attribute: Attribute to move.
+        target: Wanted effect, signed, in standard deviations of the unedited scores.
+        strength: Strength of the edit, in the direction's unit; negative where the direction moves the attribute the
+            other way.
+        effect: Effect at `strength`, in the unit of `target`.
+        low: Lower limit of its 95% interval; None where fewer than ten samples show the attribute, or all change alike.
+        high: Upper limit of the interval.
+        n: Number of samples that show the attribute before and after.
         reached: Whether `effect` is the target to within the tolerance. If not, `strength` is the one whose effect
-            comes nearest: beyond it the edit moves the attribute no further, or only within the tolerance.
-        tried: Each strength that was tried and its effect, over as many samples as were read at it.
+            comes nearest: beyond it the edit does not move the attribute further, or only within the tolerance.
+        tried: Strengths that were tried and their effects, over the samples that were read at each.
         scorer: Id of the scorer that read the edits.
-        seeds: Of the samples.
+        seeds: Seeds of the samples.
     """
 
     attribute: str
@@ -80,7 +81,7 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> "Calibration":
-        """Inverse of `dataclasses.asdict`, also after a way through JSON."""
+        """Inverse of `dataclasses.asdict`, also after JSON."""
         tried = tuple((float(strength), float(effect)) for strength, effect in record["tried"])
         values: dict[str, Any] = record | {"tried": tried, "seeds": tuple(record["seeds"])}
         return cls(**values)
@@ -100,27 +101,27 @@ def calibrate(
     least: int = LEAST_SAMPLES,
     most: float = 2.0,
 ) -> Calibration:
-    """Finds the smallest strength at which a direction moves an attribute by a given effect, on either of its sides.
+    """Finds the smallest strength, of either sign, at which a direction moves an attribute by a given effect.
 
-    On a few samples the strength is doubled until the target is passed, then narrowed by regula falsi: some five to
-    eight edits of each. What is found is corrected on `least` samples, and on twice as many again as long as the
-    standard error of the effect is above a tenth of the target. Strengths begin where the offset is half as long as
-    the samples' spread (the root of the total variance of h over the edited steps, or of x_T), so that the search is
-    the same for any unit of strength.
+    On a few samples the strength is doubled until the target is passed, then narrowed by regula falsi, with some five
+    to eight edits of each sample. The result is corrected on `least` samples, and on twice as many each time while the
+    standard error of the effect is above a tenth of the target. The search begins where the offset is half as long as
+    the samples' spread (the root of the total variance of h over the edited steps, or of x_T), so that it is the same
+    for any unit of strength.
 
     Args:
         model: The model that the directions belong to.
         directions: Directions of h or of x_T.
-        component: Which of them.
-        attribute: What is to be moved.
-        scorer: The annotator; never the judge that reports on the edits.
+        component: Index of the direction.
+        attribute: Attribute to move.
+        scorer: Annotator; it must not be the judge that reports on the edits.
         target: Signed effect, in standard deviations of the unedited scores; not 0.
-        seeds: Calibration seeds, at least two, none of them among those that the directions were found on; as many are
-            read as the standard error asks for.
-        unit: Standard deviation of each score, (attributes,), best from many samples; None takes that over the first
+        seeds: Calibration seeds, at least two, which do not overlap with those that the directions were found on; the
+            standard error decides how many are read.
+        unit: Standard deviation of each score, (attributes,), best from many samples; None takes the one over the first
             `least` of `seeds`.
-        sampler: How samples are drawn, and at which steps they are edited.
-        least: Samples that the effect is read on at least, of as many as there are seeds.
+        sampler: Settings of the sampling and of the edited steps.
+        least: Smallest number of samples that the effect is read on, if there are so many seeds.
         most: Norm of the largest offset that is tried, in spreads.
 
     Raises:
@@ -165,14 +166,14 @@ def calibrate(
 
 @dataclass
 class _Readings:
-    """Scores of one attribute by strength, of as many samples as were asked for; none is made twice.
+    """Scores of one attribute by strength, of as many samples as were asked for; no edit is made twice.
 
     Attributes:
-        read: Scores (n,) of samples edited at a strength, and where they are visible.
-        seeds: Of all samples that there are.
+        read: Function that gives the scores (n,) of samples edited at a strength, and their visibility.
+        seeds: Seeds of all available samples.
         binary: Whether scores are probabilities.
-        sd: The unit of effects.
-        kept: What was read, by strength.
+        sd: Unit of effects.
+        kept: Scores and visibility that were read, by strength.
     """
 
     read: Callable[[float, Sequence[int]], tuple[Tensor, Tensor]]
@@ -182,7 +183,7 @@ class _Readings:
     kept: dict[float, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def at(self, strength: float, n: int) -> tuple[Tensor, Tensor]:
-        """Scores and visibility of the first n samples, or of all that were read where that is more."""
+        """Scores and visibility of the first n samples, or of all that were read if these are more."""
         parts = [self.kept[strength]] if strength in self.kept else []
         missing = self.seeds[sum(len(scores) for scores, _ in parts) : n]
         if missing:
@@ -192,7 +193,7 @@ class _Readings:
         return self.kept[strength]
 
     def effect(self, strength: float, n: int) -> Interval:
-        """Mean change over the first n samples, in `sd`; its limits are nan where they cannot be told."""
+        """Mean change over the first n samples, in `sd`; its limits are nan where they are unknown."""
         (before, shown), (after, visible) = ((a[:n] for a in self.at(s, n)) for s in (0.0, strength))
         counted, change = (shown & visible)[:, None].numpy(), (after - before)[:, None].numpy()
         if not counted.any():
@@ -207,13 +208,13 @@ def _settled(
 ) -> tuple[float, Interval, dict[float, float]]:
     """The strength corrected on n samples and more, its effect, and the effects of all strengths tried here.
 
-    A strength whose effect the search did not find near the target is only read, not corrected.
+    If the search did not find an effect near the target, the strength is read but not corrected.
     """
     while True:
         tried = _corrected(readings, strength, target, n, most) if near else {strength: readings.effect(strength, n)}
         strength = min(tried, key=lambda s: abs(1 - tried[s].value / target))
         cell = tried[strength]
-        # Half an interval is two standard errors; one that cannot be told is none that more samples would mend.
+        # Half an interval is two standard errors; more samples would not give an interval that is unknown.
         if n >= len(readings.seeds) or not (cell.high - cell.low) / 4 > PRECISION * abs(target):
             return strength, cell, {s: each.value for s, each in tried.items()}
         n = min(2 * n, len(readings.seeds))
@@ -242,15 +243,15 @@ def search(
     """The strength of least size whose effect is the target, for an effect that rises from 0 at strength 0.
 
     Args:
-        effect: Of a strength; nan where nothing can be read.
-        target: Effect asked for, not 0.
+        effect: Function that gives the effect of a strength; nan where nothing can be read.
+        target: Wanted effect, not 0.
         first: Strength to begin with, > 0; both signs are tried, and the side that moves towards the target is kept.
         most: Largest size of a strength.
-        tolerance: In fractions of the target.
+        tolerance: Tolerance in fractions of the target.
 
     Returns:
-        The strength that comes nearest to the target, or the smallest that does so but for `tolerance`, whether it is
-        near enough, and all strengths tried with their effects.
+        The strength whose effect comes nearest to the target, or the smallest that does so to within `tolerance`;
+        whether it is near enough; and all strengths tried with their effects.
 
     Raises:
         InputError: If nothing can be read off either first edit.
@@ -263,7 +264,7 @@ def search(
     tried: dict[float, float] = {}
 
     def short_of(strength: float) -> float:
-        """What is missing to the target, in fractions of it; nan is not kept, since JSON has none."""
+        """The rest to the target, in fractions of it; nan is not kept, since JSON has none."""
         value = effect(strength)
         if not math.isnan(value):
             tried[strength] = value
@@ -279,7 +280,7 @@ def search(
         high *= 2
         short_high = short_of(high)
     for _ in range(MAX_REFINEMENTS if short_high < -tolerance else 0):
-        # Regula falsi, kept off the ends so that a curved effect cannot pin one of them.
+        # Regula falsi stays off the ends, so that a curved effect cannot pin one of them.
         share = min(max(short_low / (short_low - short_high), 0.1), 0.9)
         middle = low + share * (high - low)
         short = short_of(middle)
@@ -292,7 +293,7 @@ def search(
     miss = {strength: abs(1 - value / target) for strength, value in tried.items()}
     least = min(miss.values())
     reached = least <= tolerance
-    # An effect that saturates is as large at strengths that break the image: of nearly equal ones the smallest.
+    # A saturated effect is as large at strengths that break the image: of nearly equal ones the smallest is taken.
     slack = 0.0 if reached else tolerance * max(1 - least, 0)
     return min((s for s in miss if miss[s] <= least + slack), key=abs), reached, tuple(tried.items())
 

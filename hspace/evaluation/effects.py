@@ -1,5 +1,5 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""Edits of samples, read by scorers: what each direction does, how surely, and whether the person stays the same."""
+"""Edits of samples, and what scorers read off them: effects, their intervals, and whether the person stays the same."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ class Edits:
     """Samples, edited along each direction at each strength.
 
     Attributes:
-        seeds: Of the samples, n of them.
-        names: Of the directions, k of them.
-        strengths: S of them, without 0.
+        seeds: Seeds of the n samples.
+        names: Names of the k directions.
+        strengths: S strengths in the directions' unit, without 0.
         original: Unedited images, (n, C, H, W) in [-1, 1].
         edited: (k, S, n, C, H, W).
         reference: Unedited images, m >= n of them, whose spread is the unit of effects; the first n are `original`.
@@ -53,10 +53,10 @@ def edit_samples(
     Args:
         model: The model that the directions belong to.
         directions: k directions.
-        seeds: Of the samples.
-        strengths: In the directions' unit; 0 is the unedited sample, which is always made, once.
-        reference_seeds: Of further samples, left unedited, that add to the spread in which effects are counted.
-        sampler: How samples are drawn, and at which steps they are edited.
+        seeds: Seeds of the samples.
+        strengths: Strengths in the directions' unit; 0 is the unedited sample, which is always made once.
+        reference_seeds: Seeds of further, unedited samples, which add to the spread in which effects are counted.
+        sampler: Settings of the sampling and of the edited steps.
     """
     nonzero = tuple(float(strength) for strength in strengths if strength != 0)
     seeds = as_seeds(seeds)
@@ -76,11 +76,11 @@ def edit_samples(
 
 
 def evaluate(edits: Edits, scorer: Scorer, identity: Embedder) -> Sweep:
-    """Reads edits, with a judge to grade them or an annotator to name them by.
+    """Reads edits by a scorer: a judge to grade them, or an annotator to name them.
 
     Args:
-        edits: From `edit_samples`.
-        scorer: Who reads; the judge is never the scorer that chose the directions.
+        edits: Edits from `edit_samples`.
+        scorer: Scorer that reads; a judge must not be the scorer that chose the directions.
         identity: Identity encoder with unit-norm embeddings.
     """
     columns = torch.cat([edits.original[None], edits.edited.flatten(0, 1)]).transpose(0, 1)

@@ -1,4 +1,4 @@
-"""How far an edit takes h off where the model's own samples have it."""
+"""The distance of an edited h from those of the model's own samples."""
 
 from dataclasses import dataclass, replace
 
@@ -27,9 +27,9 @@ class HGaussian:
     The covariance is V diag(variance) V^T + residual (I - V V^T).
 
     Attributes:
-        mean: (steps, d) float32.
+        mean: Means, (steps, d) float32.
         components: V, orthonormal rows, (steps, rank, d) float32.
-        variance: Along each component, (steps, rank) float64.
+        variance: Variance along each component, (steps, rank) float64.
         residual: Variance along each direction outside the components, (steps,) float64.
     """
 
@@ -50,10 +50,10 @@ class HGaussian:
         fewer samples than dimensions, so compare edited ones with unedited ones of the same seeds.
 
         Args:
-            h: (batch, steps, channel, height, width).
+            h: The h of every step, (batch, steps, *h_shape).
 
         Returns:
-            (batch, steps) float64, >= 0.
+            Distances, (batch, steps) float64, >= 0.
 
         Raises:
             InputError: If h has other steps or another size.
@@ -75,7 +75,7 @@ def fit_gaussian(recorded: Recorded, rank: int) -> HGaussian:
     number of samples leaves next to none and the distance of unseen samples grows without bound: state the rank.
 
     Args:
-        recorded: h of n discovery samples.
+        recorded: Recorded h of n discovery samples.
         rank: Number of principal components, from 1 to min(n - 2, d - 1).
 
     Raises:
@@ -108,22 +108,22 @@ def off_manifold(
     strength: float,
     sampler: Sampler = Sampler(),
 ) -> Tensor:
-    """How much farther from the model's own samples an edit takes h, at each step.
+    """The increase of the distance of h from the model's own samples by an edit, at each step.
 
-    distance(edited h) - distance(unedited h) of each sample, where the edited h is what the decoder is given:
+    It is distance(edited h) - distance(unedited h) of each sample, where the edited h is the one that the decoder gets:
     that of the edited trajectory with the offset. 0 costs nothing; the distance of a sample of the model is about 1.
 
     Args:
         model: The model that the directions belong to.
         directions: Directions of h or of x_T.
-        gaussian: Of h on discovery seeds, from `fit_gaussian`.
-        seeds: Of at least two evaluation samples.
-        component: Which direction.
-        strength: In the direction's unit.
-        sampler: How samples are drawn, and at which steps they are edited.
+        gaussian: Gaussian of h on discovery seeds, from `fit_gaussian`.
+        seeds: Seeds of at least two evaluation samples.
+        component: Index of the direction.
+        strength: Strength, in the direction's unit.
+        sampler: Settings of the sampling and of the edited steps.
 
     Returns:
-        (samples, steps) float64, in Mahalanobis distances over sqrt(d).
+        Differences, (samples, steps) float64, of Mahalanobis distances over sqrt(d).
 
     Raises:
         InputError: If the directions do not fit the model, there are fewer than two seeds, or an argument is out of

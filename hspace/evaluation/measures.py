@@ -1,7 +1,7 @@
 """Measures: numbers that a run reads off every direction at every strength, by name.
 
-`evaluation.measures` lists those of a run, in the order of its table's columns; another is a function in a file of
-one's own, `evaluation.measures=[effect,my_measures:contrast]`.
+`evaluation.measures` lists those of a run, in the order of its table's columns. A measure of your own is a function in
+a file, such as `evaluation.measures=[effect,my_measures:contrast]`.
 """
 
 from collections.abc import Callable
@@ -31,16 +31,16 @@ from hspace.system.registry import Registry
 from hspace.types import Embedder, Images
 
 Value = Interval | float | None
-"""None where there is nothing to measure, such as the effect on its target of a direction without one."""
+"""Result of a measure; None where there is nothing to measure, such as the effect on a missing target."""
 RANK = 20
-"""Components of the Gaussian of h, of as many as its samples allow."""
+"""Number of components of the Gaussian of h, if its samples allow so many."""
 SUBSET = 100
-"""Images of a subset of the kernel distance, of as many as there are."""
+"""Number of images of a subset of the kernel distance, if there are so many."""
 
 
 @runtime_checkable
 class Laboratory(Protocol):
-    """What a measure may ask for that is not in the readings."""
+    """The parts of a run, beside the readings, that a measure may ask for."""
 
     @property
     def model(self) -> DiffusionModel:
@@ -49,7 +49,7 @@ class Laboratory(Protocol):
 
     @property
     def features(self) -> Embedder:
-        """What compares images."""
+        """The embedder whose features compare images."""
         ...
 
     def region(self, images: Images) -> Tensor:
@@ -61,26 +61,26 @@ class Laboratory(Protocol):
         ...
 
     def found_again(self) -> Directions:
-        """What the same method finds on discovery samples of its own."""
+        """Directions that the same method finds on other discovery samples."""
         ...
 
     @property
     def sampler(self) -> Sampler:
-        """How samples are drawn, and at which steps they are edited."""
+        """Settings of the sampling and of the edited steps."""
         ...
 
 
 @dataclass(frozen=True)
 class Edited:
-    """One direction at one strength on all evaluation samples: what a measure reads.
+    """One direction at one strength on all evaluation samples, which a measure reads.
 
     Attributes:
-        sweep: What the judge read of all directions at all strengths.
-        directions: As they are applied.
+        sweep: Readings of the judge for all directions at all strengths.
+        directions: Directions, as they are applied.
         direction: Index of the direction.
-        strength: In the direction's unit.
-        target: Attribute that the direction is to raise, or None.
-        lab: The rest.
+        strength: Strength, in the direction's unit.
+        target: Attribute that the direction should raise, or None.
+        lab: Other parts of the run.
     """
 
     sweep: Sweep
@@ -112,7 +112,7 @@ class Edited:
 
     @property
     def is_largest(self) -> bool:
-        """Whether it is the largest strength, where what belongs to a direction as a whole is said."""
+        """Whether it is the largest strength, at which numbers of the direction as a whole are given."""
         return self.strength == max(self.sweep.strengths)
 
 
@@ -121,11 +121,11 @@ class Measure:
     """A number to be read off an edit.
 
     Attributes:
-        name: Column of the table and key of the record.
-        unit: In words.
-        higher_is_better: None where neither is.
-        read: The number, with its 95% interval where it has one.
-        needs: `images` if the images of all samples have to be kept for it, `region` if a region has to be named.
+        name: Name of its column in the table and of its key in the record.
+        unit: Unit in words.
+        higher_is_better: Whether more is better; None where neither more nor less is.
+        read: Function that gives the number, with its 95% interval where it has one.
+        needs: `images` if it needs the images of all samples, `region` if it needs a named region.
     """
 
     name: str
@@ -142,7 +142,7 @@ def measure(
 
     def made(read: Callable[[Edited], Value]) -> Measure:
         found = Measure(name, unit, higher_is_better, read, frozenset(needs))
-        # Lists show the first line of what stands under the function.
+        # Lists show the first line of the docstring.
         object.__setattr__(found, "__doc__", read.__doc__)
         return found
 
@@ -215,21 +215,21 @@ def dose_linearity(edited: Edited) -> Value:
 
 @measure("dose_saturation", unit="share", higher_is_better=False)
 def dose_saturation(edited: Edited) -> Value:
-    """How much of the effect per strength is lost between the smallest and the largest strength."""
+    """Share of the effect per strength that is lost between the smallest and the largest strength."""
     found = _dose(edited)
     return found and found.saturation
 
 
 @measure("breaks_at", unit="strength", higher_is_better=True)
 def breaks_at(edited: Edited) -> Value:
-    """Smallest strength at which the person is taken for a stranger; empty where none is."""
+    """Smallest strength at which the person passes for a stranger; empty where there is none."""
     found = _dose(edited)
     return found and found.breaks_at
 
 
 @measure("off_manifold", unit="Mahalanobis distance over sqrt(d)", higher_is_better=False)
 def off_manifold_cost(edited: Edited) -> Value:
-    """How much farther from the model's own samples the edit takes h, mean over steps."""
+    """Increase of the distance of h from the model's own samples, mean over steps."""
     gaussian = _gaussian(edited.lab.recorded())
     costs = off_manifold(
         edited.lab.model, edited.directions, gaussian, edited.sweep.readings.seeds, component=edited.direction,
@@ -240,7 +240,7 @@ def off_manifold_cost(edited: Edited) -> Value:
 
 @measure("stability", unit="degrees", higher_is_better=False)
 def stability(edited: Edited) -> Value:
-    """Angle to the span of what is found on other samples; 90 at chance, empty if the method looks at no samples."""
+    """Angle to the span of directions found on other samples; 90 at chance, empty if the method reads no samples."""
     if not edited.is_largest:
         return None
     own, again = edited.directions.directions, edited.lab.found_again().directions

@@ -1,6 +1,6 @@
-"""How far a direction can safely be moved, and strengths that look evenly spaced.
+"""Ranges in which a direction can safely be moved, and strengths that look evenly spaced.
 
-The annotator reads calibration seeds here, as in calibration: what is reported of an edit is for the judge, on others.
+The annotator reads calibration seeds here, as in calibration. The judge reports on edits, on other seeds.
 """
 
 import math
@@ -26,18 +26,18 @@ from hspace.types import Embedder, InputError, Scorer, Seeds
 POINTS = 4
 """Strengths on either side of 0 at which a slider is measured, and then spaced."""
 LEAST_SAMPLES = 10
-"""Over fewer samples no effect has an interval."""
+"""Smallest number of samples; with fewer no effect has an interval."""
 COARSE = 4
-"""Images are averaged over this many pixels a side before their gaps are taken: an eye compares shapes, not noise."""
+"""Side in pixels of the squares that images are averaged over before their gaps are taken: an eye sees shapes."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an edit may cost.
+    """Limits on the cost of an edit.
 
     Attributes:
         others: Largest effect on any other attribute, in sd.
-        identity: Smallest mean cosine of identity embeddings; None is where strangers begin.
+        identity: Smallest mean cosine of identity embeddings; None takes the cosine above which strangers are rare.
     """
 
     others: float = 1.0
@@ -49,18 +49,19 @@ class SliderRange:
     """A direction as a slider, as JSON values.
 
     Attributes:
-        attribute: What it is named after or moves most; None where nothing can be read of that, or moves surely.
+        attribute: Attribute that it is named after or moves most; None where no attribute can be read or moves surely.
         low: Smallest safe strength, <= 0.
         high: Largest safe strength, >= 0.
-        low_because: What ends it below: `identity`, the id of another attribute, or `untested` beyond what was tried.
-        high_because: What ends it above.
-        strengths: 2 POINTS + 1 strengths from low to high, through 0, whose images lie evenly apart.
+        low_because: Reason of its lower end: `identity`, the id of another attribute, or `untested` beyond the
+            strengths that were tried.
+        high_because: Reason of its upper end.
+        strengths: Strengths from low to high, through 0, whose images are evenly apart, 2 POINTS + 1 of them.
         tried: Strengths that were measured, ascending; 0 is among them.
         effect: Effect on `attribute` at each, in sd, with the ends of its 95% interval, (tried, 3).
         identity: Mean cosine at each; empty without an identity encoder.
-        limits: What was allowed.
+        limits: Limits that were used.
         scorer: Id of the scorer.
-        seeds: Of the samples.
+        seeds: Seeds of the samples.
     """
 
     attribute: str | None
@@ -90,7 +91,7 @@ def slider_range(
     limits: Limits | None = None,
     sampler: Sampler = Sampler(),
 ) -> SliderRange:
-    """Edits samples at 2 POINTS strengths, and reads off where an edit begins to cost too much.
+    """Edits samples at 2 POINTS strengths, and finds where an edit begins to cost too much.
 
     Between two strengths effects, identity and the gap of images are taken to change linearly. The range ends where
     one of the limits is reached first, on either side of 0.
@@ -98,14 +99,14 @@ def slider_range(
     Args:
         model: The model that the direction belongs to.
         directions: Directions of h or of x_T.
-        component: Which of them.
+        component: Index of the direction.
         scorer: The annotator.
         identity: Identity encoder, or None.
-        seeds: Calibration seeds, at least LEAST_SAMPLES, none of them among those that the directions were found on.
-        unit: Standard deviation of each score, (attributes,), best from many samples; None takes that over `seeds`.
+        seeds: Calibration seeds, at least LEAST_SAMPLES, which do not overlap with those of the directions.
+        unit: Standard deviation of each score, (attributes,), best from many samples; None takes the one over `seeds`.
         most: Largest strength that is tried; None takes an offset as long as the samples' spread.
-        limits: What an edit may cost; None is the defaults.
-        sampler: How samples are drawn, and at which steps they are edited.
+        limits: Limits on the cost; None takes the defaults.
+        sampler: Settings of the sampling and of the edited steps.
 
     Raises:
         InputError: If the direction is zero, a number is out of range, or a seed was used in discovery.
@@ -142,7 +143,7 @@ def slider_range(
 def with_ranges(directions: Directions, ranges: dict[int, SliderRange]) -> Directions:
     """The directions with the ranges of some of them in their metadata, under `range` of the direction's name.
 
-    Once all are known, the tensor `range` holds their safe strengths.
+    If all ranges are known, the tensor `range` holds the safe strengths.
     """
     records: dict[str, Any] = dict(directions.meta.calibration or {})
     for component, found in ranges.items():
@@ -155,7 +156,7 @@ def with_ranges(directions: Directions, ranges: dict[int, SliderRange]) -> Direc
 
 
 def range_of(directions: Directions, component: int) -> SliderRange | None:
-    """The range that a file holds of a direction; None where there is none that can be read."""
+    """The range of a direction that a file holds; None where it holds none that can be read."""
     record = (directions.meta.calibration or {}).get(directions.meta.names[component])
     values: Any = record.get("range") if isinstance(record, dict) else None
     try:
@@ -167,7 +168,7 @@ def range_of(directions: Directions, component: int) -> SliderRange | None:
 
 
 def _is_sound(found: SliderRange) -> bool:
-    """Whether numbers of a stranger's file can be used: finite, ascending, as many as there should be."""
+    """Whether the numbers of a stranger's file can be used: they are finite, ascending, and of the right count."""
     numbers = (found.low, found.high, *found.strengths, *found.tried, *(v for row in found.effect for v in row))
     finite = all(type(value) in (int, float) and math.isfinite(value) for value in numbers)
     ordered = finite and list(found.strengths) == sorted(found.strengths) and list(found.tried) == sorted(found.tried)
@@ -197,9 +198,9 @@ def _identity(network: Embedder | None, images: Tensor, floor: float | None) -> 
 
 
 def _target(matrix: EffectMatrix, name: str) -> int | None:
-    """The attribute that the direction is named after; else that whose effects at the two ends differ most.
+    """The attribute that the direction is named after, or else the one whose effects at the two ends differ most.
 
-    The latter among those whose interval leaves 0 out at an end.
+    In the second case only attributes count whose interval excludes 0 at one of the ends.
     """
     if name in matrix.attributes and np.isfinite(matrix.effect[[0, -1], matrix.attributes.index(name)]).all():
         return matrix.attributes.index(name)
@@ -212,7 +213,7 @@ def _end(
     matrix: EffectMatrix, cosine: np.ndarray, floor: float | None, others: float, target: int | None,
     grid: np.ndarray, side: int,
 ) -> tuple[float, str]:  # fmt: skip
-    """Where the range ends on one side of 0, and why."""
+    """The end of the range on one side of 0, and its reason."""
     middle = len(grid) // 2
     index = np.arange(middle, len(grid)) if side > 0 else np.arange(middle, -1, -1)
     ends: list[tuple[float, str]] = [(float(abs(grid[index[-1]])), "untested")]

@@ -1,5 +1,5 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""What a scorer and an identity encoder read off edits of the same samples."""
+"""Readings of a scorer and an identity encoder from edits of the same samples."""
 
 import math
 from collections.abc import Sequence
@@ -24,17 +24,17 @@ DIGITS = 5
 
 @dataclass(frozen=True)
 class Readings:
-    """What a scorer and an identity encoder read off samples and their edits.
+    """Readings of a scorer and an identity encoder from samples and their edits.
 
     Attributes:
-        scorer: Who read.
-        names: Of the edits, E of them.
-        seeds: Of the samples, n of them.
+        scorer: Scorer that read them.
+        names: Names of the E edits.
+        seeds: Seeds of the n samples.
         original: Scores of the unedited samples, (n, A).
         edited: Scores of the edits, (E, n, A).
-        people: Identity embeddings of the samples unedited and under every edit, (n, 1 + E, D), of unit norm.
+        people: Identity embeddings of the samples, unedited and under every edit, (n, 1 + E, D), of unit norm.
         images: The first samples unedited and under every edit, (shown, 1 + E, C, H, W) in [-1, 1].
-        unit: The sd of each score over unedited samples, (A,), in which effects are counted.
+        unit: Standard deviation of each score over unedited samples, (A,), in which effects are counted.
     """
 
     scorer: Scorer
@@ -48,13 +48,13 @@ class Readings:
 
     @property
     def visible(self) -> Tensor:
-        """Where both scores can be read, (E, n, A)."""
+        """Whether both scores can be read, bool (E, n, A)."""
         edited = torch.stack([self.scorer.visible(scores) for scores in self.edited])
         return edited & self.scorer.visible(self.original)
 
     @property
     def cosine(self) -> Tensor:
-        """Of the identity embeddings of each edit and its original, (E, n)."""
+        """Cosine of the identity embeddings of each edit and its original, (E, n)."""
         return (self.people[:, 1:] * self.people[:, :1]).sum(-1).T
 
     def effects(self) -> EffectMatrix:
@@ -106,9 +106,9 @@ class Sweep:
     """Directions, each at every strength.
 
     Attributes:
-        labels: Of the directions.
-        strengths: S of them, without 0.
-        readings: Of the edits, each direction's strengths together.
+        labels: Labels of the directions.
+        strengths: S strengths in the directions' unit, without 0.
+        readings: Readings of the edits, ordered by direction, then by strength.
     """
 
     labels: tuple[str, ...]
@@ -128,15 +128,15 @@ class Sweep:
         return self.readings.effects().rows(self.at(strength), self.labels)
 
     def odd_effects(self, samples: slice = slice(None)) -> EffectMatrix:
-        """Half the difference of the effects at +s and -s, s the largest strength there is with both signs.
+        """Half the difference of the effects at +s and -s, where s is the largest strength with both signs.
 
-        What does not depend on the sign, such as damage to the image, drops out of it: a direction is named by this.
+        Whatever does not depend on the sign, such as damage to the image, cancels out: directions are named by this.
 
         Args:
-            samples: Which of the samples count; all of them by default.
+            samples: Slice of the samples that count; all of them by default.
 
         Raises:
-            InputError: If no strength is there with both signs.
+            InputError: If no strength has both signs.
         """
         pairs = [s for s in self.strengths if s > 0 and -s in self.strengths]
         if not pairs:

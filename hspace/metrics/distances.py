@@ -55,7 +55,7 @@ def image_distances(
         min_samples: Fewer images than this in a set are reported.
         subset_size: Of KID; there are at least twice as many samples.
         batch_size: Images per pass of the embedder.
-        seed: Of KID's subsets.
+        seed: Seed of KID's subsets.
 
     Returns:
         One distance by pair of roles.

@@ -35,7 +35,7 @@ def dose_response(
     """Describes the effects of one direction on its target over strengths; at strength 0 they are 0 by definition.
 
     Args:
-        strengths: S of them, all different, without 0.
+        strengths: S different strengths, without 0.
         effects: Mean effect on the target at each, (S,), in sd of the unedited samples.
         identity: Mean cosine of the identity embeddings to the unedited sample at each, (S,).
         threshold: Cosine under which the person is another, such as `stranger_threshold` of the unedited samples.

@@ -37,7 +37,7 @@ class KID(KernelInceptionDistance):
         min_samples: Fewer images than this on either side are reported: the subsets then are hardly different ones.
         subsets: Number of subsets.
         subset_size: m; there must be as many images on either side.
-        seed: Of the subsets.
+        seed: Seed of the subsets.
 
     Source: Binkowski et al. 2018 (arXiv 1801.01401), sec. 4; torchmetrics computes it.
     """

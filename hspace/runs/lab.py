@@ -128,7 +128,7 @@ class Lab:
 
     @property
     def sampler(self) -> Sampler:
-        """How samples are drawn, and at which steps they are edited."""
+        """Settings of the sampling and of the edited steps."""
         return self.cfg.sampler
 
     def seeds(self, role: str = "evaluation", n: int | None = None, start: int = 0) -> tuple[int, ...]:

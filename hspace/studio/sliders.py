@@ -24,7 +24,7 @@ class Slider:
     Attributes:
         path: The file.
         directions: All that it holds.
-        component: Which of them.
+        component: Index of the direction.
     """
 
     path: Path

@@ -227,7 +227,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "conditional": (
         lambda f: edit_json(f / "model_index.json", unet=["diffusers", "UNet2DConditionModel"]),
-        "of no known family .*; its parts are: unet UNet2DConditionModel",
+        "is not of a known family .*; its parts are: unet UNet2DConditionModel",
     ),
     "two text encoders": (
         lambda f: edit_json(f / "model_index.json", text_encoder_2=["transformers", "CLIPTextModel"]),

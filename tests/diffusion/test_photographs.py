@@ -62,7 +62,7 @@ def test_files_of_a_folder_in_order(tmp_path: Path) -> None:
 def test_mistakes(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no image in the folder"):
         find_images(tmp_path)
-    with pytest.raises(InputError, match="no image and no folder"):
+    with pytest.raises(InputError, match="is neither an image nor a folder"):
         find_images(tmp_path / "missing")
     with pytest.raises(InputError, match="at least one image file, got none"):
         load_images([], (4, 4))

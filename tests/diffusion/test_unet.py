@@ -186,9 +186,9 @@ def test_selected_samples_decode_to_what_they_do_together(tap: str) -> None:
 
 def test_text_where_there_is_none_and_none_where_there_is(tiny_unet: UNet2DModel) -> None:
     x_t = torch.zeros(1, 3, 16, 16)
-    with pytest.raises(InputError, match="needs a condition, and no other takes one"):
+    with pytest.raises(InputError, match="needs a condition, and an unconditional one takes none"):
         SemanticUNet(tiny_unet).encode(x_t, 0, prompt(1, 1.0))
-    with pytest.raises(InputError, match="needs a condition, and no other takes one"):
+    with pytest.raises(InputError, match="needs a condition, and an unconditional one takes none"):
         SemanticUNet(make_conditional()).encode(torch.zeros(1, 4, 8, 8), 0)
 
 

@@ -90,7 +90,7 @@ def test_a_named_region_of_the_samples_own_image() -> None:
         ([0.5, 0, 0.5, 1], "holds no pixel"),
         ([0.5, 0, 0.52, 1], "holds no pixel"),
         ("missing.png", "mask missing.png cannot be read as an image"),
-        ("mouth", "mask mouth is a named region, and this model has no network that knows regions"),
+        ("mouth", "mask mouth is a named region, and this model has no network that finds regions"),
     ],
 )
 def test_bad_regions(region: str | list[float], message: str) -> None:

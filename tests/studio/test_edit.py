@@ -63,7 +63,7 @@ def test_a_folder_inverted_once_and_a_seed_go_the_same_way(
     [
         ([], "name a photograph"),
         (["7"], "needs --direction"),
-        (["nowhere.jpg", "--direction", "none.safetensors"], "no image and no folder nowhere.jpg"),
+        (["nowhere.jpg", "--direction", "none.safetensors"], "nowhere.jpg is neither an image nor a folder"),
         (["7", "--direction", "none.safetensors"], "none.safetensors"),
         (["7", "--direction", "FILE:smil"], "did you mean 'smile'"),
         (["7", "--direction", "FILE", "--strength", "1", "--strength", "2"], "one --strength for each"),

@@ -104,6 +104,16 @@ def test_every_module_that_a_page_names_is_there() -> None:
     assert not missing
 
 
+def test_every_file_that_a_page_names_is_there() -> None:
+    written = {"docs/results/readings.csv"}  # by the first publication from a block of its own
+    named = {
+        (page, path)
+        for page in PAGES
+        for path in re.findall(r"\b((?:tests|scripts|conf|docs)/[\w/.-]*\w)", (ROOT / page).read_text(encoding="utf-8"))
+    }
+    assert not [(page, path) for page, path in named if path not in written and not (ROOT / path).exists()]
+
+
 def is_there(parts: list[str]) -> bool:
     """Whether hspace has a room, a module, a public name or a group of entry points of these parts."""
     place = (ROOT / "hspace").joinpath(*parts)

@@ -8,7 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -42,39 +46,75 @@ def words_for(pipeline: Path, folder: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def results(folder: Path) -> dict[str, bytes]:
-    out = folder / "out"
-    return {path.name: path.read_bytes() for path in [*(out / "tables").iterdir(), out / "directions.safetensors"]}
+def results(folder: Path) -> dict[str, Any]:
+    """Every file that is left but W&B's and Hydra's, and of records all but times."""
+    names = [path.relative_to(folder) for path in sorted((folder / "out").rglob("*")) if path.is_file()]
+    told = [name for name in names if name.name[0] != "." and not {"wandb", "multirun.yaml"} & {*name.parts}]
+    return {name.as_posix(): untimed(folder / name) for name in told}
+
+
+def untimed(path: Path) -> Any:
+    if path.name != "run.json":
+        return path.read_bytes()
+    return {name: each for name, each in json.loads(path.read_text()).items() if name not in ("seconds", "stages")}
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What an uninterrupted command leaves, and how long it took."""
+
+    results: dict[str, Any]
+    seconds: float
 
 
 @pytest.fixture(scope="module")
-def whole(tiny_pipeline_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], float]:
-    """What an uninterrupted run leaves, and how long it took."""
-    folder = tmp_path_factory.mktemp("whole")
-    run(["--version"], folder / "log")  # The first process pays for the imports.
-    started = time.perf_counter()
-    assert run(words_for(tiny_pipeline_dir, folder), folder / "log") == 0
-    return results(folder), time.perf_counter() - started
+def make_whole(tiny_pipeline_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Whole]:
+    @cache
+    def make(kind: str) -> Whole:
+        folder = tmp_path_factory.mktemp(kind)
+        run(["--version"], folder / "log")  # The first process pays for the imports.
+        started = time.perf_counter()
+        assert run(COMMANDS[kind](tiny_pipeline_dir, folder), folder / "log") == 0, (folder / "log").read_text()
+        return Whole(results(folder), time.perf_counter() - started)
+
+    return make
 
 
-@pytest.mark.parametrize("moment", [*range(3), *(pytest.param(i, marks=pytest.mark.slow) for i in range(3, 20))])
-def test_a_run_that_is_killed_continues_to_the_same_bytes(
-    whole: tuple[dict[str, bytes], float], tiny_pipeline_dir: Path, tmp_path: Path, moment: int
+def experiment_words(pipeline: Path, folder: Path) -> list[str]:
+    return ["experiment=fig3", "debug=default", *words_for(pipeline, folder, f"method.num_samples={2 * SHARD + 2}")]
+
+
+def sweep_words(pipeline: Path, folder: Path) -> list[str]:
+    words = [word for word in words_for(pipeline, folder) if not word.startswith("output_dir=")]
+    return ["-m", "debug=default", *words, "method.num_samples=66", "seed=0,1", f"hydra.sweep.dir={folder / 'out'}"]
+
+
+COMMANDS = {"run": words_for, "experiment": experiment_words, "sweep": sweep_words}
+"""The words of each kind of command, for a model and a folder."""
+MOMENTS = [(kind, i) for kind in COMMANDS for i in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "moment"),
+    [pytest.param(kind, i, marks=[pytest.mark.slow] * (kind != "run" or i > 0)) for kind, i in MOMENTS],
+)
+def test_what_is_killed_continues_to_the_same_bytes(
+    make_whole: Callable[[str], Whole], tiny_pipeline_dir: Path, tmp_path: Path, kind: str, moment: int
 ) -> None:
-    wanted, seconds = whole
-    words = words_for(tiny_pipeline_dir, tmp_path)
+    whole = make_whole(kind)
+    words = COMMANDS[kind](tiny_pipeline_dir, tmp_path)
     process = start(words, tmp_path / "log")
-    time.sleep(random.Random(moment).uniform(0.1, 0.95) * seconds)
+    time.sleep(random.Random(moment).uniform(0.1, 0.95) * whole.seconds)
     process.kill()
     process.join()
     assert run(words, tmp_path / "log") == 0, (tmp_path / "log").read_text()
-    assert results(tmp_path) == wanted
+    assert results(tmp_path) == whole.results
     assert not list((tmp_path / "cache").glob("*/*.tmp"))
 
 
 @pytest.mark.parametrize(("number", "tracking"), [(signal.SIGTERM, "offline"), (signal.SIGINT, "disabled")])
 def test_a_signal_ends_the_run_after_its_shard(
-    whole: tuple[dict[str, bytes], float],
+    make_whole: Callable[[str], Whole],
     tiny_pipeline_dir: Path,
     tmp_path: Path,
     number: signal.Signals,
@@ -97,7 +137,7 @@ def test_a_signal_ends_the_run_after_its_shard(
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         assert json.loads(said)["exit_code"] == 128 + number
     assert run(words_for(tiny_pipeline_dir, tmp_path), tmp_path / "log") == 0
-    assert results(tmp_path) == whole[0]
+    assert results(tmp_path) == make_whole("run").results
 
 
 def test_what_was_finished_is_not_made_again_and_what_was_damaged_is(

@@ -112,6 +112,21 @@ def test_what_is_killed_continues_to_the_same_bytes(
     assert not list((tmp_path / "cache").glob("*/*.tmp"))
 
 
+@pytest.mark.slow
+def test_two_equal_sweeps_at_once_leave_the_tables_of_one(
+    make_whole: Callable[[str], Whole], tiny_pipeline_dir: Path, tmp_path: Path
+) -> None:
+    words = sweep_words(tiny_pipeline_dir, tmp_path)
+    logs = [tmp_path / "first", tmp_path / "second"]
+    processes = [start(words, log) for log in logs]
+    for process in processes:
+        process.join()
+    # The second is refused while the first runs, or finds all of it done.
+    codes = sorted(process.exitcode or 0 for process in processes)
+    assert codes in ([0, 2], [0, 0]), [log.read_text() for log in logs]
+    assert results(tmp_path) == make_whole("sweep").results
+
+
 @pytest.mark.parametrize(("number", "tracking"), [(signal.SIGTERM, "offline"), (signal.SIGINT, "disabled")])
 def test_a_signal_ends_the_run_after_its_shard(
     make_whole: Callable[[str], Whole],

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 import torch
+from faults import hold_read_only
 from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from processes import FORKS, _main
 
 from hspace.cli import main
 from hspace.diffusion.checkpoints import DiffusionModel
@@ -258,3 +260,24 @@ def test_a_cache_that_is_removed_is_made_again(words: list[str], tmp_path: Path)
     (tmp_path / "out" / "run.json").unlink()
     assert main(words) == 0
     assert (tmp_path / "out" / "tables" / "effects.csv").read_bytes() == before
+
+
+def _main_read_only(words: list[str], log: Path, cache: Path) -> None:
+    hold_read_only(cache)
+    _main(words, log)
+
+
+@pytest.mark.slow
+def test_a_whole_cache_on_a_read_only_disk_serves_a_run_and_an_unfinished_one_is_one_line(
+    words: list[str], tmp_path: Path
+) -> None:
+    assert main(words) == 0
+    cache, log = tmp_path / "cache", tmp_path / "log"
+    for more, code in (([f"output_dir={tmp_path / 'again'}"], 0), ([f"output_dir={tmp_path / 'other'}", "seed=1"], 2)):
+        process = FORKS.Process(target=_main_read_only, args=([*words, *more], log, cache))
+        process.start()
+        process.join()
+        assert process.exitcode == code, log.read_text()
+    tables = [tmp_path / name / "tables" / "effects.csv" for name in ("out", "again")]
+    assert tables[0].read_bytes() == tables[1].read_bytes()
+    assert "Read-only file system" in log.read_text().splitlines()[-1] and "Traceback" not in log.read_text()

@@ -56,3 +56,15 @@ def with_fault(work: Callable[[], object], folder: Path, n: int, kind: str) -> i
         code = 3 if error.errno in (errno.ENOSPC, errno.EIO) else 5
     finally:
         os._exit(code)
+
+
+def hold_read_only(folder: Path) -> None:
+    """Lets this process write nothing below a folder any more, as on a disk that is mounted read-only."""
+    writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+    def refuse(event: str, arguments: tuple[Any, ...]) -> None:
+        writes = event in EVENTS and (event != "open" or arguments[2] & writing)
+        if writes and event not in ("os.scandir", "os.listdir") and str(arguments[0]).startswith(str(folder)):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(arguments[0]))
+
+    sys.addaudithook(refuse)

@@ -18,7 +18,7 @@ from huggingface_hub import hf_hub_download  # pyright: ignore[reportUnknownVari
 
 from hspace.diffusion.codecs import Codec
 from hspace.diffusion.denoiser import Conditioning, Denoiser
-from hspace.diffusion.families import IGNORED, Encoder, Request, find_family
+from hspace.diffusion.families import IGNORED, Encoder, Family, Loaded, Request, find_family
 from hspace.diffusion.identity import SCHEDULER, Identity
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.process import Process
@@ -177,10 +177,11 @@ def load_model(
     with quiet_diffusers(), in_one_line(model):
         index = _read_index(folder, model) if family is None else _named_parts(folder)
         request = Request(folder, model, index, tap or "", num_steps, spacing, target, DTYPES[dtype])
-        found = find_family(index, model, family).load(request)
+        kind = find_family(index, model, family)
+        found = kind.load(request)
     loaded = DiffusionModel(
-        found.denoiser, found.process, found.codec, model_id, found.identity, encode_prompt=found.encode,
-        revision=folder.name if COMMIT.fullmatch(folder.name) else None,
+        found.denoiser, found.process, found.codec, model_id, found.identity.with_code(_code(kind, found)),
+        encode_prompt=found.encode, revision=folder.name if COMMIT.fullmatch(folder.name) else None,
     )  # fmt: skip
     if loaded.image_shape[0] not in (1, 3):
         raise InputError(f"{model} must make images of 1 or 3 channels, got {loaded.image_shape[0]}")
@@ -203,6 +204,12 @@ def _try(model: DiffusionModel) -> None:
     found, wanted = (tuple(output.shape[1:]), tuple(images.shape[1:])), (model.sample_shape, model.image_shape)
     if found != wanted:
         raise InputError(f"{model.model_id} must give predictions and images of {wanted}, gives {found}")
+
+
+def _code(family: Family, found: Loaded) -> list[Any]:
+    """What a family's pictures are made by; what is not of this package lies in files that can change."""
+    own = getattr(family, "__dict__", {}).values()
+    return [family, *own, found.denoiser, getattr(found.denoiser, "wiring", None), found.codec, found.encode]
 
 
 def _find_device(device: str) -> torch.device:

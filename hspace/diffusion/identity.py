@@ -1,7 +1,7 @@
 """The identity of a model: hashes of the tensors and the configuration of every part that its pictures depend on."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -11,6 +11,7 @@ from torch import nn
 
 from hspace.system.files import read_json, sha256_file
 from hspace.system.hashes import json_sha256, normalised, remembered, weights_sha256
+from hspace.system.registry import source_sha256
 
 ROLES = {"unet": "network", "transformer": "network", "vae": "autoencoder", "vqvae": "autoencoder"}
 """Roles of parts that go by several names; others are their own role."""
@@ -27,7 +28,7 @@ class Identity:
     """The identity of a model, part by part.
 
     Attributes:
-        parts: SHA-256 sums by `role.tensors` and `role.config`; see `model_identity`.
+        parts: SHA-256 sums by `role.tensors` and `role.config`; see `model_identity` and `with_code`.
     """
 
     parts: dict[str, str]
@@ -36,6 +37,11 @@ class Identity:
     def sha256(self) -> str:
         """One hash of all parts."""
         return json_sha256(self.parts)
+
+    def with_code(self, entries: Iterable[Any]) -> "Identity":
+        """The same with the files of strangers' code among what loads and runs a model, as `code.source`."""
+        files = {source_sha256(entry) for entry in entries} - {None}
+        return Identity(self.parts | {"code.source": json_sha256(sorted(map(str, files)))}) if files else self
 
 
 def model_identity(parts: Mapping[str, Any], folder: Path | None = None) -> Identity:

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from hspace.system.hashes import json_sha256, normalised, source_sha256, weights_sha256
+from hspace.system.hashes import json_sha256, normalised, weights_sha256
+from hspace.system.registry import source_sha256
 from hspace.types import Embedder, RegionNetwork, Scorer
 
 
@@ -25,7 +26,7 @@ def scorer_identity(network: Scorer | Embedder | RegionNetwork) -> dict[str, str
 def _sha256(network: Any) -> str:
     """Once for each network: those that score are loaded once and never trained."""
     plain = {name: value for name, value in vars(network).items() if name[0] != "_" and _is_plain(value)}
-    facts: dict[str, Any] = {"kind": type(network).__qualname__, "source": source_sha256(type(network))}
+    facts: dict[str, Any] = {"kind": type(network).__qualname__, "source": source_sha256(network)}
     if isinstance(network, nn.Module):
         del plain["training"]
         facts |= {"tensors": weights_sha256(network), "configs": _configs(network)}

@@ -1,7 +1,6 @@
 """Hashes of what results depend on: tensors, configurations, records and files, by content."""
 
 import hashlib
-import inspect
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -77,16 +76,6 @@ def path_sha256(path: Path) -> str | None:
         files = sorted(file for file in path.rglob("*") if file.is_file())
         return json_sha256({file.relative_to(path).as_posix(): sha256_file(file) for file in files})
     return sha256_file(path) if path.is_file() else None
-
-
-def source_sha256(kind: type) -> str | None:
-    """Content of the file that defines a class; None for classes of this package, and for those without a file."""
-    if kind.__module__.partition(".")[0] == __name__.partition(".")[0]:
-        return None
-    try:
-        return path_sha256(Path(inspect.getfile(kind)))
-    except (OSError, TypeError):
-        return None
 
 
 def remembered(files: Iterable[Path], what: Mapping[str, Any], compute: Callable[[], dict[str, str]]) -> dict[str, str]:

@@ -143,7 +143,7 @@ def source_sha256(entry: Any) -> str | None:
     kind = entry if hasattr(entry, "__module__") and hasattr(entry, "__qualname__") else type(entry)
     module = sys.modules.get(kind.__module__)
     path = getattr(module, "__file__", None)
-    if path is None or kind.__module__.partition(".")[0] == "hspace":
+    if path is None or not Path(path).is_file() or kind.__module__.partition(".")[0] == "hspace":
         return None
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 

@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers.models.unets.unet_2d import UNet2DModel
 from pipelines import PIPELINES, PROMPTS, save
 from safetensors.torch import load_file, save_file
 
@@ -193,6 +195,24 @@ def test_what_another_version_of_a_library_writes_does_not_count(copied: Callabl
     set_value(folder / "text_encoder" / "config.json", transformers_version="4.0.0")
     set_value(folder / "tokenizer" / "tokenizer_config.json", name_or_path="elsewhere")
     assert identity_of(folder) == before
+
+
+def test_the_code_of_a_strangers_family_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    levels: Any = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    network = UNet2DModel(sample_size=16, block_out_channels=(8, 16), norm_num_groups=4, **levels)
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    code = tmp_path / "strange_family.py"
+
+    def written(text: str) -> Identity:
+        code.write_text(text)
+        monkeypatch.delitem(sys.modules, "strange_family", raising=False)
+        return identity_of(tmp_path, family="strange_family:family")
+
+    example = (Path(__file__).parents[2] / "docs" / "examples" / "my_family.py").read_text()
+    before = written(example)
+    assert differing(before, written(f"{example}\n# another word\n")) == {"code.source"}
+    assert written(example) == before
 
 
 def test_where_and_how_it_runs_does_not_count(folders: Folders) -> None:

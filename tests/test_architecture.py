@@ -1,6 +1,7 @@
 """Modules import downwards only, and each foreign library has one owner; see docs/architecture.md."""
 
 import ast
+import importlib.util
 import re
 from pathlib import Path
 
@@ -73,3 +74,10 @@ def test_every_place_that_the_page_names_is_there() -> None:
     named = re.findall(r"`(hspace/[\w/]+\.py)`", PAGE)
     assert len(named) >= 20
     assert [place for place in named if not (ROOT / place).is_file()] == []
+
+
+def test_what_has_moved_is_where_the_page_says() -> None:
+    page = (ROOT / "docs" / "migrating.md").read_text(encoding="utf-8")
+    moved = dict(re.findall(r"^\| `(hspace[\w.]+)` \| `(hspace[\w.]+)` \|$", page, re.M))
+    assert len(moved) > 40
+    assert [new for new in moved.values() if importlib.util.find_spec(new) is None] == []

@@ -19,11 +19,12 @@ from hspace.directions.method import get_method
 from hspace.directions.record import Directions
 from hspace.runs import report
 from hspace.runs.config import Config, config_sha256
-from hspace.runs.lab import Lab, Stopwatch, duration
+from hspace.runs.lab import Lab
 from hspace.runs.memory import fitted
 from hspace.runs.parsing import check_attributes
 from hspace.runs.procedures import EXPERIMENTS
 from hspace.runs.report import Result
+from hspace.runs.stopwatch import Stopwatch, duration
 from hspace.runs.tracking import Run, track
 from hspace.scorers.factory import (
     NOT_MEANT,

@@ -6,25 +6,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
 from hspace.diffusion.latents import seed_range
-from hspace.diffusion.sampling import sample
 from hspace.directions.record import Directions
 from hspace.evaluation.calibration import MORE
 from hspace.evaluation.calibration import calibrate as find_strength
 from hspace.evaluation.ranges import Limits, range_of, slider_range, with_ranges
-from hspace.metrics.effect import score_unit
 from hspace.runs.parsing import parse
+from hspace.runs.unedited import reference_seeds, unit_of_effects
 from hspace.studio.sliders import Bench, Slider, load_bench
 from hspace.system.progress import bar
-from hspace.system.shards import row_batches
 from hspace.types import InputError, Scorer
 
-REFERENCE_SAMPLES = 64
-"""Unedited samples whose spread is the unit of effects."""
 Compose = Callable[[list[str]], DictConfig]
 
 
@@ -105,12 +100,8 @@ def _bench(options: argparse.Namespace, compose: Compose, command: str) -> tuple
 
 
 def _unit(bench: Bench, scorer: Scorer) -> Tensor:
-    """Spread of each score over unedited calibration samples, more than are edited."""
-    sampler, seeds = bench.cfg.sampler, seed_range("calibration", REFERENCE_SAMPLES, start=1000)
-    batches = row_batches(len(seeds), sampler.batch_size)
-    latents = (bench.model.latents([seeds[row] for row in rows]) for rows in batches)
-    scores = torch.cat([scorer(sample(bench.model, batch, sampler=sampler).x_0.float().cpu()) for batch in latents])
-    return score_unit(scores, scorer.visible(scores))
+    """The unit of effects, as a run has it for the annotator."""
+    return unit_of_effects(bench.cfg, bench.model, scorer, reference_seeds(bench.cfg, "calibration"))
 
 
 def _keep(slider: Slider, record: dict[str, object]) -> None:

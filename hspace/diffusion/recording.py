@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import Latents, as_seeds
@@ -17,7 +18,7 @@ from hspace.system.files import read_json, write_json
 from hspace.system.progress import bar
 from hspace.system.shards import SHARD, Batches, row_batches, row_writer
 from hspace.system.stopping import uninterrupted
-from hspace.types import InputError, Seeds, one_line
+from hspace.types import HTrajectory, InputError, Seeds, one_line
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,17 @@ class Recorded:
 def _parse_facts(facts: dict[str, Any]) -> dict[str, Any]:
     parsed = {key: tuple(int(value) for value in facts[key]) for key in ("seeds", "h_shape")}
     return parsed | {"provenance": Provenance.from_dict(facts["provenance"])}
+
+
+def trajectories(model: DiffusionModel, latents: Latents, sampler: Sampler) -> HTrajectory:
+    """The h of every sample's own trajectory, (batch, steps, *h_shape), on the CPU."""
+
+    def make(rows: range) -> HTrajectory:
+        h = sample(model, latents.select(rows), sampler=sampler, record_h=True).h
+        assert h is not None
+        return h.cpu()
+
+    return torch.cat([h for _, h in Batches(sampler.batch_size)(range(len(latents.seeds)), make)])
 
 
 def collect(

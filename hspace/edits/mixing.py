@@ -12,12 +12,13 @@ from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import Latents
+from hspace.diffusion.recording import trajectories
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.directions.supervised import from_pairs
 from hspace.edits.sums import Edits, edit
-from hspace.system.shards import row_batches
-from hspace.types import HTrajectory, Images, InputError
+from hspace.system.shards import Batches
+from hspace.types import Images, InputError
 
 MIXED = ("h", "x_T", "both")
 PARALLEL = 1e-4
@@ -48,11 +49,12 @@ def swap(
     Source: Haas et al. 2024, fig. 2a.
     """
     _check_partners(latents, donors)
-    images: list[Tensor] = []
-    for rows in row_batches(len(latents.seeds), sampler.batch_size):
+
+    def make(rows: range) -> Images:
         h = sample(model, donors.select(rows), sampler=sampler, record_h=True).h
-        images.append(sample(model, latents.select(rows), sampler=sampler, replace_h=h).x_0.cpu())
-    return torch.cat(images)
+        return sample(model, latents.select(rows), sampler=sampler, replace_h=h).x_0.cpu()
+
+    return torch.cat([images for _, images in Batches(sampler.batch_size)(range(len(latents.seeds)), make)])
 
 
 def arithmetic(
@@ -84,7 +86,7 @@ def arithmetic(
     """
     if len(plus.seeds) != 1 or len(minus.seeds) != 1:
         raise InputError(f"arithmetic takes one sample of each kind, got {len(plus.seeds)} and {len(minus.seeds)}")
-    h_plus, h_minus = ({"pair": _h(model, latents, sampler)[0]} for latents in (plus, minus))
+    h_plus, h_minus = ({"pair": trajectories(model, latents, sampler)[0]} for latents in (plus, minus))
     difference = from_pairs(model, h_plus, h_minus, name="difference", eta=sampler.eta, seeds=plus.seeds + minus.seeds)
     return edit(model, latents, difference, component=0, strengths=strengths, sampler=sampler)
 
@@ -123,16 +125,18 @@ def interpolate(
         raise InputError(f"space must be one of {', '.join(MIXED)}, got {space}")
     if not weights or not all(0 <= weight <= 1 for weight in weights):
         raise InputError(f"weights must be in [0, 1] and at least one, got {list(weights)}")
-    h = None if space == "x_T" else [_h(model, latents, sampler) for latents in (first, second)]
-    images: list[Tensor] = []
-    for rows in row_batches(len(first.seeds) * len(weights), sampler.batch_size):
+    h = None if space == "x_T" else [trajectories(model, latents, sampler) for latents in (first, second)]
+
+    def make(rows: range) -> Images:
         pairs = [row // len(weights) for row in rows]
         weight = torch.tensor([weights[row % len(weights)] for row in rows])
         ours, theirs = first.select(pairs), second.select(pairs)
         noise = ours if space == "h" else _between_noise(ours, theirs, weight, spherical)
         mixed = None if h is None else between(h[0][pairs], h[1][pairs], weight, spherical, len(model.h_shape))
-        images.append(sample(model, noise, sampler=sampler, replace_h=mixed).x_0.cpu())
-    return torch.cat(images).unflatten(0, (-1, len(weights)))
+        return sample(model, noise, sampler=sampler, replace_h=mixed).x_0.cpu()
+
+    batches = Batches(sampler.batch_size)(range(len(first.seeds) * len(weights)), make)
+    return torch.cat([images for _, images in batches]).unflatten(0, (-1, len(weights)))
 
 
 def between(first: Tensor, second: Tensor, weight: Tensor, spherical: bool, axes: int = 3) -> Tensor:
@@ -162,16 +166,6 @@ def _between_noise(first: Latents, second: Latents, weight: Tensor, spherical: b
     zero = torch.zeros_like(x_T)
     ours, theirs = (zero if latents.residual is None else latents.residual for latents in (first, second))
     return replace(first, x_T=x_T, z=z, residual=between(ours, theirs, weight, False))
-
-
-def _h(model: DiffusionModel, latents: Latents, sampler: Sampler) -> HTrajectory:
-    """The h of every sample's own trajectory, on the CPU."""
-    trajectories: list[Tensor] = []
-    for rows in row_batches(len(latents.seeds), sampler.batch_size):
-        h = sample(model, latents.select(rows), sampler=sampler, record_h=True).h
-        assert h is not None
-        trajectories.append(h.cpu())
-    return torch.cat(trajectories)
 
 
 def _check_partners(first: Latents, second: Latents) -> None:

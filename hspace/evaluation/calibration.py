@@ -14,8 +14,8 @@ from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import as_seeds, check_disjoint
+from hspace.diffusion.recording import trajectories
 from hspace.diffusion.sampler import Sampler
-from hspace.diffusion.sampling import sample
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit, edit_offsets
 from hspace.evaluation.readings import score
@@ -322,6 +322,5 @@ def spread_strength(
         raise InputError(f"direction {directions.meta.names[component]!r} is zero over the edited steps")
     if directions.meta.space == "x_T":
         return math.prod(model.sample_shape) ** 0.5 / norm
-    h = sample(model, model.latents(seeds), sampler=sampler, record_h=True).h
-    assert h is not None
+    h = trajectories(model, model.latents(seeds), sampler)
     return float(h[:, sampler.start : sampler.stop].double().var(dim=0).sum().sqrt()) / norm

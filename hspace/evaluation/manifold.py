@@ -13,7 +13,7 @@ from hspace.diffusion.sampling import sample
 from hspace.directions.record import Directions
 from hspace.directions.solvers import gram_pca
 from hspace.edits.sums import edit_offsets
-from hspace.system.shards import row_batches
+from hspace.system.shards import Batches
 from hspace.types import HTrajectory, InputError, Seeds
 
 ROWS = 256
@@ -134,8 +134,9 @@ def off_manifold(
         raise InputError(f"the cost of an edit needs at least two samples, got {len(seeds)}")
     weights = strength * torch.eye(len(directions.directions))[component][None]
     offset = edit_offsets(directions, weights, len(model.process.timesteps), sampler.start, sampler.stop)
-    in_x_T, costs = directions.meta.space == "x_T", []
-    for rows in row_batches(len(seeds), sampler.batch_size):
+    in_x_T = directions.meta.space == "x_T"
+
+    def make(rows: range) -> Tensor:
         latents = model.latents([seeds[row] for row in rows])
         edited, delta = (replace(latents, x_T=latents.x_T + offset), None) if in_x_T else (latents, offset)
         before = sample(model, latents, sampler=sampler, record_h=True).h
@@ -143,8 +144,9 @@ def off_manifold(
         assert before is not None and after is not None
         # What is recorded leaves the offset out.
         after = after.cpu() if delta is None else after.cpu() + delta
-        costs.append(gaussian.distance(after) - gaussian.distance(before.cpu()))
-    return torch.cat(costs)
+        return gaussian.distance(after) - gaussian.distance(before.cpu())
+
+    return torch.cat([costs for _, costs in Batches(sampler.batch_size)(range(len(seeds)), make)])
 
 
 def _total_variance(features: np.ndarray, mean: np.ndarray) -> float:

@@ -15,7 +15,8 @@ from hspace.evaluation.readings import Sweep, score
 from hspace.output.figures import effect_heatmap, grid_figure
 from hspace.output.tables import Table, format_number
 from hspace.portraits.faces import render, resample_scene, sample_factors
-from hspace.runs.lab import Lab, tensor_sha256
+from hspace.runs.keys import tensor_sha256
+from hspace.runs.lab import Lab
 from hspace.runs.report import Result
 from hspace.system.shards import Batches
 from hspace.types import InputError, Scorer

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hspace.diffusion.sampling import sample
+from hspace.diffusion.recording import trajectories
 from hspace.directions.record import Directions
 from hspace.directions.supervised import from_pairs
 from hspace.edits.mixing import swap
@@ -98,8 +98,5 @@ def _difference(lab: Lab, attribute: str) -> Directions:
     scores = lab.annotations()
     column = scores.ranks[:, scores.column(attribute)]
     seeds = [scores.seeds[int(row)] for row in (column.argmax(), column.argmin())]
-    latents = [lab.model.latents([seed]) for seed in seeds]
-    plus, minus = (sample(lab.model, each, sampler=lab.sampler, record_h=True).h for each in latents)
-    assert plus is not None and minus is not None
-    pair = ({"pair": h[0].float().cpu()} for h in (plus, minus))
+    pair = ({"pair": h.float()} for h in trajectories(lab.model, lab.model.latents(seeds), lab.sampler))
     return from_pairs(lab.model, *pair, name=f"{attribute}, two samples", eta=lab.sampler.eta, seeds=seeds)

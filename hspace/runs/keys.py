@@ -1,8 +1,12 @@
 """What a stage's result depends on, as the key it is kept under."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.runs.config import Config
@@ -10,6 +14,7 @@ from hspace.scorers.identity import scorer_identity
 from hspace.system import distributed
 from hspace.system.cache import SHARDS, cached, place, unfinished_place
 from hspace.system.hashes import path_sha256
+from hspace.system.shards import in_shards
 from hspace.types import Embedder, RegionNetwork, Scorer
 
 VERSIONS = {
@@ -52,6 +57,29 @@ def keep(cfg: Config, stage: str, key: dict[str, Any], build: Callable[[Path], N
     return folder
 
 
+def keep_rows(
+    cfg: Config, model: DiffusionModel, stage: str, n: int, make: Callable[[range], Tensor], *, size: int, **key: Any
+) -> Tensor:
+    """Rows 0 to n - 1 of what the sampler's settings and `key` determine, from the cache.
+
+    Args:
+        cfg: The run's configuration.
+        model: Its model.
+        stage: Folder of the cache.
+        n: Number of rows.
+        make: Gives a range of rows, on the CPU.
+        size: Rows that are made at a time, and kept if the process is killed after them.
+        **key: What the rows depend on beside the sampler, as JSON types.
+    """
+
+    def build(folder: Path) -> None:
+        rows = in_shards(folder / SHARDS / stage, n, make, size=size)
+        save_file({"rows": rows.contiguous()}, folder / "rows.safetensors")
+
+    folder = keep(cfg, stage, {**key, **sampler_key(cfg, model)}, build)
+    return load_file(folder / "rows.safetensors")["rows"]
+
+
 def keep_part(cfg: Config, stage: str, key: dict[str, Any], n: int, build: Callable[[Path, range], None]) -> Path:
     """Like `keep` for what each process makes and keeps by itself: its share of n rows."""
     rows = distributed.share(n)
@@ -92,3 +120,8 @@ def edit_key(cfg: Config, model: DiffusionModel) -> dict[str, Any]:
 def network_key(network: Scorer | Embedder | RegionNetwork) -> dict[str, Any]:
     """What scores depend on."""
     return {**scorer_identity(network)}
+
+
+def tensor_sha256(tensor: Tensor) -> str:
+    """SHA-256 of a tensor's shape and its numbers in float32."""
+    return hashlib.sha256(str(tuple(tensor.shape)).encode() + tensor.float().contiguous().numpy().tobytes()).hexdigest()

@@ -4,87 +4,42 @@ Whatever takes long is kept in the cache under all that it depends on, in shards
 experiment reuses it and an interrupted one goes on.
 """
 
-import hashlib
 import json
-import logging
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import Latents, seed_range
 from hspace.diffusion.recording import Recorded
 from hspace.diffusion.sampler import Sampler
-from hspace.diffusion.sampling import NotFinite, sample
+from hspace.diffusion.sampling import NotFinite
 from hspace.directions.annotations import Annotations
 from hspace.directions.masks import make_mask
 from hspace.directions.pca import PcaSettings
 from hspace.directions.record import Directions
 from hspace.edits.sums import apply_offsets
 from hspace.evaluation.calibration import MORE, Calibration, calibrate
-from hspace.evaluation.readings import Readings, Sweep, read, score
-from hspace.metrics.effect import EffectMatrix, score_unit
+from hspace.evaluation.readings import Readings, Sweep, read
+from hspace.metrics.effect import EffectMatrix
 from hspace.metrics.names import Name, name_edits
 from hspace.runs.config import Config
 from hspace.runs.discovery import annotations, discover, recorded
-from hspace.runs.keys import edit_key, keep, network_key, sampler_key
+from hspace.runs.keys import edit_key, keep, keep_rows, network_key, sampler_key, tensor_sha256
 from hspace.runs.parsing import settings_of
+from hspace.runs.stopwatch import Stopwatch
+from hspace.runs.unedited import reference_seeds, unedited, unit_of_effects
 from hspace.scorers.factory import features_of
-from hspace.system.cache import SHARDS
 from hspace.system.files import write_json
-from hspace.system.shards import SHARD, Batches, in_shards, watched
+from hspace.system.shards import SHARD
 from hspace.types import Embedder, InputError, RegionNetwork, Scorer
-
-log: logging.Logger = logging.getLogger(__name__)
 
 SHOWN = 4
 """Edited samples whose images are kept for figures."""
-
-
-class Stopwatch:
-    """Seconds that each stage took, in the order in which they first ran.
-
-    Args:
-        progress: Called with a stage's name, the rows done and their number.
-    """
-
-    def __init__(self, progress: Callable[[str, int, int], None] = lambda stage, done, n: None) -> None:
-        self.seconds: dict[str, float] = {}
-        self._progress = progress
-        self._running = False
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Times the block and says that it began; what it does in other stages counts as its own."""
-        if self._running:
-            yield
-            return
-        log.info("%s …", name)
-        started, self._running = time.perf_counter(), True
-        try:
-            with watched(lambda done, n: self._progress(name, done, n)):
-                yield
-        finally:
-            self._running = False
-        self._progress(name, 1, 1)
-        took = time.perf_counter() - started
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + took, 3)
-        log.info("%s: %s", name, duration(took))
-
-
-def duration(seconds: float) -> str:
-    """A time as a reader says it: 3.2 s, 4 min 10 s, 2 h 5 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 @dataclass(frozen=True)
@@ -140,7 +95,7 @@ class Lab:
 
     def reference_seeds(self, role: str) -> tuple[int, ...]:
         """Seeds of a role's unedited samples, whose spread is the unit of effects; a rare score has none over few."""
-        return self.seeds(role, self.cfg.evaluation.reference_samples)
+        return reference_seeds(self.cfg, role)
 
     def discover(self, **method: Any) -> Directions:
         """Directions by any method of the command line; without a word, by the configured one."""
@@ -187,12 +142,8 @@ class Lab:
     def unit(self, scorer: Scorer) -> Tensor:
         """The sd of each score over unedited samples, (A,): calibration seeds for the annotator, else evaluation."""
         seeds = self.reference_seeds("calibration" if scorer is self.annotator else "evaluation")
-
-        def make(rows: range) -> Tensor:
-            return score(scorer, self.images(self.model.latents(seeds[rows.start : rows.stop])))
-
-        scores = self.kept("unit", len(seeds), make, seeds=seeds, scorer=network_key(scorer))
-        return score_unit(scores, scorer.visible(scores))
+        with self.watch.stage("unit"):
+            return unit_of_effects(self.cfg, self.model, scorer, seeds)
 
     def calibrate(self, directions: Directions, component: int, attribute: str, target: float) -> Calibration:
         """The strength at which the annotator sees `target` sd of an attribute on calibration seeds."""
@@ -238,31 +189,12 @@ class Lab:
 
     def images(self, latents: Latents) -> Tensor:
         """Unedited images, (n, C, H, W), on the CPU."""
-        sampler = self.sampler
-
-        def make(rows: range) -> Tensor:
-            return sample(self.model, latents.select(rows), sampler=sampler).x_0.float().cpu()
-
-        return torch.cat([images for _, images in Batches(sampler.batch_size)(range(len(latents.seeds)), make)])
+        return unedited(self.cfg, self.model, latents)
 
     def kept(self, stage: str, n: int, make: Callable[[range], Tensor], *, size: int = SHARD, **key: Any) -> Tensor:
-        """Rows 0 to n - 1 of what the sampler's settings and `key` determine, from the cache.
-
-        Args:
-            stage: Folder of the cache.
-            n: Number of rows.
-            make: Gives a range of rows, on the CPU.
-            size: Rows that are made at a time, and kept if the process is killed after them.
-            **key: What the rows depend on beside the sampler, as JSON types.
-        """
-
-        def build(folder: Path) -> None:
-            rows = in_shards(folder / SHARDS / stage, n, make, size=size)
-            save_file({"rows": rows.contiguous()}, folder / "rows.safetensors")
-
+        """Rows of what the sampler's settings and `key` determine, from the cache; see `keep_rows`."""
         with self.watch.stage(stage):
-            folder = keep(self.cfg, stage, {**key, **sampler_key(self.cfg, self.model)}, build)
-        return load_file(folder / "rows.safetensors")["rows"]
+            return keep_rows(self.cfg, self.model, stage, n, make, size=size, **key)
 
     def read(
         self,
@@ -368,8 +300,3 @@ def _by_space(edits: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
             groups.append({})
         groups[-1][name] = offset
     return groups
-
-
-def tensor_sha256(tensor: Tensor) -> str:
-    """SHA-256 of a tensor's shape and its numbers in float32."""
-    return hashlib.sha256(str(tuple(tensor.shape)).encode() + tensor.float().contiguous().numpy().tobytes()).hexdigest()

@@ -17,7 +17,8 @@ def file(directions_file: Path, tmp_path: Path) -> Path:
 
 
 def test_what_is_measured_is_kept_and_listed(file: Path, tiny_pipeline_dir: Path, capsys: pytest.CaptureFixture[str]):
-    model = [f"model.path={tiny_pipeline_dir}", "diffusion.num_steps=3"]
+    model = [f"model.path={tiny_pipeline_dir}", "diffusion.num_steps=3", f"cache_dir={file.parent / 'cache'}"]
+    model += ["evaluation.reference_samples=24"]
     assert main(["range", "--direction", str(file), "--samples", "10", *model]) == 0
     assert capsys.readouterr().out.count(" to ") == 2
     words = ["--attribute", "skin", "--effect", "0.2", "--samples", "3"]
@@ -52,7 +53,8 @@ def test_a_mistake_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ):  # fmt: skip
     monkeypatch.chdir(file.parent)
-    model = [] if words[0] in ("directions", "studio") else [f"model.path={tiny_pipeline_dir}", "diffusion.num_steps=3"]
+    settings = [f"model.path={tiny_pipeline_dir}", "diffusion.num_steps=3", "evaluation.reference_samples=24"]
+    model = [] if words[0] in ("directions", "studio") else settings
     assert main([word.replace("FILE", str(file)) for word in words] + model) == 2
     out, err = capsys.readouterr()
     assert out == "" and hint in err and err.count("\n") == 1

@@ -1,0 +1,41 @@
+"""Unedited samples of a run: their images, and the spread of their scores, in which effects are counted."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.latents import Latents, seed_range
+from hspace.diffusion.sampling import sample
+from hspace.evaluation.readings import score
+from hspace.metrics.effect import score_unit
+from hspace.runs.config import Config
+from hspace.runs.keys import keep_rows, network_key
+from hspace.system.shards import SHARD, Batches
+from hspace.types import Scorer
+
+
+def unedited(cfg: Config, model: DiffusionModel, latents: Latents) -> Tensor:
+    """Images, (n, C, H, W), on the CPU."""
+
+    def make(rows: range) -> Tensor:
+        return sample(model, latents.select(rows), sampler=cfg.sampler).x_0.float().cpu()
+
+    return torch.cat([images for _, images in Batches(cfg.sampler.batch_size)(range(len(latents.seeds)), make)])
+
+
+def reference_seeds(cfg: Config, role: str) -> tuple[int, ...]:
+    """Seeds of a role's samples whose spread is the unit of effects; a rare score has none over few."""
+    block = cfg.evaluation.block if role == "evaluation" else 0
+    return seed_range(role, cfg.evaluation.reference_samples, block=block)
+
+
+def unit_of_effects(cfg: Config, model: DiffusionModel, scorer: Scorer, seeds: Sequence[int]) -> Tensor:
+    """The sd of each score over the samples of the seeds, (A,), from the cache."""
+
+    def make(rows: range) -> Tensor:
+        return score(scorer, unedited(cfg, model, model.latents(seeds[rows.start : rows.stop])))
+
+    scores = keep_rows(cfg, model, "unit", len(seeds), make, size=SHARD, seeds=seeds, scorer=network_key(scorer))
+    return score_unit(scores, scorer.visible(scores))

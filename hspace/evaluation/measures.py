@@ -125,7 +125,8 @@ class Measure:
         unit: Unit in words.
         higher_is_better: Whether more is better; None where neither more nor less is.
         read: Function that gives the number, with its 95% interval where it has one.
-        needs: `images` if it needs the images of all samples, `region` if it needs a named region.
+        needs: `images` if it needs the images of all samples, `region` if it needs a named region, `halves` if
+            it compares two halves of the samples, of two or more each.
     """
 
     name: str
@@ -249,13 +250,13 @@ def stability(edited: Edited) -> Value:
     return float(principal_angles(own[[edited.direction]], again)) if found_anew else None
 
 
-@measure("kid", unit="kernel distance", higher_is_better=False, needs=("images",))
+@measure("kid", unit="kernel distance", higher_is_better=False, needs=("images", "halves"))
 def kid(edited: Edited) -> Value:
     """Kernel distance of every second sample, edited, from the samples between, unedited."""
     return _distance(edited).kid.mean
 
 
-@measure("fid", unit="squared Fréchet distance", higher_is_better=False, needs=("images",))
+@measure("fid", unit="squared Fréchet distance", higher_is_better=False, needs=("images", "halves"))
 def fid(edited: Edited) -> Value:
     """Fréchet distance of every second sample, edited, from the samples between, unedited."""
     return _distance(edited).fid

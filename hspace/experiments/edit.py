@@ -33,12 +33,16 @@ def run(lab: Lab) -> Result:
     """Finds directions by the configured method, names them, edits samples along each, and measures the edits.
 
     Raises:
-        InputError: If a measure needs a region and the method has none, or roles share seeds.
+        InputError: If a measure needs a region and the method has none, or more samples, or roles share seeds.
     """
     measures = [MEASURES.get(name) for name in lab.cfg.evaluation.measures]
     needs = frozenset[str]().union(*(each.needs for each in measures))
     if "region" in needs and getattr(lab.cfg.method, "mask", None) is None:
         raise InputError("evaluation.measures: what is read outside a region needs method.mask to name it")
+    if "halves" in needs and len(lab.seeds()) < 4:
+        raise InputError(
+            f"evaluation.num_samples must be at least 4 for measures that compare halves, got {len(lab.seeds())}"
+        )
     directions = lab.discover()
     check_disjoint(
         discovery=directions.meta.seeds, calibration=lab.reference_seeds("calibration"), evaluation=lab.seeds()

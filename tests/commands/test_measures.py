@@ -57,12 +57,19 @@ def test_measures_outside_a_region(tiny_pipeline_dir: Path, tmp_path: Path) -> N
     assert float(far["distance_outside"]) > float(near["distance_outside"]) >= 0
 
 
-def test_a_region_that_is_not_named_is_refused_before_any_work(
-    tiny_pipeline_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["evaluation.measures=[ssim_outside]"], "method.mask"),
+        (["evaluation.measures=[fid]", "evaluation.num_samples=3"], "evaluation.num_samples must be at least 4"),
+    ],
+)
+def test_what_a_measure_needs_is_known_before_any_work(
+    words: list[str], message: str, tiny_pipeline_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [f"model.path={tiny_pipeline_dir}", f"cache_dir={tmp_path / 'cache'}", f"output_dir={tmp_path / 'out'}"]
-    assert main([*WORDS, *words, "evaluation.measures=[ssim_outside]"]) == 2
-    assert "method.mask" in capsys.readouterr().err.splitlines()[-1]
+    own = [f"model.path={tiny_pipeline_dir}", f"cache_dir={tmp_path / 'cache'}", f"output_dir={tmp_path / 'out'}"]
+    assert main([*WORDS, *own, *words]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "cache").exists()
 
 

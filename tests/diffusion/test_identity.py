@@ -258,6 +258,10 @@ def test_a_checkpoint_is_hashed_once_until_it_changes(
     assert hashed == ["UNet2DModel", "VQModel"]
     hashed.clear()
     assert identity_of(folder) == before and not hashed
+    for damage in ("", "[" * 100_000, '{"hashes": {}}', '{"hashes": {"network.tensors": 3}}'):
+        for place in (tmp_path / "user").rglob("*.json"):
+            place.write_text(damage)
+        assert identity_of(folder) == before
 
     path = folder / "unet" / "diffusion_pytorch_model.safetensors"
     times, kept = path.stat(), path.read_bytes()

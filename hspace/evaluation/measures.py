@@ -19,7 +19,6 @@ from hspace.diffusion.sampler import Sampler
 from hspace.directions.record import Directions
 from hspace.evaluation.manifold import HGaussian, fit_gaussian, off_manifold
 from hspace.evaluation.readings import Sweep
-from hspace.metrics.accuracy import edit_accuracy
 from hspace.metrics.angles import principal_angles
 from hspace.metrics.distances import image_distances
 from hspace.metrics.dose import DoseResponse, dose_response
@@ -165,15 +164,9 @@ def selectivity(edited: Edited) -> Value:
 @measure("accuracy", unit="share", higher_is_better=True)
 def accuracy(edited: Edited) -> Value:
     """Share that flips to the asked side of the target of the visible samples that could flip."""
-    readings = edited.sweep.readings
     if edited.target is None:
         return None
-    column = readings.scorer.attributes.index(edited.target)
-    seen = readings.visible[edited.row, :, column]
-    if not bool(seen.any()):
-        return None
-    before, after = readings.original[seen, column], readings.edited[edited.row][seen, column]
-    return edit_accuracy(before, after, binary=readings.scorer.binary[column], strength=edited.strength)
+    return edited.sweep.readings.accuracy(edited.row, edited.target, edited.strength)
 
 
 @measure("identity", unit="cosine", higher_is_better=True)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hspace.metrics.accuracy import edit_accuracy
 from hspace.metrics.effect import EffectMatrix, effect_matrix
 from hspace.metrics.interval import Interval, mean_interval
 from hspace.output.figures import strip_figure
@@ -74,6 +75,13 @@ class Readings:
         column = self.scorer.attributes.index(attribute)
         change = (self.edited[edit, :, column] - self.original[:, column]).double() / self.unit[column]
         return torch.where(self.visible[edit, :, column], change, torch.nan).numpy()
+
+    def accuracy(self, edit: int, attribute: str, strength: float) -> Interval:
+        """Share that an edit flips to the side of `strength`'s sign, of the visible samples that could flip."""
+        column = self.scorer.attributes.index(attribute)
+        seen = self.visible[edit, :, column]
+        before, after = self.original[seen, column], self.edited[edit][seen, column]
+        return edit_accuracy(before, after, binary=self.scorer.binary[column], strength=strength)
 
     def table(self) -> Table:
         """Every score of every sample, empty where it is hidden, and the cosine to the unedited sample's identity."""

@@ -1,17 +1,18 @@
 """Which method is best? Every way to find a direction, on the same attributes and samples, at the same effect."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from hspace.directions.disentangle import disentangle
 from hspace.directions.record import Directions
 from hspace.evaluation.calibration import Calibration
-from hspace.evaluation.readings import Readings
+from hspace.evaluation.readings import Sweep
 from hspace.metrics.effect import EffectMatrix
-from hspace.metrics.interval import MIN_SAMPLES, Interval, mean_interval
-from hspace.metrics.paired import best, compare
+from hspace.metrics.interval import over_draws
+from hspace.metrics.paired import best, compare, paired_draws
 from hspace.output.figures import curve_figure
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
@@ -25,6 +26,8 @@ ORDER = (
     "mean difference", "disentangled", "linear boundary", "PCA", "local PCA", "Jacobian", "random",
     "mean difference of x_T",
 )  # fmt: skip
+STRONG = 0.5
+"""A direction is picked among those that move the attribute by this share of the strongest one's effect."""
 
 
 @dataclass(frozen=True)
@@ -37,176 +40,227 @@ class Candidate:
     component: int
     calibration: Calibration
 
-    @property
-    def strength(self) -> float:
-        """The calibrated one."""
-        return self.calibration.strength
 
-    @property
-    def reached(self) -> bool:
-        """Whether the annotator sees the target there."""
-        return self.calibration.reached
+class Figures(NamedTuple):
+    """What the judge reads of a direction; nan where it cannot be told.
+
+    Attributes:
+        effect: In sd, on the attribute.
+        selectivity: Over all judged attributes.
+        table: Selectivity over the attributes of the comparison.
+        accuracy: Share that flips to the asked side of those that could.
+        identity: Cosine.
+    """
+
+    effect: float
+    selectivity: float
+    table: float
+    accuracy: float
+    identity: float
+
+
+@dataclass(frozen=True)
+class Draw:
+    """All methods on one draw of discovery samples, read on evaluation samples of its own."""
+
+    found: Sequence[Candidate]
+    sweep: Sweep
+
+    def rows(self, method: str, share: float = 1.0) -> list[tuple[int, Candidate]]:
+        """A method's rows of the readings at a share of the calibrated strength."""
+        return [(self.sweep.row(j, share), each) for j, each in enumerate(self.found) if each.method == method]
+
+    def cells(self, method: str, attributes: Sequence[str], share: float = 1.0) -> np.ndarray:
+        """A method's figures for each attribute, (attributes, figures)."""
+        readings, effects = self.sweep.readings, self.sweep.readings.effects()
+        few = effects.select(attributes)
+        return np.array([
+            Figures(
+                effects.cell(row, each.attribute).value,
+                effects.selectivity_of(row, each.attribute).value,
+                few.selectivity_of(row, each.attribute).value,
+                readings.accuracy(row, each.attribute, each.calibration.target).value,
+                readings.identity(row).value,
+            )
+            for row, each in self.rows(method, share)
+        ])  # fmt: skip
+
+    def reaches(self, method: str) -> int:
+        """Attributes on which the annotator sees the target."""
+        return sum(each.calibration.reached for _, each in self.rows(method))
 
 
 def run(lab: Lab) -> Result:
-    """Calibrates every method's direction for every attribute, and reads all of them on the same samples."""
-    found = [candidate for name in lab.cfg.study.attributes for candidate in _candidates(lab, name)]
-    # Directions of x_T come last, as `read` wants spaces together.
-    found.sort(key=lambda candidate: ORDER.index(candidate.method))
-    vectors = {
-        f"{each.method}, {each.attribute}": each.strength * each.directions.directions[each.component] for each in found
-    }
-    sweep = lab.sweep(vectors, SHARES)
-    matched = sweep.at(1.0)
-    effects = sweep.readings.effects().rows(matched)
-    rows = [_row(method, found, sweep.readings, effects, matched) for method in ORDER]
-    columns = ("method", "target reached", "effect", "selectivity", "identity")
-    target = lab.cfg.study.target
-    caption = (
-        f"Means over {', '.join(lab.cfg.study.attributes)}, each at the strength at which the annotator sees "
-        f"{target:g} sd (or the nearest, where that is not reached), by the judge, with 95% intervals. "
-        f"Selectivity: share of the effects on all judged attributes (chance "
-        f"{format_number(1 / len(lab.judge.attributes))}), its limits means of the attributes' own. Bold: beats the "
-        "second by the interval of the paired difference."
+    """Calibrates every method's direction for every attribute on every draw, and reads all of them."""
+    draws = [_draw(lab, number) for number in range(lab.cfg.study.repeats)]
+    names = lab.cfg.study.attributes
+    cells = {method: np.array([each.cells(method, names) for each in draws]) for method in ORDER}
+    values = {method: each.mean(axis=1) for method, each in cells.items()}
+    reached = {method: sum(each.reaches(method) for each in draws) for method in ORDER}
+    every = len(draws) * len(names)
+    columns = ("method", "target reached", "effect", "selectivity", "selectivity in the table", "accuracy", "identity")
+    rows = tuple(
+        (method, f"{reached[method]} of {every}", *map(over_draws, values[method].T)) for method in ORDER
+    )  # fmt: skip
+    reaching = [method for method in ORDER if reached[method] == every]
+    # Effects are the same by design, and of less effect more of the person is left.
+    winners = {name: _best(values, reaching, name) for name in ("selectivity", "table", "identity")}
+    places = {"selectivity": 3, "table": 4, "identity": 6}
+    bold = frozenset((ORDER.index(method), places[name]) for name, method in winners.items() if method)
+    pairs = _pairs(values)
+    kept = max(reaching or ORDER, key=lambda method: np.nan_to_num(over_draws(_column(values, method)).value, nan=-1))
+    conclusion = (
+        f"Of {len(reaching)} methods that reach {lab.cfg.study.target:g} sd for every attribute in every draw, {kept} "
+        f"keeps identity best ({format_number(over_draws(_column(values, kept)).value)}); "
+        f"{winners['identity'] or 'none of them'} beats the second by the interval of the paired difference."
     )
-    kept_best = _best_identity(found, sweep.readings, matched)
-    bold = frozenset((row, 4) for row, method in enumerate(ORDER) if method == kept_best)
-    table = Table(columns, tuple(rows), caption, bold=bold)
-    curves = {method: _curve(found, sweep.readings, sweep.row, method) for method in ORDER}
+    curves = {method: _curve(draws, method, names) for method in ORDER}
     picture = curve_figure(
         curves, lab.figures / "effect_identity.png", x_label="effect on the attribute (sd)",
         y_label="identity (cosine)", title="What an effect costs",
     )  # fmt: skip
-    by_identity = {method: _people(found, sweep.readings, matched, method) for method in ORDER}
-    paired = [
-        (each.first, each.second, each.difference, each.p, "yes" if each.significant else "no")
-        for each in compare(by_identity)
-    ]
-    detail = [
-        (each.method, each.attribute, each.strength, each.calibration.interval,
-         effects.cell(j, each.attribute), effects.selectivity_of(j, each.attribute), sweep.readings.identity(row))
-        for j, (each, row) in enumerate(zip(found, matched, strict=True))
-    ]  # fmt: skip
-    by_attribute = Table(
-        ("method", "attribute", "strength", "annotator's effect", "effect", "selectivity", "identity"), tuple(detail),
-        "Each method's direction for each attribute, at its calibrated strength.",
-    )  # fmt: skip
-    pairs = Table(
-        ("method", "other method", "difference of identity", "p", "differs"), tuple(paired),
-        "Identity of one method less that of another on the same samples, at matched effect; p by Holm's correction.",
-    )  # fmt: skip
-    reaching = [row for row in rows if row[1].split()[0] == row[1].split()[-1]]
-    kept = max(reaching or rows, key=lambda row: np.nan_to_num(row[4].value, nan=-1))
-    conclusion = (
-        f"Of the methods that reach {target:g} sd for every attribute, {kept[0]} keeps identity best "
-        f"({_text(kept[4])}); {kept_best or 'none of them'} beats the second by the paired difference."
-    )
-    findings = {
-        "columns": list(columns),
-        "rows": rows,
-        "pairs": [row[:4] for row in paired],
-        "curves": curves,
+    findings = {"columns": columns, "rows": rows, "pairs": pairs.rows, "curves": curves, "reaching": reaching}
+    tables = {
+        "methods": Table(columns, rows, _caption(lab, len(draws)), bold=bold, counted="draws"),
+        "attributes": _by_attribute(cells, names),
+        "calibrations": _calibrations(draws),
+        "pairs": pairs,
     }
-    return Result(
-        conclusion, findings, {"Identity against effect, mean over attributes": picture},
-        {"methods": table, "attributes": by_attribute, "pairs": pairs},
-    )  # fmt: skip
+    samples = {f"scores_{number}": each.sweep.readings.table() for number, each in enumerate(draws)}
+    return Result(conclusion, findings, {"Identity against effect, mean over attributes": picture}, tables, samples)
 
 
-def _text(interval: Interval) -> str:
-    value, low, high = map(format_number, interval[:3])
-    return f"{value} [{low}, {high}]"
+def _draw(lab: Lab, number: int) -> Draw:
+    drawn, n = lab.draw(number), lab.cfg.evaluation.num_samples
+    found = [candidate for name in lab.cfg.study.attributes for candidate in _candidates(drawn, name, number)]
+    # Directions of x_T come last, as `read` wants spaces together.
+    found.sort(key=lambda candidate: ORDER.index(candidate.method))
+    vectors = {
+        f"{each.method}, {each.attribute}": each.calibration.strength * each.directions.directions[each.component]
+        for each in found
+    }
+    return Draw(found, drawn.sweep(vectors, SHARES, seeds=lab.seeds(start=number * n)))
 
 
-def _candidates(lab: Lab, attribute: str) -> list[Candidate]:
+def _candidates(lab: Lab, attribute: str, number: int) -> list[Candidate]:
     """One direction of each method."""
     others = [name for name in lab.cfg.study.attributes if name != attribute]
     mean = lab.attribute(attribute)
-    labelled = {
-        "mean difference": mean,
-        "disentangled": disentangle(mean, [lab.attribute(name) for name in others]),
-        "linear boundary": lab.attribute(attribute, name="boundary"),
-        "mean difference of x_T": lab.attribute(attribute, space="x_T"),
+    found: dict[str, tuple[Directions, int]] = {
+        "mean difference": (mean, 0),
+        "disentangled": (disentangle(mean, [lab.attribute(name) for name in others]), 0),
+        "linear boundary": (lab.attribute(attribute, name="boundary"), 0),
+        "mean difference of x_T": (lab.attribute(attribute, space="x_T"), 0),
     }
-    candidates = [_calibrated(lab, method, attribute, found, 0) for method, found in labelled.items()]
-    for method, (found, effects) in _unlabelled(lab).items():
-        component = int(np.nanargmax(np.abs(effects[:, lab.annotator.attributes.index(attribute)])))
-        candidates.append(_calibrated(lab, method, attribute, found, component))
-    return candidates
+    found |= {method: _picked(lab, method, forms, attribute) for method, forms in _unlabelled(lab, number).items()}
+    target = lab.cfg.study.target
+    return [
+        Candidate(method, attribute, directions, component, lab.calibrate(directions, component, attribute, target))
+        for method, (directions, component) in found.items()
+    ]
 
 
-def _unlabelled(lab: Lab) -> Mapping[str, tuple[Directions, np.ndarray]]:
-    """Directions of the methods without labels, and the annotator's effects of each on calibration seeds."""
-    pca, middle = lab.pca, len(lab.model.process.timesteps) // 2
-    found = {
-        "PCA": lab.components(),
-        "local PCA": lab.discover(name="local_pca", k=pca.k, num_samples=pca.num_samples, sample=0),
-        "Jacobian": lab.discover(name="jacobian", k=pca.k, sample=0, steps=(middle,)),
-        "random": lab.discover(name="random", k=pca.k, num_samples=pca.num_samples),
-    }
+def _unlabelled(lab: Lab, number: int) -> Mapping[str, Sequence[Directions]]:
+    """Directions of the methods without labels, each in all its forms; what belongs to one image takes one by draw."""
+    k, n, middle = lab.pca.k, lab.pca.num_samples, len(lab.model.process.timesteps) // 2
     return {
-        name: (directions, lab.odd_effects(directions.directions, SCREENED[name]).effect)
-        for name, directions in found.items()
+        "PCA": [lab.components(), lab.discover(name="pca", k=k, num_samples=n, joint=True)],
+        "local PCA": [lab.discover(name="local_pca", k=k, num_samples=n, sample=number)],
+        "Jacobian": [lab.discover(name="jacobian", k=k, sample=number, steps=(middle,))],
+        "random": [lab.discover(name="random", k=k, num_samples=n)],
     }
 
 
-def _calibrated(lab: Lab, method: str, attribute: str, directions: Directions, component: int) -> Candidate:
-    calibration = lab.calibrate(directions, component, attribute, lab.cfg.study.target)
-    return Candidate(method, attribute, directions, component, calibration)
+def _picked(lab: Lab, method: str, forms: Sequence[Directions], attribute: str) -> tuple[Directions, int]:
+    """The direction that serves the attribute best by the annotator on calibration seeds.
 
-
-def _row(
-    method: str, found: list[Candidate], readings: Readings, effects: EffectMatrix, matched: list[int]
-) -> tuple[str, str, Interval, Interval, Interval]:
-    """One method's means over attributes."""
-    ours = [(j, each) for j, each in enumerate(found) if each.method == method]
-    changes = np.array([readings.changes(matched[j], each.attribute) for j, each in ours])
-    shares = [effects.selectivity_of(j, each.attribute) for j, each in ours]
-    mean = _mean_of_intervals(shares)
-    reached = f"{sum(each.reached for _, each in ours)} of {len(ours)}"
-    people = _people(found, readings, matched, method)
-    return method, reached, _mean_of_attributes(changes), mean, mean_interval(people, -1.0, 1.0)
-
-
-def _mean_of_intervals(cells: list[Interval]) -> Interval:
-    """Means of values and of limits, which hold if the errors of all cells go together as much as they can."""
-    value, low, high = (sum(each[i] for each in cells) / len(cells) for i in range(3))
-    return Interval(value, low, high, min(each.n for each in cells))
-
-
-def _mean_of_attributes(changes: np.ndarray) -> Interval:
-    """Mean over attributes of the mean over samples, of (attributes, n) with nan where an attribute is hidden.
-
-    A sample counts in each attribute that it shows, weighted so that every attribute counts alike.
+    One rule for all: of those with at least half of the largest effect on it, the most selective.
     """
-    shown = np.isfinite(changes).sum(axis=1, keepdims=True)
-    if (shown < MIN_SAMPLES).any():
-        return Interval(np.nan, np.nan, np.nan, int(shown.min()))
-    own = np.nanmean(changes, axis=1, keepdims=True)
-    influence = np.nan_to_num(changes - own) * changes.shape[1] / shown
-    return mean_interval(own.mean() + influence.mean(axis=0))
+    effects = [lab.odd_effects(form.directions, SCREENED[method]) for form in forms]
+    ranked = [
+        (*_merit(matrix, row, attribute, _strongest(effects, attribute)), form, row)
+        for form, matrix in zip(forms, effects, strict=True)
+        for row in range(len(form.directions))
+    ]
+    *_, directions, component = max(ranked, key=lambda each: each[:2])
+    return directions, component
 
 
-def _people(found: list[Candidate], readings: Readings, matched: list[int], method: str) -> np.ndarray:
-    """Identity by sample, (n,), mean over a method's attributes."""
-    rows = [matched[j] for j, each in enumerate(found) if each.method == method]
-    return readings.cosine[rows].double().mean(0).numpy()
+def _strongest(effects: Sequence[EffectMatrix], attribute: str) -> float:
+    sizes = np.concatenate([np.abs(each.effect[:, each.attributes.index(attribute)]) for each in effects])
+    return float(np.nanmax(sizes, initial=0.0))
 
 
-def _best_identity(found: list[Candidate], readings: Readings, matched: list[int]) -> str | None:
-    """Of the methods that reach every target, the one that keeps identity best, if it beats the second."""
-    reaching = [name for name in ORDER if all(each.reached for each in found if each.method == name)]
-    values = {name: _people(found, readings, matched, name) for name in reaching}
-    return best(values) if len(values) > 1 else None
+def _merit(matrix: EffectMatrix, row: int, attribute: str, strongest: float) -> tuple[bool, float]:
+    """Whether a direction is strong enough, then its selectivity, or its effect where it is not."""
+    size = float(np.nan_to_num(abs(matrix.cell(row, attribute).value)))
+    strong = size >= STRONG * strongest
+    return strong, float(np.nan_to_num(matrix.selectivity_of(row, attribute).value)) if strong else size
 
 
-def _curve(found: list[Candidate], readings: Readings, row_of, method: str) -> list[list[float]]:
+def _best(values: Mapping[str, np.ndarray], reaching: Sequence[str], name: str) -> str | None:
+    """Of the methods that reach every target, the one that beats the second in a figure."""
+    column = Figures._fields.index(name)
+    ours = {method: values[method][:, column] for method in reaching}
+    return best(ours, paired_draws) if len(ours) > 1 else None
+
+
+def _column(values: Mapping[str, np.ndarray], method: str, name: str = "identity") -> np.ndarray:
+    return values[method][:, Figures._fields.index(name)]
+
+
+def _pairs(values: Mapping[str, np.ndarray]) -> Table:
+    """All differences of identity and of selectivity; Holm's correction is over the rows of each."""
+    rows = [
+        (name, each.first, each.second, each.difference, each.p, "yes" if each.significant else "no")
+        for name in ("selectivity", "identity")
+        for each in compare({method: _column(values, method, name) for method in ORDER}, paired_draws)
+    ]
+    return Table(
+        ("figure", "method", "other method", "difference", "p", "differs"), tuple(rows),
+        "One method less another on the same draws, at matched effect; p by Holm's correction over each figure's rows",
+        counted="draws",
+    )  # fmt: skip
+
+
+def _by_attribute(cells: Mapping[str, np.ndarray], attributes: Sequence[str]) -> Table:
+    """Every method's figures for every attribute."""
+    rows = tuple(
+        (method, name, *map(over_draws, cells[method][:, j].T)) for method in ORDER for j, name in enumerate(attributes)
+    )
+    columns = ("method", "attribute", "effect", "selectivity", "selectivity in the table", "accuracy", "identity")
+    return Table(columns, rows, "Each method's direction for each attribute, at matched effect", counted="draws")
+
+
+def _calibrations(draws: Sequence[Draw]) -> Table:
+    """The strength of every direction, and the effect that the annotator sees there."""
+    rows = tuple(
+        (number, each.method, each.attribute, each.directions.meta.names[each.component], each.calibration.strength,
+         each.calibration.interval, "yes" if each.calibration.reached else "no")
+        for number, draw in enumerate(draws)
+        for each in draw.found
+    )  # fmt: skip
+    columns = ("draw", "method", "attribute", "direction", "strength", "annotator's effect", "target reached")
+    return Table(columns, rows, "Calibrated strengths, each in its direction's own unit; effects in sd")
+
+
+def _caption(lab: Lab, draws: int) -> str:
+    judged, few = len(lab.judge.attributes), len(lab.cfg.study.attributes)
+    return (
+        f"Means over {', '.join(lab.cfg.study.attributes)}, each at the strength at which the annotator sees "
+        f"{lab.cfg.study.target:g} sd (or the nearest, where that is not reached), with 95% intervals over {draws} "
+        f"draws of discovery and evaluation samples. Selectivity: of the effects on all {judged} judged attributes (chance "
+        f"{format_number(1 / judged)}), and on the {few} of the table (chance {format_number(1 / few)}); accuracy: "
+        "flips among those that could flip to the asked side. Bold: beats the second by the interval of the paired "
+        "difference"
+    )
+
+
+def _curve(draws: Sequence[Draw], method: str, attributes: Sequence[str]) -> list[list[float]]:
     """Mean effect on the attribute, and mean identity with its interval, at every share of the calibrated strength."""
-    ours = [(j, each) for j, each in enumerate(found) if each.method == method]
     points = [[0.0, 1.0, 1.0, 1.0]]
     for share in SHARES:
-        rows = [row_of(j, share) for j, _ in ours]
-        effect = [np.nanmean(readings.changes(row, each.attribute)) for row, (_, each) in zip(rows, ours, strict=True)]
-        identity = mean_interval(readings.cosine[rows].mean(0).numpy(), -1.0, 1.0)
-        points.append([float(np.mean(effect)), *identity[:3]])
+        means = np.array([each.cells(method, attributes, share).mean(axis=0) for each in draws])
+        effect, identity = (over_draws(means[:, Figures._fields.index(name)]) for name in ("effect", "identity"))
+        points.append([effect.value, *identity[:3]])
     return [list(column) for column in zip(*points, strict=True)]

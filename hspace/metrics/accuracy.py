@@ -82,6 +82,8 @@ def edit_accuracy(original: Tensor, edited: Tensor, *, binary: bool, strength: f
         >>> round(found.value, 3), found.n
         (0.385, 13)
     """
+    if not len(original):
+        return wilson(0, 0)
     threshold = 0.5 if binary else float(original.double().quantile(0.5))
     # Every process has all rows: nothing is to be added up over them.
     accuracy = EditAccuracy(threshold, strength, sync_on_compute=False)

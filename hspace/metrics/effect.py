@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hspace.metrics.interval import NOTHING, Interval, Means, flip_means, means
-from hspace.metrics.selectivity import selectivity
+from hspace.metrics.selectivity import clear_sizes, selectivity
 from hspace.types import InputError
 
 ARRAYS = ("effect", "low", "high", "p")
@@ -76,9 +76,9 @@ class EffectMatrix:
         return self.attributes[column], float(effects[column])
 
     def total(self) -> np.ndarray:
-        """Sum of the sizes of each row's effects less what noise adds to it: of sqrt(max(effect² - se², 0)), (E,)."""
-        variance = np.diagonal(self.covariance, axis1=1, axis2=2)
-        return np.sqrt(np.maximum(self.effect**2 - variance, 0)).sum(axis=1, where=np.isfinite(self.effect))
+        """Sum of the sizes of each row's effects that are clear of their noise, (E,); see `selectivity`."""
+        sizes = clear_sizes(self.effect, np.diagonal(self.covariance, axis1=1, axis2=2))
+        return sizes.sum(axis=1, where=np.isfinite(self.effect))
 
     def selectivity(self, targets: Sequence[str]) -> list[Interval]:
         """Share of each row's effects that falls on its target, by `hspace.metrics.selectivity`, over all columns.

@@ -18,6 +18,8 @@ from scipy import stats
 from hspace.types import InputError
 
 LEVEL = 0.95
+MIN_DRAWS = 5
+"""Fewer draws of examples than this have no interval."""
 MIN_SAMPLES = 10
 """Fewer visible samples than this have no interval, and no value that is printed."""
 NOTHING = 1e-6
@@ -175,20 +177,23 @@ def over_draws(values: np.ndarray) -> Interval:
     is all there is: samples of one draw are not independent of one another.
 
     Args:
-        values: One figure by draw, (draws,), at least five of them.
+        values: One figure by draw, (draws,); nan where a draw has none.
 
-    Raises:
-        InputError: With fewer than five draws.
+    Returns:
+        The mean, n being the number of draws; the limits are nan with fewer than five, or where all are equal.
 
     Example:
         >>> found = over_draws(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
         >>> [round(each, 2) for each in (found.value, found.low, found.high)]
         [3.0, 1.04, 4.96]
     """
-    if len(values) < 5:
-        raise InputError(f"an interval over draws of examples needs at least 5 draws, got {len(values)}")
-    mean, half = float(np.mean(values)), stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values)
-    return Interval(mean, mean - float(half), mean + float(half), len(values))
+    known = np.asarray(values, dtype=np.float64)
+    known = known[np.isfinite(known)]
+    mean = float(known.mean()) if len(known) else math.nan
+    if len(known) < MIN_DRAWS or np.ptp(known) <= NO_SPREAD * np.abs(known).max():
+        return Interval(mean, math.nan, math.nan, len(known))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(known) - 1) * stats.sem(known))
+    return Interval(mean, mean - half, mean + half, len(known))
 
 
 def _bent(t: np.ndarray, bend: np.ndarray) -> np.ndarray:

@@ -1,17 +1,18 @@
 """Differences between methods on the same samples, corrected for how many are looked at."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from hspace.metrics.interval import LEVEL, MIN_SAMPLES, Interval, mean_interval, means
+from hspace.metrics.interval import LEVEL, MIN_SAMPLES, Interval, mean_interval, means, over_draws
 from hspace.types import InputError
 
 SIGNIFICANT = 0.05
+Pair = Callable[[np.ndarray, np.ndarray], tuple[Interval, float]]
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,12 @@ class Comparison:
         return self.p < SIGNIFICANT
 
 
-def compare(values: Mapping[str, np.ndarray]) -> tuple[Comparison, ...]:
+def compare(values: Mapping[str, np.ndarray], pair: Pair | None = None) -> tuple[Comparison, ...]:
     """All pairs of methods on the same samples.
 
     Args:
         values: One figure by sample, (n,), in the same order for every method; nan where a sample shows none.
+        pair: Gives difference and p value of two methods: `paired` (None), or `paired_draws` of one figure by draw.
 
     Raises:
         InputError: If there are fewer than two methods, or they do not have the same number of samples.
@@ -56,10 +58,10 @@ def compare(values: Mapping[str, np.ndarray]) -> tuple[Comparison, ...]:
     if len(names) < 2 or len(sizes) != 1:
         raise InputError(f"a comparison needs two methods on the same samples, got {names} with {sorted(sizes)}")
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-    found = [paired(values[a], values[b]) for a, b in pairs]
+    found = [(pair or paired)(values[a], values[b]) for a, b in pairs]
     corrected = holm(np.array([p for _, p in found]))
     rows = zip(pairs, found, corrected, strict=True)
-    return tuple(Comparison(*pair, difference, float(p)) for pair, (difference, _), p in rows)
+    return tuple(Comparison(*names, difference, float(p)) for names, (difference, _), p in rows)
 
 
 def paired(first: np.ndarray, second: np.ndarray) -> tuple[Interval, float]:
@@ -68,6 +70,16 @@ def paired(first: np.ndarray, second: np.ndarray) -> tuple[Interval, float]:
     column = differences[:, None]
     found = means(np.nan_to_num(column), np.isfinite(column))
     return mean_interval(differences), float(found.p[0])
+
+
+def paired_draws(first: np.ndarray, second: np.ndarray) -> tuple[Interval, float]:
+    """Mean of first - second over draws of examples, (draws,) each, by Student's t over the draws; see `over_draws`."""
+    differences = np.asarray(first - second, dtype=np.float64)
+    found = over_draws(differences)
+    if math.isnan(found.low):
+        return found, math.nan
+    standard_error = stats.sem(differences[np.isfinite(differences)])
+    return found, float(2 * stats.t.sf(abs(found.value) / standard_error, found.n - 1))
 
 
 def unpaired(first: np.ndarray, second: np.ndarray) -> tuple[Interval, float]:
@@ -91,17 +103,23 @@ def unpaired(first: np.ndarray, second: np.ndarray) -> tuple[Interval, float]:
     return Interval(difference, float(limits.low), float(limits.high), n), float(found.pvalue)
 
 
-def best(values: Mapping[str, np.ndarray]) -> str | None:
-    """The method with the largest mean, if it beats the second; None if it does not: what a table prints in bold.
+def best(values: Mapping[str, np.ndarray], pair: Pair | None = None) -> str | None:
+    """The method with the largest mean, if the interval of its difference to the second leaves 0 out; else None.
+
+    It is what a table prints in bold.
+
+    Args:
+        values: As in `compare`, of two methods at least.
+        pair: As in `compare`.
 
     Example:
         >>> worse = np.random.default_rng(0).standard_normal(100)
         >>> best({"a": worse + np.linspace(0.5, 1.5, 100), "b": worse})
         'a'
     """
-    ranked = sorted(values, key=lambda name: -float(np.nanmean(values[name])))
-    pair = next(each for each in compare(values) if {each.first, each.second} == {*ranked[:2]})
-    return ranked[0] if pair.significant else None
+    first, second, *_ = sorted(values, key=lambda name: -float(np.nanmean(values[name])))
+    difference, _ = (pair or paired)(values[first], values[second])
+    return first if difference.low > 0 else None
 
 
 def holm(p: np.ndarray) -> np.ndarray:

@@ -32,6 +32,7 @@ class Table:
         caption: One sentence or more; the number of visible samples behind the intervals and the judge follow it.
         judge: Who read the numbers.
         bold: Cells that stand out, as (row, column) indices: those that beat the second by a paired interval.
+        counted: What n counts, in the caption.
 
     Example:
         >>> Table(("edit", "yaw"), (("component 3", Interval(0.42, 0.31, 0.53, 100)),), "Effects.").columns
@@ -43,6 +44,7 @@ class Table:
     caption: str
     judge: str = ""
     bold: frozenset[tuple[int, int]] = frozenset()
+    counted: str = "visible"
 
     def __post_init__(self) -> None:
         """Raises InputError if a row has not one cell per column, or two columns share a name."""
@@ -56,7 +58,7 @@ class Table:
     def legend(self) -> str:
         """The caption with the judge and the range of n, the visible samples behind each interval."""
         counts = sorted({cell.n for row in self.rows for cell in row if isinstance(cell, Interval)})
-        n = "" if not counts else f"n (visible) = {counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "")
+        n = "" if not counts else f"n ({self.counted}) = {counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "")
         caption = self.caption.rstrip(".")
         return ". ".join(part for part in (caption, f"Judge: {self.judge}" * bool(self.judge), n) if part) + "."
 

@@ -198,7 +198,7 @@ class StudyConfig:
         attributes: Attributes that are edited, each with a direction of its own.
         index: Annotated samples from which examples are chosen.
         examples: Examples on each side of a mean difference.
-        repeats: Fresh sets of evaluation samples: the seeds of a table.
+        repeats: Draws of examples, each with evaluation samples of its own; intervals over them need five.
         target: Effect, in sd, at which edits are compared.
     """
 

@@ -93,6 +93,10 @@ class Lab:
         block = evaluation.block if role == "evaluation" else 0
         return seed_range(role, configured if n is None else n, start, block)
 
+    def draw(self, number: int) -> "Lab":
+        """The same with discovery samples, and random directions, that no other draw has; draw 0 is the lab itself."""
+        return replace(self, cfg=replace(self.cfg, seed=self.cfg.seed + number))
+
     def reference_seeds(self, role: str) -> tuple[int, ...]:
         """Seeds of a role's unedited samples, whose spread is the unit of effects; a rare score has none over few."""
         return reference_seeds(self.cfg, role)

@@ -16,8 +16,7 @@ def test_intervals_hold_the_truth() -> None:
 @pytest.mark.slow
 def test_selectivity_is_nearly_unbiased_and_its_interval_holds() -> None:
     found = [row for row in coverage.shares(300) if row[1] >= 32]
-    assert max(abs(mean - truth) for _, n, truth, mean, _ in found if n > 32) <= 0.03
-    assert np.mean([mean - truth for _, _, truth, mean, _ in found]) == pytest.approx(0, abs=0.03)
+    assert max(abs(mean - truth) for _, _, truth, mean, _ in found) <= 0.03
     assert min(covered for *_, covered in found) >= 0.90
 
 

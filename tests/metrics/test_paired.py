@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hspace.metrics.paired import best, compare, holm, unpaired
+from hspace.metrics.paired import best, compare, holm, paired_draws, unpaired
 from hspace.types import InputError
 
 
@@ -40,6 +40,16 @@ def test_a_method_that_only_seems_best_is_not_bold() -> None:
 def test_hidden_samples_are_left_out() -> None:
     values = {"a": np.array([np.nan, *np.arange(12.0)]), "b": np.array([5.0, *np.arange(12.0) % 3])}
     assert compare(values)[0].difference.n == 12
+
+
+def test_draws_are_compared_as_pairs() -> None:
+    a, b = np.array([0.5, 0.7, 0.6, 0.8, 0.65]), np.array([0.4, 0.65, 0.5, 0.62, 0.6])
+    difference, p = paired_draws(a, b)
+    wanted = stats.ttest_rel(a, b)
+    assert p == pytest.approx(wanted.pvalue)
+    assert difference[1:3] == pytest.approx((wanted.confidence_interval().low, wanted.confidence_interval().high))
+    assert best({"a": a, "b": b, "c": b - 1}, paired_draws) == "a"
+    assert best({"a": a[:4], "b": b[:4]}, paired_draws) is None and math.isnan(paired_draws(a[:4], b[:4])[1])
 
 
 def test_separate_samples_are_compared_by_welch() -> None:

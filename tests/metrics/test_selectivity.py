@@ -14,10 +14,10 @@ def test_sure_effects_have_the_plain_share() -> None:
 def test_noise_is_taken_out_of_the_others() -> None:
     effect, errors = np.array([0.5, 0.1, -0.09, 0.05]), 0.1**2 * np.eye(4)
     found = selectivity(effect, errors, 0, 32)
-    # Effects within a standard error of 0 count as 0.
+    # Effects within 1.25 standard errors of 0 count as 0, and others in full.
     assert found.value == pytest.approx(1.0) and found.low < 0.6 < found.high
-    one = selectivity(np.array([0.5, 0.2, 0.0, 0.0]), errors, 0, 32)
-    assert one.value == pytest.approx(0.5 / (0.5 + np.sqrt(0.2**2 - 0.1**2)))
+    one = selectivity(np.array([0.5, -0.2, 0.1, 0.0]), errors, 0, 32)
+    assert one.value == pytest.approx(0.5 / 0.7)
 
 
 def test_the_interval_holds_the_estimate() -> None:

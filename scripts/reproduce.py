@@ -75,10 +75,9 @@ def table_from_results(output: Path) -> Chapter:
     cfg = configuration("table1", output, overrides)
     text = gzip.decompress((RESULTS / "table1" / "scores.csv.gz").read_bytes()).decode()
     kinds = {attribute.id: attribute.kind for attribute in ATTRIBUTES}
-    binary = [kinds[name] == "binary" for name in study["attributes"]]
     rows = list(csv.DictReader(io.StringIO(text)))
     calibrated = published["findings"].get("calibrated", {})
-    scores = table1.from_samples(rows, study["attributes"], binary, diffusion["num_steps"], calibrated)
+    scores = table1.from_samples(rows, study["attributes"], kinds, diffusion["num_steps"], calibrated)
     judge, facts = published["config"]["evaluation"]["judge"], {"seconds": 0.0}
     record = write(cfg, table1.tabulate(cfg, scores), key="from results", judge=judge, facts=facts)
     write_json(output / "table1.json", {**record["findings"], "conclusion": record["conclusion"]})

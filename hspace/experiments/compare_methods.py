@@ -249,7 +249,7 @@ def _caption(lab: Lab, draws: int) -> str:
     return (
         f"Means over {', '.join(lab.cfg.study.attributes)}, each at the strength at which the annotator sees "
         f"{lab.cfg.study.target:g} sd (or the nearest, where that is not reached), with 95% intervals over {draws} "
-        f"draws of discovery and evaluation samples. Selectivity: of the effects on all {judged} judged attributes (chance "
+        f"draws of discovery and evaluation samples. Selectivity: of the effects on {judged} judged attributes (chance "
         f"{format_number(1 / judged)}), and on the {few} of the table (chance {format_number(1 / few)}); accuracy: "
         "flips among those that could flip to the asked side. Bold: beats the second by the interval of the paired "
         "difference"

@@ -1,9 +1,13 @@
 """Fig. 8a: in h-space a direction takes a few examples, in x_T hundreds."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from hspace.metrics.interval import Interval
+import numpy as np
+
+from hspace.evaluation.readings import Readings
+from hspace.metrics.interval import Interval, over_draws
 from hspace.output.figures import curve_figure
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
@@ -15,7 +19,7 @@ SPACES = ("h", "x_T")
 
 
 class Point(NamedTuple):
-    """What the mean difference of so many examples does."""
+    """What the mean difference of so many examples does, over draws of examples; selectivity is over all judged."""
 
     space: str
     examples: int
@@ -34,16 +38,16 @@ def run(lab: Lab) -> Result:
     attribute = lab.cfg.study.attributes[0]
     counts = [count for count in COUNTS if 2 * count <= lab.cfg.study.index]
     kinds = [(space, count) for space in SPACES for count in counts]
-    vectors = {f"{space}, {n}": lab.attribute(attribute, k=n, space=space).directions[0] for space, n in kinds}
-    readings = lab.read(vectors)
-    effects = readings.effects()
-    selectivity = effects.selectivity([attribute] * len(kinds))
-    points = [
-        Point(*kind, effects.cell(row, attribute), selectivity[row], readings.identity(row))
-        for row, kind in enumerate(kinds)
-    ]
-    caption = f"Mean differences of {attribute} at strength 1; effects in sd, by the judge."
-    table = Table(("space", "examples on each side", "effect", "selectivity", "identity"), tuple(points), caption)
+    draws = [_read(lab, kinds, attribute, number) for number in range(lab.cfg.study.repeats)]
+    values = np.array([_figures(readings, attribute) for readings in draws])
+    points = [Point(*kind, *map(over_draws, values[:, row].T)) for row, kind in enumerate(kinds)]
+    chance = format_number(1 / len(lab.judge.attributes))
+    caption = (
+        f"Mean differences of {attribute} at strength 1; effects in sd, by the judge; selectivity over all judged "
+        f"attributes (chance {chance}); with 95% intervals over {len(draws)} draws of examples"
+    )
+    columns = ("space", "examples on each side", "effect", "selectivity", "identity")
+    table = Table(columns, tuple(points), caption, counted="draws")
     last = {point.space: point for point in points}
     few = [point for point in points if point.space == "h" and point.effect.value >= last["h"].effect.value / 2]
     enough = few[0].examples if few else "n/a"
@@ -62,7 +66,24 @@ def run(lab: Lab) -> Result:
         ),
     }  # fmt: skip
     findings = {"columns": list(table.columns), "rows": points}
-    return Result(conclusion, findings, figures, {"examples": table})
+    samples = {f"scores_{number}": readings.table() for number, readings in enumerate(draws)}
+    return Result(conclusion, findings, figures, {"examples": table}, samples)
+
+
+def _read(lab: Lab, kinds: Sequence[tuple[str, int]], attribute: str, number: int) -> Readings:
+    """One draw's directions on evaluation samples of its own."""
+    drawn, n = lab.draw(number), lab.cfg.evaluation.num_samples
+    vectors = {f"{space}, {k}": drawn.attribute(attribute, k=k, space=space).directions[0] for space, k in kinds}
+    return drawn.read(vectors, lab.seeds(start=number * n))
+
+
+def _figures(readings: Readings, attribute: str) -> list[tuple[float, float, float]]:
+    """Effect, selectivity and identity of every edit."""
+    effects = readings.effects()
+    return [
+        (effects.cell(row, attribute).value, effects.selectivity_of(row, attribute).value, readings.identity(row).value)
+        for row in range(len(readings.names))
+    ]
 
 
 def _said(point: Point) -> str:

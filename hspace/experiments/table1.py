@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,9 +12,9 @@ from torch import Tensor
 from hspace.directions.disentangle import disentangle
 from hspace.directions.record import Directions
 from hspace.evaluation.calibration import Calibration
-from hspace.metrics.effect import EffectMatrix, effect_matrix
-from hspace.metrics.interval import Interval
-from hspace.metrics.repeats import over_seeds
+from hspace.metrics.effect import EffectMatrix, effect_matrix, score_unit
+from hspace.metrics.interval import Interval, over_draws
+from hspace.metrics.repeats import matrices_over_draws
 from hspace.output.figures import color_limit, effect_heatmap
 from hspace.output.tables import Cell, Table, format_number
 from hspace.runs.config import Config
@@ -28,53 +28,70 @@ DIGITS = 4
 
 @dataclass(frozen=True)
 class Scores:
-    """What the judge read of the table's attributes, all of them visible everywhere.
+    """What the judge read; a repeat has examples and evaluation samples of its own.
 
     Attributes:
-        attributes: A ids, in the order of rows and columns.
-        binary: Which of them are probabilities.
-        original: Unedited samples, (repeats, n, A).
-        edited: By kind: (repeats, A edits, n, A).
+        attributes: A ids, in the order of the rows.
+        judged: J ids of the scores, the A among them.
+        binary: Which of the J are probabilities.
+        original: Unedited samples, (repeats, n, J); nan where an attribute is hidden.
+        edited: By kind: (repeats, A edits, n, J).
         num_steps: Sampling steps.
-        strengths: By kind: one per edit.
-        calibrated: By kind: the effect that the annotator sees at each of them, where it was calibrated.
+        strengths: By kind and repeat: one per edit.
+        calibrated: By kind and repeat: the effect that the annotator sees at each strength, where it was calibrated.
     """
 
     attributes: tuple[str, ...]
+    judged: tuple[str, ...]
     binary: tuple[bool, ...]
     original: Tensor
     edited: Mapping[str, Tensor]
     num_steps: int
+    strengths: Mapping[str, Sequence[tuple[float, ...]]]
+    calibrated: Mapping[str, Sequence[tuple[Interval, ...]]]
+
+
+class Repeat(NamedTuple):
+    """One repeat's scores, as in `Scores`, and by kind its strengths and calibrations."""
+
+    original: Tensor
+    edited: Tensor
     strengths: Mapping[str, tuple[float, ...]]
     calibrated: Mapping[str, tuple[Interval, ...]]
 
 
 def run(lab: Lab) -> Result:
-    """Edits fresh samples of every repeat with every direction, and tabulates what the judge reads."""
-    return tabulate(lab.cfg, _measure(lab))
+    """Finds the directions of every repeat, edits its samples, and tabulates what the judge reads."""
+    found = [_measure(lab, number) for number in range(lab.cfg.study.repeats)]
+    by_kind = torch.stack([each.edited for each in found]).unbind(1)
+    original = torch.stack([each.original for each in found])
+    scores = Scores(
+        lab.cfg.study.attributes, lab.judge.attributes, lab.judge.binary, original,
+        dict(zip(KINDS, by_kind, strict=True)), len(lab.model.process.timesteps),
+        {kind: [each.strengths[kind] for each in found] for kind in KINDS},
+        {kind: [each.calibrated[kind] for each in found] for kind in KINDS[:2]},
+    )  # fmt: skip
+    return tabulate(lab.cfg, scores)
 
 
-def _measure(lab: Lab) -> Scores:
-    names, n = lab.cfg.study.attributes, lab.cfg.evaluation.num_samples
-    before = {name: lab.attribute(name) for name in names}
+def _measure(lab: Lab, number: int) -> Repeat:
+    names, n, drawn = lab.cfg.study.attributes, lab.cfg.evaluation.num_samples, lab.draw(number)
+    before = {name: drawn.attribute(name) for name in names}
     after = {name: disentangle(before[name], [before[other] for other in names if other != name]) for name in names}
-    found = {"original": _calibrated(lab, before), "disentangled": _calibrated(lab, after)}
+    found = {"original": _calibrated(drawn, before), "disentangled": _calibrated(drawn, after)}
     strengths = {kind: tuple(each.strength for each in calibrations) for kind, calibrations in found.items()}
     strengths["equal_strength"] = strengths["original"]
-    calibrated = {kind: tuple(each.interval for each in calibrations) for kind, calibrations in found.items()}
     kinds = {"original": before, "disentangled": after, "equal_strength": after}
     edits = {
         f"{kind} {name}": strength * kinds[kind][name].directions[0]
         for kind in KINDS
         for name, strength in zip(names, strengths[kind], strict=True)
     }
-    columns = [lab.judge.attributes.index(name) for name in names]
-    readings = [lab.read(edits, lab.seeds(start=repeat * n)) for repeat in range(lab.cfg.study.repeats)]
-    edited = torch.stack([each.edited[..., columns] for each in readings]).unflatten(1, (len(KINDS), len(names)))
-    original = torch.stack([each.original[:, columns] for each in readings])
-    by_kind: dict[str, Tensor] = dict(zip(KINDS, edited.unbind(1), strict=True))
-    binary = tuple(lab.judge.binary[column] for column in columns)
-    return Scores(names, binary, original, by_kind, len(lab.model.process.timesteps), strengths, calibrated)
+    readings = drawn.read(edits, lab.seeds(start=number * n))
+    edited = torch.where(readings.visible, readings.edited, torch.nan).unflatten(0, (len(KINDS), len(names)))
+    original = torch.where(lab.judge.visible(readings.original), readings.original, torch.nan)
+    seen = {kind: tuple(each.interval for each in calibrations) for kind, calibrations in found.items()}
+    return Repeat(original, edited, strengths, seen)
 
 
 def _calibrated(lab: Lab, directions: Mapping[str, Directions]) -> list[Calibration]:
@@ -84,24 +101,23 @@ def _calibrated(lab: Lab, directions: Mapping[str, Directions]) -> list[Calibrat
 
 def tabulate(cfg: Config, scores: Scores) -> Result:
     """The table, from scores by sample; no model is needed."""
-    pooled = scores.original.flatten(0, 1)
-    unit = pooled.double().std(dim=0)
+    pooled, names = scores.original.flatten(0, 1), scores.attributes
+    unit = score_unit(pooled, pooled.isfinite())
 
-    def effects(kind: str, repeat: int | None) -> EffectMatrix:
-        edited = scores.edited[kind]
-        rows = edited.transpose(0, 1).flatten(1, 2) if repeat is None else edited[repeat]
-        original = pooled if repeat is None else scores.original[repeat]
-        names = scores.attributes
-        return effect_matrix(original, rows, attributes=names, binary=scores.binary, edits=names, unit=unit)
+    def effects(kind: str, repeat: int) -> EffectMatrix:
+        original, edited = scores.original[repeat], scores.edited[kind][repeat]
+        return effect_matrix(
+            original.nan_to_num(), edited.nan_to_num(), attributes=scores.judged, binary=scores.binary, edits=names,
+            visible=edited.isfinite() & original.isfinite(), unit=unit,
+        )  # fmt: skip
 
-    repeats = range(len(scores.original))
-    whole = {kind: effects(kind, None) for kind in KINDS}
-    each = {kind: [effects(kind, repeat) for repeat in repeats] for kind in KINDS}
-    # A single repeat has no spread.
-    spread = {kind: over_seeds(found).sd if len(found) > 1 else 0 * found[0].effect for kind, found in each.items()}
-    selectivity = {kind: matrix.selectivity(scores.attributes) for kind, matrix in whole.items()}
-    strongest = {kind: _strongest(matrix) for kind, matrix in whole.items()}
-    count = len(scores.attributes)
+    draws = {kind: [effects(kind, repeat) for repeat in range(len(scores.original))] for kind in KINDS}
+    whole = {kind: matrices_over_draws(each) for kind, each in draws.items()}
+    table = {kind: [each.select(names) for each in found] for kind, found in draws.items()}
+    selectivity = {kind: _selectivity(found, names) for kind, found in table.items()}
+    judged = {kind: _selectivity(found, names) for kind, found in draws.items()}
+    strongest = {kind: _strongest(whole[kind].select(names)) for kind in KINDS}
+    count = len(names)
     conclusion = (
         f"The intended attribute moves most in {strongest['original']} of {count} rows before and "
         f"{strongest['disentangled']} of {count} after, at the same effect on it; mean selectivity is "
@@ -110,22 +126,18 @@ def tabulate(cfg: Config, scores: Scores) -> Result:
         ".25 and .49."
     )
     findings = {
-        "attributes": list(scores.attributes),
-        **{kind: whole[kind].effect for kind in KINDS[:2]},
-        **{f"{kind}_sd": spread[kind] for kind in KINDS[:2]},
-        **{f"{kind}_interval": np.stack([whole[kind].low, whole[kind].high], axis=-1) for kind in KINDS[:2]},
+        "attributes": names,
+        "effects": {kind: whole[kind].select(names).to_dict() for kind in KINDS},
         "samples": int(scores.original.shape[1]),
-        "seeds": len(repeats),
+        "seeds": len(scores.original),
         "num_steps": scores.num_steps,
-        "equal_strength": {
-            "original": whole["original"].effect, "disentangled": whole["equal_strength"].effect,
-            "original_sd": spread["original"], "disentangled_sd": spread["equal_strength"],
-        },
         "selectivity": selectivity,
+        "selectivity of all judged": judged,
         "strongest": strongest,
-        "strengths": {kind: list(values) for kind, values in scores.strengths.items()},
+        "strongest by draw": {kind: [_strongest(each) for each in found] for kind, found in table.items()},
+        "strengths": scores.strengths,
         "calibrated": scores.calibrated,
-    }  # fmt: skip
+    }
     # They are compared: one scale of colours.
     limit = color_limit(*whole.values())
     figures = {
@@ -134,10 +146,19 @@ def tabulate(cfg: Config, scores: Scores) -> Result:
             KINDS, ("original", "disentangled, same effect", "disentangled, same strength"), strict=True
         )
     }
+    repeats = {kind: _repeats(scores.strengths[kind]) for kind in KINDS}
     tables = {
-        kind: _table(kind, whole[kind], spread[kind], selectivity[kind], scores.calibrated.get(kind)) for kind in KINDS
+        kind: _table(kind, whole[kind].select(names), selectivity[kind], judged[kind], repeats[kind]) for kind in KINDS
     }
+    if scores.calibrated:
+        tables["calibrations"] = _calibrations(scores)
     return Result(conclusion, findings, figures, tables, {"scores": samples_table(scores)})
+
+
+def _selectivity(draws: Sequence[EffectMatrix], names: Sequence[str]) -> list[Interval]:
+    """Of every row, over draws."""
+    shares = [[cell.value for cell in matrix.selectivity(names)] for matrix in draws]
+    return [over_draws(np.array(row)) for row in zip(*shares, strict=True)]
 
 
 def _mean(selectivity: Sequence[Interval]) -> str:
@@ -149,75 +170,100 @@ def _strongest(matrix: EffectMatrix) -> int:
     return sum(matrix.strongest(j)[0] == name for j, name in enumerate(matrix.edits))
 
 
+def _repeats(strengths: Sequence[tuple[float, ...]]) -> str:
+    """What a repeat is, in words: strengths that are all the same are those of one draw of examples."""
+    fixed = len(strengths) > 1 and len(set(strengths)) == 1
+    return "repeats with fresh samples and the same directions" if fixed else "draws of examples and samples"
+
+
 def _table(
-    kind: str, matrix: EffectMatrix, spread: np.ndarray, selectivity: Sequence[Interval],
-    calibrated: Sequence[Interval] | None,
-) -> Table:  # fmt: skip
-    """Effects with intervals, the attribute that each row moves most, its selectivity, and the sd over repeats."""
-    rows: list[tuple[Cell, ...]] = []
-    for j, name in enumerate(matrix.edits):
-        cells: list[Cell] = [matrix.cell(j, attribute) for attribute in matrix.attributes]
-        seen = [] if calibrated is None else [calibrated[j]]
-        own = f"± {format_number(float(spread[j, j]))}"
-        rows.append((name, *seen, *cells, matrix.strongest(j)[0], selectivity[j], own))
-    more = [] if calibrated is None else ["annotator's effect"]
-    columns = ("edit", *more, *matrix.attributes, "strongest", "selectivity", "own effect, sd over repeats")
+    kind: str, matrix: EffectMatrix, selectivity: Sequence[Interval], judged: Sequence[Interval], repeats: str
+) -> Table:
+    """Effects, the attribute that each row moves most, and its selectivity in both readings."""
+    rows: list[tuple[Cell, ...]] = [
+        (name, *(matrix.cell(j, attribute) for attribute in matrix.attributes), matrix.strongest(j)[0], selectivity[j],
+         judged[j])
+        for j, name in enumerate(matrix.edits)
+    ]  # fmt: skip
+    columns = ("edit", *matrix.attributes, "strongest", "selectivity", "selectivity of all judged")
     meaning = {
         "original": "Original directions at the target effect",
         "disentangled": "Disentangled directions at the target effect",
         "equal_strength": "Disentangled directions at the original ones' strengths",
     }
-    caption = f"{meaning[kind]}: signed effects in sd of the unedited samples, by the judge, with 95% intervals."
-    return Table(columns, tuple(rows), caption)
+    caption = (
+        f"{meaning[kind]}: signed effects in sd of the unedited samples, by the judge, with 95% intervals over "
+        f"{repeats}. Chance of selectivity: {format_number(1 / len(matrix.attributes))} in the table"
+    )
+    return Table(columns, tuple(rows), caption, counted="draws")
+
+
+def _calibrations(scores: Scores) -> Table:
+    """Every strength, and the effect that the annotator sees there."""
+    rows = tuple(
+        (kind, name, repeat, scores.strengths[kind][repeat][j], cells[j])
+        for kind, found in scores.calibrated.items()
+        for repeat, cells in enumerate(found)
+        for j, name in enumerate(scores.attributes)
+    )
+    return Table(
+        ("kind", "edit", "repeat", "strength", "annotator's effect"), rows, "Calibrated strengths, effects in sd"
+    )
 
 
 def samples_table(scores: Scores) -> Table:
-    """Every score of every sample, from which `from_samples` has the table again."""
-    columns = ("kind", "edit", "strength", "repeat", "sample", *scores.attributes)
+    """Every score of every sample, empty where it is hidden, from which `from_samples` has the table again."""
+    columns = ("kind", "edit", "strength", "repeat", "sample", *scores.judged)
     rows: list[tuple[Cell, ...]] = []
 
-    def add(kind: str, edit: str, strength: float, values: Tensor) -> None:
+    def add(kind: str, edit: str, strengths: Sequence[float], values: Tensor) -> None:
         for repeat, samples in enumerate(values.tolist()):
             for sample, row in enumerate(samples):
-                rows.append((kind, edit, strength, repeat, sample, *(round(value, DIGITS) for value in row)))
+                cells = (None if math.isnan(value) else round(value, DIGITS) for value in row)
+                rows.append((kind, edit, strengths[repeat], repeat, sample, *cells))
 
-    add("unedited", "", 0.0, scores.original)
+    add("unedited", "", [0.0] * len(scores.original), scores.original)
     for kind in KINDS:
         for j, name in enumerate(scores.attributes):
-            add(kind, name, scores.strengths[kind][j], scores.edited[kind][:, j])
+            add(kind, name, [each[j] for each in scores.strengths[kind]], scores.edited[kind][:, j])
     return Table(columns, tuple(rows), f"The judge's scores of every sample, {scores.num_steps} steps.")
 
 
 def from_samples(
     rows: Sequence[Mapping[str, str]],
     attributes: Sequence[str],
-    binary: Sequence[bool],
+    kinds: Mapping[str, str],
     num_steps: int,
-    calibrated: Mapping[str, Sequence[Sequence[float | None]]],
+    calibrated: Mapping[str, Sequence[Sequence[Sequence[float | None]]]],
 ) -> Scores:
-    """Inverse of `samples_table`, from the rows of its CSV; which attributes are binary is not in them.
+    """Inverse of `samples_table`, from the rows of its CSV.
 
     Args:
         rows: Of the CSV, text by column.
-        attributes: Ids, in the order of the table.
-        binary: Which of them are probabilities.
+        attributes: Ids of the edits, in the order of the table.
+        kinds: By id of an attribute: whether it is `binary` or `continuous`.
         num_steps: Sampling steps.
         calibrated: What the findings of the record hold under this name.
     """
+    judged = tuple(name for name in rows[0] if name in kinds)
 
-    def values(kind: str, edit: str) -> tuple[Tensor, float]:
+    def values(kind: str, edit: str) -> tuple[Tensor, list[float]]:
         found = [row for row in rows if row["kind"] == kind and row["edit"] == edit]
+        table: Any = [[float(row[name] or "nan") for name in judged] for row in found]
         repeats = 1 + max(int(row["repeat"]) for row in found)
-        table: Any = [[float(row[name]) for name in attributes] for row in found]
-        return torch.tensor(table).unflatten(0, (repeats, -1)), float(found[0]["strength"])
+        strengths = {int(row["repeat"]): float(row["strength"]) for row in found}
+        return torch.tensor(table).unflatten(0, (repeats, -1)), [strengths[repeat] for repeat in range(repeats)]
 
     edited, strengths = {}, {}
     for kind in KINDS:
         pairs = [values(kind, name) for name in attributes]
         edited[kind] = torch.stack([tensor for tensor, _ in pairs], dim=1)
-        strengths[kind] = tuple(strength for _, strength in pairs)
-    cells = {kind: tuple(map(_interval, found)) for kind, found in calibrated.items()}
-    return Scores(tuple(attributes), tuple(binary), values("unedited", "")[0], edited, num_steps, strengths, cells)
+        strengths[kind] = list(zip(*(column for _, column in pairs), strict=True))
+    cells = {kind: [tuple(map(_interval, row)) for row in found] for kind, found in calibrated.items()}
+    binary = tuple(kinds[name] == "binary" for name in judged)
+    return Scores(
+        tuple(attributes), judged, binary, values("unedited", "")[0], edited, num_steps, strengths, cells
+    )  # fmt: skip
 
 
 def _interval(cell: Sequence[float | None]) -> Interval:

@@ -1,53 +1,37 @@
-"""Effect matrices, repeated over the seeds of a table."""
+"""Effect matrices of several draws of examples, as one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from hspace.metrics.effect import EffectMatrix
+from hspace.metrics.interval import over_draws
+from hspace.metrics.paired import paired_draws
 from hspace.types import InputError
 
 
-@dataclass(frozen=True)
-class SeedEffects:
-    """Effects over the seeds of a table; a seed is a fresh set of evaluation samples, the directions stay.
-
-    Attributes:
-        attributes: Column ids, A of them.
-        edits: Row ids, E of them.
-        mean: (E, A) mean over seeds, in standard deviations of the unedited samples.
-        sd: (E, A) standard deviation over seeds, n - 1: how much one table differs from the next, not the error of
-            `mean`, which is sqrt(seeds) times smaller.
-        seeds: Number of them.
-    """
-
-    attributes: tuple[str, ...]
-    edits: tuple[str, ...]
-    mean: np.ndarray
-    sd: np.ndarray
-    seeds: int
-
-
-def over_seeds(matrices: Sequence[EffectMatrix]) -> SeedEffects:
-    """Mean and standard deviation of effect matrices that differ in their samples alone.
+def matrices_over_draws(matrices: Sequence[EffectMatrix]) -> EffectMatrix:
+    """The mean of effect matrices, one for each draw of examples and samples, with intervals over the draws.
 
     Args:
-        matrices: One per table seed, at least two, of the same edits and attributes.
+        matrices: Of the same edits and attributes.
+
+    Returns:
+        A matrix whose n counts draws; its limits and p values are nan with fewer than five of them.
 
     Raises:
-        InputError: If there are fewer than two, or their rows or columns differ.
+        InputError: If there is none, or their rows or columns differ.
 
-    Source: Haas et al. 2024, table I: 100 samples, 10 seeds.
+    Source: Haas et al. 2024, table I, has 10 seeds; ours differ in their examples too.
     """
-    if len(matrices) < 2:
-        raise InputError(f"a spread over seeds needs at least two effect matrices, got {len(matrices)}")
-    first = matrices[0]
-    for matrix in matrices:
-        if (matrix.edits, matrix.attributes) != (first.edits, first.attributes):
-            raise InputError(
-                f"effect matrices must have the same rows and columns, got {first.edits} by {first.attributes} and "
-                f"{matrix.edits} by {matrix.attributes}"
-            )
+    shapes = {(matrix.edits, matrix.attributes) for matrix in matrices}
+    if len(shapes) != 1:
+        raise InputError(f"effect matrices must have the same rows and columns, got {len(shapes)} kinds of them")
     effects = np.stack([matrix.effect for matrix in matrices])
-    return SeedEffects(first.attributes, first.edits, effects.mean(axis=0), effects.std(axis=0, ddof=1), len(matrices))
+    cells = np.array([[over_draws(column) for column in row] for row in np.moveaxis(effects, 0, -1)])
+    p = np.array([[paired_draws(column, 0 * column)[1] for column in row] for row in np.moveaxis(effects, 0, -1)])
+    off = np.nan_to_num(effects - np.nanmean(effects, axis=0)) if len(effects) > 1 else 0 * np.nan_to_num(effects)
+    covariance = np.einsum("dei,dej->eij", off, off) / max(len(effects) - 1, 1) / len(effects)
+    value, low, high, n = np.moveaxis(cells, -1, 0)
+    first = matrices[0]
+    return EffectMatrix(first.attributes, first.edits, value, low, high, p, n.astype(int), covariance)

@@ -150,7 +150,7 @@ def _facts(chapter: Chapter) -> list[tuple[str, str]]:
     diffusion, evaluation, study = config["diffusion"], config["evaluation"], config["study"]
     sizes = (
         f"{evaluation['num_samples']} samples"
-        + (f" in each of {study['repeats']} repeats" if study["repeats"] > 1 else "")
+        + (f" in each of {study['repeats']} draws" if study["repeats"] > 1 else "")
         + f", {diffusion['num_steps']} steps, eta {diffusion['eta']}, model {config['model']['name']}, judge "
         f"{evaluation['judge']}, annotator {evaluation['annotator']}"
     )

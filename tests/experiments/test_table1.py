@@ -16,27 +16,33 @@ from hspace.metrics.interval import Interval
 from hspace.output.tables import write_csv
 from hspace.runs.config import Config
 
-NAMES = ("smile", "hat")
+NAMES, JUDGED = ("smile", "hat"), ("smile", "age", "hat")
+STEPS = torch.tensor([-0.2, -0.1, 0.0, 0.1, 0.2])
+"""How the repeats differ in the effect on the smile: by nothing in the mean."""
 
 
 def known_scores(effects: dict[str, list[list[float]]]) -> Scores:
-    """Two repeats of 12 samples with a spread of exactly 2 in both columns; edit j adds row j of `effects` of it."""
-    column = torch.tensor([-1.0, 0.0, 1.0]).repeat(8)
+    """Five repeats of 12 samples with a spread of exactly 2 in all columns; edit j adds row j of `effects` of it."""
+    column = torch.tensor([-1.0, 0.0, 1.0]).repeat(20)
     column = column / column.std() * 2
-    original = torch.stack([column, -column], dim=1).reshape(2, 12, 2)
-    added = {kind: 2 * torch.tensor(rows)[None, :, None] for kind, rows in effects.items()}
-    edited = {kind: original[:, None] + each for kind, each in added.items()}
-    seen = {"original": (Interval(0.5, 0.4, 0.6, 200), Interval(0.48, math.nan, math.nan, 8))}
-    return Scores(NAMES, (False, False), original, edited, 10, {kind: (1.0, 2.0) for kind in KINDS}, seen)
+    original = torch.stack([column, column.roll(1), -column], dim=1).reshape(5, 12, 3)
+    edited = {}
+    for kind, rows in effects.items():
+        added = torch.tensor(rows).repeat(5, 1, 1)
+        added[:, :, 0] += STEPS[:, None]
+        edited[kind] = original[:, None] + 2 * added[:, :, None]
+    seen = {"original": [(Interval(0.5, 0.4, 0.6, 200), Interval(0.48, math.nan, math.nan, 8))] * 5}
+    strengths = {kind: [(1.0 + repeat, 2.0) for repeat in range(5)] for kind in KINDS}
+    return Scores(NAMES, JUDGED, (False,) * 3, original, edited, 10, strengths, seen)
 
 
 @pytest.fixture
 def scores() -> Scores:
     return known_scores(
         {
-            "original": [[0.5, 1.0], [0.25, 0.75]],
-            "disentangled": [[0.5, -0.1], [0.0, 1.0]],
-            "equal_strength": [[0.25, 0.0], [0.0, 0.5]],
+            "original": [[0.5, 0.0, 1.0], [0.25, 0.5, 0.75]],
+            "disentangled": [[0.5, 0.0, -0.1], [0.0, 0.0, 1.0]],
+            "equal_strength": [[0.25, 0.0, 0.0], [0.0, 0.0, 0.5]],
         }
     )
 
@@ -46,34 +52,38 @@ def config(default_config: Config, tmp_path: Path) -> Config:
     return replace(default_config, output_dir=tmp_path)
 
 
-def test_effects_are_signed_and_in_sd_of_the_unedited_samples(config: Config, scores: Scores) -> None:
+def test_effects_are_signed_means_over_draws_in_sd_of_the_unedited_samples(config: Config, scores: Scores) -> None:
     findings = table1.tabulate(config, scores).findings
-    assert np.array(findings["original"]) == pytest.approx(np.array([[0.5, 1.0], [0.25, 0.75]]))
-    assert findings["disentangled"][0] == pytest.approx([0.5, -0.1])
-    assert findings["equal_strength"]["disentangled"][1] == pytest.approx([0.0, 0.5])
-    assert findings["original_sd"][0] == pytest.approx([0.0, 0.0], abs=1e-6), "both repeats have the same effects"
-    assert (findings["samples"], findings["seeds"], findings["num_steps"]) == (12, 2, 10)
+    found = findings["effects"]["original"]
+    assert np.array(found["effect"]) == pytest.approx(np.array([[0.5, 1.0], [0.25, 0.75]]))
+    # Student's t of five draws whose sd is .158.
+    half = 2.776 * 0.15811 / 5**0.5
+    assert (found["low"][0][0], found["high"][0][0]) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-3)
+    assert found["n"] == [[5, 5], [5, 5]] and (findings["samples"], findings["seeds"]) == (12, 5)
 
 
-def test_the_intended_attribute_and_selectivity(config: Config, scores: Scores) -> None:
+def test_the_intended_attribute_and_both_selectivities(config: Config, scores: Scores) -> None:
     result = table1.tabulate(config, scores)
     assert result.findings["strongest"] == {"original": 1, "disentangled": 2, "equal_strength": 2}
-    shares = {kind: [each[0] for each in cells] for kind, cells in result.findings["selectivity"].items()}
-    assert shares["original"] == pytest.approx([1 / 3, 0.75])
-    assert shares["disentangled"] == pytest.approx([0.5 / 0.6, 1.0])
+    few, all_judged = (result.findings[name]["original"] for name in ("selectivity", "selectivity of all judged"))
+    shares = [(0.5 + step) / (1.5 + step) for step in STEPS.tolist()]
+    assert few[0].value == pytest.approx(np.mean(shares), abs=1e-3) and few[0].n == 5
+    assert all_judged[0].value == pytest.approx(few[0].value) and all_judged[1].value < few[1].value
     assert "1 of 2 rows before and 2 of 2 after" in result.conclusion
     assert all(path.is_file() for path in result.figures.values())
 
 
 def test_the_table_comes_back_from_its_scores(config: Config, scores: Scores, tmp_path: Path) -> None:
+    scores.original[2, 3, 1] = torch.nan  # an attribute that is hidden
     path = write_csv(table1.samples_table(scores), tmp_path / "scores.csv")
     calibrated = json.loads(json.dumps(table1.tabulate(config, scores).findings["calibrated"]))
+    kinds = dict.fromkeys(JUDGED, "continuous")
     with path.open() as file:
-        again = table1.from_samples(list(csv.DictReader(file)), NAMES, (False, False), 10, calibrated)
-    assert torch.allclose(again.original, scores.original, atol=1e-4)
+        again = table1.from_samples(list(csv.DictReader(file)), NAMES, kinds, 10, calibrated)
+    assert torch.allclose(again.original, scores.original, atol=1e-4, equal_nan=True) and again.judged == JUDGED
     for kind in KINDS:
         assert torch.allclose(again.edited[kind], scores.edited[kind], atol=1e-4), kind
     assert again.strengths == scores.strengths
-    assert again.calibrated["original"][0] == scores.calibrated["original"][0]
-    assert math.isnan(again.calibrated["original"][1].low) and again.calibrated["original"][1].n == 8
-    assert "annotator's effect" in table1.tabulate(config, again).tables["original"].columns
+    assert again.calibrated["original"][0][0] == scores.calibrated["original"][0][0]
+    assert math.isnan(again.calibrated["original"][1][1].low) and again.calibrated["original"][1][1].n == 8
+    assert len(table1.tabulate(config, again).tables["calibrations"].rows) == 10

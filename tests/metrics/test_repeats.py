@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from scipy import stats
 
 from hspace.metrics.effect import EffectMatrix
-from hspace.metrics.repeats import over_seeds
+from hspace.metrics.repeats import matrices_over_draws
 from hspace.types import InputError
 
 
@@ -12,11 +13,19 @@ def _matrix(effect: list[list[float]], attributes: tuple[str, ...] = ("smile", "
     return EffectMatrix(attributes, ("edit",), values, values, values, values, n, covariance)
 
 
-def test_mean_and_sd_over_table_seeds() -> None:
-    found = over_seeds([_matrix([[1.0, -1.0]]), _matrix([[2.0, -1.0]]), _matrix([[6.0, float("nan")]])])
-    assert found.mean[0, 0] == 3.0 and found.sd[0, 0] == pytest.approx(7**0.5)
-    assert np.isnan(found.mean[0, 1]) and found.seeds == 3
-    with pytest.raises(InputError, match="at least two"):
-        over_seeds([_matrix([[1.0, -1.0]])])
+def test_the_mean_over_draws_has_students_interval() -> None:
+    draws = [1.0, 2.0, 6.0, 3.0, 4.0]
+    found = matrices_over_draws([_matrix([[value, -value if j else np.nan]]) for j, value in enumerate(draws)])
+    wanted = stats.ttest_1samp(draws, 0)
+    assert found.effect[0, 0] == pytest.approx(3.2) and found.p[0, 0] == pytest.approx(wanted.pvalue)
+    limits = wanted.confidence_interval()
+    assert (found.low[0, 0], found.high[0, 0]) == pytest.approx((limits.low, limits.high))
+    assert found.n.tolist() == [[5, 4]] and np.isnan(found.low[0, 1]) and found.effect[0, 1] == -15 / 4
+    assert found.covariance[0, 0, 0] == pytest.approx(stats.sem(draws) ** 2)
+
+
+def test_few_draws_have_no_interval_and_unlike_ones_no_mean() -> None:
+    alone = matrices_over_draws([_matrix([[1.0, -1.0]])])
+    assert alone.effect.tolist() == [[1.0, -1.0]] and np.isnan(alone.high).all() and not alone.covariance.any()
     with pytest.raises(InputError, match="same rows and columns"):
-        over_seeds([_matrix([[1.0, -1.0]]), _matrix([[1.0, -1.0]], ("smile", "yaw"))])
+        matrices_over_draws([_matrix([[1.0, -1.0]]), _matrix([[1.0, -1.0]], ("smile", "yaw"))])

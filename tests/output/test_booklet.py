@@ -42,7 +42,7 @@ def test_both_pages_say_what_came_out_and_what_was_not_run(chapters: list[Chapte
     markdown, page = (path.read_text() for path in write_report(chapters, tmp_path, "Few samples."))
     for text in (
         "Few samples.",
-        "7 samples in each of 3 repeats, 10 steps",
+        "7 samples in each of 3 draws, 10 steps",
         "hspace experiment=fig3",
         "needs hub weights",
     ):

@@ -23,7 +23,7 @@ class Sources(Protocol):
 
     @property
     def sampler(self) -> Sampler:
-        """How the run's samples are drawn."""
+        """Settings of the run's sampling."""
         ...
 
     @property

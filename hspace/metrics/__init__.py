@@ -1,1 +1,1 @@
-"""Numbers from scores and images; knows no model."""
+"""Numbers from scores and images; this room does not know models."""

@@ -1,4 +1,4 @@
-"""Edit accuracy: how often an edit flips its target attribute, among the samples that could flip."""
+"""Edit accuracy: the share of samples whose target attribute an edit flips, among those that could flip."""
 
 import math
 from typing import Any
@@ -14,13 +14,13 @@ from hspace.types import InputError
 class EditAccuracy(Metric):
     """Share of the samples on the wrong side of `threshold` that the edit takes to the side of its strength's sign.
 
-    Samples that are on the asked side already say nothing: an edit that does nothing has an accuracy of 0, whatever the
-    base rate. Accumulates two counts, so that it adds up over batches and processes.
+    Samples that are already on the asked side say nothing: an edit that does nothing has an accuracy of 0, whatever the
+    base rate. The metric accumulates two counts, so that it adds up over batches and processes.
 
     Args:
-        threshold: Where one side ends, in the score's unit.
+        threshold: Score at which the two sides meet, in the score's unit.
         strength: The edit's strength; positive asks for a score above the threshold, negative for one below.
-        **options: Of every torchmetrics metric, such as `sync_on_compute`.
+        **options: Options of every torchmetrics metric, such as `sync_on_compute`.
 
     Raises:
         InputError: If the strength is 0: it asks for neither side.
@@ -85,7 +85,7 @@ def edit_accuracy(original: Tensor, edited: Tensor, *, binary: bool, strength: f
     if not len(original):
         return wilson(0, 0)
     threshold = 0.5 if binary else float(original.double().quantile(0.5))
-    # Every process has all rows: nothing is to be added up over them.
+    # Every process has all rows, so that nothing may be summed over processes.
     accuracy = EditAccuracy(threshold, strength, sync_on_compute=False)
     accuracy.update(original, edited)
     return accuracy.compute()

@@ -1,4 +1,4 @@
-"""Angles between the spans of two sets of vectors: whether directions that were found again are the same."""
+"""Angles between the spans of two sets of vectors, which say whether directions are found again."""
 
 import torch
 from torch import Tensor
@@ -9,19 +9,19 @@ from hspace.types import InputError
 def principal_angles(a: Tensor, b: Tensor) -> Tensor:
     """Angles between the spans of two sets of vectors, in degrees, smallest first.
 
-    0 is a shared direction, 90 one that the other set has nothing of; two random sets of k of d dimensions, k << d, lie
-    near 90. Signs, scales and the order within a set do not matter. From the sines where the angle is small, which its
-    cosine no longer resolves.
+    0 is a shared direction, 90 one that the other set does not contain at all; two random sets of k of d dimensions,
+    k << d, lie near 90. Signs, scales and the order within a set do not matter. Small angles are computed from their
+    sines, since cosines do not resolve them.
 
     Args:
-        a: (k, ...) vectors, flattened behind the first axis and linearly independent.
-        b: (m, ...) vectors of the same size.
+        a: Linearly independent vectors, (k, ...), flattened behind the first axis.
+        b: Vectors of the same size, (m, ...).
 
     Returns:
-        (min(k, m),) float64 in [0, 90].
+        Angles, (min(k, m),) float64 in [0, 90].
 
     Raises:
-        InputError: If the vectors are of unlike size or a set is linearly dependent.
+        InputError: If the vectors differ in size or a set is linearly dependent.
 
     Source: Björck & Golub 1973 (Math. Comp. 27, 579-594).
 
@@ -41,7 +41,7 @@ def principal_angles(a: Tensor, b: Tensor) -> Tensor:
 def _basis(vectors: Tensor) -> Tensor:
     """Orthonormal columns that span the vectors, (d, k) float64."""
     rows = vectors.flatten(1).double()
-    # Scaled first: what is a dependent set must not depend on how long its vectors are.
+    # Scaling comes first: whether a set is dependent must not depend on the lengths of its vectors.
     rows = rows / rows.norm(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
     q, r = torch.linalg.qr(rows.T)
     if len(rows) > rows.shape[1] or not bool((r.diagonal().abs() > 1e-6).all()):

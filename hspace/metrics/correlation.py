@@ -1,4 +1,4 @@
-"""Correlation with an interval that asks nothing of the distribution."""
+"""Correlation with an interval that holds for any distribution."""
 
 import numpy as np
 

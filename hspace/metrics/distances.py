@@ -1,8 +1,8 @@
 """FID and KID between originals, their reconstructions and their edits, on disjoint halves of the samples.
 
-Both distances are of independent sets. The same samples before and after an edit are not: their features go together,
-so that the unbiased KID of an edit that does nothing lies below 0. One role of each pair is read off every other sample
-and the other role off the samples between.
+Both distances need independent sets. The same samples before and after an edit are not independent: their features go
+together, so that the unbiased KID of an edit that does nothing lies below 0. Therefore one role of each pair is read
+from every other sample, and the other role from the samples between.
 """
 
 from collections.abc import Mapping
@@ -21,11 +21,11 @@ ROLES = ("original", "reconstruction", "edited")
 
 @dataclass(frozen=True)
 class Distance:
-    """How far two sets of images are apart; lower is better.
+    """Distances between two sets of images; lower is better.
 
     Attributes:
         fid: Squared Fréchet distance, >= 0 up to rounding and biased upwards for few images.
-        kid: Mean and sd over subsets; unbiased.
+        kid: Kernel distance, mean and sd over subsets; unbiased.
         embedder: Id of the network whose features were compared.
         images: Number of images in each set: half of the samples.
     """
@@ -46,15 +46,15 @@ def image_distances(
     batch_size: int = 256,
     seed: int = 0,
 ) -> dict[tuple[str, str], Distance]:
-    """FID and KID of each pair of sets: what inverting cost, what the edit cost, and both.
+    """FID and KID of each pair of sets: the cost of inverting, the cost of the edit, and both.
 
     Args:
-        images: In [-1, 1], by role: "original", "reconstruction", "edited"; two of them or all three, each of the same
-            samples in the same order.
-        embedder: Gives the features; `inception_fid` has the literature's.
-        min_samples: Fewer images than this in a set are reported.
-        subset_size: Of KID; there are at least twice as many samples.
-        batch_size: Images per pass of the embedder.
+        images: Images in [-1, 1] by role, "original", "reconstruction" or "edited"; two roles or all three, each of the
+            same samples in the same order.
+        embedder: Embedder of the features; `inception_fid` has the literature's.
+        min_samples: Number of images in a set under which a warning is logged.
+        subset_size: Size of KID's subsets; there must be at least twice as many samples.
+        batch_size: Number of images per pass of the embedder.
         seed: Seed of KID's subsets.
 
     Returns:
@@ -83,7 +83,7 @@ def image_distances(
 
 
 class _Known(nn.Module):
-    """An embedder of what are features already, so that each image is embedded once."""
+    """An embedder that gives back features, so that each image is embedded once."""
 
     def __init__(self, embedder: Embedder) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Dose and response: how an edit's effect grows with its strength, and how far it can be taken."""
+"""Dose and response: the growth of an edit's effect with its strength, and the strength at which identity breaks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from hspace.types import InputError
 
 @dataclass(frozen=True)
 class DoseResponse:
-    """How the effect on the target follows the strength.
+    """The relation of the effect on the target to the strength.
 
     Attributes:
         slope: Effect per unit of strength of the least-squares line through (0, 0), in sd per strength unit.
         r2: 1 - sum (effect - slope strength)² / sum effect², in [0, 1]: the share of the squared effects that the line
             through (0, 0) explains; 1 is linear, nan where nothing moves.
         saturation: 1 - (effect per strength at the largest strength) / (the same at the smallest): 0 for a line,
-            towards 1 where more strength moves nothing more, above 1 where the effect turns round, negative where it
+            towards 1 where more strength has no further effect, above 1 where the effect turns round, negative where it
             accelerates; the mean of both sides where there are strengths of both signs, nan with one strength a side.
         breaks_at: Smallest size of a strength at which the mean cosine falls under the threshold, interpolated linearly
             from 1 at strength 0; None where it never does.
@@ -32,16 +32,17 @@ class DoseResponse:
 def dose_response(
     strengths: Sequence[float], effects: Sequence[float], identity: Sequence[float], *, threshold: float
 ) -> DoseResponse:
-    """Describes the effects of one direction on its target over strengths; at strength 0 they are 0 by definition.
+    """Describes the effects of one direction on its target over strengths; the effect at strength 0 is 0 by definition.
 
     Args:
         strengths: S different strengths, without 0.
         effects: Mean effect on the target at each, (S,), in sd of the unedited samples.
         identity: Mean cosine of the identity embeddings to the unedited sample at each, (S,).
-        threshold: Cosine under which the person is another, such as `stranger_threshold` of the unedited samples.
+        threshold: Cosine under which the person counts as another, such as `stranger_threshold` of the unedited
+            samples.
 
     Raises:
-        InputError: If the three are not of one length, a strength is 0 or there twice, or a value is not finite.
+        InputError: If the lengths differ, a strength is 0 or given twice, or a value is not finite.
 
     Example:
         >>> found = dose_response([-2, -1, 1, 2], [-1.0, -0.5, 0.5, 1.0], [0.8, 0.9, 0.9, 0.6], threshold=0.75)

@@ -1,5 +1,5 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""Effect matrix: what each edit does to each attribute, in standard deviations of the unedited samples."""
+"""Effect matrix: the effect of each edit on each attribute, in standard deviations of the unedited samples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,15 +21,15 @@ class EffectMatrix:
     """Signed effects of edits on attributes, with 95% intervals.
 
     Attributes:
-        attributes: Column ids, A of them.
-        edits: Row ids, E of them.
-        effect: (E, A) float64, in standard deviations of the unedited scores, 0 under 1e-6; nan where an attribute is
-            constant over them, so that there is no unit, or fewer than ten samples show it.
-        low: (E, A) lower limits; nan also where the change is the same in all samples.
-        high: (E, A) upper limits.
-        p: (E, A) two-sided p value of no effect, uncorrected.
-        n: (E, A) number of samples that show the attribute before and after.
-        covariance: (E, A, A) of the errors of each edit's effects.
+        attributes: Ids of the A columns.
+        edits: Ids of the E rows.
+        effect: Effects, (E, A) float64, in standard deviations of the unedited scores, 0 under 1e-6; nan where an
+            attribute is constant over them, so that there is no unit, or fewer than ten samples show it.
+        low: Lower limits, (E, A); nan also where the change is the same in all samples.
+        high: Upper limits, (E, A).
+        p: Two-sided p values of no effect, (E, A), uncorrected.
+        n: Numbers of samples that show the attribute before and after, (E, A).
+        covariance: Covariances of the errors of each edit's effects, (E, A, A).
     """
 
     attributes: tuple[str, ...]
@@ -84,10 +84,10 @@ class EffectMatrix:
         """Share of each row's effects that falls on its target, by `hspace.metrics.selectivity`, over all columns.
 
         Args:
-            targets: The attribute that each edit aims at, E ids.
+            targets: Ids of the E attributes that the edits aim at.
 
         Raises:
-            InputError: If a target is unknown or there are not E of them.
+            InputError: If a target is unknown or their number is not E.
         """
         if len(targets) != len(self.edits):
             raise InputError(f"there must be one target for each of {len(self.edits)} edits, got {len(targets)}")
@@ -103,7 +103,7 @@ class EffectMatrix:
         """The record as JSON types; nan becomes None.
 
         Args:
-            whole: With the covariances, which only further computations need.
+            whole: Whether to include the covariances, which only further computations need.
         """
         arrays = {name: _to_lists(getattr(self, name)) for name in ARRAYS} | {"n": self.n.tolist()}
         more = {"covariance": [_to_lists(each) for each in self.covariance]} if whole else {}
@@ -134,21 +134,22 @@ def effect_matrix(
     """Mean change of each score under each edit, in standard deviations over the unedited samples.
 
     effect[i, j] = mean_s(score_j(edited_i of s) - score_j(s)) / sd_s(score_j(s)), with the n - 1 sd. The interval is
-    that of the mean change, by `interval.means` or, of binary attributes, `interval.flip_means`; the unit is a
-    yardstick that all edits share, and its own error is in no interval. A rare attribute has hardly any sd over a few
-    samples: give `unit` then, from many unedited ones.
+    that of the mean change, by `interval.means` or, for binary attributes, `interval.flip_means`. The unit is a
+    yardstick that all edits share, and no interval contains its own error. A rare attribute has hardly any sd over a
+    few samples: give `unit` then, from many unedited ones.
 
     Args:
         original: Scores of the unedited samples, (n, A).
         edited: Scores of the same samples under each edit, (E, n, A).
-        attributes: Column ids, A.
-        binary: Which columns are probabilities, A.
-        edits: Row ids, E.
-        visible: Where both scores can be read, bool (n, A) or (E, n, A); the others are left out.
-        unit: The sd of each score over a larger set of unedited samples, (A,); None takes that of `original`.
+        attributes: Ids of the A columns.
+        binary: Whether each of the A columns holds probabilities.
+        edits: Ids of the E rows.
+        visible: Whether both scores can be read, bool (n, A) or (E, n, A); other scores are left out.
+        unit: Standard deviation of each score over a larger set of unedited samples, (A,); None takes that of
+            `original`.
 
     Raises:
-        InputError: On shapes that do not agree, fewer than two samples, or a visible score that is not finite.
+        InputError: If shapes do not agree, there are fewer than two samples, or a visible score is not finite.
 
     Source: Haas et al. 2024, table I, whose formula is not stated; ours is signed and keeps the scorer's unit out.
 
@@ -207,7 +208,7 @@ def _effects(change: np.ndarray, counted: np.ndarray, binary: np.ndarray, unit: 
 
 
 def _unit(before: np.ndarray, counted: np.ndarray, unit: Tensor | None) -> np.ndarray:
-    """The sd of each unedited score, (A,); nan where it is 0 but for rounding."""
+    """The sd of each unedited score, (A,); nan where it is 0 up to rounding."""
     if unit is None:
         found = score_unit(torch.from_numpy(before), torch.from_numpy(counted.copy())).numpy()
     else:

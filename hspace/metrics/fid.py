@@ -18,8 +18,8 @@ class FID(FrechetInceptionDistance):
     ours. With any embedder but the Inception network of `inception_fid` the values compare only among themselves.
 
     Args:
-        embedder: Images in [-1, 1] to features, (batch, dim).
-        min_samples: Fewer images than this on either side are reported: the distance is biased upwards for few.
+        embedder: Embedder of images in [-1, 1], giving features (batch, dim).
+        min_samples: Number of images on a side under which a warning is logged: the distance is biased upwards for few.
 
     Source: Heusel et al. 2017 (arXiv 1706.08500), eq. 6.
     """

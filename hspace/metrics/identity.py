@@ -14,10 +14,10 @@ from hspace.types import InputError
 class IdentityPreservation(Metric):
     """Mean cosine similarity between the identity embeddings of an edited image and of its original.
 
-    Keeps the cosine of every pair, so that it adds up over batches and processes.
+    The metric keeps the cosine of every pair, so that it adds up over batches and processes.
 
     Args:
-        **options: Of every torchmetrics metric, such as `sync_on_compute`.
+        **options: Options of every torchmetrics metric, such as `sync_on_compute`.
 
     Example:
         >>> identity = IdentityPreservation()
@@ -63,7 +63,7 @@ def identity_preservation(original: Tensor, edited: Tensor) -> Interval:
         >>> round(identity_preservation(people, people).value, 6)
         1.0
     """
-    # Every process has all rows: nothing is to be added up over them.
+    # Every process has all rows, so that nothing may be summed over processes.
     identity = IdentityPreservation(sync_on_compute=False)
     identity.update(original, edited)
     return identity.compute()
@@ -74,7 +74,7 @@ def stranger_threshold(embeddings: Tensor, false_accepts: float = 0.01) -> float
 
     Args:
         embeddings: Unit-norm embeddings of n >= 2 different people, (n, dim), such as unedited samples.
-        false_accepts: In (0, 1).
+        false_accepts: Share in (0, 1).
 
     Raises:
         InputError: If there are fewer than two embeddings, or a norm is not 1 to 1e-3.
@@ -90,11 +90,11 @@ def stranger_threshold(embeddings: Tensor, false_accepts: float = 0.01) -> float
 
 
 def true_accept_rate(first: Tensor, second: Tensor, false_accepts: float = 0.01) -> float:
-    """How often two images of one person are recognised as such.
+    """Share of people whose two images are recognised as one person.
 
     Args:
         first: Unit-norm embeddings of n people, (n, dim).
-        second: Of the same people in other images, (n, dim); row i belongs to row i of `first` alone.
+        second: Unit-norm embeddings of the same people in other images, (n, dim), in the same order.
         false_accepts: Share of the pairs of different people that the threshold lets pass.
 
     Returns:
@@ -114,9 +114,9 @@ def true_accept_rate(first: Tensor, second: Tensor, false_accepts: float = 0.01)
 
 
 def _threshold(cosine: Tensor, false_accepts: float) -> Tensor:
-    """What the given share of the cosines off the diagonal exceeds."""
+    """The cosine that the given share of those off the diagonal exceeds."""
     different = cosine[~torch.eye(len(cosine), dtype=torch.bool, device=cosine.device)]
-    # kthvalue rather than quantile, which refuses more than 2^24 values.
+    # quantile refuses more than 2^24 values, kthvalue does not.
     return different.kthvalue(max(int((1 - false_accepts) * len(different)), 1)).values
 
 

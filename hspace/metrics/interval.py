@@ -4,7 +4,7 @@
 
 Two kinds of change need two kinds of interval. A continuous one is a mean of numbers that may be skewed: Student's t
 after Hall's transformation. A binary one is a mean of flips, most of which a small sample does not show at all: the
-interval adds one flip each way. No interval has zero width, and none is given under `MIN_SAMPLES` samples.
+interval adds one flip each way. An interval never has zero width, and fewer than `MIN_SAMPLES` samples have none.
 `scripts/coverage.py` measures how often each of them holds the truth.
 """
 
@@ -21,7 +21,7 @@ LEVEL = 0.95
 MIN_DRAWS = 5
 """Fewer draws of examples than this have no interval."""
 MIN_SAMPLES = 10
-"""Fewer visible samples than this have no interval, and no value that is printed."""
+"""Smallest number of visible samples that have an interval and a printed value."""
 NOTHING = 1e-6
 """What is smaller, in sd or in any measured unit of ours, is rounding."""
 NO_SPREAD = 1e-9
@@ -66,7 +66,7 @@ class Means:
 
 
 def means(values: np.ndarray, counted: np.ndarray) -> Means:
-    """Means of continuous values: Student's t interval after Hall's transformation, which takes out skewness.
+    """Means of continuous values: Student's t interval after Hall's transformation, which removes skewness.
 
     Args:
         values: Independent along the first axis, (n, ...).
@@ -91,8 +91,8 @@ def means(values: np.ndarray, counted: np.ndarray) -> Means:
 def flip_means(values: np.ndarray, counted: np.ndarray) -> Means:
     """Means of changes of probabilities: an interval on flips among the samples, whole or in part.
 
-    One flip each way is added to what was seen, so that rare flips which the sample happens not to hold stay possible.
-    With changes of -1, 0 and 1 this is Bonett and Price's interval of a difference of paired proportions.
+    One flip each way is added to the observed ones, so that rare flips which the sample happens not to hold stay
+    possible. With changes of -1, 0 and 1 this is Bonett and Price's interval of a difference of paired proportions.
 
     Args:
         values: Changes in [-1, 1], independent along the first axis, (n, ...).
@@ -117,9 +117,9 @@ def mean_interval(values: np.ndarray, low: float = -math.inf, high: float = math
     """Mean of independent continuous values, (n,), as by `means`; values that are nan do not count.
 
     Args:
-        values: (n,).
-        low: Smallest mean that there can be; the interval is cut there.
-        high: Largest mean that there can be.
+        values: Values, (n,).
+        low: Smallest possible mean, at which the interval is cut.
+        high: Largest possible mean.
 
     Example:
         >>> found = mean_interval(np.arange(100) / 100)
@@ -171,10 +171,10 @@ def slope_interval(x: np.ndarray, y: np.ndarray) -> Interval:
 
 
 def over_draws(values: np.ndarray) -> Interval:
-    """A figure that was measured once for each of several independent draws of examples: Student's t over the draws.
+    """The interval of a figure measured once for each of several independent draws of examples: Student's t over draws.
 
-    Each draw has examples and evaluation samples of its own, so that what differs between draws holds both errors and
-    is all there is: samples of one draw are not independent of one another.
+    Each draw has examples and evaluation samples of its own, so that the differences between draws contain both errors.
+    The samples of one draw are not independent of one another.
 
     Args:
         values: One figure by draw, (draws,); nan where a draw has none.
@@ -209,7 +209,7 @@ def _unbent(q: np.ndarray, bend: np.ndarray) -> np.ndarray:
 
 
 def _masked(found: Means, varies: np.ndarray) -> Means:
-    """Without what too few samples, or samples without spread, do not give."""
+    """The means without values of too few samples, and without limits where the samples have no spread."""
     enough = found.n >= MIN_SAMPLES
     value = np.where(enough, found.value, np.nan)
     low, high, se, p = (np.where(enough & varies, a, np.nan) for a in (found.low, found.high, found.se, found.p))

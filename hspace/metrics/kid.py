@@ -1,4 +1,4 @@
-"""Kernel distance between the features of real and of edited images: unbiased, so that it suits fewer of them."""
+"""Kernel distance between the features of real and of edited images, which is unbiased and so needs fewer images."""
 
 import logging
 import warnings
@@ -25,18 +25,17 @@ class KIDValue(NamedTuple):
 class KID(KernelInceptionDistance):
     """Unbiased squared MMD with the kernel k(a, b) = (a b / dim + 1)³ in an embedder's feature space.
 
-    Over random subsets of m images from each side, mean and sd of
-    sum_{i != j} [k(r_i, r_j) + k(f_i, f_j)] / (m (m - 1)) - 2 sum_{i, j} k(r_i, f_j) / m².
-    0 in the mean for equal distributions, whatever m; a single value may be negative. Lower is better; units are those
-    of the kernel, and values compare only with one embedder. Subsets are drawn from the images in an order of their
-    features' own by a generator of their own, so that the order in which images come does not matter. All features are
-    kept in memory, 8 dim bytes per image.
+    Over random subsets of m images from each side, mean and sd of sum_{i != j} [k(r_i, r_j) + k(f_i, f_j)] / (m (m -
+    1)) - 2 sum_{i, j} k(r_i, f_j) / m². The mean is 0 for equal distributions, whatever m; a single value may be
+    negative. Lower is better. The unit is that of the kernel, and values compare only under one embedder. A generator
+    of its own draws the subsets from the images sorted by their features, so that the order in which images come does
+    not matter. All features are kept in memory, 8 dim bytes per image.
 
     Args:
-        embedder: Images in [-1, 1] to features, (batch, dim).
-        min_samples: Fewer images than this on either side are reported: the subsets then are hardly different ones.
+        embedder: Embedder of images in [-1, 1], giving features (batch, dim).
+        min_samples: Number of images on a side under which a warning is logged: the subsets then hardly differ.
         subsets: Number of subsets.
-        subset_size: m; there must be as many images on either side.
+        subset_size: m; each side must have at least m images.
         seed: Seed of the subsets.
 
     Source: Binkowski et al. 2018 (arXiv 1801.01401), sec. 4; torchmetrics computes it.

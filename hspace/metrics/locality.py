@@ -1,4 +1,4 @@
-"""Locality: how much an edit of a region changes the image outside it."""
+"""Locality: the change of an image outside the region of an edit."""
 
 import math
 from collections.abc import Callable
@@ -22,7 +22,7 @@ Distance = Callable[[Images, Images], Tensor]
 
 
 class LocalityValues(NamedTuple):
-    """Likeness outside a region, each with its 95% interval over images.
+    """Likeness outside a region, each number with its 95% interval over images.
 
     Attributes:
         ssim: Mean structural similarity, in [-1, 1]; 1 is unchanged.
@@ -64,10 +64,10 @@ class Locality(Metric):
         Args:
             original: Unedited images in [-1, 1], (batch, C, H, W), at least 11 x 11 pixels.
             edited: The same samples edited.
-            region: True where the edit may change the image, bool (batch, H, W), or (1, H, W) for all.
+            region: Mask that is True where the edit may change the image, bool (batch, H, W), or (1, H, W) for all.
 
         Raises:
-            InputError: If the shapes do not agree, or a region leaves nothing outside.
+            InputError: If the shapes do not agree, or a region covers the whole image.
         """
         if original.shape != edited.shape or region.shape[1:] != original.shape[-2:]:
             shapes = f"{[*original.shape]}, {[*edited.shape]} and {[*region.shape]}"
@@ -122,5 +122,5 @@ def lpips_distance(network: str = "alex") -> Distance:
 
 
 def _psnr(squared: float) -> float:
-    """In dB; inf where nothing differs, nan where nothing is known."""
+    """Signal-to-noise ratio in dB; inf where nothing differs, nan where nothing is known."""
     return float("inf") if squared == 0 else 10 * math.log10(DATA_RANGE**2 / squared)

@@ -1,4 +1,4 @@
-"""Names of directions by what they move: a name is a claim, and needs evidence twice."""
+"""Names of directions by what they move; a name is a claim, which needs evidence from two sets of samples."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ UNNAMED = "unnamed"
 
 
 class Name(NamedTuple):
-    """What a direction moves.
+    """The attribute that a direction moves.
 
     Attributes:
-        attribute: What it moves most.
-        sign: Of that move at positive strength, +1 or -1.
-        others: What it moves as much, to within the error.
+        attribute: Attribute that it moves most.
+        sign: Sign of that move at positive strength, +1 or -1.
+        others: Attributes that it moves as much, to within the error.
     """
 
     attribute: str
@@ -41,7 +41,7 @@ def name_edits(first: EffectMatrix, fresh: EffectMatrix) -> list[Name | None]:
 
     The attribute must be moved by at least .2 sd on both sets, significantly on the first (Holm's correction over the
     attributes), with ten samples or more, to the same side, and most of all on both. Where another attribute that is
-    significant too is moved as much, to within the error, the name holds both. Else the edit has no name.
+    significant too is moved as much, to within the error, the name holds both. Otherwise the edit has no name.
 
     Args:
         first: Effects on the samples that suggest a name.

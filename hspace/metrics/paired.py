@@ -1,4 +1,4 @@
-"""Differences between methods on the same samples, corrected for how many are looked at."""
+"""Differences between methods on the same samples, corrected for the number of comparisons."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -20,10 +20,10 @@ class Comparison:
     """One method less another, on the samples that both have.
 
     Attributes:
-        first: Name of the one.
-        second: Name of the other.
+        first: Name of the first method.
+        second: Name of the method that is subtracted.
         difference: Mean of first - second over samples, with its own 95% interval.
-        p: Two-sided p value of no difference, after Holm's correction over all comparisons; nan where there is none.
+        p: Two-sided p value of no difference, after Holm's correction over all comparisons; nan where it is unknown.
     """
 
     first: str
@@ -38,10 +38,10 @@ class Comparison:
 
 
 def compare(values: Mapping[str, np.ndarray], pair: Pair | None = None) -> tuple[Comparison, ...]:
-    """All pairs of methods on the same samples.
+    """Compares all pairs of methods on the same samples.
 
     Args:
-        values: One figure by sample, (n,), in the same order for every method; nan where a sample shows none.
+        values: Figures by sample, (n,), in the same order for every method; nan where a sample shows none.
         pair: Gives difference and p value of two methods: `paired` (None), or `paired_draws` of one figure by draw.
 
     Raises:
@@ -123,10 +123,10 @@ def best(values: Mapping[str, np.ndarray], pair: Pair | None = None) -> str | No
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """P values corrected so that one of them is under .05 by chance in at most 5% of cases; nan stays and counts not.
+    """P values corrected so that one is under .05 by chance in at most 5% of cases; nan stays and does not count.
 
     Args:
-        p: Of any shape; corrected together.
+        p: P values of any shape, which are corrected together.
 
     Source: Holm 1979, Scand. J. Stat. 6, 65-70.
 

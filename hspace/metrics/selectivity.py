@@ -1,4 +1,4 @@
-"""Selectivity: the share of all that an edit moves which falls on its target."""
+"""Selectivity: the target's share of all that an edit moves."""
 
 import math
 
@@ -30,7 +30,7 @@ def selectivity(effect: np.ndarray, covariance: np.ndarray, target: int, n: int)
 
     Args:
         effect: One edit's effects on A attributes, (A,); nan where unknown.
-        covariance: Of their errors, (A, A).
+        covariance: Covariance of their errors, (A, A).
         target: Index of the attribute that the edit aims at.
         n: Fewest samples behind an effect.
 
@@ -45,7 +45,7 @@ def selectivity(effect: np.ndarray, covariance: np.ndarray, target: int, n: int)
     if not np.isfinite(effect[target]) or 2 * len(others) < len(effect) - 1:
         return Interval(math.nan, math.nan, math.nan, n)
     kept = np.append(target, others)
-    # What is unknown moves like the mean of what is known.
+    # Unknown effects count like the mean of the known ones.
     weight = np.append(1.0, np.full(len(others), (len(effect) - 1) / max(len(others), 1)))
     m, errors = effect[kept], covariance[np.ix_(kept, kept)]
     sizes = weight * clear_sizes(m, np.diagonal(errors))

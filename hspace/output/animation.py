@@ -1,4 +1,4 @@
-"""Pictures and animations of images as PNG, GIF and WebP, each with a note that says how it was made."""
+"""Pictures and animations of images as PNG, GIF and WebP, each with a note on how it was made."""
 
 import io
 from collections.abc import Sequence
@@ -49,11 +49,11 @@ def write_animation(
     """Writes an animation that runs through the pictures and back, for ever.
 
     Args:
-        path: A `.gif` or a `.webp`.
-        pictures: At least two, of one size.
-        note: Said in the GIF's comment, or the WebP's EXIF description.
-        milliseconds: How long each picture is shown.
-        largest: Pictures are made smaller to at most this many pixels a side.
+        path: File to write, a `.gif` or a `.webp`.
+        pictures: At least two pictures of one size.
+        note: Text for the GIF's comment, or the WebP's EXIF description.
+        milliseconds: Time for which each picture is shown.
+        largest: Largest side in pixels, to which larger pictures are reduced.
 
     Raises:
         InputError: If there are fewer than two pictures, or the suffix is of neither format.
@@ -72,7 +72,7 @@ def write_animation(
 
 
 def read_note(path: str | Path) -> str:
-    """The note of a picture or animation that was written here; empty where there is none.
+    """The note of a picture or animation that was written here; empty without one.
 
     Example:
         >>> path = write_png("edited.png", np.zeros((4, 4, 3), dtype=np.uint8), "Edited by hspace")

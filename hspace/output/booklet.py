@@ -27,7 +27,7 @@ dt { font-weight: 600 } dd { margin: 0 0 .6rem } pre { background: #f6f6f6; padd
 .missed { color: #a33 }
 """
 PICTURE_COLOURS, PICTURE_WIDTH = 96, 900
-"""Of a published picture: so many colours, and at most so many pixels wide."""
+"""Number of colours, and largest width in pixels, of a published picture."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Chapter:
 
     Attributes:
         id: Name of the experiment.
-        record: What `report.write` kept; None where it was not run.
-        folder: Where its figures and tables lie, relative to the report.
-        command: What runs it again.
-        missing: Why it was not run, where it was not.
-        remark: What every caption ends in, such as that samples are few.
+        record: Record that `report.write` kept; None if the experiment was not run.
+        folder: Folder of its figures and tables, relative to the report.
+        command: Command that runs it again.
+        missing: Reason why it was not run, if so.
+        remark: Text at the end of every caption, such as that samples are few.
     """
 
     id: str
@@ -89,9 +89,9 @@ def write_report(chapters: Sequence[Chapter], root: Path, note: str = "") -> tup
     """Writes report.md and report.html into `root`.
 
     Args:
-        chapters: In the order in which they are to be read.
-        root: Folder of the report; the chapters' folders lie in it.
-        note: Said above all, such as that samples are few.
+        chapters: Chapters in reading order.
+        root: Folder of the report, which holds the chapters' folders.
+        note: Text above all chapters, such as that samples are few.
 
     Returns:
         Paths of the Markdown and of the HTML page.
@@ -110,13 +110,13 @@ def write_report(chapters: Sequence[Chapter], root: Path, note: str = "") -> tup
 
 
 def publish(chapters: Sequence[Chapter], root: Path, target: Path, note: str) -> None:
-    """A light copy of a report to keep beside the code: records, tables, small pictures, and the page.
+    """Writes a light copy of a report to keep beside the code: records, tables, small pictures, and the page.
 
     Args:
-        chapters: Of the report in `root`.
+        chapters: Chapters of the report in `root`.
         root: Folder of the report.
         target: Folder to write; pictures are reduced to few colours.
-        note: Said above all.
+        note: Text above all chapters.
     """
     for chapter in chapters:
         if chapter.record is None:
@@ -142,7 +142,7 @@ def _shrink(source: Path, target: Path) -> None:
 
 
 def _facts(chapter: Chapter) -> list[tuple[str, str]]:
-    """What stands above the pictures of an experiment."""
+    """The facts above the pictures of an experiment."""
     record = chapter.record
     if record is None:
         return [("Not run", chapter.missing)]

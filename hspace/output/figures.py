@@ -1,7 +1,7 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Figures from images and saved records: strips of edits, effects, grids, dose-response curves.
 
-Every figure is a PNG whose bytes depend on nothing but what is drawn, and is written atomically.
+Every figure is a PNG whose bytes depend only on what is drawn, and is written atomically.
 """
 
 import io
@@ -29,7 +29,7 @@ from hspace.types import InputError
 
 DPI = 200
 TILE = 192
-"""Images are enlarged by a whole factor to at least this many pixels a side."""
+"""Smallest side in pixels, to which images are enlarged by a whole factor."""
 GAP, MARGIN = 10.0, 36.0
 INK, QUIET, BAND = "#1a1a1a", "#767676", "#ececec"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1a1a1a")
@@ -57,13 +57,13 @@ Array = Tensor | np.ndarray
 def strip_figure(
     images: Array, row_labels: Sequence[str], strengths: Sequence[float], title: str, path: str | Path
 ) -> Path:
-    """Edits as rows, strengths as columns, the unedited column marked.
+    """Draws edits as rows and strengths as columns, with the unedited column marked.
 
     Args:
-        images: (rows, strengths, C, H, W) in [-1, 1], C 1 or 3.
-        row_labels: One per row, such as "component 3: yaw"; lines after the first are drawn smaller.
-        strengths: One per column, in the directions' unit.
-        title: Drawn above.
+        images: Images, (rows, strengths, C, H, W) in [-1, 1], C 1 or 3.
+        row_labels: Labels, one per row, such as "component 3: yaw"; lines after the first are drawn smaller.
+        strengths: Strengths, one per column, in the directions' unit.
+        title: Text above the strip.
         path: PNG to write.
 
     Raises:
@@ -92,17 +92,17 @@ def strip_figure(
 def grid_figure(
     images: Array, columns: int, path: str | Path, titles: Sequence[str] | None = None, tile: int = TILE
 ) -> Path:
-    """Images in reading order.
+    """Draws images in reading order.
 
     Args:
-        images: (n, C, H, W) in [-1, 1], C 1 or 3.
-        columns: Images per row, at least 1.
+        images: Images, (n, C, H, W) in [-1, 1], C 1 or 3.
+        columns: Number of images per row, at least 1.
         path: PNG to write.
-        titles: One short text per image, drawn above it.
-        tile: Images are enlarged by a whole factor to at least this many pixels a side.
+        titles: Short texts, one per image, drawn above it.
+        tile: Smallest side in pixels, to which images are enlarged by a whole factor.
 
     Raises:
-        InputError: If a number does not fit or the images are not finite.
+        InputError: If the number of columns or titles is wrong, or the images are not finite.
 
     Example:
         >>> grid_figure(torch.rand(6, 3, 32, 32) * 2 - 1, columns=3, path="grid.png").name
@@ -125,7 +125,7 @@ def grid_figure(
 
 
 def effect_heatmap(matrix: EffectMatrix, path: str | Path, limit: float | None = None) -> Path:
-    """Effects of edits (rows) on attributes (columns); numbers whose interval holds zero are grey.
+    """Draws effects of edits (rows) on attributes (columns); numbers whose interval holds zero are grey.
 
     Args:
         matrix: Effects in standard deviations of the unedited samples; nan cells are left empty.
@@ -172,15 +172,15 @@ def curve_figure(
     title: str = "",
     log_x: bool = False,
 ) -> Path:
-    """Dose-response curves with their intervals.
+    """Draws dose-response curves with their intervals.
 
     Args:
-        curves: By label: x, mean, low and high, four sequences of one length; or x and mean alone.
+        curves: Curves by label: x, mean, low and high, four sequences of one length; or x and mean alone.
         path: PNG to write.
-        x_label: With its unit.
-        y_label: With its unit.
-        title: Drawn above.
-        log_x: Whether x is drawn in orders of magnitude, each value labelled.
+        x_label: Name of x, with its unit.
+        y_label: Name of y, with its unit.
+        title: Text above the curves.
+        log_x: Whether x is drawn in orders of magnitude, with a label at each value.
 
     Raises:
         InputError: If there is no curve, or one is not two or four sequences of one length.

@@ -27,11 +27,11 @@ class Table:
     """A caption and rows under named columns.
 
     Attributes:
-        columns: Names, each once.
-        rows: One cell per column; None where there is nothing to say.
+        columns: Names of the columns, all different.
+        rows: Rows of one cell per column; None is an empty cell.
         caption: One sentence or more; the number of visible samples behind the intervals and the judge follow it.
-        judge: Who read the numbers.
-        bold: Cells that stand out, as (row, column) indices: those that beat the second by a paired interval.
+        judge: Id of the scorer that read the numbers.
+        bold: Indices (row, column) of the cells in bold: those that beat the second by a paired interval.
         counted: What n counts, in the caption.
 
     Example:
@@ -67,8 +67,8 @@ def write_table(table: Table, path: str | Path) -> tuple[Path, ...]:
     """Write the table in all three formats.
 
     Args:
-        table: What to write.
-        path: Without a suffix.
+        table: Table to write.
+        path: Path without a suffix.
 
     Returns:
         The CSV, Markdown and LaTeX files.
@@ -162,8 +162,8 @@ def format_number(value: float | int, decimals: int | None = None) -> str:
     """A number without a leading zero: .42, -1.5, 12.3; whole numbers in full; nan as n/a.
 
     Args:
-        value: Sizes under NOTHING are 0.
-        decimals: Digits after the point; None gives three significant digits.
+        value: Number; sizes under NOTHING are 0.
+        decimals: Number of digits after the point; None gives three significant digits.
 
     Example:
         >>> format_number(0.4213), format_number(-1.5, 2), format_number(float("nan")), format_number(1234)
@@ -183,7 +183,7 @@ def format_number(value: float | int, decimals: int | None = None) -> str:
 
 
 def _bare(text: str) -> str:
-    """Without the zero before the point, and without a sign before nothing."""
+    """The number without the zero before its point, and without a sign before 0."""
     text = text.removeprefix("-") if not text.strip("-0.") else text
     return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
 

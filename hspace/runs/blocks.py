@@ -1,7 +1,7 @@
 """The log of evaluation blocks that were read for publication: docs/results/readings.csv.
 
-A block is read under one state of weights, methods and metrics only, so that nothing that is published was tuned on the
-samples that it reports. Block 0 is for everyday runs.
+A block is read under one state of weights, methods and metrics only, so that published results were never tuned on the
+samples that they report. Block 0 is for everyday runs.
 """
 
 import csv
@@ -33,7 +33,7 @@ def state(overrides: Sequence[str]) -> str:
 
 
 def read_log(path: Path) -> list[dict[str, str]]:
-    """The rows of the log; none where there is no file.
+    """The rows of the log; there are none without a file.
 
     Raises:
         InputError: If the file is not such a log.
@@ -47,7 +47,7 @@ def read_log(path: Path) -> list[dict[str, str]]:
 
 
 def block_for(rows: Sequence[dict[str, str]], state: str) -> int:
-    """The block of a state that was read before, else the next one that none was read under.
+    """The block of a state that was read before, or else the next unread block.
 
     Raises:
         InputError: If all blocks are read.

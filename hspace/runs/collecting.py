@@ -1,4 +1,4 @@
-"""One table of many finished runs, from what each run recorded."""
+"""One table of many finished runs, from their records."""
 
 import json
 import statistics
@@ -12,19 +12,19 @@ from hspace.system.files import read_json
 from hspace.types import InputError
 
 UNTOLD = ("output_dir", "cache_dir", "tracking", "artifacts", "inputs", "name", "study")
-"""Parts of a configuration that say nothing about results, or, of an experiment of the paper, too much."""
+"""Parts of a configuration that say nothing about results or, for an experiment of the paper, too much."""
 RECORD = "run.json"
-"""What every finished run leaves."""
+"""File that every finished run leaves."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What is kept of a finished run.
+    """The record of a finished run.
 
     Attributes:
-        name: Of its folder or W&B run.
-        config: The configuration, as JSON values.
-        results: Figures by key; those of single directions end on `/direction_<j>`.
+        name: Name of its folder or W&B run.
+        config: Configuration, as JSON values.
+        results: Figures by key; keys of single directions end in `/direction_<j>`.
     """
 
     name: str
@@ -36,7 +36,7 @@ def read_folders(folders: Iterable[Path]) -> list[Record]:
     """The finished runs in folders and everywhere below them, in the order of the folders.
 
     Raises:
-        InputError: If a record is not one of ours, or there is none.
+        InputError: If a record was not written by hspace, or there is none.
     """
     folders = list(folders)
     paths = dict.fromkeys(
@@ -48,7 +48,7 @@ def read_folders(folders: Iterable[Path]) -> list[Record]:
 
 
 def _is_record(path: Path) -> bool:
-    """Whether it is the run's own, and not a copy that W&B keeps for the upload."""
+    """Whether the file is the run's own record, and not a copy that W&B keeps for the upload."""
     return "wandb" not in path.parts
 
 
@@ -67,7 +67,7 @@ def collected_tables(records: Sequence[Record]) -> dict[str, Table]:
 
 
 def seeds_table(records: Sequence[Record]) -> Table | None:
-    """A row per setting of runs that differ in their seed only: of each figure mean and sd over seeds, and their n.
+    """A row per setting of runs that differ in their seed only: n, and mean and sd of each figure over seeds.
 
     Returns:
         The table, whose sd has n - 1 and is empty where n is 1; None where no setting has several seeds.
@@ -97,7 +97,7 @@ def _mean(rows: Sequence[Sequence[Cell]], i: int) -> tuple[float | None, float |
 
 
 def collected_table(records: Sequence[Record]) -> Table:
-    """A row per run: the settings in which the runs differ, and their figures, but for those of single directions."""
+    """A row per run: the settings in which the runs differ, and their figures except those of single directions."""
     settings = [_flat({key: value for key, value in run.config.items() if key not in UNTOLD}) for run in records]
     keys = dict.fromkeys(key for run in settings for key in run)
     differing = [key for key in keys if len({json.dumps(run.get(key)) for run in settings}) > 1]
@@ -111,7 +111,7 @@ def collected_table(records: Sequence[Record]) -> Table:
 
 
 def _figures(records: Sequence[Record]) -> list[str]:
-    """Keys of the figures of all runs, but for those of single directions."""
+    """Keys of the figures of all runs, except those of single directions."""
     keys = (key for run in records for key, value in run.results.items() if _is_number(value))
     return [key for key in dict.fromkeys(keys) if "/direction_" not in key]
 

@@ -1,6 +1,6 @@
-"""The validated configuration: frozen records, which `parsing.parse` makes of Hydra's dictionary.
+"""The validated configuration: frozen records, which `parsing.parse` makes from Hydra's dictionary.
 
-The defaults stand in `conf/`, one commented file per choice; each field's annotation here holds its rule.
+The defaults are in `conf/`, one commented file per choice; each field's annotation here holds its rule.
 """
 
 import hashlib
@@ -19,13 +19,13 @@ from hspace.scorers.names import EMBEDDERS, REGIONS, SCORERS
 from hspace.system.registry import REFERENCE, Registry
 
 ALLOWED = Literal["model", "process", "tap", "conditioning", "eta"]
-"""Fields of a provenance in which directions can differ from where they are applied."""
+"""Fields of a provenance in which directions may differ from the model that they are applied to."""
 
 PLAIN_TAPS = ("before", "middle", "after", "mod")
-"""Taps whose name says all; see `hspace.diffusion.taps` for the others."""
+"""Taps whose name is one word; see `hspace.diffusion.taps` for the others."""
 
 RULES = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-"""A value has the type that is asked for: nothing is converted but a list to a tuple and text to a path."""
+"""Rules of all records: a value must have the right type; only lists become tuples, and texts become paths."""
 BLOCK, BLOCKS = 10_000, 100
 """Evaluation seeds of a block, and the number of blocks."""
 
@@ -83,16 +83,16 @@ AtLeastOne: Any = Field(min_length=1)
 
 @dataclass(frozen=True, config=RULES)
 class ModelConfig:
-    """Which network, and where h is tapped.
+    """The network, and its tap.
 
     Attributes:
-        name: The file in conf/model.
-        path: What `load_model` takes: an embedded model's name, a folder or a hub id.
-        tap: Where h is tapped; None is the family's own place.
-        prompt: Text for a text-to-image model, None is the unconditional one; or the number or name of a class.
+        name: Name of the file in conf/model.
+        path: Name of an embedded model, folder or hub id, as in `load_model`.
+        tap: Tap; None is the family's own.
+        prompt: Text for a text-to-image model, where None is the unconditional one; or number or name of a class.
         guidance: Guidance on the prompt; 1 is none.
         revision: Commit, branch or tag of a hub model; None is the newest.
-        family: Name of the model's family, or "module:name" of an own one; None is told by the checkpoint's parts.
+        family: Name of the model's family, or "module:name" of your own; None finds it by the checkpoint's parts.
     """
 
     name: Word
@@ -106,10 +106,10 @@ class ModelConfig:
 
 @dataclass(frozen=True, config=RULES)
 class DatasetConfig:
-    """Which images are the real ones.
+    """The real images.
 
     Attributes:
-        name: portraits are rendered, without end; folder are photographs.
+        name: Kind of images: `portraits` are rendered, without end; `folder` are photographs.
         path: Folder of the photographs.
     """
 
@@ -129,9 +129,9 @@ class DiffusionConfig:
 
     Attributes:
         num_steps: Number of sampling steps.
-        eta: 0 is DDIM, 1 is DDPM; one value or one per step.
-        spacing: How steps lie in model time; None takes the checkpoint's.
-        injection: Whether the edit enters both terms of the step (symmetric) or only the predicted image (asyrp).
+        eta: Stochasticity: 0 is DDIM, 1 is DDPM; one value or one per step.
+        spacing: Spacing of the steps in model time; None takes the checkpoint's.
+        injection: Terms of the step that the edit enters: both (symmetric), or only the predicted image (asyrp).
     """
 
     num_steps: Annotated[int, Field(ge=1, le=1000)]
@@ -142,7 +142,7 @@ class DiffusionConfig:
 
 @dataclass(frozen=True, config=RULES)
 class EditConfig:
-    """How directions are applied.
+    """The application of directions.
 
     Attributes:
         strengths: Factors of the directions, in the directions' unit.
@@ -159,20 +159,21 @@ class EditConfig:
 
 @dataclass(frozen=True, config=RULES)
 class EvaluationConfig:
-    """How edits are measured.
+    """The measurement of edits.
 
     Attributes:
-        annotator: Scorer that names directions and chooses.
+        annotator: Scorer that names directions, and chooses examples and strengths.
         judge: Scorer that grades.
         allow_same_scorer: Whether one scorer may do both.
-        num_samples: Images that each direction is judged on; over fewer than ten no figure has an interval.
+        num_samples: Number of images that each direction is judged on; with fewer than ten no figure has an interval.
         identity: Encoder that says whether an edit shows the same person.
         regions: Network that finds a named `method.mask` in the image.
-        reference_samples: Unedited images whose spread is the unit of effects.
-        calibration_samples: Images on which directions are named: one half confirms the other.
-        strength_samples: Images on which a strength is chosen, at least; five times as many where an effect is unsure.
+        reference_samples: Number of unedited images whose spread is the unit of effects.
+        calibration_samples: Number of images on which directions are named: one half confirms the other.
+        strength_samples: Smallest number of images on which a strength is chosen; up to five times as many are taken
+            where an effect is unsure.
         block: Block of 10,000 evaluation seeds that is read; 0 is for everyday runs and is never published.
-        measures: What is read off every edit, by name or as module:name.
+        measures: Measures that are read off every edit, by name or as module:name.
     """
 
     annotator: Annotated[str, _known(SCORERS)]
@@ -190,15 +191,15 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, config=RULES)
 class StudyConfig:
-    """What an experiment of the paper needs beyond one method and its edits.
+    """Settings of an experiment of the paper beyond one method and its edits.
 
     Attributes:
-        title: What it shows.
-        expect: What the paper found, or what is to be expected where it has no such experiment.
+        title: Title, which says what the experiment shows.
+        expect: Finding of the paper, or the expected one where the paper has no such experiment.
         attributes: Attributes that are edited, each with a direction of its own.
-        index: Annotated samples from which examples are chosen.
-        examples: Examples on each side of a mean difference.
-        repeats: Draws of examples, each with evaluation samples of its own; intervals over them need five.
+        index: Number of annotated samples from which examples are chosen.
+        examples: Number of examples on each side of a mean difference.
+        repeats: Number of draws of examples, each with evaluation samples of its own; intervals over them need five.
         target: Effect, in sd, at which edits are compared.
     """
 
@@ -213,7 +214,7 @@ class StudyConfig:
 
 @dataclass(frozen=True, config=RULES)
 class TrackingConfig:
-    """Where the run is logged, within what W&B takes; group None is the run's name."""
+    """The place where the run is logged, within W&B's own limits; group None is the run's name."""
 
     mode: Literal["offline", "online", "disabled"]
     project: Word
@@ -227,17 +228,17 @@ class Config:
     """All that a run depends on.
 
     Attributes:
-        name: Of the run: the experiment's, or the method's.
-        procedure: `edit`, or the experiment of the paper that is run.
-        seed: Of random directions; samples have seeds of their own.
-        device: Where the network runs; auto takes the best there is.
-        dtype: The network's.
-        batch_size: Images per pass of the network; 0 is as many as the memory holds.
-        memory_gib: What the model and its passes may take where batch_size is 0, and PCA in any case; null is half of
-            what is free, and for PCA no limit.
-        allow: In what directions of a file may differ from where they are applied; see `Provenance`.
-        output_dir: Where results go.
-        cache_dir: Where recorded h and directions are kept for other runs.
+        name: Name of the run: the experiment's, or the method's.
+        procedure: Experiment that is run; `edit` is the plain one.
+        seed: Seed of random directions, and number of the block of discovery samples.
+        device: Device of the network; auto takes the best one available.
+        dtype: Dtype of the network's computations.
+        batch_size: Number of images per pass of the network; 0 is as many as the memory holds.
+        memory_gib: Memory for the model and its passes where batch_size is 0, and for PCA in any case; null is half of
+            the free memory, and no limit for PCA.
+        allow: Fields of `Provenance` in which directions of a file may differ from the model that they are applied to.
+        output_dir: Folder of the results.
+        cache_dir: Folder in which recorded h and directions are kept for other runs.
     """
 
     name: Word

@@ -1,4 +1,4 @@
-"""The stage that finds directions, by any method, cached by the hash of all that it depends on."""
+"""The stage that finds directions by any method; the cache keeps them by the hash of all that they depend on."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,15 +22,15 @@ from hspace.types import InputError, Scorer
 
 
 def discover(cfg: Config, model: DiffusionModel, annotator: Scorer) -> Directions:
-    """The directions that a configuration asks for: found, or kept from an earlier run.
+    """The directions of a configuration: found now, or kept from an earlier run.
 
     Args:
-        cfg: A parsed configuration.
+        cfg: Parsed configuration.
         model: Its model.
-        annotator: Chooses the examples of supervised directions.
+        annotator: Scorer that chooses the examples of supervised directions.
 
     Raises:
-        InputError: If they do not fit the model, or the method cannot do what is asked.
+        InputError: If the directions do not fit the model, or the method cannot do what is asked.
     """
     method = get_method(cfg.method.name)
     sources = RunSources(cfg, model, annotator, method)
@@ -58,13 +58,13 @@ def _kept(method: Method, sources: "RunSources") -> Directions:
 
 @dataclass(frozen=True)
 class RunSources:
-    """What a run gives its method; fulfils `hspace.directions.method.Sources`.
+    """The sources that a run gives its method; fulfils `hspace.directions.method.Sources`.
 
     Attributes:
         cfg: The run's configuration.
         model: Its model.
-        annotator: Scores samples for those methods that learn from examples.
-        method: The method, which gets what it says that it reads.
+        annotator: Scorer of the samples, for methods that learn from examples.
+        method: The method, which gets the sources that it declares.
     """
 
     cfg: Config
@@ -73,7 +73,7 @@ class RunSources:
     method: Method
 
     def key(self) -> dict[str, Any]:
-        """What the directions depend on besides settings and samples."""
+        """Further facts that the directions depend on, besides settings and samples."""
         read: dict[str, Any] = {}
         if "seed" in self.method.reads:
             read["seed"] = self.seed()
@@ -87,7 +87,7 @@ class RunSources:
 
     @property
     def sampler(self) -> Sampler:
-        """How the run's samples are drawn."""
+        """Settings of the run's sampling."""
         return self.cfg.sampler
 
     @property

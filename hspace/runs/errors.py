@@ -1,4 +1,4 @@
-"""What is a user's or the system's fault, and how to say so in one line."""
+"""Errors that are the user's or the system's fault, each told in one line."""
 
 import os
 import sys
@@ -22,10 +22,10 @@ EXPECTED = (InputError, OSError, HydraException, OmegaConfBaseException)
 
 
 def guarded(action: Callable[[], int]) -> int:
-    """The action's exit code; 2, after one line on stderr, where the user or the system is at fault.
+    """The exit code of an action; 2, after one line on stderr, where the user or the system is at fault.
 
-    141, without a word, where nobody reads our output any more. With HSPACE_DEBUG=1 the error passes through, as a
-    defect of ours always does.
+    It is 141, without a message, if nobody reads the output any more. With HSPACE_DEBUG=1 the error passes through, as
+    defects of this package always do.
     """
     try:
         code = action()
@@ -69,7 +69,7 @@ def _reader_is_gone() -> bool:
 
 
 def explain(error: Exception) -> str:
-    """What is wrong, on one line, in our words where Hydra's would take several."""
+    """The fault on one line, in our own words where Hydra's would take several lines."""
     return " ".join(_explain(error).split())
 
 

@@ -1,4 +1,4 @@
-"""What a stage's result depends on, as the key it is kept under."""
+"""Keys of results: all that a stage's result depends on."""
 
 import hashlib
 from collections.abc import Callable
@@ -20,17 +20,17 @@ from hspace.types import Embedder, RegionNetwork, Scorer
 VERSIONS = {
     "collect": 3, "annotate": 4, "discover": 5, "calibrate": 3, "read": 1, "unit": 2, "swap": 1, "invert": 1,
 }  # fmt: skip
-"""Of each stage; a higher one leaves older results of it unused."""
+"""Version of each stage; after a change to a higher one, older results of the stage are not used."""
 PLACES = ("output_dir", "cache_dir")
-"""Paths of a configuration that are written to, and not read."""
+"""Keys of a configuration whose paths are written to, and not read."""
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-"""Endings by which text, such as a mask, is the name of a file."""
+"""Endings of a text, such as a mask, that make it the name of a file."""
 
 
 def keep(cfg: Config, stage: str, key: dict[str, Any], build: Callable[[Path], None]) -> Path:
     """The folder of a stage's result, from the run's cache; see `cached`.
 
-    Of several processes all build, since they exchange what they make, and the first one's result is kept.
+    All of several processes build it, since they exchange their parts, and the result of the first one is kept.
     """
     key = {"version": VERSIONS[stage], **key}
     folder = place(cfg.cache_dir, stage, key)
@@ -60,16 +60,16 @@ def keep(cfg: Config, stage: str, key: dict[str, Any], build: Callable[[Path], N
 def keep_rows(
     cfg: Config, model: DiffusionModel, stage: str, n: int, make: Callable[[range], Tensor], *, size: int, **key: Any
 ) -> Tensor:
-    """Rows 0 to n - 1 of what the sampler's settings and `key` determine, from the cache.
+    """Rows 0 to n - 1 of a result that the sampler's settings and `key` determine, from the cache.
 
     Args:
-        cfg: The run's configuration.
+        cfg: Configuration of the run.
         model: Its model.
         stage: Folder of the cache.
         n: Number of rows.
-        make: Gives a range of rows, on the CPU.
-        size: Rows that are made at a time, and kept if the process is killed after them.
-        **key: What the rows depend on beside the sampler, as JSON types.
+        make: Function that gives a range of rows, on the CPU.
+        size: Number of rows that are made together, and are kept if the process is killed after them.
+        **key: Further facts that the rows depend on, as JSON types.
     """
 
     def build(folder: Path) -> None:
@@ -81,7 +81,7 @@ def keep_rows(
 
 
 def keep_part(cfg: Config, stage: str, key: dict[str, Any], n: int, build: Callable[[Path, range], None]) -> Path:
-    """Like `keep` for what each process makes and keeps by itself: its share of n rows."""
+    """Like `keep`, for a result of which each process makes and keeps its own share of n rows."""
     rows = distributed.share(n)
     part = {"rows": [rows.start, rows.stop]} if distributed.world() > 1 else {}
     key = {"version": VERSIONS[stage], **key, **part}
@@ -89,9 +89,10 @@ def keep_part(cfg: Config, stage: str, key: dict[str, Any], n: int, build: Calla
 
 
 def files_key(cfg: Any) -> dict[str, str | None]:
-    """Content of every file and folder that a configuration names, by key; not of where results and caches go.
+    """Hashes of every file and folder that a configuration reads, by key.
 
-    The model's and the scorers' are known by their identities, which do not change where a file is written anew.
+    Models and scorers are left out: they are known by their identities, which stay the same when a file is written
+    anew.
     """
     found: dict[str, str | None] = {}
     for name, value in vars(cfg).items():
@@ -110,7 +111,7 @@ def sampler_key(cfg: Config, model: DiffusionModel) -> dict[str, Any]:
 
 
 def edit_key(cfg: Config, model: DiffusionModel) -> dict[str, Any]:
-    """What an edit depends on beside its offsets and the samples; a window only where it leaves steps out."""
+    """All that an edit depends on beside its offsets and the samples; the window only if it leaves steps out."""
     steps = range(len(model.process.timesteps))
     window = cfg.sampler.window(len(steps))
     key: dict[str, Any] = {"injection": cfg.diffusion.injection}
@@ -118,7 +119,7 @@ def edit_key(cfg: Config, model: DiffusionModel) -> dict[str, Any]:
 
 
 def network_key(network: Scorer | Embedder | RegionNetwork) -> dict[str, Any]:
-    """What scores depend on."""
+    """All that scores depend on."""
     return {**scorer_identity(network)}
 
 

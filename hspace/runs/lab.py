@@ -1,7 +1,7 @@
-"""What every experiment works with: one configuration, its model and scorers, and what all experiments do with them.
+"""The lab of an experiment: one configuration, its model and scorers, and the work that all experiments share.
 
-Whatever takes long is kept in the cache under all that it depends on, in shards while it is made, so that a repeated
-experiment reuses it and an interrupted one goes on.
+The cache keeps the results of long work by all that they depend on, in shards while they are made. So a repeated
+experiment reuses them, and an interrupted one continues.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""How much memory the network's passes take, counted, and the batch that a limit allows.
+"""The memory of the network's passes, as counted, and the batch size that a limit allows.
 
-A batch of b rows counts b · `row_bytes` beside the model, and takes up to KERNELS times that, as was measured
+A batch of b rows counts b · `row_bytes` beside the model, and takes up to KERNELS times that, by measurement
 (docs/performance.md).
 """
 
@@ -21,18 +21,18 @@ from hspace.system.shards import SHARD
 from hspace.types import InputError
 
 USED = 0.5
-"""Part of the free memory that is taken where no limit is given."""
+"""Part of the free memory that is used without a limit."""
 KERNELS = 1.6
-"""What kernels' buffers and the allocator make of the bytes of tensors; 1.36 to 1.58 on a CPU."""
+"""Factor of the bytes of tensors for kernels' buffers and the allocator; 1.36 to 1.58 on a CPU."""
 IMAGES = 8
-"""Images that a step has at once: x_T, x_t, eps, x0_hat, the two terms of the mean, noise, the next x_t."""
+"""Number of images that a step holds: x_T, x_t, eps, x0_hat, the two terms of the mean, noise, the next x_t."""
 
 
 class Peak(TorchDispatchMode):
-    """Counts the bytes of all tensors that operations in its block have made and that are still there.
+    """Counts the bytes of all existing tensors that operations in its block have made.
 
     Attributes:
-        peak: The most at any moment.
+        peak: Largest count at any moment, in bytes.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Peak(TorchDispatchMode):
         self._alive: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Runs one operation and counts what it gives; a view takes nothing more."""
+        """Runs one operation and counts its results; a view takes no further memory."""
         made = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(made):
             if isinstance(leaf, torch.Tensor):
@@ -64,11 +64,11 @@ class Peak(TorchDispatchMode):
 
 @torch.no_grad()
 def row_bytes(model: DiffusionModel) -> int:
-    """Bytes that every row of a batch takes while it is sampled with an edit and its h recorded.
+    """Number of bytes that every row of a batch takes while it is sampled with an edit and its h is recorded.
 
-    The activations of a pass at their peak, by which a pass of two rows exceeds a pass of one; in float32 z of every
-    step and the images that a step works with; and at every step an offset of h, and h itself twice, as it is put
-    together.
+    They are the sum of: the peak activations of a pass, by which a pass of two rows exceeds a pass of one; in float32,
+    z of every step and the images that a step works with; and at every step an offset of h, and h itself twice, while
+    it is put together.
 
     Args:
         model: The model, on its device.
@@ -92,7 +92,7 @@ def fitted(cfg: Config, model: DiffusionModel) -> Config:
     """The configuration with a batch size in place of 0: the largest power of two, up to a shard, that fits.
 
     Args:
-        cfg: A parsed configuration; `memory_gib` is for the model and its passes together.
+        cfg: Parsed configuration, whose `memory_gib` is for the model and its passes together.
         model: Its model, on its device.
 
     Raises:

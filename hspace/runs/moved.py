@@ -1,4 +1,4 @@
-"""Keys and choices that have another name today; docs/migrating.md says the same."""
+"""Old names of keys and choices, and their present ones; docs/migrating.md lists them too."""
 
 MOVED = {
     "model.h_space": "model.tap",
@@ -8,9 +8,9 @@ MOVED = {
     "size=full": "no size at all",
     "tracking=none": "tracking.mode=disabled",
 }
-"""What is written in the place of an old key, or of an old choice as group=name."""
+"""Present form of each old key, and of each old choice as group=name."""
 
 
 def moved(old: str) -> str | None:
-    """The message for an old key or choice; None for one that never was."""
+    """The message for an old key or choice; None for one that never existed."""
     return f"{old} is not a setting any more: write {MOVED[old]}" if old in MOVED else None

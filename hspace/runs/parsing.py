@@ -1,4 +1,4 @@
-"""`parse`: a composed configuration becomes the validated record, or one line says what is wrong with it."""
+"""`parse`: makes the validated record from a composed configuration, or says in one line what is wrong with it."""
 
 import json
 import secrets
@@ -19,7 +19,7 @@ from hspace.system.registry import REFERENCE, unknown
 from hspace.types import InputError
 
 SIZES = ("k", "num_samples")
-"""What `debug=` and `size=` set whatever the method; `parse` leaves out those that it does not read."""
+"""Keys that `debug=` and `size=` set for all methods; `parse` leaves out those that the method does not read."""
 
 
 def parse(cfg: DictConfig) -> Config:
@@ -28,7 +28,7 @@ def parse(cfg: DictConfig) -> Config:
     A null `output_dir` becomes `outputs/<name>/<time>-<random digits>`, so that no two runs share a folder.
 
     Raises:
-        InputError: If a key is unknown or missing, or a value, alone or beside the others, makes no sense.
+        InputError: If a key is unknown or missing, or a value is wrong, by itself or together with others.
     """
     values: Any = _given(OmegaConf.to_container(cfg, resolve=True))
     # A run is called after its method, and "module:name" cannot be the name of a folder.
@@ -44,7 +44,7 @@ def parse(cfg: DictConfig) -> Config:
             f"evaluation.judge is {config.evaluation.judge!r}, which is the annotator too and would grade its own "
             "choices: name another, or set evaluation.allow_same_scorer=true"
         )
-    # Last, since it imports the method and torch with it.
+    # This comes last, since it imports the method and torch with it.
     config = replace(config, method=settings_of(config.method))
     _check_method(config)
     return config
@@ -54,10 +54,10 @@ def settings_of(values: Any) -> Settings:
     """Settings of the method that `values` name, with the method's own defaults where a value is left out.
 
     Args:
-        values: The section `method` of a configuration.
+        values: Section `method` of a configuration.
 
     Raises:
-        InputError: If there is no such method, or a value is wrong.
+        InputError: If the method does not exist, or a value is wrong.
     """
     if not isinstance(values, dict):
         raise InputError(f"method must be a section of keys, got {values!r}")
@@ -69,7 +69,7 @@ def settings_of(values: Any) -> Settings:
 
 
 def check_attributes(config: Config, known: Collection[str]) -> None:
-    """Sees that the attributes the method names are among those that the scorers know.
+    """Checks that the scorers know the attributes that the method names.
 
     Raises:
         InputError: If one is not.
@@ -91,7 +91,7 @@ def _given(values: Any) -> Any:
 
 
 def _validated(record: Any, values: dict[str, Any], prefix: str) -> Any:
-    """The record of the values, which are read as JSON, where a list is a tuple and a text a path."""
+    """The record of the values, which are read as JSON; lists become tuples, and texts become paths."""
 
     def unknown_key(key: str) -> str:
         if message := moved(key):
@@ -144,7 +144,7 @@ def _check_edit(config: Config) -> None:
         raise InputError(f"diffusion.eta must be one number or {steps} (one per step), got {len(eta)}")
     if not edit.start < (steps if edit.stop is None else edit.stop) <= steps:
         raise InputError(
-            f"edit.start and edit.stop must choose steps of the {steps} there are, got {edit.start} to {edit.stop}"
+            f"edit.start and edit.stop must choose some of the {steps} steps, got {edit.start} to {edit.stop}"
         )
     if not any(edit.strengths):
         raise InputError(f"edit.strengths must hold a number besides 0, got {list(edit.strengths)}")

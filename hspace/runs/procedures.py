@@ -1,4 +1,4 @@
-"""What a run can do: the experiments by name, without importing them."""
+"""The experiments that a run can do, by name, without importing them."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What an experiment leaves behind: figures, tables, directions, and run.json, from which reports are made."""
+"""Results that an experiment leaves: figures, tables, directions, and run.json, from which reports are made."""
 
 import platform
 import subprocess
@@ -23,25 +23,25 @@ from hspace.system.files import read_json, sha256_file, write_json
 from hspace.system.registry import source_sha256
 
 RECORD = "run.json"
-"""In the folder of an experiment that is finished; written last."""
+"""File in the folder of a finished experiment, which is written last."""
 VERSION = 4
-"""Part of what a kept record is compared by, to be raised when experiments measure in another way."""
+"""Part of the key of a kept record, which is raised when experiments measure in another way."""
 PACKAGES = ("hspace", "torch", "diffusers", "hydra-core", "omegaconf", "wandb", "scikit-learn", "numpy", "torchmetrics")
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came out of an experiment; everything that a report draws from.
+    """Results of an experiment, from which a report is drawn.
 
     Attributes:
-        conclusion: What came out, in one or two sentences with numbers.
-        findings: The numbers, as JSON types; those at the top are compared with other runs'.
+        conclusion: Result in one or two sentences with numbers.
+        findings: Numbers as JSON types; those at the top level are compared with other runs'.
         figures: Pictures by caption; the first is the one to look at first.
-        tables: By file name.
+        tables: Tables by file name.
         samples: Further files of scores by sample, by file name: columns and rows.
-        directions: To be kept beside the record, by file name.
+        directions: Directions to keep beside the record, by file name.
         curves: Points of curves for tracking: numbers by key, the axis `strength` among them.
-        lines: What came out, for the console: one line per direction, or the conclusion where there are none.
+        lines: Lines for the console: one per direction, or the conclusion where there are none.
     """
 
     conclusion: str
@@ -55,7 +55,7 @@ class Result:
 
 
 def current(lab: Lab) -> dict[str, Any] | None:
-    """The kept record, where it is of this configuration and this model and all its files are as they were."""
+    """The kept record, if it is of this configuration and this model and all its files are unchanged."""
     out = lab.cfg.output_dir
     try:
         record = read_json(out / RECORD)
@@ -66,14 +66,14 @@ def current(lab: Lab) -> dict[str, Any] | None:
 
 
 def write(cfg: Config, result: Result, *, key: str, judge: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables as CSV, Markdown and LaTeX, directions, and the record, which comes last: it says that all is complete.
+    """Writes tables as CSV, Markdown and LaTeX, directions, and last the record, which says that all is complete.
 
     Args:
-        cfg: The experiment's configuration.
-        result: What came out; its figures are drawn already.
-        key: What the record is compared by when it is to be used again.
-        judge: What to call the judge.
-        facts: What else the record says; `facts_of` a lab.
+        cfg: Configuration of the experiment.
+        result: Results, whose figures are drawn already.
+        key: Key by which the record is compared before it is used again.
+        judge: Name of the judge.
+        facts: Further facts for the record; `facts_of` a lab.
 
     Returns:
         The record, as JSON types.
@@ -140,7 +140,7 @@ def facts_of(lab: Lab, result: Result, seconds: float) -> dict[str, Any]:
 
 
 def key_of(lab: Lab) -> str:
-    """What a kept record is compared by: all that results depend on, as content and not as names."""
+    """The key of a kept record: all that results depend on, by content and not by name."""
     networks = {"annotator": lab.annotator, "judge": lab.judge, "identity": lab.identity, "regions": lab.regions}
     entries = [EXPERIMENTS.get(lab.cfg.procedure), get_method(lab.cfg.method.name).find]
     entries += [MEASURES.get(name) for name in lab.cfg.evaluation.measures]
@@ -153,7 +153,7 @@ def key_of(lab: Lab) -> str:
 
 
 def marked(result: Result, judge: str) -> Result:
-    """The result, saying in its conclusion and under each table that its judge also annotated."""
+    """The result with a note, in its conclusion and under each table, that its judge also annotated."""
     tables = {name: replace(table, judge=judge) for name, table in result.tables.items()}
     return replace(result, tables=tables, conclusion=f"Judged by {judge}. {result.conclusion}")
 

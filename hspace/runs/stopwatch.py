@@ -1,4 +1,4 @@
-"""How long the stages of a run take: said as they begin and end, and kept for the record."""
+"""Times of the stages of a run, told as stages begin and end, and kept for the record."""
 
 import logging
 import time
@@ -11,10 +11,10 @@ log: logging.Logger = logging.getLogger(__name__)
 
 
 class Stopwatch:
-    """Seconds that each stage took, in the order in which they first ran.
+    """Seconds of each stage, in the order in which the stages first ran.
 
     Args:
-        progress: Called with a stage's name, the rows done and their number.
+        progress: Function that is called with a stage's name, the rows done and their number.
     """
 
     def __init__(self, progress: Callable[[str, int, int], None] = lambda stage, done, n: None) -> None:
@@ -42,7 +42,7 @@ class Stopwatch:
 
 
 def duration(seconds: float) -> str:
-    """A time as a reader says it: 3.2 s, 4 min 10 s, 2 h 5 min."""
+    """A time in words: 3.2 s, 4 min 10 s, 2 h 5 min."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,7 +1,7 @@
-"""Weights & Biases: one tracked run for each run of ours, offline unless asked, which never ends the run of ours.
+"""Weights & Biases: one tracked run for each run of hspace, offline by default, whose faults never end the run.
 
-The default needs no account, no network and no answer from a user. What an offline run wrote is read back with
-`wandb leet inspect --json OUTPUT_DIR/wandb` and sent later with `wandb sync`.
+The default needs no account, no network and no answer from a user. `wandb leet inspect --json OUTPUT_DIR/wandb` reads
+back what an offline run wrote, and `wandb sync` sends it later.
 """
 
 import hashlib
@@ -43,11 +43,11 @@ FINISH_TIMEOUT = 600
 class Run:
     """A tracked run; in mode `disabled` every method does nothing.
 
-    Where W&B fails, whatever the reason, the run says once that tracking stopped, and does nothing from then on.
+    If W&B fails, for whatever reason, the run says once that tracking stopped, and does nothing from then on.
     """
 
     def __init__(self, run: "wandb.Run | None") -> None:
-        """Takes over a run of W&B; None where there is none."""
+        """Takes over a run of W&B; None tracks nothing."""
         self._run = run
         self._started = time.perf_counter()
         self.define_axis("progress/seconds", "progress", "memory")
@@ -68,7 +68,7 @@ class Run:
         self._ask(lambda run: run.log({**progress, **_memory()}))
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        """Sets what the overview of runs shows and sorts by: JSON values."""
+        """Sets the values, of JSON, that the overview of runs shows and sorts by."""
         self._ask(lambda run: run.summary.update(dict(values)))
 
     def log_table(self, name: str, table: Table) -> None:
@@ -84,7 +84,7 @@ class Run:
         self._ask(lambda run: run.log({f"figures/{name}": wandb.Image(str(path))}))
 
     def use_files(self, name: str, kind: str, paths: Sequence[Path]) -> None:
-        """Records files as what the run read: an artifact it used, and their checksums in its configuration."""
+        """Records files that the run read: as an artifact that it used, and by their checksums in its configuration."""
         self._ask(lambda run: _use_files(run, name, kind, paths))
 
     def log_artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
@@ -93,8 +93,8 @@ class Run:
         An offline run cannot ask the server for an artifact: the configuration then says which files they were.
 
         Args:
-            name: Letters, digits, dashes, underscores and dots.
-            kind: The artifact's type, such as `directions`.
+            name: Name of letters, digits, dashes, underscores and dots.
+            kind: Type of the artifact, such as `directions`.
             paths: Files, each added under its own name.
         """
         self._ask(lambda run: _log_artifact(run, name, kind, paths))
@@ -137,14 +137,14 @@ def _note(run: "wandb.Run", role: str, name: str, kind: str, paths: Sequence[Pat
 
 
 def _forget() -> None:
-    """Ends W&B's own process; left to the end of ours, one that has died would end it with its own exit code."""
+    """Ends W&B's own process now; if it had died, it would otherwise end this process with its own exit code."""
     with suppress(Exception, SystemExit):
         wandb.teardown()
 
 
 @contextmanager
 def _mute() -> Iterator[None]:
-    """Nobody reads what W&B's own process, started in this block, says as it dies."""
+    """Silences the last words of W&B's own process, which is started in this block."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
@@ -174,19 +174,19 @@ def _memory() -> dict[str, float]:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """What a W&B run is opened with.
+    """Settings with which a W&B run is opened.
 
     Attributes:
-        id: Of the run; the same id again continues it.
-        name: For people.
-        job_type: What the run does.
-        config: Its settings, as JSON types.
-        output_dir: All of W&B's files go to `output_dir/wandb`.
-        mode: `offline`, `online` or `disabled`.
+        id: Id of the run; the same id continues it later.
+        name: Name for people.
+        job_type: Kind of the run.
+        config: Settings of the run, as JSON types.
+        output_dir: Folder whose subfolder `wandb` takes all of W&B's files.
+        mode: Mode, `offline`, `online` or `disabled`.
         project: W&B project.
         entity: W&B user or team; None is the login's own.
-        group: Runs that belong together; None is the name.
-        tags: For people.
+        group: Name shared by runs that belong together; None is the run's name.
+        tags: Tags for people.
     """
 
     id: str
@@ -204,8 +204,8 @@ class RunSpec:
 def track(cfg: Config) -> AbstractContextManager[Run]:
     """Opens the run that `cfg.tracking` asks for.
 
-    Its id is a hash of the configuration and the output folder, so that a repetition continues the same run. Of several
-    processes only the first is tracked.
+    Its id is a hash of the configuration and the output folder, so that a repetition continues the same run. Only the
+    first of several processes is tracked.
 
     Args:
         cfg: A parsed configuration.
@@ -227,7 +227,7 @@ def open_run(spec: RunSpec) -> Iterator[Run]:
     All of W&B's files go to `output_dir/wandb`, also the copies of artifacts that `wandb sync` needs later.
 
     Args:
-        spec: Mode `online` goes on offline, with a warning, where there is no login or no server; where W&B cannot
+        spec: Settings; mode `online` continues offline, with a warning, without a login or a server. If W&B cannot
             start at all, nothing is tracked.
 
     Yields:
@@ -255,8 +255,8 @@ def read_project(name: str, api: Any = None) -> list[Record]:
     """The finished runs of a project on the server, for `collected_table`.
 
     Args:
-        name: ENTITY/PROJECT, or ENTITY/PROJECT/GROUP for the runs of one group.
-        api: A `wandb.Api`; None logs in with the stored key.
+        name: Name of the project, ENTITY/PROJECT, or ENTITY/PROJECT/GROUP for the runs of one group.
+        api: Connection, a `wandb.Api`; None logs in with the stored key.
 
     Raises:
         InputError: If the name has another form, or the server cannot be asked.
@@ -329,7 +329,7 @@ def _init(spec: RunSpec) -> "wandb.Run":
 
 @contextmanager
 def _data_dir(path: Path) -> Iterator[None]:
-    """Has W&B stage artifacts in `path`, not in the home folder, unless the user named a place.
+    """Makes W&B stage artifacts in `path` instead of the home folder, unless the user named a place.
 
     There is no setting for it, only the environment variable.
     """

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a configuration, on one line: the key, what would be right, and what was given."""
+"""Pydantic's errors about a configuration, on one line: the key, what would be right, and what was given."""
 
 import dataclasses
 import math
@@ -19,17 +19,17 @@ UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
 
 @dataclasses.dataclass(frozen=True)
 class Meaning:
-    """What a value must be, in words, where its type does not say it; metadata of an annotation."""
+    """The rule of a value in words, where its type does not say it; metadata of an annotation."""
 
     words: str
 
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """Where an error is.
+    """The place of an error.
 
     Attributes:
-        key: Dotted, with the indices of lists.
+        key: Dotted key, with the indices of lists.
         hint: Type of the value.
         metadata: Constraints of the value.
         scalar: Whether the error comes from a branch of a union that is not a list.
@@ -49,18 +49,18 @@ def fields_of(record: Any) -> Mapping[str, FieldInfo] | None:
 
 
 def in_our_words(error: ValidationError, record: Any, prefix: str, unknown_key: Callable[[str], str]) -> str:
-    """The first mistake: a key that is not there before values that are wrong.
+    """The first mistake; unknown keys come before wrong values.
 
     Args:
-        error: What validating the record raised.
+        error: Error that validating the record raised.
         record: The record.
-        prefix: Of its keys, such as "method."; "" at the top.
-        unknown_key: The message for a key that is not there.
+        prefix: Prefix of its keys, such as "method."; "" at the top.
+        unknown_key: Function that gives the message for an unknown key.
     """
     errors = error.errors(include_url=False)
     first = min(errors, key=lambda each: each["type"] not in UNKNOWN_KEY)
     place = _place(record, first["loc"], prefix)
-    # A value that fits no branch of a union has an error in each: a list's are those of the list.
+    # A value that fits no branch of a union has an error in each; those of a list belong to the list.
     if isinstance(first["input"], list) and place.scalar:
         others = [each for each in errors if not _place(record, each["loc"], prefix).scalar]
         first = next(each for each in others if _place(record, each["loc"], prefix).key.startswith(place.key))
@@ -69,7 +69,7 @@ def in_our_words(error: ValidationError, record: Any, prefix: str, unknown_key: 
 
 
 def rule_of(field: FieldInfo) -> str:
-    """What the value of a field must be, in words."""
+    """The rule of a field's value in words."""
     return _words(field.annotation, field.metadata)
 
 
@@ -102,7 +102,7 @@ def _message(error: ErrorDetails, place: _Place, unknown_key: Callable[[str], st
 
 
 def of_record(message: str, record: Any, prefix: str) -> str:
-    """The message of a check of several fields, which begins with the name of one, with that name in full."""
+    """The message of a check of several fields, with the full name of the field that it begins with."""
     begins_with_a_field = message.partition(" ")[0].partition("=")[0] in (fields_of(record) or {})
     return f"{prefix}{message}" if begins_with_a_field else f"{prefix.rstrip('.')}: {message}".removeprefix(": ")
 
@@ -143,21 +143,21 @@ def _unwrapped(place: _Place) -> _Place:
 
 
 def _branches(hint: Any) -> list[Any]:
-    """What a union consists of, besides None; empty where it is none."""
+    """The branches of a union, besides None; empty if the type is not a union."""
     if typing.get_origin(hint) not in (typing.Union, types.UnionType):
         return []
     return [each for each in typing.get_args(hint) if each is not type(None)]
 
 
 def _list_item(hint: Any) -> Any:
-    """Type of the items of a list of any length; None where it is none."""
+    """Type of the items of a list of any length; None if the type is not a list."""
     while typing.get_origin(hint) is typing.Annotated:
         hint = typing.get_args(hint)[0]
     return typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else None
 
 
 def _rule(hint: Any, metadata: Iterable[Any]) -> str:
-    """What a value must be."""
+    """The rule of a value."""
     metadata = list(metadata)
     if meanings := [each.words for each in metadata if isinstance(each, Meaning)]:
         return meanings[-1]

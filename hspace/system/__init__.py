@@ -1,1 +1,1 @@
-"""The machine: files, shards, the cache, processes and signals; knows nothing of diffusion."""
+"""The machine: files, shards, the cache, processes and signals; this room does not know diffusion."""

@@ -22,13 +22,13 @@ from hspace.types import InputError
 log: logging.Logger = logging.getLogger(__name__)
 
 ENTRY = "entry.json"
-"""In every result: its key, and, once it is complete, size and checksum of its files."""
+"""File in every result with its key and, when it is complete, size and checksum of its files."""
 SHARDS = "shards"
-"""The folder, inside an unfinished result, of what outlives a killed or failed process."""
+"""Folder inside an unfinished result whose contents outlive a killed or failed process."""
 NAME = re.compile(r"[0-9a-f]{24}(\.tmp|\.damaged-\d+)?")
 """Names of the folders of results: whole, unfinished, or set aside."""
 ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
-"""What says that a file is not there; other errors of the system say nothing about the file."""
+"""Errors that mean a missing file; other errors of the system say nothing about the file."""
 
 
 def key_sha256(key: dict[str, Any]) -> str:
@@ -37,7 +37,7 @@ def key_sha256(key: dict[str, Any]) -> str:
 
 
 def place(cache_dir: Path, stage: str, key: dict[str, Any]) -> Path:
-    """The folder of a stage's result, there or not.
+    """The folder of a stage's result, whether it exists or not.
 
     Example:
         >>> place(Path("cache"), "pca", {"k": 4}).as_posix()
@@ -47,20 +47,20 @@ def place(cache_dir: Path, stage: str, key: dict[str, Any]) -> Path:
 
 
 def unfinished_place(folder: Path) -> Path:
-    """Where a result is until it is complete."""
+    """The folder of a result until it is complete."""
     return folder.with_suffix(".tmp")
 
 
 def cached(cache_dir: Path, stage: str, key: dict[str, Any], build: Callable[[Path], None]) -> Path:
-    """The folder of a stage's result, built unless it is there and as it was written.
+    """The folder of a stage's result, which is built unless it exists and is unchanged.
 
     Args:
         cache_dir: Folder of all results.
         stage: Name of the stage.
         key: All that the result depends on, as JSON types.
-        build: Writes the result into the folder it is given, which is moved in place only once complete; two processes
-            that want one result build it once. What it leaves in the subfolder `shards` is there again after a kill
-            or an error, for it to continue from, and is removed in the end.
+        build: Function that writes the result into the folder that it gets; the folder is moved into its place only
+            when complete. Two processes that want one result build it once. After a kill or an error `build` finds its
+            subfolder `shards` again and continues from it; a complete result does not keep it.
 
     Returns:
         The folder. A result that is damaged is set aside, with a warning, and built again.
@@ -92,10 +92,10 @@ def cached(cache_dir: Path, stage: str, key: dict[str, Any], build: Callable[[Pa
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a result: a file is missing or has changed since it was written; None if nothing is.
+    """The fault of a result, of which a file is missing or has changed since it was written; None if there is no fault.
 
     Raises:
-        OSError: If the system cannot read a file that is there.
+        OSError: If the system cannot read an existing file.
     """
     try:
         entry = read_json(folder / ENTRY)
@@ -117,10 +117,10 @@ class Entry:
     """One folder of the cache.
 
     Attributes:
-        folder: Where it is; its parent's name is the stage.
-        state: `whole` (written to its end; `damage` says whether it still is as it was), `unfinished` or `damaged`.
-        size: In bytes.
-        used: When it was made or last read, in seconds since 1970.
+        folder: Folder of the result; the name of its parent is the stage.
+        state: State, `whole` (completely written; `damage` says whether it is unchanged), `unfinished` or `damaged`.
+        size: Size in bytes.
+        used: Time of its making or last use, in seconds since 1970.
     """
 
     folder: Path
@@ -136,23 +136,23 @@ def entries(cache_dir: Path) -> list[Entry]:
 
 
 def prune(cache_dir: Path, days: float | None = None) -> list[Entry]:
-    """Remove what no run can use: results set aside, and unfinished ones that no process works on.
+    """Removes what no run can use: results set aside, and unfinished ones that no process works on.
 
     Only folders whose record says that they are results are removed, whatever else lies beside them.
 
     Args:
         cache_dir: Folder of all results.
-        days: Also remove whole results that no run has used for so long.
+        days: Age in days since the last use at which whole results are removed too.
 
     Returns:
-        What was removed.
+        The removed entries.
 
     Raises:
-        InputError: If the folder holds files, but not one result.
+        InputError: If the folder holds files, but no result.
     """
     found = entries(cache_dir)
     if not found and any(path.is_file() and path.suffix != ".lock" for path in cache_dir.rglob("*")):
-        raise InputError(f"cache_dir must be a cache of hspace, and {cache_dir} holds no result; nothing was removed")
+        raise InputError(f"cache_dir must be a cache of hspace, but {cache_dir} holds no result; nothing was removed")
     oldest = -1.0 if days is None else time.time() - 86400 * days
     return [entry for entry in found if (entry.state != "whole" or entry.used < oldest) and _remove(entry)]
 
@@ -179,10 +179,9 @@ def _lock(folder: Path) -> contextlib.AbstractContextManager[Any]:
 
 
 def _make(folder: Path, key: dict[str, Any], build: Callable[[Path], None]) -> None:
-    """Builds a result; one that an error or a kill interrupts keeps its shards at every moment.
+    """Builds a result, whose shards survive an error or a kill at any moment.
 
-    The move of the folder into its place ends the work. Before it nothing of the shards is removed, after it nothing
-    but them.
+    The move of the folder into its place ends the work. Shards are removed only after it.
     """
     unfinished = unfinished_place(folder)
     unfinished.mkdir(exist_ok=True)
@@ -211,7 +210,7 @@ def _facts(unfinished: Path) -> dict[str, dict[str, Any]]:
 
 
 def _clear(unfinished: Path) -> None:
-    """Remove all of an unfinished result but its record, its shards, and arrays that the shards' journals tell of."""
+    """Removes all of an unfinished result except its record, its shards, and arrays that the shards' journals name."""
     arrays = {f"{path.stem}.npy" for path in (unfinished / SHARDS).glob("*.journal")}
     for path in unfinished.iterdir():
         if path.name not in {ENTRY, SHARDS, *arrays}:
@@ -219,7 +218,7 @@ def _clear(unfinished: Path) -> None:
 
 
 def _keep_shards(unfinished: Path) -> None:
-    """Leave of an unfinished result what a later process continues from, or nothing at all."""
+    """Keeps only those parts of an unfinished result from which a later process continues, if there are any."""
     if not unfinished.is_dir():
         return
     _clear(unfinished)
@@ -228,7 +227,7 @@ def _keep_shards(unfinished: Path) -> None:
 
 
 def _set_aside(folder: Path, key: dict[str, Any]) -> Path:
-    """Rename a damaged result, with a record that says what it is, for `prune`."""
+    """Renames a damaged result, and leaves a record in it for `prune`."""
     number = 1
     while (aside := folder.with_suffix(f".damaged-{number}")).exists():
         number += 1
@@ -239,7 +238,7 @@ def _set_aside(folder: Path, key: dict[str, Any]) -> Path:
 
 
 def _mark_used(folder: Path) -> None:
-    """The time of the entry file is when the result was last used; a cache may be read-only."""
+    """Sets the time of the entry file to now, the time of last use; a cache may be read-only."""
     with contextlib.suppress(OSError):
         os.utime(folder / ENTRY)
 
@@ -253,7 +252,7 @@ def _entry(folder: Path) -> Entry:
 
 
 def _remove(entry: Entry) -> bool:
-    """Whether it could be removed: not while a process makes or reads it."""
+    """Removes a folder unless a process makes or reads it; gives whether it was removed."""
     try:
         with FileLock(entry.folder.with_suffix(".lock"), blocking=False):
             shutil.rmtree(entry.folder)

@@ -1,6 +1,6 @@
-"""Several processes at one run, started by torchrun: who is who, and how they exchange what they made.
+"""Several processes of one run, started by torchrun: their ranks, and the exchange of their results.
 
-Outside torchrun there is one process, and everything here gives back what it was given.
+Outside torchrun there is one process, and every function here returns its own argument.
 """
 
 import os
@@ -16,7 +16,7 @@ from torch import Tensor
 Value = TypeVar("Value")
 
 PATIENCE = timedelta(days=7)
-"""How long one process waits for another: a stage of a large study takes hours."""
+"""Time for which one process waits for another: a stage of a large study takes hours."""
 
 
 @contextmanager
@@ -35,17 +35,17 @@ def processes() -> Iterator[None]:
 
 
 def rank() -> int:
-    """Which process this is; 0 writes the results."""
+    """Number of this process; process 0 writes the results."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world() -> int:
-    """How many processes there are."""
+    """Number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def share(n: int) -> range:
-    """The rows, of n, that are this process's: all of them together are every row once, in order."""
+    """The rows, of n, that belong to this process; the shares of all processes are every row once, in order."""
     return range(rank() * n // world(), (rank() + 1) * n // world())
 
 
@@ -57,7 +57,7 @@ def total(values: Tensor) -> Tensor:
 
 
 def gathered(value: Value) -> list[Value]:
-    """What every process gave, by rank."""
+    """The values of all processes, by rank."""
     if world() == 1:
         return [value]
     values: list[Value] = [value] * world()
@@ -66,7 +66,7 @@ def gathered(value: Value) -> list[Value]:
 
 
 def from_first(value: Value) -> Value:
-    """What process 0 gave."""
+    """The value of process 0."""
     if world() == 1:
         return value
     values = [value]

@@ -1,7 +1,7 @@
-"""Files on disk: writes that happen wholly or not at all, checksums, and where the packaged folders are.
+"""Files on disk: writes that happen wholly or not at all, checksums, and the packaged folders.
 
-An `OSError` (disk full, file too large, read-only folder) passes through with `filename` naming the file that was
-to be written.
+An `OSError` (disk full, file too large, read-only folder) passes through, and its `filename` names the file that should
+have been written.
 """
 
 import contextlib
@@ -18,12 +18,12 @@ from platformdirs import user_cache_path
 
 @contextlib.contextmanager
 def write_atomic(path: str | Path) -> Iterator[Path]:
-    """Give a temporary file beside `path` to write into, and move it over `path` when the block ends well.
+    """Gives a temporary file beside `path` to write into, and moves it over `path` if the block ends without an error.
 
     The temporary keeps the suffix of `path`, since libraries choose a format by it. Missing parent folders are made.
 
     Args:
-        path: The file to write. An old file stays as it was until the new one is complete.
+        path: File to write. An old file stays as it is until the new one is complete.
 
     Yields:
         The temporary file's path; it exists and is empty.
@@ -37,7 +37,7 @@ def write_atomic(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary_beside(path)
         yield temporary
-        # In the end, since libraries that write may put a file of their own in its place.
+        # This comes last, since libraries that write may put a file of their own in its place.
         temporary.chmod(_plain_mode())
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -94,7 +94,7 @@ def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text that anyone may have written.
 
     Raises:
-        ValueError: If it is no JSON, or nested too deeply.
+        ValueError: If it is not JSON, or nested too deeply.
     """
     try:
         return json.loads(text)
@@ -106,7 +106,7 @@ def read_json(path: str | Path) -> Any:
     """The value of a JSON file.
 
     Raises:
-        ValueError: If it holds no JSON in UTF-8, or it is nested too deeply.
+        ValueError: If it does not hold JSON in UTF-8, or is nested too deeply.
         OSError: If it cannot be read.
     """
     return parse_json(Path(path).read_text(encoding="utf-8"))
@@ -119,7 +119,7 @@ def sha256_file(path: str | Path) -> str:
 
 
 def user_cache() -> Path:
-    """The user's folder of what can be made again, for all projects: HSPACE_CACHE, or where the system keeps such."""
+    """The user's folder, for all projects, of files that can be made again: HSPACE_CACHE or the system's cache."""
     return Path(os.environ.get("HSPACE_CACHE") or user_cache_path("hspace", appauthor=False))
 
 

@@ -1,4 +1,4 @@
-"""Hashes of what results depend on: tensors, configurations, records and files, by content."""
+"""Hashes, by content, of what results depend on: tensors, configurations, records and files."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from hspace.system.files import read_json, sha256_file, user_cache, write_json
 from hspace.system.records import is_sha256
 
 CHUNK = 2**24
-"""Numbers that are converted to float32 at a time."""
+"""Number of values that are converted to float32 together."""
 UNSAID = ("transformers_version", "name_or_path", "dtype", "torch_dtype", "architectures")
 """Keys of a configuration that say who wrote it, how or where, as do all that begin with an underscore."""
 MEMORY = "hashes"
@@ -45,14 +45,14 @@ def json_sha256(value: Any) -> str:
 
 
 def normalised(value: Any) -> Any:
-    """A configuration as JSON values that are equal where it means the same, whichever version of a library wrote it.
+    """A configuration as JSON values that are equal where it means the same, whatever version of a library wrote it.
 
     Args:
         value: JSON values, dataclasses, paths, dtypes and tuples, nested in any way.
 
     Returns:
-        JSON values without the keys of `UNSAID`. Numbers that are not finite, paths and dtypes are text, and of any
-        other object only the name of its class counts.
+        JSON values without the keys of `UNSAID`. Numbers that are not finite, paths and dtypes become text; any other
+        object becomes the name of its class.
     """
     if is_dataclass(value) and not isinstance(value, type):
         return normalised(asdict(value))
@@ -71,7 +71,7 @@ def _name(value: Any) -> str:
 
 
 def path_sha256(path: Path) -> str | None:
-    """Content of a file, or of all files of a folder with their names in it; None where there is neither."""
+    """Hash of a file, or of all files of a folder with their names in it; None where there is neither."""
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
         return json_sha256({file.relative_to(path).as_posix(): sha256_file(file) for file in files})
@@ -81,13 +81,13 @@ def path_sha256(path: Path) -> str | None:
 def remembered(files: Iterable[Path], what: Mapping[str, Any], compute: Callable[[], dict[str, str]]) -> dict[str, str]:
     """Hashes of what was loaded from files, computed once as long as no file changes.
 
-    A file is known by its path, size, inode and the times of its last change in nanoseconds. Files that have changed
-    since this process began are not trusted: they may not be what was loaded.
+    A file is recognised by its path, size, inode and the times of its last change in nanoseconds. Files that have
+    changed since this process began are not trusted, since another version may have been loaded.
 
     Args:
-        files: All that the hashes depend on.
-        what: What is hashed and by what, as JSON values.
-        compute: Reads it all.
+        files: All files that the hashes depend on.
+        what: Description of what is hashed and how, as JSON values.
+        compute: Function that computes the hashes.
     """
     facts = {str(path.resolve()): _facts(path) for path in files}
     if not facts or any(each is None or each[-1] >= _STARTED for each in facts.values()):
@@ -103,7 +103,7 @@ def remembered(files: Iterable[Path], what: Mapping[str, Any], compute: Callable
 
 
 def _recalled(place: Path) -> dict[str, str] | None:
-    """What was remembered; None where there is nothing, or it is damaged."""
+    """The remembered hashes; None where there are none, or they are damaged."""
     try:
         hashes = dict(read_json(place)["hashes"])
     except (OSError, ValueError, TypeError, KeyError):
@@ -112,10 +112,10 @@ def _recalled(place: Path) -> dict[str, str] | None:
 
 
 def forget() -> tuple[int, list[str]]:
-    """Forget all remembered hashes, so that each checkpoint is read again when it is used next.
+    """Forgets all remembered hashes, so that each checkpoint is read again at its next use.
 
     Returns:
-        How many there were, and the files that are not what they were when they were hashed.
+        The number of hashes, and the files that have changed since they were hashed.
     """
     places = list((user_cache() / MEMORY).glob("*.json"))
     changed = {file for place in places for file in _changed(place)}
@@ -133,7 +133,7 @@ def _changed(place: Path) -> list[str]:
 
 
 def _facts(path: Path) -> list[int] | None:
-    """Size, inode and the two times of a change; renaming and setting times cannot hide from the last."""
+    """Size, inode and the two times of a change, the last of which even renaming and setting times update."""
     try:
         stat = path.stat()
     except FileNotFoundError:

@@ -1,15 +1,15 @@
-"""Whether the Hugging Face hub can be asked."""
+"""A check of whether the Hugging Face hub can be reached."""
 
 from huggingface_hub import model_info
 
 
 def why_unreachable(model: str) -> Exception | None:
-    """Why the hub does not know a model; None where it does.
+    """The reason why the hub does not give a model; None where it does.
 
-    One request, since a download asks again and again for half a minute where there is no network.
+    It is one request, since without a network a download asks again and again for half a minute.
 
     Args:
-        model: A hub id, owner/name.
+        model: Hub id, owner/name.
     """
     try:
         model_info(model, timeout=10)

@@ -1,4 +1,4 @@
-"""Pictures that others made: only the formats that are meant, of a bounded size, scaled by their own depth."""
+"""Pictures from strangers: only of the expected formats, of a bounded size, scaled by their own depth."""
 
 import warnings
 from pathlib import Path
@@ -10,9 +10,9 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
 from hspace.types import InputError, one_line
 
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
-"""Formats that are opened, whatever a file is called; Pillow would hand others, such as EPS, to other programs."""
+"""Formats that are opened, whatever the name of a file; Pillow would hand others, such as EPS, to other programs."""
 MAX_PIXELS = 50_000_000
-"""A larger picture is refused before it is decoded."""
+"""Largest number of pixels; a larger picture is refused before it is decoded."""
 EIGHT_BIT = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
 """Modes of Pillow whose values it converts to 8 bits of red, green, blue and alpha itself."""
 
@@ -20,16 +20,16 @@ EIGHT_BIT = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YC
 def read_picture(path: str | Path, *, background: str, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     """A picture in mode RGB, turned upright by its EXIF tag.
 
-    Greyscale of 12 or 16 bits is scaled to 8; of colours of 16 bits Pillow reads the higher 8. Pictures whose values
-    have no stated range (32-bit and floating-point greyscale) or no plain meaning (LAB) are refused.
+    Greyscale of 12 or 16 bits is scaled to 8 bits; of 16-bit colours Pillow reads the higher 8 bits. Pictures whose
+    values have no stated range (32-bit and floating-point greyscale) or no plain meaning (LAB) are refused.
 
     Args:
-        path: The file; of several frames the first is read.
-        background: Colour that transparent parts are laid on.
-        formats: Pillow's names of the formats that may be opened.
+        path: File of the picture, whose first frame is read.
+        background: Colour behind transparent parts.
+        formats: Formats that may be opened, by Pillow's names.
 
     Raises:
-        InputError: If the file is missing, of another format, too large, damaged, or of a mode that is refused.
+        InputError: If the file is missing, of another format, too large, damaged, or of a refused mode.
     """
     try:
         with warnings.catch_warnings():
@@ -37,7 +37,7 @@ def read_picture(path: str | Path, *, background: str, formats: tuple[str, ...] 
             return _read(Path(path), background, formats)
     except InputError:
         raise
-    # Of a stranger's file Pillow raises whatever its decoders meet: OSError, SyntaxError, struct.error, KeyError ...
+    # For a stranger's file Pillow raises errors of many kinds: OSError, SyntaxError, struct.error, KeyError ...
     except Exception as error:
         raise InputError(f"{path} cannot be read as an image ({', '.join(formats)}): {one_line(error)}") from error
 
@@ -54,9 +54,9 @@ def _read(path: Path, background: str, formats: tuple[str, ...]) -> Image.Image:
 def _rgba(path: Path, file: Image.Image) -> Image.Image:
     upright = ImageOps.exif_transpose(file)
     if file.mode in EIGHT_BIT:
-        # Pillow takes premultiplied grey to colours by way of grey only.
+        # Pillow converts premultiplied grey to colours only by way of grey.
         return (upright.convert("LA") if file.mode == "La" else upright).convert("RGBA")
-    # Pillow has called 16-bit greyscale of PNG both ways.
+    # Versions of Pillow give 16-bit greyscale of PNG either name.
     if not (file.mode.startswith("I;16") or (file.mode == "I" and file.format == "PNG")):
         raise InputError(f"{path} has pixels of mode {file.mode}, whose range is unknown: save it with 8 or 16 bits")
     tags, values = getattr(file, "tag_v2", {}), np.asarray(upright).astype(np.int64)

@@ -14,12 +14,12 @@ else:
 
 
 def bar(over: Iterable[Any] | None = None, *, stage: str, total: int | None = None) -> Bar:
-    """A bar that goes away when it is full; none where stderr is not a terminal, or under `hspace --quiet`.
+    """A bar that disappears when it is full; it is hidden if stderr is not a terminal, and under `hspace --quiet`.
 
     Args:
-        over: What is gone through; None for a bar that is updated by hand.
-        stage: What is being done: the label.
-        total: How much there is, where `over` does not say it.
+        over: Items to go through; None for a bar that is updated by hand.
+        stage: Name of the stage, which labels the bar.
+        total: Number of items, if `over` does not give it.
     """
     quiet = logging.getLogger("hspace").level > logging.INFO
     return tqdm(over, desc=stage, total=total, disable=True if quiet else None, leave=False)

@@ -1,4 +1,4 @@
-"""Records on disk: tensors and facts about them in one safetensors file, read without trust in who wrote it.
+"""Records on disk: tensors and facts about them in one safetensors file, which is read without trust in its writer.
 
 The facts are one JSON object in the file's metadata, under the key `hspace`.
 """
@@ -20,16 +20,16 @@ KEY = "hspace"
 MAX_FILE_BYTES = 16 * 2**30
 MAX_FACTS_CHARACTERS = 16 * 2**20
 Rule = tuple[Callable[[Any], bool], str]
-"""Whether a value is right, and what a right one is."""
+"""A check of a value, and a description of right values."""
 
 
 def save_record(path: str | Path, tensors: Mapping[str, Tensor | None], facts: Mapping[str, Any]) -> None:
     """Write tensors and facts, atomically.
 
     Args:
-        path: The safetensors file.
-        tensors: By name; None is left out.
-        facts: JSON values.
+        path: Safetensors file to write.
+        tensors: Tensors by name; None is left out.
+        facts: Facts as JSON values.
 
     Raises:
         OSError: If the file cannot be written.
@@ -45,12 +45,12 @@ def load_record(path: str | Path, what: str, parse: Callable[[dict[str, Any], di
     """Read a record that anyone may have written.
 
     Args:
-        path: The safetensors file.
-        what: What it should hold, for errors: `directions`.
-        parse: Makes the record of the facts and the tensors; it checks both and raises InputError.
+        path: Safetensors file to read.
+        what: Name of its expected contents, for errors: `directions`.
+        parse: Function that checks facts and tensors, raises InputError, and makes the record.
 
     Raises:
-        InputError: In one line that names the file, if it is missing, too large, no such file, or refused by `parse`.
+        InputError: If the file is missing, too large, not of that kind, or refused by `parse`; one line that names it.
     """
     path = Path(path)
     if not path.is_file():
@@ -71,7 +71,7 @@ def parse_facts(text: str | None) -> dict[str, Any]:
     """A stranger's JSON object.
 
     Raises:
-        InputError: If there is none, or it is too long, no JSON, too deeply nested, or holds a number that is not
+        InputError: If there is none, or it is too long, not JSON, too deeply nested, or holds a number that is not
             finite, or a whole one of more than 64 bits.
     """
     if text is None:
@@ -91,7 +91,7 @@ def check_facts(facts: Mapping[str, Any], rules: Mapping[str, Rule], what: str) 
     """Check that there is every key of the rules and no other, and that each value is right.
 
     Raises:
-        InputError: Naming the keys that are too many or missing, or the first value that is wrong.
+        InputError: If a key is missing or too many, or a value is wrong; the message names it.
     """
     wrong = sorted(set(facts) ^ set(rules))
     if wrong:
@@ -102,10 +102,10 @@ def check_facts(facts: Mapping[str, Any], rules: Mapping[str, Rule], what: str) 
 
 
 def check_names(tensors: Mapping[str, Tensor], required: set[str], optional: set[str]) -> None:
-    """Check that a file holds the tensors that it must and no others than it may.
+    """Check that a file holds all required tensors, and no others than the required and optional ones.
 
     Raises:
-        InputError: Naming those that it holds.
+        InputError: If it does not, with the names of its tensors.
     """
     if not required <= set(tensors) <= required | optional:
         allowed = f" and at most {', '.join(sorted(optional))}" if optional else ""
@@ -117,7 +117,7 @@ def check_floats(tensors: Mapping[str, Tensor]) -> None:
     """Check that all tensors are of finite floating-point numbers.
 
     Raises:
-        InputError: Naming the first that is not.
+        InputError: If one is not, with its name.
     """
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():

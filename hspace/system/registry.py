@@ -1,7 +1,7 @@
-"""Names for what can be chosen and added: methods, measures, scorers, model families, experiments.
+"""Registries of what can be chosen and added: methods, measures, scorers, model families, experiments.
 
 A registry maps a name to a reference "module:attribute", the form of Python's entry points, and imports the module
-when the name is asked for. `hspace list` therefore shows what there is without importing it.
+only when the name is used. Therefore `hspace list` shows all entries without importing them.
 """
 
 import ast
@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar
 from hspace.types import InputError
 
 REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-"""What "module:attribute" looks like."""
+"""Form of "module:attribute"."""
 
 T = TypeVar("T")
 Registered = TypeVar("Registered")
@@ -29,11 +29,11 @@ Registered = TypeVar("Registered")
 
 @dataclass(frozen=True)
 class Listed:
-    """What a list shows of one entry.
+    """One entry in a list.
 
     Attributes:
-        name: What a configuration calls it.
-        meaning: The first line of its docstring.
+        name: Name in a configuration.
+        meaning: First line of its docstring.
     """
 
     name: str
@@ -43,8 +43,8 @@ class Listed:
 class Registry(Generic[T]):
     """Entries of one kind by name: those of the package, of installed packages, and registered ones.
 
-    An installed package adds an entry by the entry-point group named after the kind, such as `hspace.methods`. Whatever
-    can be imported, from the current folder too, is found without registration under "module:attribute".
+    An installed package adds an entry by the entry-point group named after the kind, such as `hspace.methods`. Anything
+    that can be imported, from the current folder too, is found as "module:attribute" without registration.
 
     Args:
         kind: What one entry is called, such as "method".
@@ -59,7 +59,7 @@ class Registry(Generic[T]):
         self._registered: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[Registered], Registered]:
-        """Decorator that makes an object known by a name in this process; a later one of the name replaces it."""
+        """Decorator that registers an object under a name in this process; a later object of the name replaces it."""
 
         def keep(entry: Registered) -> Registered:
             self._registered[name] = self._checked(name, entry)
@@ -72,7 +72,7 @@ class Registry(Generic[T]):
         return tuple(dict.fromkeys([*self._builtin, *self._installed(), *self._registered]))
 
     def listed(self) -> Iterator[Listed]:
-        """All entries with their meanings; nothing is imported but the packages that modules lie in."""
+        """All entries with their meanings; only the packages that hold the modules are imported."""
         references = {**self._installed(), **self._builtin}
         for name in self.names():
             registered = self._registered.get(name)
@@ -87,7 +87,7 @@ class Registry(Generic[T]):
         """The entry of a name, or the object that "module:attribute" refers to.
 
         Raises:
-            InputError: If there is none, it cannot be imported, or it is of another kind.
+            InputError: If the entry does not exist, cannot be imported, or is of another kind.
         """
         if name in self._registered:
             return self._registered[name]
@@ -119,7 +119,7 @@ class Registry(Generic[T]):
                 raise self._faulty(name, error) from error
             raise InputError(f"{unknown(self.kind, name, self.names())}; and no module {module!r}") from None
         except Exception as error:
-            # Whatever a stranger's module raises while it is imported is theirs to read, not a defect of ours.
+            # An error in a stranger's module is for its author to read, and not a defect of this package.
             raise self._faulty(name, error) from error
 
     def _faulty(self, name: str, error: Exception) -> InputError:
@@ -138,7 +138,7 @@ class Registry(Generic[T]):
 def source_sha256(entry: Any) -> str | None:
     """Hash of the file that an object's code lies in; None for the package's own code, whose stages have versions.
 
-    Part of a result's cache key, so that a result of code that was changed since is not used again.
+    It is part of a result's cache key, so that a result is not used again after its code has changed.
     """
     kind = entry if hasattr(entry, "__module__") and hasattr(entry, "__qualname__") else type(entry)
     module = sys.modules.get(kind.__module__)
@@ -149,7 +149,7 @@ def source_sha256(entry: Any) -> str | None:
 
 
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
-    """The message for a name that is not among those known: the nearest one, or all where they fit a line.
+    """The message for an unknown name, with the nearest known one, or all if they fit on a line.
 
     Example:
         >>> unknown("method", "pcs", ["pca", "random"])

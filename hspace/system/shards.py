@@ -1,7 +1,7 @@
 """Long results made in shards of fixed size, each on disk once it is made, so that a killed run continues.
 
-Shard boundaries do not depend on the batch size, on memory or on when a run was killed: what continues is
-byte-identical to what was never interrupted.
+Shard boundaries do not depend on the batch size, on memory or on the time of a kill: a continued result is
+byte-identical to one that was never interrupted.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ log: logging.Logger = logging.getLogger(__name__)
 Made = TypeVar("Made")
 
 SHARD = 64
-"""Samples of one shard; no batch is larger."""
+"""Number of samples of a shard; no batch is larger."""
 
 
 _listener: ContextVar[Callable[[int, int], None] | None] = ContextVar("listener", default=None)
@@ -61,14 +61,14 @@ def watched(listener: Callable[[int, int], None]) -> Iterator[None]:
 
 
 def say_done(done: int, n: int) -> None:
-    """Tells who watches that `done` of n rows are made."""
+    """Tells the listeners that `done` of n rows are made."""
     listener = _listener.get()
     if listener is not None:
         listener(done, n)
 
 
 class Batches:
-    """Goes through rows in batches; where a GPU's memory does not hold one, it is halved for good."""
+    """Goes through rows in batches; a batch that a GPU's memory does not hold is halved, and so are all later ones."""
 
     def __init__(self, size: int) -> None:
         """Raises InputError if the size is below 1."""
@@ -105,13 +105,13 @@ class Batches:
 def in_shards(folder: Path | None, n: int, make: Callable[[range], Tensor], *, size: int = SHARD) -> Tensor:
     """Rows 0 to n - 1, made shard by shard, or read where an earlier process has made them.
 
-    Of several processes each makes every so manieth shard, and all get all rows.
+    Several processes take turns with the shards, and all of them get all rows.
 
     Args:
-        folder: Of the finished shards; None keeps none.
+        folder: Folder of the finished shards; None keeps none.
         n: Number of rows.
-        make: Gives a range of rows, (rows, ...), on the CPU.
-        size: Rows of a shard.
+        make: Function that gives a range of rows, (rows, ...), on the CPU.
+        size: Number of rows of a shard.
     """
     shards = row_batches(n, size)
     mine = [_shard(folder, n, rows, make) for rows in shards[distributed.rank() :: distributed.world()]]
@@ -131,7 +131,7 @@ def _shard(folder: Path | None, n: int, rows: range, make: Callable[[range], Ten
 
 
 def _write(folder: Path, first: int, part: Tensor) -> None:
-    """A shard's file has its checksum in its name, so that it is written in one move."""
+    """Writes a shard into a file whose name has its checksum, so that one move writes both."""
     data = save({"rows": part.contiguous()})
     write_bytes(folder / f"{first:08}-{hashlib.sha256(data).hexdigest()}.safetensors", data)
 
@@ -149,7 +149,7 @@ def _read(folder: Path, first: int) -> Tensor | None:
 class RowWriter:
     """Writes samples into a `.npy` of float32 (steps, samples, d) at their place in every step.
 
-    Plain writes, because a full disk is then an OSError; in a memory map it would kill the process.
+    It uses plain writes, because a full disk is then an OSError; in a memory map it would kill the process.
     """
 
     def __init__(self, file: BinaryIO, journal: Path | None, shape: tuple[int, int, int]) -> None:
@@ -157,7 +157,7 @@ class RowWriter:
         self.shape: tuple[int, int, int] = shape
         text = journal.read_text(errors="replace") if journal is not None and journal.exists() else ""
         self._done = set(text.splitlines())
-        # A line that a kill or a full disk cut short must not swallow the next.
+        # A line that a kill or a full disk cut short must not absorb the next one.
         self._before = "" if text == "" or text.endswith("\n") else "\n"
         file.seek(0)
         np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
@@ -182,7 +182,7 @@ class RowWriter:
         say_done(rows.stop, self.shape[1])
 
     def has(self, rows: range) -> bool:
-        """Whether an earlier process finished a shard, and it is as it was."""
+        """Whether an earlier process finished a shard, and the shard is unchanged."""
         return bool(self._done) and self._line(rows) in self._done
 
     def _line(self, rows: range) -> str:
@@ -200,12 +200,12 @@ class RowWriter:
 
 @contextlib.contextmanager
 def row_writer(path: Path, shape: tuple[int, int, int], folder: Path | None) -> Iterator[RowWriter]:
-    """A writer whose array is moved to `path` when the block ends well.
+    """A writer whose array is moved to `path` when the block ends without an error.
 
     Args:
-        path: The `.npy` to write.
-        shape: (steps, samples, d).
-        folder: Where the array lies until then, with a journal, for a later process to continue; None writes beside
+        path: File `.npy` to write.
+        shape: Shape of the array, (steps, samples, d).
+        folder: Folder of the array until then, with a journal from which a later process continues; None writes beside
             `path` and leaves nothing behind.
 
     Raises:
@@ -219,7 +219,7 @@ def row_writer(path: Path, shape: tuple[int, int, int], folder: Path | None) -> 
         needed.mkdir(parents=True, exist_ok=True)
     journal, working = folder / f"{path.stem}.journal", folder / path.name
     if not working.exists() and journal.exists():
-        # The array was moved, and the process killed before all was done; or it is lost.
+        # Either the array was moved and the process was killed before the end, or the array is lost.
         path.replace(working) if path.exists() else journal.unlink()
     try:
         with working.open("rb+" if working.exists() else "wb+") as file:

@@ -68,7 +68,7 @@ def test_a_folder_inverted_once_and_a_seed_go_the_same_way(
         (["7", "--direction", "FILE:smil"], "did you mean 'smile'"),
         (["7", "--direction", "FILE", "--strength", "1", "--strength", "2"], "one --strength for each"),
         (["7", "--direction", "FILE", "--strength", "x"], "invalid float value"),
-        (["7", "--direction", "FILE", "--strength", "nan"], "finite"),
+        (["7", "--direction", "FILE", "--strength", "nan"], "a strength must be a number"),
         (["7", "--direction", "FILE", "--keep-outside", "0,0,a,1"], "--keep-outside"),
         (["7", "--direction", "FILE", "--keep-outside", "nose2"], "mask must be one of"),
         (["7", "--direction", "FILE", "--animation", "mp4"], "--animation"),

@@ -7,13 +7,10 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from datetime import datetime
-from functools import partial
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hspace.system.stopping import Stopped, stopping, uninterrupted
@@ -27,22 +24,6 @@ with stopping():  # What follows takes numpy's time, in which a signal would sho
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-LISTS = {"models": "model"}
-"""What `hspace list` shows of conf/, and the folder where it is."""
-
-REGISTRIES = {
-    "methods": ("hspace.directions.settings", "METHODS"),
-    "scorers": ("hspace.scorers.names", "SCORERS"),
-    "embedders": ("hspace.scorers.names", "EMBEDDERS"),
-    "regions": ("hspace.scorers.names", "REGIONS"),
-    "measures": ("hspace.evaluation.measures", "MEASURES"),
-    "families": ("hspace.diffusion.families", "families"),
-}
-"""What `hspace list` shows of what can be registered, and the registry: its module and its name there."""
-
-CACHE_ACTIONS = {"ls": "kept in", "verify": "compared in", "prune": "removed from"}
-"""What `hspace cache` can do, and how it says what it did."""
 
 MODULES = {"invert": "edit", "calibrate": "sliders", "range": "sliders", "directions": "sliders"}
 """Subcommands that share another's module."""
@@ -112,9 +93,13 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     words = options.words
     if words and words[0] == "list":
-        return _list(words[1:])
+        from hspace.commands.listing import lists
+
+        return lists(words[1:])
     if words and words[0] == "cache":
-        return _cache(words[1:])
+        from hspace.commands.keeping import cache
+
+        return cache(words[1:], _compose)
     if words and "=" not in words[0] and not words[0].startswith("~"):
         known = ", ".join(["list", "cache", *COMMANDS])
         raise InputError(f"unknown command {words[0]!r}: there is {known}; a setting is written key=value")
@@ -165,101 +150,6 @@ def _with_local_model(overrides: list[str]) -> list[str]:
     """A `model.path` alone means the model in that folder."""
     has_path = any(word.startswith("model.path=") for word in overrides)
     return [*overrides, "model=local"] if has_path and not any(w.startswith("model=") for w in overrides) else overrides
-
-
-def _list(words: list[str]) -> int:
-    from hspace.system.registry import unknown
-
-    topics = {topic: partial(_choices, folder) for topic, folder in LISTS.items()}
-    topics |= {topic: partial(_registered, *place) for topic, place in REGISTRIES.items()}
-    topics |= {"attributes": _attributes, "experiments": _experiments}
-    for word in words:
-        if word not in topics and not word.startswith("method="):
-            raise InputError(unknown("list", word, topics))
-    for topic in words or sorted(topics):
-        rows = list(topics[topic]() if topic in topics else _settings(topic.partition("=")[2]))
-        print(f"{topic}:")
-        for name, meaning in rows:
-            print(f"  {name:<19} {meaning}")
-    return 0
-
-
-def _registered(module: str, registry: str) -> Iterable[tuple[str, str]]:
-    """The entries of a registry, none of which is imported."""
-    return [(entry.name, entry.meaning) for entry in getattr(import_module(module), registry).listed()]
-
-
-def _settings(method: str) -> Iterable[tuple[str, str]]:
-    """The settings of a method with their defaults."""
-    from hspace.directions.settings import METHODS
-
-    for name, field in METHODS.get(method).settings.model_fields.items():
-        if name != "name":
-            default = "needed" if field.is_required() else f"default {field.default}"
-            yield f"method.{name}", f"{field.description} ({default})"
-
-
-def _choices(group: str) -> Iterable[tuple[str, str]]:
-    """The files of a group of choices and the first sentence of the comment that each begins with."""
-    for file in sorted((package_path("conf") / group).glob("*.yaml")):
-        comments = [line[2:] for line in file.read_text().splitlines() if line.startswith("# ")]
-        meaning = next(line for line in comments if not line.startswith("@package"))
-        yield file.stem, meaning.partition(" Launch:")[0]
-
-
-def _experiments() -> Iterable[tuple[str, str]]:
-    """Those of conf/experiment, and the procedures that have no file there."""
-    chosen = dict(_choices("experiment"))
-    return [
-        *chosen.items(),
-        *(row for row in _registered("hspace.runs.procedures", "EXPERIMENTS") if row[0] not in chosen),
-    ]
-
-
-def _attributes() -> Iterable[tuple[str, str]]:
-    from hspace.portraits.faces import ATTRIBUTES
-
-    return [(attribute.id, f"{attribute.kind}: {attribute.meaning}") for attribute in ATTRIBUTES]
-
-
-def _cache(words: list[str]) -> int:
-    from hspace.system.cache import damage, entries, prune
-    from hspace.system.registry import unknown
-
-    action, *settings = words or ["ls"]
-    if action not in CACHE_ACTIONS:
-        raise InputError(unknown("cache command", action, CACHE_ACTIONS))
-    days = [word for word in settings if word.startswith("days=") and action == "prune"]
-    cache_dir = Path(_compose([word for word in settings if word not in days]).cache_dir)
-    if action == "verify":
-        from hspace.system.hashes import forget
-
-        count, changed = forget()
-        for file in changed:
-            print(f"{file} has changed since it was hashed")
-        print(f"{count} remembered hashes of checkpoints are forgotten: each is read again when it is used next")
-    found = prune(cache_dir, *map(_days, days)) if action == "prune" else entries(cache_dir)
-    checked = [entry for entry in found if action == "verify" and entry.state == "whole"]
-    faults = {entry.folder: damage(entry.folder) for entry in checked}
-    for entry in found:
-        used = datetime.fromtimestamp(entry.used).isoformat(" ", "minutes")
-        state = faults.get(entry.folder) or entry.state
-        print(f"{entry.folder.relative_to(cache_dir)}  {entry.size / 1e6:.1f} MB  {used}  {state}")
-    print(
-        f"{len(found)} results, {sum(entry.size for entry in found) / 1e6:.1f} MB {CACHE_ACTIONS[action]} {cache_dir}"
-    )
-    return int(any(faults.values()))
-
-
-def _days(word: str) -> float:
-    key, _, value = word.partition("=")
-    try:
-        days = float(value)
-    except ValueError:
-        days = -1.0
-    if not 0 <= days < float("inf"):
-        raise InputError(f"{key} must be a number of at least 0, got {value!r}")
-    return days
 
 
 def _compose(overrides: list[str]) -> "DictConfig":

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 import hspace
-from hspace.cli import CACHE_ACTIONS, LISTS, REGISTRIES, _compose, _with_local_model
+from hspace.cli import _compose, _with_local_model
+from hspace.commands.keeping import CACHE_ACTIONS
+from hspace.commands.listing import LISTS, REGISTRIES
 from hspace.commands.words import COMMANDS, parse
 from hspace.directions.settings import METHODS
 from hspace.runs.config import known_keys

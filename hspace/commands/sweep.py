@@ -30,8 +30,8 @@ from hspace.output.tables import write_table
 from hspace.runs.collecting import collected_tables, read_folders
 from hspace.runs.config import Config, to_dict
 from hspace.runs.errors import EXPECTED, explain, hydra_in_one_line
-from hspace.runs.lab import duration
 from hspace.runs.parsing import parse
+from hspace.runs.stopwatch import duration
 from hspace.system.stopping import stopping
 from hspace.types import InputError
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import is_dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ def scorer_identity(network: Scorer | Embedder | RegionNetwork) -> dict[str, str
     return {"id": network.id, "sha256": _sha256(network)}
 
 
-@cache
+@lru_cache(maxsize=8)  # More than a run has, and few enough that a sweep does not keep those of all its jobs.
 def _sha256(network: Any) -> str:
     """Once for each network: those that score are loaded once and never trained."""
     plain = {name: value for name, value in vars(network).items() if name[0] != "_" and _is_plain(value)}

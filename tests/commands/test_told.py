@@ -67,7 +67,7 @@ def test_a_revision_that_is_not_there_is_one_line(
 ) -> None:
     assert main([*FEW, "model.path=tiny/faces", f"model.revision={'b' * 40}", f"output_dir={tmp_path / 'out'}"]) == 2
     _, err = capsys.readouterr()
-    assert err.startswith("hspace: error: no folder tiny/faces, and no hub model") and err.count("\n") == 1
+    assert err.startswith("hspace: error: tiny/faces is not a folder, and the hub") and err.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 

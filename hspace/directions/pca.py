@@ -16,6 +16,7 @@ from hspace.diffusion.recording import Recorded
 from hspace.directions.metadata import DirectionsMeta
 from hspace.directions.method import Sources, method
 from hspace.directions.record import Directions
+from hspace.directions.rotation import Rotation, rotated
 from hspace.directions.settings import MAX_SAMPLES, Settings
 from hspace.directions.solvers import StepPCA, solver
 from hspace.system import distributed
@@ -54,6 +55,15 @@ class PcaSettings(ComponentSettings):
     joint: bool = False
     """Whether all steps share one PCA."""
 
+    rotation: Rotation | None = None
+    """How joint components are rotated, varimax or ica; null leaves them as they are."""
+
+    @model_validator(mode="after")
+    def _check_rotation(self) -> "PcaSettings":
+        if self.rotation and not self.joint:
+            raise ValueError(f"rotation={self.rotation} needs method.joint=true: steps would be rotated apart")
+        return self
+
 
 @method("pca", settings=PcaSettings)
 def find(model: DiffusionModel, sources: Sources, settings: PcaSettings) -> Directions:
@@ -62,11 +72,17 @@ def find(model: DiffusionModel, sources: Sources, settings: PcaSettings) -> Dire
     Source: Haas et al. 2024, sec. IV-A, figs. 3 and 4.
     """
     recorded = sources.recorded(settings.num_samples)
-    return pca(recorded, model, k=settings.k, joint=settings.joint, memory=sources.memory)
+    return pca(recorded, model, k=settings.k, joint=settings.joint, rotation=settings.rotation, memory=sources.memory)
 
 
 def pca(
-    recorded: Recorded, model: DiffusionModel, *, k: int, joint: bool = False, memory: int | None = None
+    recorded: Recorded,
+    model: DiffusionModel,
+    *,
+    k: int,
+    joint: bool = False,
+    rotation: Rotation | None = None,
+    memory: int | None = None,
 ) -> Directions:
     """Principal components of h_t at every step; direction j is the j-th component of all steps.
 
@@ -85,6 +101,7 @@ def pca(
         k: Number of components, at most n - 1 and d.
         joint: Whether to take the components of the concatenated trajectory h_{T:1} instead. A standard deviation is
             then that of the whole trajectory, and there is no correlation to report.
+        rotation: `varimax` or `ica` of the k joint components; see `directions.rotation`.
         memory: Bytes that a step may take, which decide the chunks and, where necessary, the solver. None is 64 MB
             beside what the solvers need.
 
@@ -92,7 +109,8 @@ def pca(
         k directions of unit "std". A component whose |correlation| falls under .3 is reported.
 
     Raises:
-        InputError: If k is not in range, h has fewer than k components with variance, or h is from another model.
+        InputError: If k is not in range, components of single steps are to be rotated, h has fewer than k components
+            with variance, or h is from another model.
 
     Source: Haas et al. 2024, sec. IV-A; their signs follow the inner product with step 0, ours the samples.
     """
@@ -101,16 +119,22 @@ def pca(
     features = recorded.open()
     solve, chunk = solver(features.shape[1], memory)
     parts = [features] if joint else [features[i : i + 1] for i in range(len(features))]
-    solved = list(_aligned(solve(part, k, chunk) for part in parts))
+    if rotation and not joint:
+        raise InputError(f"rotation={rotation} needs joint=True: steps would be rotated apart")
+    found = (solve(part, k, chunk) for part in parts)
+    solved = list(_aligned((rotated(each, rotation) for each in found) if rotation else found))
     solutions = [solution for solution, _ in solved]
     components = torch.stack([solution.components for solution in solutions], dim=1)
     variance = torch.stack([solution.explained_variance for solution in solutions], dim=1).float()
     residuals = torch.stack([solution.residuals for solution in solutions], dim=1).float()
     correlation = torch.stack([correlation for _, correlation in solved], dim=1)[:, 1:].float().contiguous()
     shape = (len(features), *recorded.h_shape)
+    form = f"pca{' joint' if joint else ''}{f' {rotation}' if rotation else ''}"
     directions = Directions(
         directions=(components * variance.sqrt()[..., None]).reshape(k, *shape),
-        meta=_meta(recorded, model, k, joint, recorded_seeds),
+        meta=_meta(
+            recorded, model, k, " ".join(["pca", *["joint"] * joint, *filter(None, [rotation])]), recorded_seeds
+        ),
         mean=torch.stack([solution.mean for solution in solutions]).reshape(shape),
         explained_variance=variance[:, 0] if joint else variance,
         residuals=residuals[:, 0] if joint else residuals,
@@ -160,14 +184,14 @@ def _check(recorded: Recorded, model: DiffusionModel, k: int, n: int) -> None:
     recorded.provenance.check(model.provenance(), "recorded samples")
 
 
-def _meta(recorded: Recorded, model: DiffusionModel, k: int, joint: bool, seeds: tuple[int, ...]) -> DirectionsMeta:
+def _meta(recorded: Recorded, model: DiffusionModel, k: int, form: str, seeds: tuple[int, ...]) -> DirectionsMeta:
     # Only the neighbours of one sample share their seed.
     local = len(set(seeds)) < len(seeds)
     return DirectionsMeta(
         space="h",
         provenance=recorded.provenance,
         model_id=model.model_id,
-        method=f"pca{' joint' if joint else ''}{' local' if local else ''}",
+        method=f"{form}{' local' if local else ''}",
         names=tuple(f"component {j}" for j in range(k)),
         unit="std",
         seeds=tuple(dict.fromkeys(seeds)),

@@ -132,9 +132,7 @@ def pca(
     form = f"pca{' joint' if joint else ''}{f' {rotation}' if rotation else ''}"
     directions = Directions(
         directions=(components * variance.sqrt()[..., None]).reshape(k, *shape),
-        meta=_meta(
-            recorded, model, k, " ".join(["pca", *["joint"] * joint, *filter(None, [rotation])]), recorded_seeds
-        ),
+        meta=_meta(recorded, model, k, form, recorded_seeds),
         mean=torch.stack([solution.mean for solution in solutions]).reshape(shape),
         explained_variance=variance[:, 0] if joint else variance,
         residuals=residuals[:, 0] if joint else residuals,

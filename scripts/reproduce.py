@@ -28,7 +28,7 @@ from hspace.runs.errors import guarded
 from hspace.runs.parsing import parse
 from hspace.runs.procedures import PAPER
 from hspace.runs.report import RECORD, commit, write
-from hspace.system.files import package_path, write_bytes, write_json
+from hspace.system.files import package_path, write_json
 from hspace.system.registry import unknown
 from hspace.types import InputError
 
@@ -96,7 +96,7 @@ def log_readings(names: Sequence[str], overrides: Sequence[str]) -> int:
 
 
 def publish_results(chapters: list[Chapter], output: Path) -> None:
-    """Copies the report to docs/results, with Table I's scores compressed.
+    """Copies the report to docs/results.
 
     Raises:
         InputError: If a chapter was read on block 0.
@@ -106,10 +106,6 @@ def publish_results(chapters: list[Chapter], output: Path) -> None:
             raise InputError(f"{each.id} was read on evaluation block 0, which is never published")
     note = "Full sizes on the embedded model; made by `python scripts/reproduce.py … --publish`."
     publish(chapters, output, RESULTS, note)
-    scores = output / "table1" / "samples" / "scores.csv"
-    if scores.exists():
-        # Without a time, so that equal scores are equal bytes.
-        write_bytes(RESULTS / "table1" / "scores.csv.gz", gzip.compress(scores.read_bytes(), mtime=0))
 
 
 def main(arguments: list[str] | None = None) -> int:

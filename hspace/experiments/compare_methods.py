@@ -241,7 +241,8 @@ def _calibrations(draws: Sequence[Draw]) -> Table:
         for each in draw.found
     )  # fmt: skip
     columns = ("draw", "method", "attribute", "direction", "strength", "annotator's effect", "target reached")
-    return Table(columns, rows, "Calibrated strengths, each in its direction's own unit; effects in sd")
+    caption = "Calibrated strengths, each in its direction's own unit; effects in sd"
+    return Table(columns, rows, caption, f"{draws[0].found[0].calibration.scorer}, the annotator")
 
 
 def _caption(lab: Lab, draws: int) -> str:

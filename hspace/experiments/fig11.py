@@ -69,7 +69,8 @@ def run(lab: Lab) -> Result:
     columns = ("injection", "strength", "annotator's effect", "effect", "selectivity", "identity")
     table = Table(columns, tuple(rows), f"At {target:g} sd of {attribute} by the annotator; read by the judge.")
     findings = {"ratio": ratio, "apart": apart, "moved": moved, "curves": curves}
-    return Result(conclusion, findings, figures, {"injections": table})
+    samples = {name: each.readings.table() for name, each in matched.items()}
+    return Result(conclusion, findings, figures, {"injections": table}, samples)
 
 
 def _curve(lab: Lab, sweep: Sweep, attribute: str) -> list[list[float]]:

@@ -49,7 +49,7 @@ def run(lab: Lab) -> Result:
         "cosines": angles,
         "effects": effects.to_dict(),
     }
-    return Result(conclusion, findings, figures, {"steps": table})
+    return Result(conclusion, findings, figures, {"steps": table}, {"scores": sweep.readings.table()})
 
 
 def _steps(count: int) -> tuple[int, ...]:

@@ -87,7 +87,8 @@ def run(lab: Lab) -> Result:
         "strength": strength,
         "agreement": {f"{s:g}": each for s, each in agreement.items()},
     }
-    return Result(conclusion, findings | {"effects": effects.to_dict()}, figures, {"expressions": table})
+    findings["effects"] = effects.to_dict()
+    return Result(conclusion, findings, figures, {"expressions": table}, {"scores": sweep.readings.table()})
 
 
 def _agreement(

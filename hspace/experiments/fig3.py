@@ -50,4 +50,4 @@ def run(lab: Lab) -> Result:
         "effects": effects.to_dict(),
         "correlation": directions.correlation,
     }
-    return Result(conclusion, findings, figures, {"components": table})
+    return Result(conclusion, findings, figures, {"components": table}, {"scores": sweep.readings.table()})

@@ -53,7 +53,8 @@ def run(lab: Lab) -> Result:
         "strengths": sorted(lab.strengths),
         "rows": [row[1:] for row in rows],
     }
-    return Result(conclusion, findings, figures, {"random": table})
+    samples = {kind: sweep.readings.table() for kind, sweep in sweeps.items()}
+    return Result(conclusion, findings, figures, {"random": table}, samples)
 
 
 def _read(sweep: Sweep, strength: float) -> tuple[float, Interval]:

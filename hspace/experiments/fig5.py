@@ -45,7 +45,7 @@ def run(lab: Lab) -> Result:
         f"Mean effects on other samples at strength {largest:g}": effect_heatmap(effects, lab.figures / "effects.png"),
     }
     findings = {"transfer": transfer, "effects": effects.to_dict(), "own": alone}
-    return Result(conclusion, findings, figures, {"transfer": table})
+    return Result(conclusion, findings, figures, {"transfer": table}, {"scores": readings.table()})
 
 
 def _middle(lab: Lab) -> tuple[int, ...]:

@@ -43,4 +43,5 @@ def run(lab: Lab) -> Result:
         "Effects on every judged attribute at the target": effect_heatmap(effects, lab.figures / "effects.png"),
     }
     findings = {"strengths": {name: each.strength for name, each in found.items()}, "effects": effects.to_dict()}
-    return Result(conclusion, findings, figures, {"attributes": Table(columns, tuple(rows), caption)})
+    tables = {"attributes": Table(columns, tuple(rows), caption)}
+    return Result(conclusion, findings, figures, tables, {"scores": sweep.readings.table()})

@@ -38,4 +38,5 @@ def run(lab: Lab) -> Result:
     }
     strengths = {name: each.strength for name, each in found.items()}
     findings = {"strengths": strengths, "kept": kept, "effects": effects.to_dict()}
-    return Result(conclusion, findings, figures, {"sequence": Table(columns, rows, caption)})
+    tables = {"sequence": Table(columns, rows, caption)}
+    return Result(conclusion, findings, figures, tables, {"scores": readings.table()})

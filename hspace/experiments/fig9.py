@@ -43,5 +43,6 @@ def run(lab: Lab) -> Result:
     }
     table = Table(columns, tuple(rows), caption)
     return Result(
-        f"{conclusion[0].upper()}{conclusion[1:]}.", {"effects": effects.to_dict()}, figures, {"disentangled": table}
-    )
+        f"{conclusion[0].upper()}{conclusion[1:]}.", {"effects": effects.to_dict()}, figures, {"disentangled": table},
+        {"scores": sweep.readings.table()},
+    )  # fmt: skip

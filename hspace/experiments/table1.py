@@ -151,7 +151,7 @@ def tabulate(cfg: Config, scores: Scores) -> Result:
         kind: _table(kind, whole[kind].select(names), selectivity[kind], judged[kind], repeats[kind]) for kind in KINDS
     }
     if scores.calibrated:
-        tables["calibrations"] = _calibrations(scores)
+        tables["calibrations"] = _calibrations(scores, cfg.evaluation.annotator)
     return Result(conclusion, findings, figures, tables, {"scores": samples_table(scores)})
 
 
@@ -198,7 +198,7 @@ def _table(
     return Table(columns, tuple(rows), caption, counted="draws")
 
 
-def _calibrations(scores: Scores) -> Table:
+def _calibrations(scores: Scores, annotator: str) -> Table:
     """Every strength, and the effect that the annotator sees there."""
     rows = tuple(
         (kind, name, repeat, scores.strengths[kind][repeat][j], cells[j])
@@ -206,9 +206,8 @@ def _calibrations(scores: Scores) -> Table:
         for repeat, cells in enumerate(found)
         for j, name in enumerate(scores.attributes)
     )
-    return Table(
-        ("kind", "edit", "repeat", "strength", "annotator's effect"), rows, "Calibrated strengths, effects in sd"
-    )
+    columns = ("kind", "edit", "repeat", "strength", "annotator's effect")
+    return Table(columns, rows, "Calibrated strengths, effects in sd", f"{annotator}, the annotator")
 
 
 def samples_table(scores: Scores) -> Table:

@@ -1,5 +1,6 @@
 """One report of many experiments, drawn from their records only, as Markdown and as HTML."""
 
+import gzip
 import html
 import json
 import re
@@ -69,7 +70,7 @@ def read_record(path: Path) -> dict[str, Any]:
             raise TypeError("what it says must be text")
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not a record of an experiment: {error}") from None
-    for name in [*record["figures"].values(), *record["tables"]]:
+    for name in [*record["figures"].values(), *record["tables"], *record.get("samples", [])]:
         if not _is_inside(name):
             raise InputError(f"{path} must name files inside its folder, got {name!r}")
     return record
@@ -110,7 +111,7 @@ def write_report(chapters: Sequence[Chapter], root: Path, note: str = "") -> tup
 
 
 def publish(chapters: Sequence[Chapter], root: Path, target: Path, note: str) -> None:
-    """Writes a light copy of a report to keep beside the code: records, tables, small pictures, and the page.
+    """Writes a light copy of a report to keep beside the code: records, tables, scores, small pictures, and the page.
 
     Args:
         chapters: Chapters of the report in `root`.
@@ -127,6 +128,10 @@ def publish(chapters: Sequence[Chapter], root: Path, target: Path, note: str) ->
             _shrink(source / picture, copy / picture)
         for table in (f"tables/{name}.{kind}" for name in chapter.record["tables"] for kind in ("csv", "md", "tex")):
             write_bytes(copy / table, (source / table).read_bytes())
+        for name in chapter.record.get("samples", []):
+            # Without a time, so that equal scores are equal bytes.
+            scores = (source / "samples" / f"{name}.csv").read_bytes()
+            write_bytes(copy / f"{name}.csv.gz", gzip.compress(scores, mtime=0))
         write_bytes(copy / "run.json", (source / "run.json").read_bytes())
     write_report(chapters, target, note)
     (target / "report.html").unlink()

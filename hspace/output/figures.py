@@ -1,7 +1,8 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Figures from images and saved records: strips of edits, effects, grids, dose-response curves.
 
-Every figure is a PNG whose bytes depend only on what is drawn, and is written atomically.
+Every figure is a PNG, those of numbers a PDF and an SVG beside it too; bytes depend on nothing but what is drawn, and
+they are written atomically.
 """
 
 import io
@@ -35,7 +36,11 @@ INK, QUIET, BAND = "#1a1a1a", "#767676", "#ececec"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1a1a1a")
 """Okabe and Ito's colours, which colour-blind people tell apart."""
 TITLE, LABEL, SMALL = 10.0, 8.0, 7.0
+VECTORS = (".pdf", ".svg")
+"""What figures of numbers are written as too; strips and grids are pixels."""
 STYLE: dict[Any, Any] = {
+    # Names of an SVG's parts would be drawn at random.
+    "svg.hashsalt": "hspace",
     "font.family": "DejaVu Sans",
     "font.size": LABEL,
     "text.color": INK,
@@ -155,7 +160,7 @@ def effect_heatmap(matrix: EffectMatrix, path: str | Path, limit: float | None =
         bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
         note = "sd of the unedited samples\ngrey: the 95% interval holds zero"
         axes.set_xlabel(note, size=SMALL, color=QUIET, labelpad=6)
-        return _save(figure, path)
+        return _save(figure, path, vectors=True)
 
 
 def color_limit(*matrices: EffectMatrix) -> float:
@@ -204,7 +209,7 @@ def curve_figure(
         axes.tick_params(labelsize=SMALL, length=2.5)
         if len(curves) > 1:
             figure.legend(frameon=False, fontsize=SMALL, loc="outside right upper")
-        return _save(figure, path)
+        return _save(figure, path, vectors=True)
 
 
 @contextmanager
@@ -339,11 +344,21 @@ def _fitted(title: str, width: float) -> str:
     return textwrap.fill(title, max(int(width / max(per_character, 1)), 10))
 
 
-def _save(figure: Figure, path: str | Path) -> Path:
-    """The figure as PNG, without the metadata that would change with the library's version."""
-    if Path(path).suffix.lower() != ".png":
+def vector_copies(path: Path) -> list[Path]:
+    """The PDF and the SVG beside a figure, where it has them."""
+    return [copy for kind in VECTORS if (copy := path.with_suffix(kind)).is_file()]
+
+
+def _save(figure: Figure, path: str | Path, *, vectors: bool = False) -> Path:
+    """The figure as PNG, and as PDF and SVG where asked to, without the metadata that would change with the day."""
+    path = Path(path)
+    if path.suffix.lower() != ".png":
         raise InputError(f"a figure is written as PNG: its path must end in .png, got {path}")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=DPI, metadata={"Software": None})  # type: ignore[arg-type]
-    write_bytes(path, picture.getvalue())
-    return Path(path)
+    facts: dict[str, Any] = {".png": {"Software": None}}
+    if vectors:
+        facts |= {".pdf": {"CreationDate": None, "Creator": None, "Producer": None}, ".svg": {"Date": None}}
+    for kind, metadata in facts.items():
+        picture = io.BytesIO()
+        figure.savefig(picture, format=kind[1:], dpi=DPI, metadata=metadata)
+        write_bytes(path.with_suffix(kind), picture.getvalue())
+    return path

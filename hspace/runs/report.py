@@ -13,6 +13,7 @@ from hspace.directions.method import get_method
 from hspace.directions.record import Directions
 from hspace.evaluation.measures import MEASURES
 from hspace.evaluation.readings import finite
+from hspace.output.figures import vector_copies
 from hspace.output.tables import Table, write_csv, write_table
 from hspace.runs.config import Config, config_sha256, to_dict
 from hspace.runs.keys import VERSIONS, files_key, network_key, sampler_key
@@ -79,9 +80,9 @@ def write(cfg: Config, result: Result, *, key: str, judge: str, facts: Mapping[s
         The record, as JSON types.
     """
     out = cfg.output_dir
-    files = list(result.figures.values())
+    files = [file for path in result.figures.values() for file in (path, *vector_copies(path))]
     for name, table in result.tables.items():
-        files += write_table(table, out / "tables" / name)
+        files += write_table(replace(table, judge=table.judge or judge), out / "tables" / name)
     for name, table in result.samples.items():
         files.append(out / "samples" / f"{name}.csv")
         write_csv(table, files[-1])

@@ -1,5 +1,6 @@
 """The report of experiments, from records alone."""
 
+import gzip
 import html
 import json
 from dataclasses import replace
@@ -12,7 +13,7 @@ import torch
 from hspace.metrics.interval import Interval
 from hspace.output.booklet import Chapter, publish, read_record, write_report
 from hspace.output.figures import grid_figure
-from hspace.output.tables import Table, write_table
+from hspace.output.tables import Table, write_csv, write_table
 from hspace.types import InputError
 
 
@@ -22,10 +23,11 @@ def chapters(tmp_path: Path) -> list[Chapter]:
     grid_figure(torch.zeros(2, 3, 8, 8), 2, folder / "figures" / "a.png")
     table = Table(("edit", "a|b"), (("x < y", Interval(0.5, 0.25, 0.75, 20)),), "Effects & such.")
     write_table(table, folder / "tables" / "t")
+    write_csv(table, folder / "samples" / "scores.csv")
     record: dict[str, Any] = {
         "title": "Components", "expect": "pose", "conclusion": "5 < 8 components",
         "figures": {"A sheet": "figures/a.png"},
-        "tables": ["t"], "seconds": 12.3, "date": "2026-01-02", "commit": "abc",
+        "tables": ["t"], "samples": ["scores"], "seconds": 12.3, "date": "2026-01-02", "commit": "abc",
         "config": {
             "diffusion": {"num_steps": 10, "eta": 1.0}, "model": {"name": "portraits"}, "study": {"repeats": 3},
             "evaluation": {"num_samples": 7, "judge": "j", "annotator": "a"},
@@ -63,6 +65,8 @@ def test_a_published_report_is_light_and_whole(chapters: list[Chapter], tmp_path
     publish(chapters, tmp_path, tmp_path / "docs", "Full sizes.")
     copy = tmp_path / "docs" / "fig3"
     assert (copy / "run.json").is_file() and (copy / "tables" / "t.csv").is_file()
+    scores = gzip.decompress((copy / "scores.csv.gz").read_bytes())
+    assert scores == (tmp_path / "fig3" / "samples" / "scores.csv").read_bytes()
     assert (copy / "figures" / "a.png").read_bytes().startswith(b"\x89PNG")
     assert "Full sizes." in (tmp_path / "docs" / "report.md").read_text()
     assert not (tmp_path / "docs" / "fig18").exists()
@@ -70,7 +74,7 @@ def test_a_published_report_is_light_and_whole(chapters: list[Chapter], tmp_path
 
 def test_a_broken_record_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("[1]")
-    with pytest.raises(InputError, match="no record of an experiment"):
+    with pytest.raises(InputError, match="not a record of an experiment"):
         read_record(tmp_path / "run.json")
 
 
@@ -84,14 +88,14 @@ def test_a_broken_record_is_one_line(tmp_path: Path) -> None:
 def test_a_record_of_wrong_types_is_one_line(spoil: dict[str, Any], chapters: list[Chapter], tmp_path: Path) -> None:
     assert chapters[0].record is not None
     (tmp_path / "run.json").write_text(json.dumps(chapters[0].record | spoil))
-    with pytest.raises(InputError, match="no record of an experiment") as caught:
+    with pytest.raises(InputError, match="not a record of an experiment") as caught:
         read_record(tmp_path / "run.json")
     assert "\n" not in str(caught.value)
 
 
 def test_a_deeply_nested_record_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"a":' * 50_000)
-    with pytest.raises(InputError, match="no record of an experiment"):
+    with pytest.raises(InputError, match="not a record of an experiment"):
         read_record(tmp_path / "run.json")
 
 

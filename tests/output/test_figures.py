@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from hspace.metrics.effect import EffectMatrix
-from hspace.output.figures import TILE, curve_figure, effect_heatmap, grid_figure, strip_figure
+from hspace.output.figures import TILE, curve_figure, effect_heatmap, grid_figure, strip_figure, vector_copies
 from hspace.types import InputError
 
 X = [-2.0, 0.0, 2.0]
@@ -53,9 +53,12 @@ def test_same_drawing_same_bytes_and_nothing_else_on_disk(name: str, tmp_path: P
     first = FIGURES[name](tmp_path / "new" / "first.png")
     with matplotlib.rc_context({"font.size": 30, "figure.dpi": 31, "savefig.bbox": "standard"}):
         second = FIGURES[name](tmp_path / "second.png")
-    assert first.read_bytes() == second.read_bytes()
+    kinds = [".pdf", ".png", ".svg"] if name in ("heatmap", "curve") else [".png"]
+    assert sorted(file.name for file in first.parent.iterdir()) == [f"first{kind}" for kind in kinds]
+    for kind in kinds:
+        assert first.with_suffix(kind).read_bytes() == second.with_suffix(kind).read_bytes(), kind
     assert b"matplotlib" not in first.read_bytes().lower()
-    assert [file.name for file in first.parent.iterdir()] == ["first.png"]
+    assert vector_copies(first) == [first.with_suffix(kind) for kind in kinds if kind != ".png"]
 
 
 @pytest.mark.parametrize("name", FIGURES)

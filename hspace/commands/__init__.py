@@ -1,1 +1,1 @@
-"""What can be said to `hspace`."""
+"""The commands of `hspace`."""

@@ -1,4 +1,4 @@
-"""`hspace compare`: finished runs against each other, attribute by attribute, on the samples that they share."""
+"""`hspace compare`: compares finished runs, attribute by attribute, on the samples that they share."""
 
 import argparse
 import csv
@@ -20,7 +20,7 @@ from hspace.runs.report import RECORD
 from hspace.types import InputError
 
 UNEDITED_APART = 0.01
-"""Scores of unedited samples, in sd, that are farther apart than this are of other images."""
+"""Difference of scores of unedited samples, in sd, above which they belong to different images."""
 COLUMNS = (
     "attribute", "figure", "run", "its value", "other run", "other value", "samples", "difference", "p", "differs",
 )  # fmt: skip
@@ -28,7 +28,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Compared:
-    """What a run says of one attribute, by its first direction with that target.
+    """The results of a run for one attribute, by its first direction with that target.
 
     Attributes:
         seeds: Seeds of the samples.
@@ -47,9 +47,9 @@ class Finished:
     """A finished run.
 
     Attributes:
-        name: What to call it.
-        record: Its run.json.
-        attributes: What it says of each attribute that it has a direction for.
+        name: Name in tables.
+        record: Contents of its run.json.
+        attributes: Results for each attribute that it has a direction for.
     """
 
     name: str
@@ -58,13 +58,13 @@ class Finished:
 
 
 def compare(options: argparse.Namespace, compose: Callable[[list[str]], DictConfig]) -> int:
-    """Prints the differences between runs, and writes them where asked to.
+    """Prints the differences between runs, and writes them to a file if asked.
 
     Raises:
         InputError: If a run is not finished, keeps no scores, was read by another judge, or shares no attribute.
     """
     if len(options.inputs) < 2 or options.settings:
-        raise InputError("say hspace compare RUN RUN …, the folders of two finished runs or more")
+        raise InputError("use it as hspace compare RUN RUN …, with the folders of two finished runs or more")
     names = _names([Path(word).expanduser() for word in options.inputs])
     runs = [_read(folder, name, options.strength) for folder, name in names.items()]
     table = comparison(runs)
@@ -108,7 +108,7 @@ def comparison(runs: Sequence[Finished]) -> Table:
 
 
 def _difference(first: Finished, second: Finished, name: str, figure: str) -> tuple[str, Interval, float]:
-    """How the samples go together, the difference of the means, and its p value."""
+    """The pairing of the samples, the difference of the means, and its p value."""
     a, b = first.attributes[name], second.attributes[name]
     shared = sorted(set(a.seeds) & set(b.seeds))
     rows = [[each.seeds.index(seed) for seed in shared] for each in (a, b)]
@@ -132,7 +132,7 @@ def _names(folders: Sequence[Path]) -> dict[Path, str]:
     """Folders by the shortest ends of their paths that tell them apart.
 
     Raises:
-        InputError: If one is there twice.
+        InputError: If one is given twice.
     """
     parts = [folder.resolve().parts for folder in folders]
     if len(set(parts)) < len(parts):
@@ -155,7 +155,7 @@ def _read(folder: Path, name: str, strength: float | None) -> Finished:
         attributes: dict[str, Compared] = {}
         for row in found:
             edited, target = scores[f"{row['direction']} at strength {wanted:g}"], row["target"]
-            # The largest effect on the samples that are compared would be one that was chosen on them.
+            # Choosing the direction by the largest effect on the compared samples would bias its effect.
             attributes.setdefault(target, _compared(scores["unedited"], edited, target, unit[target]))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise InputError(

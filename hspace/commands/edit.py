@@ -1,4 +1,4 @@
-"""`hspace edit` and `hspace invert`: photographs and samples, edited, put back, and written with what was measured."""
+"""`hspace edit` and `hspace invert`: edit photographs and samples, put them back, and write them with measurements."""
 
 import argparse
 import logging
@@ -36,7 +36,7 @@ from hspace.types import InputError
 log: logging.Logger = logging.getLogger(__name__)
 
 FACTORS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0)
-"""Parts of the strength that the animation runs through; the strip shows every other one."""
+"""Fractions of the strength that the animation runs through; the strip shows every other one."""
 Compose = Callable[[list[str]], DictConfig]
 
 
@@ -44,7 +44,7 @@ def edit(options: argparse.Namespace, compose: Compose) -> int:
     """Edits every photograph or sample that is named, each into a folder of its own.
 
     Raises:
-        InputError: If an option, a file or a direction is wrong; nothing has been written then.
+        InputError: If an option, a file or a direction is wrong; then nothing has been written.
     """
     inputs = _inputs(options.inputs, "hspace edit photo.jpg --direction FILE:NAME --strength 2")
     if not options.direction:
@@ -66,7 +66,7 @@ def edit(options: argparse.Namespace, compose: Compose) -> int:
 
 
 def invert(options: argparse.Namespace, compose: Compose) -> int:
-    """Inverts every photograph that is named, and prints how well each comes back.
+    """Inverts every photograph that is named, and prints how well each one is reconstructed.
 
     Raises:
         InputError: If a file is missing or cannot be read.
@@ -95,7 +95,7 @@ def _inputs(words: Sequence[str], example: str) -> list[Path | int]:
 
 
 def _named(inputs: Any) -> Any:
-    """Each input with the name of its folder, numbered where two would share one."""
+    """Each input with the name of its folder; equal names are numbered."""
     taken: dict[str, int] = {}
     for word in inputs:
         name = f"seed-{word}" if isinstance(word, int) else word.stem
@@ -157,7 +157,7 @@ def _edit_one(
 
 
 def note_of(bench: Bench, source: Source, strengths: Sequence[float]) -> str:
-    """What a picture says of itself: that it was edited or generated, and by what."""
+    """The note of a picture: that it was edited or generated, and by what."""
     edits = ", ".join(f"{slider.name} at {s:g}" for slider, s in zip(bench.sliders, strengths, strict=True))
     what = "A generated image" if source.generated else "A photograph"
     return f"{what} edited by hspace {__version__}: {edits}; model {bench.model.model_id}. It shows no real event."

@@ -1,4 +1,4 @@
-"""`hspace push`: directions onto the Hugging Face hub, for others to use as `hub:OWNER/NAME`."""
+"""`hspace push`: uploads directions to the Hugging Face hub, for others to use as `hub:OWNER/NAME`."""
 
 import argparse
 from collections.abc import Callable
@@ -17,7 +17,7 @@ def push(options: argparse.Namespace, compose: Callable[[list[str]], DictConfig]
         InputError: If a word or a file is wrong, or the hub refuses.
     """
     if len(options.inputs) != 2 or options.settings:
-        raise InputError("say hspace push OWNER/NAME FILE")
+        raise InputError("use it as hspace push OWNER/NAME FILE")
     repository, file = options.inputs
     strip = None if options.strip is None else Path(options.strip).expanduser()
     print(hub.push(repository, Path(file).expanduser(), strip=strip, private=options.private))

@@ -45,12 +45,12 @@ log: logging.Logger = logging.getLogger(__name__)
 
 
 def run(cfg: Config) -> Path:
-    """Runs the experiment of one configuration, unless its record is there already.
+    """Runs the experiment of one configuration, unless its record already exists.
 
-    Of several processes only the first writes results; the others work into a folder that is removed.
+    Only the first of several processes writes results; the others work in a folder that is removed.
 
     Args:
-        cfg: A parsed configuration.
+        cfg: Parsed configuration.
 
     Returns:
         The path of the first figure; the others, tables, directions, run.json and the W&B run lie in the same folder.
@@ -91,7 +91,7 @@ def load(cfg: Config) -> Lab:
     annotator, judge = load_scorer(cfg.evaluation.annotator), load_scorer(cfg.evaluation.judge)
     identity = load_identity(cfg.evaluation.identity)
     check_attributes(cfg, shared_attributes(annotator, judge))
-    # Not a stage that is announced: a model that cannot be loaded is one line of error, and nothing before it.
+    # This stage is not announced, so that a model that cannot be loaded gives one line of error and nothing before it.
     model = load_model(
         cfg.model.path, tap=cfg.model.tap, num_steps=cfg.diffusion.num_steps, spacing=cfg.diffusion.spacing,
         device=cfg.device, dtype=cfg.dtype, prompt=cfg.model.prompt or "", guidance=cfg.model.guidance,
@@ -115,7 +115,7 @@ def load(cfg: Config) -> Lab:
 
 
 def check_scorers(cfg: Config) -> None:
-    """Sees that the scorers of the embedded portraits are not asked about a model of photographs.
+    """Checks that the scorers of the embedded portraits are not used for a model of photographs.
 
     Raises:
         InputError: If they are.
@@ -129,7 +129,7 @@ def check_scorers(cfg: Config) -> None:
 
 
 def shared_attributes(annotator: Scorer, judge: Scorer) -> tuple[str, ...]:
-    """The annotator's attributes that the judge reads too: what directions can be found for, or named by.
+    """The annotator's attributes that the judge also reads, for which directions can be found or named.
 
     Raises:
         InputError: If there is none.
@@ -142,16 +142,16 @@ def shared_attributes(annotator: Scorer, judge: Scorer) -> tuple[str, ...]:
 
 
 def judge_of(cfg: Config, annotator: Scorer, judge: Scorer, given: Directions | None) -> str:
-    """What to call the judge in tables: its id, with what there is to know of its grades.
+    """The name of the judge in tables: its id, with a remark on its grades where one is needed.
 
     Args:
-        cfg: A parsed configuration.
-        annotator: Chooses examples and names.
-        judge: Reads the edits.
-        given: Directions that were found before, which record who annotated for them.
+        cfg: Parsed configuration.
+        annotator: Scorer that chooses examples and names.
+        judge: Scorer that reads the edits.
+        given: Directions that were found before, which record the scorer that annotated for them.
 
     Raises:
-        InputError: If it did, and that was not allowed.
+        InputError: If the judge annotated for them, and the configuration does not allow that.
     """
     annotated = given is not None and annotated_by(given.meta, scorer_identity(judge))
     same = annotated or same_network(annotator, judge)
@@ -165,7 +165,7 @@ def judge_of(cfg: Config, annotator: Scorer, judge: Scorer, given: Directions | 
 
 @contextmanager
 def _folder(cfg: Config) -> Iterator[Path]:
-    """Where results go: the output folder for the first process, which has it to itself; a temporary one for others.
+    """The folder for results: the output folder, locked, for the first process, and a temporary one for the others.
 
     Raises:
         InputError: If another run writes there, or it holds the finished results of another configuration.
@@ -199,7 +199,7 @@ def _told(cfg: Config, record: Mapping[str, Any]) -> Path:
 
 
 def _track(tracker: Run, cfg: Config, result: Result, record: Mapping[str, Any]) -> None:
-    """Curves, the summary, figures, tables and files into the W&B run."""
+    """Logs curves, the summary, figures, tables and files to the W&B run."""
     out = cfg.output_dir
     tracker.define_axis("strength", *dict.fromkeys(key.partition("/")[0] for point in result.curves for key in point))
     for point in result.curves:

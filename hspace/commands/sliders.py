@@ -1,4 +1,4 @@
-"""`hspace calibrate`, `hspace range` and `hspace directions`: what a strength does, measured, kept, listed."""
+"""`hspace calibrate`, `range` and `directions`: measure what strengths do, keep it in files, and list it."""
 
 import argparse
 import json
@@ -69,10 +69,10 @@ def range(options: argparse.Namespace, compose: Compose) -> int:
 
 
 def directions(options: argparse.Namespace, compose: Compose) -> int:
-    """Lists what files of directions hold.
+    """Lists the contents of files of directions.
 
     Raises:
-        InputError: If there is no such file, or it holds no directions.
+        InputError: If a file does not exist, or does not hold directions.
     """
     if not options.inputs:
         raise InputError("name a directions file or a folder, as in: hspace directions outputs/demo")
@@ -90,12 +90,12 @@ def directions(options: argparse.Namespace, compose: Compose) -> int:
 
 def _bench(options: argparse.Namespace, compose: Compose, command: str) -> tuple[Bench, Scorer]:
     if not options.direction:
-        raise InputError(f"hspace {command} needs --direction FILE[:NAME]; without a name, all of the file's")
+        raise InputError(f"hspace {command} needs --direction FILE[:NAME]; without a name it takes all of the file")
     if options.inputs:
-        raise InputError(f"hspace {command} does not know what to do with {options.inputs[0]!r}")
+        raise InputError(f"hspace {command} does not take the word {options.inputs[0]!r}")
     bench = load_bench(parse(compose(options.settings)), options.direction)
     if bench.annotator is None:
-        raise InputError(f"the portraits' scorers know nothing of {bench.model.model_id}: set evaluation=clip")
+        raise InputError(f"the portraits' scorers cannot read images of {bench.model.model_id}: set evaluation=clip")
     return bench, bench.annotator
 
 
@@ -105,7 +105,7 @@ def _unit(bench: Bench, scorer: Scorer) -> Tensor:
 
 
 def _keep(slider: Slider, record: dict[str, object]) -> None:
-    """Adds to what the file says of the direction; read anew, since another direction of it may just have been kept."""
+    """Adds to the file's facts about a direction; reads it anew, since another direction may just have been kept."""
     kept = Directions.load(slider.path)
     records = dict(kept.meta.calibration or {})
     records[slider.name] = {**records.get(slider.name, {}), **json.loads(json.dumps(record))}

@@ -1,4 +1,4 @@
-"""`hspace studio`: opens the page with sliders, or writes it with rendered strips."""
+"""`hspace studio`: serves the page with sliders, or writes it with rendered strips."""
 
 import argparse
 import logging
@@ -26,14 +26,14 @@ MOST_SLIDERS = 24
 
 
 def studio(options: argparse.Namespace, compose: Callable[[list[str]], DictConfig]) -> int:
-    """Serves the page until it is interrupted, or writes it where `export DIR` is asked for.
+    """Serves the page until it is interrupted, or writes it if `export DIR` is given.
 
     Raises:
-        InputError: If an option or a file is wrong, or no directions are there.
+        InputError: If an option or a file is wrong, or there are no directions.
     """
     words = options.inputs
     if words and (words[0] != "export" or len(words) != 2):
-        raise InputError(f"say hspace studio, or hspace studio export DIR; got {' '.join(words)!r}")
+        raise InputError(f"use it as hspace studio, or as hspace studio export DIR; got {' '.join(words)!r}")
     if not 0 <= options.samples <= 64 or not 0 <= options.port < 65536:
         raise InputError(f"--samples are 0 to 64 and --port 0 to 65535, got {options.samples} and {options.port}")
     photographs = tuple(path for word in options.photographs or [] for path in find_images(word))

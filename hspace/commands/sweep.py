@@ -1,7 +1,7 @@
-"""A sweep: every combination of values by Hydra's own sweeper and launcher, so that its plugins work.
+"""Sweeps: all combinations of values, by Hydra's own sweeper and launcher, so that its plugins work.
 
-A sweep's folder follows from its command and a job's from the job's configuration, so that the same command skips what
-is finished and goes on with the rest.
+A sweep's folder depends on its command, and a job's folder on the job's configuration. Therefore the same command skips
+finished jobs and runs the others.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ from hspace.types import InputError
 log: logging.Logger = logging.getLogger(__name__)
 
 LOCK = ".sweep.lock"
-"""In a sweep's folder while a process runs it."""
+"""File in a sweep's folder while a process runs the sweep."""
 JOBS, BEGAN, LEVEL = "HSPACE_SWEEP_JOBS", "HSPACE_SWEEP_BEGAN", "HSPACE_SWEEP_LEVEL"
 """Variables of the environment that tell a job, in whatever process, of the others: how many there are, when the first
 began, and the level of what is logged."""
@@ -52,7 +52,7 @@ def sweep(overrides: Sequence[str]) -> int:
     collected_seeds.md.
 
     Args:
-        overrides: What the command line said.
+        overrides: Words of the command line.
 
     Returns:
         The exit code: 1 if a job failed.
@@ -69,7 +69,7 @@ def sweep(overrides: Sequence[str]) -> int:
         try:
             batches = hydra.multirun("config", job, [*overrides, *told], with_log_configuration=False)
         except BrokenExecutor as error:
-            raise InputError("a worker process died, perhaps of too little memory; the same command goes on") from error
+            raise InputError("a worker process died, for lack of memory perhaps; the same command continues") from error
     outcomes = [done.return_value for batch in batches or [] for done in batch]
     failed = [outcome for outcome in outcomes if outcome["error"]]
     folders = dict.fromkeys(Path(outcome["folder"]) for outcome in outcomes if not outcome["error"])
@@ -84,11 +84,11 @@ def sweep(overrides: Sequence[str]) -> int:
 
 
 def job(cfg: DictConfig) -> dict[str, Any]:
-    """Runs one job, in whatever process the launcher gave it.
+    """Runs one job, in the process that the launcher chose.
 
     Returns:
-        Its `overrides`, its `folder`, and what went wrong, or None, as `error`: plain values, which any launcher brings
-        back.
+        Its `overrides`, its `folder` and its `error`, which is None without one: plain values, which any launcher
+        brings back.
     """
     hydra = HydraConfig.get()
     outcome: dict[str, Any] = {"overrides": OmegaConf.to_container(hydra.overrides.task), "folder": None, "error": None}
@@ -100,7 +100,7 @@ def job(cfg: DictConfig) -> dict[str, Any]:
         try:
             config = _job_config(cfg, Path(hydra.sweep.dir))
             outcome["folder"] = str(config.output_dir)
-            # A run knows by its record whether it is finished, of these files and these stages.
+            # The record of a run says whether it is finished, for these files and these stages.
             print(run(config))
         except EXPECTED as error:
             outcome["error"] = explain(error)
@@ -111,7 +111,7 @@ def job(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _told(overrides: Sequence[str]) -> dict[str, str]:
-    """What every job is told; not their number where a sweeper other than Hydra's own decides on it."""
+    """The variables that tell a job of the others; not their number, if another sweeper than Hydra's decides on it."""
     told = {LEVEL: str(logging.getLogger("hspace").getEffectiveLevel())}
     if any(word.lstrip("+").startswith("hydra/sweeper=") for word in overrides):
         return told
@@ -132,7 +132,7 @@ def _begins(number: int, overrides: Sequence[str], told: Mapping[str, str], now:
 
 @contextmanager
 def _alone(overrides: Sequence[str]) -> Iterator[None]:
-    """Has the sweep's folder to itself.
+    """Locks the sweep's folder.
 
     Raises:
         InputError: If another process runs a sweep in it.
@@ -156,7 +156,7 @@ def _alone(overrides: Sequence[str]) -> Iterator[None]:
 
 
 def _leave_nothing(folder: Path, made: Sequence[Path]) -> None:
-    """Removes a folder in which no job began, and those that were made to hold it."""
+    """Removes a folder in which no job began, and the folders that were made to hold it."""
     if made and [path.name for path in folder.iterdir()] in ([], [LOCK]):
         (folder / LOCK).unlink(missing_ok=True)
         for each in made:
@@ -164,7 +164,7 @@ def _leave_nothing(folder: Path, made: Sequence[Path]) -> None:
 
 
 def _sweep_name(overrides: Sequence[str]) -> str:
-    """The same for the same jobs, whatever launches them."""
+    """The name of a sweep, which is the same for the same jobs, whatever launches them."""
     told = sorted(word for word in overrides if not word.startswith("hydra"))
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
 

@@ -1,4 +1,4 @@
-"""The words after `hspace EDIT|INVERT|…`: one small parser each, which loads nothing that is slow."""
+"""Parsers of the words after a subcommand such as `hspace edit`, which load nothing slow."""
 
 import argparse
 from collections.abc import Callable
@@ -11,7 +11,7 @@ SETTINGS = "settings are written key=value, as everywhere: model=NAME model.path
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose mistakes are the user's error of one line."""
+    """A parser that tells a user's mistake as an error of one line."""
 
     def error(self, message: str) -> NoReturn:
         """Raises InputError instead of ending the process."""
@@ -35,7 +35,7 @@ def parse(name: str, words: list[str]) -> argparse.Namespace:
 
 
 def levels(parser: argparse.ArgumentParser) -> None:
-    """The options of how much is said while it works."""
+    """The options `--quiet` and `--verbose`."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument("-q", "--quiet", action="store_true", help="say only what is wrong, and no progress")
     group.add_argument("-v", "--verbose", action="store_true", help="say more, libraries too")
@@ -148,4 +148,4 @@ COMMANDS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "compare": _compare,
     "completion": _completion,
 }
-"""What can be said to `hspace` beside a run, and the options of each."""
+"""Subcommands of `hspace` beside a run, and the options of each."""

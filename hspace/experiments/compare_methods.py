@@ -1,4 +1,4 @@
-"""Which method is best? Every way to find a direction, on the same attributes and samples, at the same effect."""
+"""All methods compared on the same attributes and samples, at the same effect."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from hspace.runs.lab import Lab
 from hspace.runs.report import Result
 
 SHARES = (0.5, 1.0, 1.5)
-"""Strengths at which the judge reads, in calibrated strengths."""
+"""Strengths at which the judge reads, as multiples of the calibrated one."""
 SCREENED = {"PCA": 2.0, "local PCA": 2.0, "Jacobian": 30.0, "random": 2.0}
-"""Strength, in its own unit, at which each method without labels has its direction for an attribute picked."""
+"""Strength, in its own unit, at which the direction for an attribute is picked, by method without labels."""
 ORDER = (
     "mean difference", "disentangled", "linear boundary", "PCA", "local PCA", "Jacobian", "random",
     "mean difference of x_T",

@@ -1,4 +1,4 @@
-"""Directions by one method, named, applied to samples and measured: what a run does unless told otherwise."""
+"""The plain experiment: directions by one method, which are named, applied to samples and measured."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,12 @@ from hspace.runs.report import Result
 from hspace.types import InputError
 
 GRID = 16
-"""Unedited samples in the overview."""
+"""Number of unedited samples in the overview."""
 
 Targets = Sequence[str | None]
 """The attribute that each direction raises, or None."""
 Measured = Mapping[tuple[int, float], Mapping[str, Value]]
-"""What the measures gave for each direction and strength, by their names."""
+"""Results of the measures for each direction and strength, by their names."""
 
 
 def run(lab: Lab) -> Result:
@@ -75,9 +75,9 @@ def run(lab: Lab) -> Result:
 
 
 def _named(lab: Lab, directions: Directions) -> tuple[Directions, Targets]:
-    """Names such as "component 3: yaw" or "component 4: unnamed", each direction turned to raise what it is named by.
+    """Names such as "component 3: yaw" or "component 4: unnamed"; each direction is turned to raise its attribute.
 
-    A supervised direction has its attribute already.
+    A supervised direction already has its attribute.
     """
     attribute = getattr(lab.cfg.method, "attribute", None)
     if attribute is not None:
@@ -92,7 +92,7 @@ def _named(lab: Lab, directions: Directions) -> tuple[Directions, Targets]:
 
 
 def _unnamed(name: str, attributes: Sequence[str]) -> str:
-    """A direction's name without the attribute that was added to it before; a colon of its own stays."""
+    """A direction's name without the attribute that was added to it; a colon of its own stays."""
     head, _, tail = name.rpartition(": ")
     found = re.fullmatch(r"(\w+)( \(\+ [\w, ]+\))?( \d+)?", tail)
     return head if head and found and found[1] in (*attributes, UNNAMED) else name
@@ -174,7 +174,7 @@ def _number(value: Value) -> float:
 
 
 def _lines(sweep: Sweep, targets: Targets, measured: Measured, strength: float) -> list[str]:
-    """Of each direction its name, its effect with the interval, and the identity that is kept."""
+    """One line per direction: its name, its effect with the interval, and the identity that it keeps."""
     effects, lines = sweep.effects(strength), []
     width = max(map(len, sweep.labels))
     for j, (label, target) in enumerate(zip(sweep.labels, targets, strict=True)):

@@ -31,7 +31,7 @@ EXPRESSIONS = {
     "fear": {"smile": -0.5, "mouth": 0.6, "eyes": 1.0},
     "disgust": {"smile": -0.7, "eyes": 0.0, "brow": -0.6},
 }
-"""The six expressions as factors of a rendered face; what is not named stays neutral."""
+"""The six expressions as factors of a rendered face; other factors stay neutral."""
 FACE = {"hat": 0.0, "glasses": 0.0, "yaw": 0.0, "pitch": 0.0}
 """The rest of the scene: nothing hides the face."""
 
@@ -39,7 +39,7 @@ FACE = {"hat": 0.0, "glasses": 0.0, "yaw": 0.0, "pitch": 0.0}
 def run(lab: Lab) -> Result:
     """Inverts neutral and expressive images of people at eta 0, and edits generated samples with the differences of h.
 
-    How well expressions are taken over is the correlation, over the attributes that they are made of, of the effects on
+    The measure of transfer is the correlation, over the attributes that an expression is made of, of the effects on
     generated samples with the differences between the images themselves. The annotator chooses the strength by it, on
     calibration seeds; the judge reads the rest.
     """
@@ -110,7 +110,7 @@ def _agreement(
 
 
 def _attributes(scorer: Scorer) -> tuple[list[str], list[int]]:
-    """What expressions are made of, as far as the scorer knows it, and the columns of its scores."""
+    """The attributes that expressions are made of and the scorer reads, and the columns of its scores."""
     shown = [name for name in NEUTRAL if name in scorer.attributes]
     return shown, [scorer.attributes.index(name) for name in shown]
 
@@ -139,7 +139,7 @@ def _photographs(lab: Lab, folder: Path) -> dict[str, Tensor]:
     files = {name: {path.stem: path for path in find_images(folder / name)} for name in names}
     people = sorted(set.intersection(*(set(found) for found in files.values())))
     if not people:
-        raise InputError(f"dataset.path must hold files of the same names in all folders, none is in {folder}")
+        raise InputError(f"dataset.path must hold files of the same names in all folders, got none in {folder}")
     size = lab.model.image_shape
     return {
         name: load_images([found[person] for person in people], (size[-2], size[-1])) for name, found in files.items()

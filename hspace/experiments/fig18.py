@@ -1,4 +1,4 @@
-"""Figs. 18-21: principal components of models of other things than faces, whose directions are harder to name."""
+"""Figs. 18-21: principal components of models of other things than faces, whose directions are hard to name."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from hspace.runs.report import Result
 
 
 def run(lab: Lab) -> Result:
-    """Principal components and how much of the image they change; no scorer knows what a church or a bedroom shows."""
+    """Principal components and their share of the image's change, since no scorer reads churches or bedrooms."""
     largest = max(lab.strengths)
     directions = lab.components()
     sweep = lab.sweep({f"component {j}": vector for j, vector in enumerate(directions.directions)})

@@ -1,4 +1,4 @@
-"""Fig. 2: the h of another sample carries its semantics over, and so does a difference of two h."""
+"""Fig. 2: swapping h carries semantics from one sample to another, and so does adding a difference of two h."""
 
 import numpy as np
 import torch
@@ -18,14 +18,14 @@ from hspace.runs.report import Result
 
 SHOWN_PAIRS = 4
 CORNER = 8
-"""The background is read off the upper corners, squares of a side this many times smaller than the image's."""
+"""Ratio of the image's side to that of the squares in its upper corners, which show the background."""
 
 
 def run(lab: Lab) -> Result:
     """Swaps h between pairs of samples, and adds the difference of h of two samples.
 
-    What a swap carries over of an attribute is the slope of (swapped - sample) on (donor - sample): at 0 it stays the
-    sample's, at 1 it becomes the donor's.
+    The share of an attribute that a swap carries over is the slope of (swapped - sample) on (donor - sample): 0 is the
+    sample's own, 1 the donor's.
     """
     ours, theirs, swapped = _swapped(lab)
     carried = _carried(lab, ours, theirs, swapped)
@@ -76,7 +76,7 @@ def _swapped(lab: Lab) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _carried(lab: Lab, ours: Tensor, theirs: Tensor, swapped: Tensor) -> dict[str, Interval]:
-    """What the swap carried over of every judged attribute and of the background's colour."""
+    """The share of every judged attribute and of the background's colour that the swap carried over."""
     scores = [score(lab.judge, images) for images in (ours, theirs, swapped)]
     visible = torch.stack([lab.judge.visible(each) for each in scores]).all(0)
     found = {}

@@ -14,7 +14,7 @@ DIRECTIONS = 3
 def run(lab: Lab) -> Result:
     """The top directions of one evaluation sample, on it and on all the others.
 
-    How well a direction transfers is the correlation, over the judged attributes, of its effects on the sample that
+    The measure of transfer is the correlation, over the judged attributes, of a direction's effects on the sample that
     it was found on with its mean effects on the others.
     """
     directions = lab.discover(name="jacobian", k=DIRECTIONS, sample=0, steps=_middle(lab))

@@ -17,16 +17,16 @@ DIRECTIONS = 2
 
 
 def run(lab: Lab) -> Result:
-    """Top directions of one sample for each region, with and without what moves the rest of the image projected off.
+    """Top directions of one sample for each region, also after projecting off what moves the rest of the image.
 
-    How local an edit is: the share of the squared change of all pixels that lies in the region, over the region's
-    share of the area; 1 is an edit that changes all regions alike.
+    The measure of locality is the region's share of the squared change of all pixels, over the region's share of the
+    area; 1 is an edit that changes all regions alike.
 
     Raises:
         InputError: If the evaluation has no network that finds regions, or sample 0 shows none of them.
     """
     if lab.regions is None:
-        raise InputError("fig6 needs a network that knows regions, and this evaluation has none")
+        raise InputError("fig6 needs a network that finds regions, and this evaluation has none")
     rows, strips, labels = [], [], []
     image = sample(lab.model, lab.model.latents([0]), sampler=lab.sampler).x_0.float().cpu()
     steps = (len(lab.model.process.timesteps) // 2,)

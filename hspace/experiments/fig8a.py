@@ -1,4 +1,4 @@
-"""Fig. 8a: in h-space a direction takes a few examples, in x_T hundreds."""
+"""Fig. 8a: a direction of h needs a few examples, one of x_T hundreds."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,8 +32,8 @@ def run(lab: Lab) -> Result:
     """The effect of one attribute's mean difference at strength 1, by the number of examples, in h and in x_T.
 
     Strength 1 goes from the mean of one side to that of the other. A direction from few examples of noise is as long
-    as noise itself: it makes another image, whose attribute is anything. What tells is the effect on the attribute
-    beside that on all others, and how much of the person is left.
+    as noise itself: it makes another image with an arbitrary attribute. Therefore the effect on the attribute is shown
+    beside that on all others, and beside the identity that is left.
     """
     attribute = lab.cfg.study.attributes[0]
     counts = [count for count in COUNTS if 2 * count <= lab.cfg.study.index]

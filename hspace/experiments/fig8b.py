@@ -1,4 +1,4 @@
-"""Fig. 8b: edits one on top of the other: expression, pose, age and glasses."""
+"""Fig. 8b: several edits, one on top of the other: expression, pose, age and glasses."""
 
 from hspace.edits.sums import Term, sequence_offsets
 from hspace.output.figures import effect_heatmap, grid_figure
@@ -8,7 +8,7 @@ from hspace.runs.report import Result
 
 
 def run(lab: Lab) -> Result:
-    """Adds calibrated edits in the order of the study's attributes, and reads what each leaves of those before."""
+    """Adds calibrated edits in the order of the study's attributes, and reads how each changes those before it."""
     names, target = lab.cfg.study.attributes, lab.cfg.study.target
     directions = {name: lab.attribute(name) for name in names}
     found = {name: lab.calibrate(directions[name], 0, name, target) for name in names}
@@ -21,7 +21,7 @@ def run(lab: Lab) -> Result:
     rows = tuple((label, own, *row) for label, own, row in zip(labels, alone, cells, strict=True))
     caption = f"Effects after each further edit of {target:g} sd by the annotator, or the nearest, in sd, by the judge."
     columns = ("after", "annotator's effect of the edit alone", *names, "identity")
-    # What the first edits still do after the last one.
+    # The effects of the first edits after the last one.
     kept = [cells[-1][j].value / cells[j][j].value for j in range(len(names) - 1)]
     conclusion = (
         f"After {len(names)} edits the first {len(kept)} keep {', '.join(map(format_number, kept))} of the "

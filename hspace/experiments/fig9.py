@@ -1,4 +1,4 @@
-"""Fig. 9: eq. 12 takes off a direction what goes along with it."""
+"""Fig. 9: eq. 12 removes from a direction what goes along with it."""
 
 from hspace.directions.disentangle import disentangle
 from hspace.output.figures import effect_heatmap
@@ -7,7 +7,7 @@ from hspace.runs.lab import Lab
 from hspace.runs.report import Result
 
 CASES = (("glasses", ("age", "gender")), ("age", ("gender",)))
-"""What is edited, and without what."""
+"""Edited attribute, and its conditions."""
 
 
 def run(lab: Lab) -> Result:

@@ -1,4 +1,4 @@
-"""Table I: what an edit of one attribute does to the others, before and after eq. 12."""
+"""Table I: the effects of an edit of one attribute on the others, before and after eq. 12."""
 
 import math
 from collections.abc import Mapping, Sequence

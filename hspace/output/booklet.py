@@ -209,10 +209,10 @@ def _table(path: Path) -> tuple[list[str], str]:
     try:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line]
     except ValueError as error:
-        raise InputError(f"{path} is no table: {error}") from None
+        raise InputError(f"{path} is not a table: {error}") from None
     rows = [line for line in lines if line.startswith("|")]
     if not rows:
-        raise InputError(f"{path} is no table: it has no row")
+        raise InputError(f"{path} is not a table: it has no row")
     return rows, read_markdown(" ".join(line for line in lines if not line.startswith("|")))
 
 

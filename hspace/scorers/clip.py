@@ -1,4 +1,4 @@
-"""CLIP as a scorer without training: which of two prompts an image is nearer to."""
+"""CLIP as a scorer without training, which says which of two prompts an image is nearer to."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ PROMPTS = {
     "gender": ("A man", "A woman"),
     "hat": ("A person wearing a hat", "A person"),
 }
-"""Attribute to the prompt of having it and of not, as in table I of Haas et al. 2024."""
+"""Prompts of having an attribute and of not having it, by attribute, as in table I of Haas et al. 2024."""
 
 
 class ClipScorer(Pretrained):
@@ -53,7 +53,7 @@ class ClipScorer(Pretrained):
         return (network.logit_scale.exp() * features @ difference.T).to(images.device)
 
     def visible(self, scores: Scores) -> Tensor:
-        """Everything: CLIP does not say what an image hides."""
+        """Everything, since CLIP does not say what an image hides."""
         return torch.ones_like(scores, dtype=torch.bool)
 
 

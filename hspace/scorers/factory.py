@@ -15,20 +15,20 @@ from hspace.system.registry import Registry
 from hspace.types import Embedder, InputError, RegionNetwork, Scorer, in_one_line
 
 NOT_INDEPENDENT = "NOT INDEPENDENT: also the annotator"
-"""What is written behind the name of a judge that chose what it judges."""
+"""Remark after the name of a judge that chose what it judges."""
 NOT_MEANT = "made for the embedded portraits, not for this model"
-"""What is written behind the name of an embedded judge that grades another model's images."""
+"""Remark after the name of an embedded judge that grades another model's images."""
 
 
 def load_scorer(name: str) -> Scorer:
     """A scorer, ready to score.
 
     Args:
-        name: `portraits-annotator`, `portraits-judge`, `clip:MODEL` or `hub:MODEL`, where MODEL is a folder or hub id,
-            the name of an installed one, or `module:name`.
+        name: Name, which is `portraits-annotator`, `portraits-judge`, `clip:MODEL` or `hub:MODEL`, where MODEL is a
+            folder or hub id, the name of an installed scorer, or `module:name`.
 
     Raises:
-        InputError: If there is no such scorer, or its model cannot be read.
+        InputError: If the scorer does not exist, or its model cannot be read.
     """
     return _load(SCORERS, Scorer, name)
 
@@ -72,10 +72,10 @@ def same_network(first: Scorer, second: Scorer) -> bool:
 
 
 def told_name(judge: Scorer, *, annotated: bool, embedded: bool) -> str:
-    """What to call a judge in tables and records: its id, and what there is to know of its grades.
+    """The name of a judge in tables and records: its id, with a remark on its grades where one is needed.
 
     Args:
-        judge: The judge.
+        judge: Judge.
         annotated: Whether it chose what it judges.
         embedded: Whether the model is the embedded one, of portraits.
     """
@@ -85,7 +85,7 @@ def told_name(judge: Scorer, *, annotated: bool, embedded: bool) -> str:
 
 
 def place(network: Scorer | Embedder, device: torch.device) -> None:
-    """Moves a large network to where the model is; the embedded ones are small and stay on the CPU."""
+    """Moves a large network to the model's device; the embedded networks are small and stay on the CPU."""
     if isinstance(network, Pretrained):
         network.to(device)
 
@@ -100,7 +100,7 @@ def _tried(make: Any, model: str, name: str) -> Any:
 
 
 def _load(registry: Registry[Any], protocol: type[Any], name: str) -> Any:
-    """What a name's class or function gives, of the model behind the name's colon where it takes one."""
+    """The object that a name's class or function gives, with the model behind the name's colon if it takes one."""
     kind, _, model = name.partition(":")
     given = (model,) if model and kind in registry else ()
     make = registry.get(kind if given else name)

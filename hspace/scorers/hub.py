@@ -20,7 +20,7 @@ CELEBA = {
     "no_beard": ("beard", True),
     "mouth_slightly_open": ("mouth", False),
 }
-"""Labels of CelebA (Liu et al. 2015) to the ids used everywhere here, and whether the label means its opposite."""
+"""Ids of this package by label of CelebA (Liu et al. 2015), and whether the label means the opposite of the id."""
 
 PARTS = {
     "mouth": {"mouth", "u_lip", "l_lip"},
@@ -29,14 +29,14 @@ PARTS = {
     "ears": {"l_ear", "r_ear"},
     "glasses": {"eye_g"},
 }
-"""Regions that are several labels of CelebAMask-HQ (Lee et al. 2020) together."""
+"""Regions that consist of several labels of CelebAMask-HQ (Lee et al. 2020)."""
 
 
 class HubScorer(Pretrained):
     """An image classifier as a scorer: one probability in [0, 1] per label, whatever else is in the image.
 
     Labels of several yes or no questions are each a sigmoid; those of one question share a softmax; a regression is a
-    value in the model's own unit. Labels of CelebA get the ids of `CELEBA`, so that scorers of unlike origin agree.
+    value in the model's own unit. Labels of CelebA get the ids of `CELEBA`, so that scorers of different origin agree.
 
     Raises:
         InputError: If two labels have the same name.
@@ -68,20 +68,20 @@ class HubScorer(Pretrained):
         if self.problem == "single_label_classification":
             alone = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
             others = logits[:, None].masked_fill(alone, -torch.inf).logsumexp(dim=2)
-            # A label without any other is certain, by as much as a float can tell.
+            # A label without any other is certain, within the range of a float.
             logits = (logits - others).clamp(max=torch.finfo(logits.dtype).max)
         return torch.where(self.get_buffer("opposite"), -logits, logits).to(images.device)
 
     def visible(self, scores: Scores) -> Tensor:
-        """Everything: these classifiers do not say what an image hides."""
+        """Everything, since these classifiers do not say what an image hides."""
         return torch.ones_like(scores, dtype=torch.bool)
 
 
 class HubFeatures(Pretrained):
     """A vision backbone as an identity encoder: unit vectors whose cosine says how alike two images are.
 
-    The pooled output, or the class token where there is none. A network that was not trained to tell faces apart sees
-    clothes, pose and light too: its cosine is likeness of the image more than of the person.
+    The vector is the pooled output, or the class token where there is none. A network that was not trained to tell
+    faces apart also sees clothes, pose and light: its cosine is likeness of the image more than of the person.
     """
 
     def __init__(self, model: str, network: Any, preprocessing: Preprocessing) -> None:

@@ -1,4 +1,4 @@
-"""What a network that reads images is: a hash of its tensors, configuration, labels, preprocessing and source."""
+"""Identity of a network that reads images: a hash of its tensors, configuration, labels, preprocessing and source."""
 
 from collections.abc import Mapping
 from dataclasses import is_dataclass
@@ -14,7 +14,7 @@ from hspace.types import Embedder, RegionNetwork, Scorer
 
 
 def scorer_identity(network: Scorer | Embedder | RegionNetwork) -> dict[str, str]:
-    """`id` and `sha256` of all that a scorer, an identity encoder or a finder of regions gives depends on.
+    """`id` and `sha256` of all that the output of a scorer, an identity encoder or a region network depends on.
 
     These are its tensors, the configurations of its parts, its plain attributes (labels, preprocessing, and whatever
     else its class keeps), and the file of its class where that is not of this package.
@@ -24,7 +24,7 @@ def scorer_identity(network: Scorer | Embedder | RegionNetwork) -> dict[str, str
 
 @lru_cache(maxsize=8)  # More than a run has, and few enough that a sweep does not keep those of all its jobs.
 def _sha256(network: Any) -> str:
-    """Once for each network: those that score are loaded once and never trained."""
+    """The hash, computed once for each network, since networks that score are loaded once and never trained."""
     plain = {name: value for name, value in vars(network).items() if name[0] != "_" and _is_plain(value)}
     facts: dict[str, Any] = {"kind": type(network).__qualname__, "source": source_sha256(network)}
     if isinstance(network, nn.Module):
@@ -40,7 +40,7 @@ def _configs(network: nn.Module) -> dict[str, Any]:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether it is data, at any depth."""
+    """Whether the value is plain data, at any depth."""
     if isinstance(value, Mapping):
         return all(map(_is_plain, value.values()))
     if isinstance(value, list | tuple):

@@ -14,18 +14,18 @@ SCORERS: Registry[Any] = Registry(
         "hub": "hspace.scorers.hub:load_classifier",
     },
 )
-"""What reads attributes: a class or function that gives a `Scorer`; of "name:MODEL" it gets the MODEL."""
+"""Scorers of attributes: classes or functions that give a `Scorer`; for "name:MODEL" they get the MODEL."""
 
 EMBEDDERS: Registry[Any] = Registry(
     "embedder",
     object,
     {"portraits-identity": "hspace.scorers.portraits:load_identity", "hub": "hspace.scorers.hub:load_features"},
 )
-"""What says whether two images show the same person: gives an `Embedder`."""
+"""Identity encoders, which say whether images show the same person: classes or functions that give an `Embedder`."""
 
 REGIONS: Registry[Any] = Registry(
     "region",
     object,
     {"portraits-regions": "hspace.scorers.portraits:load_regions", "hub": "hspace.scorers.hub:load_parser"},
 )
-"""What finds named regions: gives a `RegionNetwork`."""
+"""Finders of named regions: classes or functions that give a `RegionNetwork`."""

@@ -1,6 +1,6 @@
-"""The networks of the embedded scorers: small, for 32 x 32 portraits, and of two unlike architectures.
+"""The networks of the embedded scorers: small, for 32 x 32 portraits, and of two different architectures.
 
-None normalises over the batch, so a score never depends on the images beside it.
+None of them normalises over the batch, so that a score never depends on the images beside it.
 """
 
 import torch

@@ -24,14 +24,14 @@ SCORERS = ("portraits-annotator", "portraits-judge")
 
 @dataclass(frozen=True)
 class ScorerConfig:
-    """What a folder's config.json holds.
+    """The contents of a folder's config.json.
 
     Attributes:
-        name: `annotator`, `judge`, `identity` or `regions`.
+        name: Role, `annotator`, `judge`, `identity` or `regions`.
         architecture: Key of `ARCHITECTURES`.
         size: Height and width that the network reads; other images are resized.
-        attributes: Attribute or region ids of the outputs; empty for the identity encoder.
-        binary: Which outputs are probabilities.
+        attributes: Ids of the outputs' attributes or regions; empty for the identity encoder.
+        binary: Whether each output is a probability.
         dim: Number of outputs.
         temperature: Divisor of each logit, fitted on held-out renders; 1 for continuous outputs.
         held_out: Figures measured on renders that no training saw.
@@ -66,7 +66,7 @@ class PortraitScorer(nn.Module):
         return torch.where(torch.tensor(self.binary, device=logits.device), logits.sigmoid(), logits)
 
     def logits(self, images: Images) -> Scores:
-        """Scores before the sigmoid of those that are probabilities, (batch, attributes)."""
+        """Scores of images in [-1, 1] before the sigmoid, which only probabilities have, (batch, attributes)."""
         return self.network(to_input_size(images, self.config.size)) / self.temperature
 
     def visible(self, scores: Scores) -> Tensor:
@@ -105,7 +105,7 @@ class PortraitIdentity(nn.Module):
 
 
 class PortraitRegions(nn.Module):
-    """Segmentation network of portraits: where each named region of a generated image is."""
+    """Segmentation network of portraits, which finds the named regions of a generated image."""
 
     def __init__(self, config: ScorerConfig, network: nn.Module) -> None:
         super().__init__()
@@ -126,10 +126,10 @@ def load_scorer(name: str) -> PortraitScorer:
     """An embedded scorer, ready to score.
 
     Args:
-        name: `portraits-annotator` or `portraits-judge`.
+        name: Name, `portraits-annotator` or `portraits-judge`.
 
     Raises:
-        InputError: If there is no such scorer.
+        InputError: If the scorer does not exist.
     """
     if name not in SCORERS:
         raise InputError(f"unknown scorer {name!r}; known: {', '.join(SCORERS)}")

@@ -1,7 +1,7 @@
-"""Networks of the Hugging Face hub, or of folders in its format, and what they want done to an image first.
+"""Networks of the Hugging Face hub, or of folders in its format, and their preprocessing of images.
 
-Needs transformers (extra `hub`). Images are resized and normalised here as tensors: transformers' own way needs
-torchvision, or an image at a time.
+They need transformers (extra `hub`). Images are resized and normalised here as tensors, since transformers' own way
+needs torchvision, or takes one image at a time.
 """
 
 import re
@@ -19,22 +19,22 @@ from hspace.system.hub import why_unreachable
 from hspace.types import Images, InputError, one_line
 
 RESAMPLING = {2: "bilinear", 3: "bicubic"}
-"""Pillow's codes of the filters that are antialiased here as there."""
+"""Pillow's codes of the filters that are antialiased here as in Pillow."""
 MAX_SIDE = 4096
-"""No network of the kinds here reads larger images."""
+"""Largest side of an image that a network of these kinds reads."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From images in [-1, 1] to what a network reads.
+    """The preprocessing from images in [-1, 1] to the input of a network.
 
     Attributes:
-        size: (height, width) to resize to; one number resizes the shorter edge to it.
-        crop: (height, width) that is cut out of the middle then; None keeps all.
-        mode: `bilinear` or `bicubic`, both with antialiasing.
+        size: Height and width after resizing; one number is the shorter edge after resizing.
+        crop: Height and width that are then cut out of the middle; None keeps all.
+        mode: Filter, `bilinear` or `bicubic`, both with antialiasing.
         scale: Factor of values in 0 to 255.
-        mean: Of each channel, taken off after scaling.
-        std: Of each channel, divided by.
+        mean: Mean of each channel, which is subtracted after scaling.
+        std: Standard deviation of each channel, which the values are divided by.
     """
 
     size: tuple[int, ...]
@@ -62,7 +62,7 @@ class Preprocessing:
         """Reads a `preprocessor_config.json`.
 
         Raises:
-            InputError: If it has no size, or a filter that is not known.
+            InputError: If it has no size, or an unknown filter.
         """
         try:
             return cls._from_dict(record, model)
@@ -121,10 +121,10 @@ def read_pretrained(auto: str, model: str) -> tuple[Any, Preprocessing]:
 
     Args:
         auto: Class of transformers that reads it, such as `AutoModelForImageClassification`.
-        model: A folder, or a hub id, whose files are downloaded where they are not there yet.
+        model: Folder, or hub id whose missing files are downloaded.
 
     Raises:
-        InputError: If transformers is not installed, there is no such model, its files cannot be read, or weights are
+        InputError: If transformers is not installed, the model does not exist, its files cannot be read, or weights are
             missing, which would then be random.
     """
     transformers = import_transformers(model)

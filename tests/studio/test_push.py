@@ -114,7 +114,7 @@ def test_what_was_pushed_edits_elsewhere(
     ("words", "env", "hint"),
     [
         (["push", "me", "FILE"], {}, "OWNER/NAME"),
-        (["push", "me/smiles"], {}, "say hspace push"),
+        (["push", "me/smiles"], {}, "use it as hspace push"),
         (["push", "me/smiles", "none.safetensors"], {}, "not found: none.safetensors"),
         (["push", "me/smiles", "FILE", "--strip", "FILE"], {}, "--strip must be a PNG"),
         (["push", "me/smiles", "FILE"], {"HF_TOKEN": "hf_wrong"}, "no permission (401)"),

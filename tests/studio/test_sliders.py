@@ -44,7 +44,7 @@ def test_what_is_measured_is_kept_and_listed(file: Path, tiny_pipeline_dir: Path
         (["range", "--direction", "FILE", "--samples", "1"], "at least 10 samples"),
         (["directions"], "name a directions file"),
         (["directions", "none"], "not found: none"),
-        (["studio", "exprt", "x"], "say hspace studio"),
+        (["studio", "exprt", "x"], "use it as hspace studio"),
         (["studio"], "no directions in outputs"),
     ],
 )

@@ -8,7 +8,7 @@ Rᵀ z are uncorrelated with unit variance too: a column of L R is what one stan
 import logging
 import warnings
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from sklearn.decomposition import FastICA
@@ -79,7 +79,8 @@ def varimax(loadings: Tensor) -> Tensor:
 
 def _independent(scores: Tensor) -> Tensor:
     """The rotation that FastICA finds; the scores are white already."""
-    ica = FastICA(whiten=False, max_iter=ITERATIONS, tol=1e-5, random_state=0)
+    whiten: Any = False  # as it takes, though the type of its default is str
+    ica = FastICA(whiten=whiten, max_iter=ITERATIONS, tol=1e-5, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         ica.fit(scores.numpy())

@@ -14,6 +14,7 @@ import numpy as np
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
+from hspace.diffusion.sampler import check_eta
 from hspace.types import Images, InputError, one_line
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow")
@@ -306,12 +307,6 @@ def _dynamic_shift(config: Mapping[str, Any], image_tokens: int | None) -> float
     few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
     low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
     return low + (high - low) * (image_tokens - few) / (many - few)
-
-
-def check_eta(eta: float) -> None:
-    """Raises InputError where eta is outside [0, 1]."""
-    if not 0 <= eta <= 1:
-        raise InputError(f"eta must be in [0, 1], got {eta}")
 
 
 def build_scheduler(config: Mapping[str, Any]) -> SchedulerMixin:

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from hspace.diffusion.identity import WEIGHTS
+from hspace.diffusion.sampler import INJECTIONS
 from hspace.system.records import (
     ANYTHING,
     Rule,
@@ -26,7 +27,6 @@ from hspace.types import InputError
 
 log: logging.Logger = logging.getLogger(__name__)
 
-INJECTIONS = ("symmetric", "asyrp")
 CLOSE = 1e-6
 """Relative difference up to which numbers count as equal, since the last bits may differ between machines."""
 

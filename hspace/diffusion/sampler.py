@@ -1,13 +1,16 @@
 # pyright: strict, reportUnknownMemberType=false
-"""The settings by which samples are drawn and edited, in one record."""
+"""The settings by which samples are drawn and edited, in one record.
+
+Nothing of torch is imported here: a configuration holds these settings, and a mistake in it is to be told at once.
+"""
 
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hspace.diffusion.process import check_eta
-from hspace.diffusion.provenance import INJECTIONS
 from hspace.types import InputError
+
+INJECTIONS = ("symmetric", "asyrp")
 
 
 @dataclass(frozen=True)
@@ -74,3 +77,9 @@ def edited_steps(start: int, stop: int | None, num_steps: int) -> range:
     if not 0 <= start < end <= num_steps:
         raise InputError(f"the edited steps must satisfy 0 <= start < stop <= {num_steps}, got {start} to {end}")
     return range(start, end)
+
+
+def check_eta(eta: float) -> None:
+    """Raises InputError where eta is outside [0, 1]."""
+    if not 0 <= eta <= 1:
+        raise InputError(f"eta must be in [0, 1], got {eta}")

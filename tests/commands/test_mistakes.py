@@ -35,6 +35,8 @@ from hspace.output.booklet import Chapter, read_record, write_report
 from hspace.runs.collecting import collected_tables, read_folders
 from hspace.runs.config import known_keys
 from hspace.scorers.factory import load_identity, load_regions, load_scorer
+from hspace.studio.inverting import inversion
+from hspace.studio.photos import open_photo
 from hspace.system.cache import entries, prune
 from hspace.types import InputError
 
@@ -55,11 +57,16 @@ VALUES: list[Any] = [
     [1] * 1000, "linear", 7, 3, 1, [3, 5],
 ]  # fmt: skip
 OPTIONS = {
-    "--strength": ["1e300", "nan", "-1e30", "x", "0"], "--most": ["1e300", "nan", "-1", "0"],
-    "--others": ["-1", "nan", "inf"], "--samples": ["-1", "0", "1", str(10**30), "x"], "--effect": ["nan", "1e300"],
-    "--attribute": ["smile", "nothing", "$x"], "--direction": ["nowhere", ":", ":9", "hub:a/b", "hub:"],
-    "--keep-outside": ["a,b,c,d", "1,1,0,0", "nan,0,1,1", "nowhere.png", "hair", "0,0,2,2"],
-    "--animation": ["gif", "mp4"], "--output": ["/dev/null", "out"], "--inversions": ["/dev/null"],
+    "edit": {
+        "--strength": ["1e300", "nan", "-1e30", "0"], "--direction": ["nowhere", ":", ":9", "hub:a/b", "hub:"],
+        "--keep-outside": ["a,b,c,d", "1,1,0,0", "nan,0,1,1", "nowhere.png", "hair", "0,0,2,2", "0,0,.5,.5"],
+        "--animation": ["webp", "mp4"], "--output": ["/dev/null"], "--inversions": ["/dev/null"],
+    },
+    "range": {"--most": ["1e300", "nan", "-1", "0", "3"], "--others": ["-1", "nan", "inf"], "--samples": ["1", "10"]},
+    "calibrate": {"--attribute": ["smile", "no", "$x"], "--effect": ["nan", "1e300", "0"], "--samples": ["1", "12"]},
+    "invert": {"--inversions": ["/dev/null"]},
+    "directions": {"--direction": ["nowhere"]},
+    "push": {"--strip": ["nowhere.png", "/dev/null"]},
 }  # fmt: skip
 STARTS = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Popen", "pickle.find_class")
 CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.symlink", "os.link", "os.chmod")
@@ -209,7 +216,11 @@ def files(tiny_model: DiffusionModel, tmp_path_factory: pytest.TempPathFactory) 
         if not (root / name).exists():
             (root / name).parent.mkdir(exist_ok=True)
             Image.fromarray(noise).save(root / name)
-    return [(root / name, read) for name, read in readers.items()]
+    photo = open_photo(root / "photo" / "a.png", (16, 16))
+    inversion(tiny_model, photo, 1.0, root / "kept")
+    (kept,) = (root / "kept").iterdir()
+    found = [(root / name, read) for name, read in readers.items()]
+    return [*found, (kept, lambda path: inversion(tiny_model, photo, 1.0, path.parent))]
 
 
 def read_mask(path: Path) -> object:
@@ -240,6 +251,7 @@ def cases(
     tiny = [*FEW, f"model.path={tiny_pipeline_dir}"]
     assert main([*tiny, f"output_dir={done / 'out'}", f"cache_dir={done / 'cache'}"]) == 0
     found = done / "out" / "directions.safetensors"
+    photo = next(str(path) for path, _ in files if path.suffix == ".jpg")
     files = [*files, (found, Directions.load), (found, lambda path: card(Directions.load(path), "a/b"))]
     networks: list[tuple[Path, Callable[[str], Any]]] = [
         (tiny_clip_dir, lambda name: load_scorer(f"clip:{name}")),
@@ -259,12 +271,18 @@ def cases(
         return main([*tiny, *own, *draw.choice([[], ["experiment=fig3"]]), word])
 
     def option(draw: random.Random, folder: Path) -> int:
-        command = draw.choice(["edit", "edit", "range", "calibrate", "directions", "invert", "push"])
-        name = draw.choice(list(OPTIONS))
-        words = [command, f"{name}={draw.choice(OPTIONS[name])}", *draw.choice([["3"], ["9" * 18], ["nowhere"], []])]
-        given = {"--direction": str(found), "--output": str(folder / "out"), "--inversions": str(folder / "inversions")}
-        words += [f"{key}={value}" for key, value in given.items() if draw.random() < 0.9 and key != name]
-        return main([*words, *tiny, f"cache_dir={folder / 'cache'}"])
+        command, own = draw.choice([*OPTIONS, "edit"]), str(shutil.copy(found, folder))
+        name = draw.choice(list(OPTIONS[command]))
+        value = draw.choice([*OPTIONS[command][name], *draw.sample(WORDS, 2)])
+        inputs = [["3"], ["9" * 18], ["nowhere"], [photo], [own], ["a/b", own], []]
+        given = (
+            {"--output": str(folder / "out"), "--inversions": str(folder / "inversions")} if command == "edit" else {}
+        )
+        given |= {"--direction": own} if command in ("edit", "range", "calibrate") else {}
+        given |= {"--attribute": "smile"} if command == "calibrate" else {}
+        options = [f"{key}={value}" for key, value in (given | {name: value}).items()]
+        useful = [] if command in ("range", "calibrate") else draw.choice(inputs)
+        return main([command, *options, *useful, *tiny, f"cache_dir={folder / 'cache'}"])
 
     def pipeline(draw: random.Random, folder: Path) -> int:
         name = draw.choice(list(pipelines.PIPELINES)[: draw.choice([5, 10])])

@@ -13,6 +13,7 @@ from hspace.evaluation.readings import Sweep
 from hspace.metrics.effect import EffectMatrix
 from hspace.metrics.interval import over_draws
 from hspace.metrics.paired import best, compare, paired_draws
+from hspace.metrics.repeats import intervals_over
 from hspace.output.figures import curve_figure
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
@@ -249,8 +250,8 @@ def _caption(lab: Lab, draws: int) -> str:
     judged, few = len(lab.judge.attributes), len(lab.cfg.study.attributes)
     return (
         f"Means over {', '.join(lab.cfg.study.attributes)}, each at the strength at which the annotator sees "
-        f"{lab.cfg.study.target:g} sd (or the nearest, where that is not reached), with 95% intervals over {draws} "
-        f"draws of discovery and evaluation samples. Selectivity: of the effects on {judged} judged attributes (chance "
+        f"{lab.cfg.study.target:g} sd (or the nearest, where that is not reached), {intervals_over(draws)}. "
+        f"Selectivity: of the effects on {judged} judged attributes (chance "
         f"{format_number(1 / judged)}), and on the {few} of the table (chance {format_number(1 / few)}); accuracy: "
         "flips among those that could flip to the asked side. Bold: beats the second by the interval of the paired "
         "difference"

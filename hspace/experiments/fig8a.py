@@ -8,6 +8,7 @@ import numpy as np
 
 from hspace.evaluation.readings import Readings
 from hspace.metrics.interval import Interval, over_draws
+from hspace.metrics.repeats import intervals_over
 from hspace.output.figures import curve_figure
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
@@ -44,7 +45,7 @@ def run(lab: Lab) -> Result:
     chance = format_number(1 / len(lab.judge.attributes))
     caption = (
         f"Mean differences of {attribute} at strength 1; effects in sd, by the judge; selectivity over all judged "
-        f"attributes (chance {chance}); with 95% intervals over {len(draws)} draws of examples"
+        f"attributes (chance {chance}); {intervals_over(len(draws))}"
     )
     columns = ("space", "examples on each side", "effect", "selectivity", "identity")
     table = Table(columns, tuple(points), caption, counted="draws")

@@ -14,7 +14,7 @@ from hspace.directions.record import Directions
 from hspace.evaluation.calibration import Calibration
 from hspace.metrics.effect import EffectMatrix, effect_matrix, score_unit
 from hspace.metrics.interval import Interval, over_draws
-from hspace.metrics.repeats import matrices_over_draws
+from hspace.metrics.repeats import intervals_over, matrices_over_draws
 from hspace.output.figures import color_limit, effect_heatmap
 from hspace.output.tables import Cell, Table, format_number
 from hspace.runs.config import Config
@@ -171,9 +171,10 @@ def _strongest(matrix: EffectMatrix) -> int:
 
 
 def _repeats(strengths: Sequence[tuple[float, ...]]) -> str:
-    """What a repeat is, in words: strengths that are all the same are those of one draw of examples."""
+    """What intervals are over, in words: strengths that are all the same are those of one draw of examples."""
     fixed = len(strengths) > 1 and len(set(strengths)) == 1
-    return "repeats with fresh samples and the same directions" if fixed else "draws of examples and samples"
+    of = "repeats with fresh samples and the same directions" if fixed else "draws of examples and samples"
+    return intervals_over(len(strengths), of)
 
 
 def _table(
@@ -192,8 +193,8 @@ def _table(
         "equal_strength": "Disentangled directions at the original ones' strengths",
     }
     caption = (
-        f"{meaning[kind]}: signed effects in sd of the unedited samples, by the judge, with 95% intervals over "
-        f"{repeats}. Chance of selectivity: {format_number(1 / len(matrix.attributes))} in the table"
+        f"{meaning[kind]}: signed effects in sd of the unedited samples, by the judge; {repeats}. "
+        f"Chance of selectivity: {format_number(1 / len(matrix.attributes))} in the table"
     )
     return Table(columns, tuple(rows), caption, counted="draws")
 

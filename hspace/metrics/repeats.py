@@ -5,9 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from hspace.metrics.effect import EffectMatrix
-from hspace.metrics.interval import over_draws
+from hspace.metrics.interval import MIN_DRAWS, over_draws
 from hspace.metrics.paired import paired_draws
 from hspace.types import InputError
+
+
+def intervals_over(draws: int, of: str = "draws of examples and samples") -> str:
+    """What a caption says of intervals over draws, such as "with 95% intervals over 5 draws of examples and samples"."""
+    return f"with 95% intervals over {draws} {of}" if draws >= MIN_DRAWS else f"{draws} {of}, too few for intervals"
 
 
 def matrices_over_draws(matrices: Sequence[EffectMatrix]) -> EffectMatrix:

@@ -1,6 +1,6 @@
-"""The installed command `hspace`: runs, sweeps, lists; a mistake becomes one line on stderr and exit code 2.
+"""The installed command `hspace`: runs, sweeps and lists; a mistake is one line on stderr and exit code 2.
 
-What is slow to import (torch, Hydra) is imported where it is needed, so that help and errors come at once.
+Slow modules (torch, Hydra) are imported where they are needed, so that help and errors come at once.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command line.
 
     Args:
-        arguments: The words after `hspace`; None takes the process's own.
+        arguments: Words after `hspace`; None takes the process's own.
 
     Returns:
         The exit code.
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _open_streams() -> None:
-    """A stream that whoever started us had closed goes nowhere, rather than into the next file that is opened."""
+    """Opens streams that were closed at the start onto nothing, so that no output goes into the next opened file."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
@@ -123,7 +123,7 @@ def _command(name: str, words: list[str]) -> int:
 
 
 def _speak(options: argparse.Namespace) -> None:
-    """Sets what is said on stderr: the stages; with -v libraries too; with -q warnings alone."""
+    """Sets the messages on stderr: the stages; with -v those of libraries too; with -q warnings only."""
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(message)s")
     level = logging.WARNING if options.quiet else logging.DEBUG if options.verbose else logging.INFO
     logging.getLogger("hspace").setLevel(level)
@@ -155,8 +155,8 @@ def _with_local_model(overrides: list[str]) -> list[str]:
 def _compose(overrides: list[str]) -> "DictConfig":
     """One run's configuration.
 
-    Hydra's compose API, not its `main`: that would write a folder and a log before a value is checked, and print
-    errors its own way.
+    It uses Hydra's compose API instead of its `main`, which would write a folder and a log before values are checked,
+    and print errors in its own way.
     """
     from hydra import compose
 

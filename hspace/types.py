@@ -1,5 +1,5 @@
 # pyright: strict, reportUnknownMemberType=false
-"""Names shared by every module: axis names of arrays, the user's error, and what a scorer and an embedder are.
+"""Names shared by all modules: axis names of arrays, the user's error, and the protocols of scorers and embedders.
 
 Axis order is always batch, steps, channel, height, width. Step index 0 is the noisiest.
 """
@@ -41,11 +41,11 @@ Seeds = Sequence[SupportsIndex]
 
 
 class InputError(ValueError):
-    """A user's mistake. The message is one line: the value that was given, and what would be right."""
+    """A user's mistake; its message is one line with the given value and what would be right."""
 
 
 def one_line(error: Exception) -> str:
-    """What another library says is wrong, on one line of at most 300 characters."""
+    """The message of another library's error, on one line of at most 300 characters."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
@@ -82,22 +82,22 @@ class Scorer(Protocol):
         ...
 
     def visible(self, scores: Scores) -> Bool[Tensor, "batch attributes"]:
-        """Which attributes an image with these scores shows; scores of the others are left out of every figure."""
+        """Which attributes an image with these scores shows, bool; all figures leave out the scores of the others."""
         ...
 
 
 @runtime_checkable
 class LogitScorer(Scorer, Protocol):
-    """A scorer that also tells apart images whose probabilities are all 0 or 1."""
+    """A scorer that can also order images whose probabilities are all 0 or 1."""
 
     def logits(self, images: Images) -> Scores:
-        """Scores before the sigmoid, (batch, attributes): what orders images as the scores do, without saturating."""
+        """Scores before the sigmoid, (batch, attributes), which order images as the scores do, without saturating."""
         ...
 
 
 @runtime_checkable
 class Embedder(Protocol):
-    """Maps images to feature vectors; an identity embedder's have unit norm."""
+    """Maps images to feature vectors; those of an identity embedder have unit norm."""
 
     id: str
     dim: int
@@ -115,5 +115,5 @@ class RegionNetwork(Protocol):
     regions: tuple[str, ...]
 
     def __call__(self, images: Images) -> dict[str, Bool[Tensor, "batch height width"]]:
-        """Where each region is, true inside, in images in [-1, 1]."""
+        """Masks of the regions, true inside, of images in [-1, 1]."""
         ...

@@ -11,7 +11,7 @@ from hspace.types import InputError
 
 
 def intervals_over(draws: int, of: str = "draws of examples and samples") -> str:
-    """What a caption says of intervals over draws, such as "with 95% intervals over 5 draws of examples and samples"."""
+    """Words of a caption, such as "with 95% intervals over 5 draws of examples and samples"."""
     return f"with 95% intervals over {draws} {of}" if draws >= MIN_DRAWS else f"{draws} {of}, too few for intervals"
 
 

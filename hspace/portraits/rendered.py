@@ -31,9 +31,9 @@ class Rendered:
     """Portraits in memory.
 
     Attributes:
-        images: (n, 3, size, size) uint8.
-        labels: (n, judged attributes) float32, exact.
-        visible: (n, judged attributes) bool.
+        images: Images, (n, 3, size, size) uint8.
+        labels: Exact values of the judged attributes, (n, judged attributes) float32.
+        visible: Visibility of the judged attributes, (n, judged attributes) bool.
     """
 
     images: Tensor
@@ -55,7 +55,7 @@ def rendered(
         size: Height and width in pixels.
         seed: Seed of the stream.
         cache_dir: Folder of the cached images.
-        correlated: As in `sample_factors`.
+        correlated: Whether factors are correlated; see `sample_factors`.
         other_expression: Whether to paint the same portraits with another expression, see `resample_expression`.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -75,7 +75,7 @@ def rendered(
 
 
 def rendered_pairs(n: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Two images each of n people, in scenes that have nothing to do with each other.
+    """Two images of each of n people, in unrelated scenes.
 
     Args:
         n: Number of people.
@@ -100,7 +100,7 @@ def _paint(factors: Factors, size: int) -> np.ndarray:
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """Randomness of one training step, so that a resumed training draws the batches that an unbroken one draws.
+    """The generator of one training step, so that a resumed training draws the same batches as an unbroken one.
 
     Torch's CPU generator keeps the low 32 bits of a seed: seeds under 400 and steps under 10,000,000 do not collide.
     """

@@ -24,13 +24,13 @@ Region = str | Sequence[float] | None
 
 @dataclass(frozen=True)
 class Source:
-    """What is edited.
+    """A photograph or a generated sample that is edited.
 
     Attributes:
-        name: For files and people.
-        photo: The photograph, or for a generated sample its own image in the same form.
-        latents: Its noise; one sample.
-        x_0: What sampling without an edit gives, (1, channel, height, width).
+        name: Name for files and people.
+        photo: Photograph, or the image of a generated sample in the same form.
+        latents: Noise of the one sample.
+        x_0: Image of the sample without an edit, (1, channel, height, width).
         error: Root mean square error of the inversion, in images of [-1, 1]; 0 for a generated sample.
         generated: Whether it is a sample of the model.
     """
@@ -44,14 +44,14 @@ class Source:
 
 
 def photo_source(bench: Bench, path: Path, inversions: Path) -> Source:
-    """A photograph, inverted or read from what an earlier inversion left."""
+    """The source of a photograph, which is inverted or read from an earlier inversion."""
     photo = open_photo(path, (bench.model.image_shape[1], bench.model.image_shape[2]))
     found = inversion(bench.model, photo, bench.cfg.diffusion.eta, inversions)
     return Source(path.stem, photo, found.latents, found.x_0, found.error, generated=False)
 
 
 def sample_source(bench: Bench, seed: int) -> Source:
-    """The generated sample of a seed."""
+    """The source of a seed's generated sample."""
     latents = bench.model.latents([seed])
     x_0 = sample(bench.model, latents, sampler=bench.cfg.sampler).x_0.cpu()
     (pixels,) = to_pixels(x_0)
@@ -60,7 +60,7 @@ def sample_source(bench: Bench, seed: int) -> Source:
 
 
 def region_weights(cfg: Config, source: Source, region: Region) -> Weights:
-    """How much of an edit each pixel takes; see `weights_of`."""
+    """The share of an edit that each pixel takes; see `weights_of`."""
     named = isinstance(region, str) and not region.lower().endswith(".png")
     return weights_of(source.photo, region, load_regions(cfg.evaluation.regions) if named else None)
 
@@ -69,10 +69,10 @@ def edit_source(bench: Bench, source: Source, strengths: Sequence[float], factor
     """The source's edits, (factors, channel, height, width): all sliders of the bench together.
 
     Args:
-        bench: Its sliders are added up.
-        source: What is edited.
-        strengths: One per slider.
-        factors: One per edit, which multiply all strengths.
+        bench: Bench whose sliders are added up.
+        source: Source to edit.
+        strengths: Strengths, one per slider.
+        factors: Factors of all strengths, one per edit.
     """
     terms = [slider.term(strength) for slider, strength in zip(bench.sliders, strengths, strict=True)]
     offset = sum_offsets(bench.model, terms)
@@ -82,18 +82,18 @@ def edit_source(bench: Bench, source: Source, strengths: Sequence[float], factor
 
 
 def pictures(source: Source, edited: Images, weights: Weights) -> list[Pixels]:
-    """Each edit put back into the photograph."""
+    """The edits, each put back into the photograph."""
     return [paste(source.photo, source.x_0, image[None], weights) for image in edited]
 
 
 def largest_outside(source: Source, picture: Pixels, weights: Weights) -> int:
-    """The largest change of a pixel where the edit has no weight, of 255; 0 where there is no such pixel."""
+    """The largest change of a pixel at which the edit has no weight, of 255; 0 without such a pixel."""
     change = np.abs(picture.astype(int) - source.photo.pixels.astype(int))
     return int(change[weights == 0].max(initial=0))
 
 
 def same_person(bench: Bench, source: Source, edited: Images) -> float | None:
-    """Cosine of the identity embeddings of the unedited and the edited image; None where nothing can read them."""
+    """Cosine of the identity embeddings of the unedited and the edited image; None without an identity encoder."""
     if bench.identity is None:
         return None
     first, second = (bench.identity(image.float().cpu()) for image in (source.x_0, edited))

@@ -16,8 +16,8 @@ def export(session: Session, folder: Path) -> Path:
     """Renders every strip of every source, and writes the page.
 
     Args:
-        session: Its sources and sliders go onto the page.
-        folder: Gets `index.html`.
+        session: Session whose sources and sliders go onto the page.
+        folder: Folder for `index.html`.
 
     Returns:
         The page's path.
@@ -43,7 +43,7 @@ def export(session: Session, folder: Path) -> Path:
 
 def _page(data: dict[str, object]) -> str:
     """The page with style, script and data inside it."""
-    # A name could otherwise end the script that it stands in.
+    # Otherwise a name could end the script that contains it.
     text = json.dumps(data).replace("<", "\\u003c")
     style, script = (PAGE / "studio.css").read_text("utf-8"), (PAGE / "studio.js").read_text("utf-8")
     page = (PAGE / "index.html").read_text("utf-8")

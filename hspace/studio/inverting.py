@@ -1,4 +1,4 @@
-"""Photographs as a sampler's input, kept as files, so that only the first edit of one waits for its inversion."""
+"""Inversions of photographs, kept as files, so that only the first edit of a photograph waits for its inversion."""
 
 import hashlib
 import json
@@ -24,11 +24,11 @@ TENSORS = ("x_T", "z", "residual", "x_0")
 
 @dataclass(frozen=True)
 class Inversion:
-    """One photograph's noise.
+    """The noise of one photograph.
 
     Attributes:
-        latents: What `sample` turns into `x_0` at the same eta; one sample.
-        x_0: The image as it comes back, (1, channel, height, width).
+        latents: Latents of one sample that `sample` turns into `x_0` at the same eta.
+        x_0: Reconstructed image, (1, channel, height, width).
         error: Root mean square difference between `x_0` and the photograph, in images of [-1, 1].
         kept: Whether it was read from a file.
     """
@@ -40,19 +40,19 @@ class Inversion:
 
 
 def inversion(model: DiffusionModel, photo: Photo, eta: float | Sequence[float], folder: Path) -> Inversion:
-    """The photograph's inversion: read from `folder`, or made and written there.
+    """The inversion of a photograph: read from `folder`, or made and written there.
 
-    Edit-friendly where any step has noise, DDIM where eta is 0. The name of the file holds a hash of the photograph,
-    the model, its steps and eta, so that no stale file is ever read.
+    It is edit-friendly if any step has noise, and DDIM if eta is 0. The name of the file holds a hash of the
+    photograph, the model, its steps and eta, so that a stale file is never read.
 
     Args:
         model: The model.
-        photo: The photograph; one of three channels, and grey models get its lightness.
-        eta: As sampling will have it.
-        folder: Where inversions are kept.
+        photo: Photograph of three channels; grey models get its lightness.
+        eta: Stochasticity of the later sampling.
+        folder: Folder of the inversions.
 
     Raises:
-        InputError: If the model's images are of neither one nor three channels.
+        InputError: If the model's images have neither one nor three channels.
         OSError: If the file cannot be written.
     """
     etas = model.process.etas(eta)
@@ -77,7 +77,7 @@ def _made(
     model: DiffusionModel, photo: Photo, etas: tuple[float, ...], path: Path, facts: dict[str, object]
 ) -> Inversion:
     images = _channels(photo.aligned, model.image_shape[0])
-    # Noise keyed by the photograph, so that two photographs do not share it.
+    # The photograph keys the noise, so that two photographs do not share it.
     seed = int(photo.sha256[:12], 16)
     if any(etas):
         found = edit_friendly_inversion(model, images, sampler=Sampler(etas), seeds=[seed])
@@ -94,7 +94,7 @@ def _made(
 
 
 def _read(path: Path, model: DiffusionModel) -> Inversion | None:
-    """What the file holds; None where there is none, or it is damaged and has to be made again."""
+    """The inversion in the file; None where it is missing or damaged and must be made again."""
     try:
         with safe_open(path, framework="pt") as file:
             facts = parse_json(file.metadata()["hspace"])

@@ -1,4 +1,4 @@
-"""A photograph as the model sees it, and an edit of that view put back into the photograph."""
+"""Photographs as the model sees them, and edits of that view, put back into the photograph."""
 
 import math
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ FEATHER = 0.03
 """Width over which an edit fades out towards the border of a mask, in parts of the crop's shorter side."""
 
 Weights = Float[np.ndarray, "rows columns"]
-"""How much of an edit each pixel of a photograph takes, in [0, 1]."""
+"""Share of an edit that each pixel of a photograph takes, in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Photo:
     """A photograph and the part of it that the model sees.
 
     Attributes:
-        path: The file.
+        path: File of the photograph.
         sha256: Hash of the file's bytes.
-        pixels: The whole photograph, upright, (height, width, 3) uint8.
-        box: The model's part: top, left, bottom, right in pixels.
+        pixels: Whole photograph, upright, (height, width, 3) uint8.
+        box: Part that the model sees: top, left, bottom, right in pixels.
         aligned: That part at the model's size, (1, 3, height, width) in [-1, 1].
     """
 
@@ -48,8 +48,8 @@ def open_photo(path: str | Path, size: tuple[int, int]) -> Photo:
     """Reads a photograph and cuts the largest part of the model's proportions out of its middle.
 
     Args:
-        path: An image file; see `read_picture` for what becomes of transparency and orientation.
-        size: (height, width) of the model's images.
+        path: Image file; see `read_picture` for transparency and orientation.
+        size: Height and width of the model's images.
 
     Raises:
         InputError: If the file cannot be read as an image.
@@ -72,16 +72,16 @@ def central_box(whole: tuple[int, int], size: tuple[int, int]) -> tuple[int, int
 
 
 def weights_of(photo: Photo, region: str | Sequence[float] | None, network: RegionNetwork | None = None) -> Weights:
-    """How much of an edit each pixel of the photograph takes: 1 in the mask, fading to 0 inside it near its border.
+    """The share of an edit that each pixel of a photo takes: 1 in the mask, fading to 0 inside it near its border.
 
     Args:
-        photo: The photograph.
-        region: `[top, left, bottom, right]` in fractions of the photograph, the path of a PNG of its proportions, a
-            region's name, or None for the whole part that the model sees.
-        network: What knows regions, where one is named; it looks at the aligned part.
+        photo: Photograph.
+        region: Rectangle `[top, left, bottom, right]` in fractions of the photograph, path of a PNG of its proportions,
+            name of a region, or None for the whole part that the model sees.
+        network: Network that finds a named region in the aligned part.
 
     Raises:
-        InputError: If the region is of no kind, cannot be read or found, or is empty.
+        InputError: If the region is not of one of these kinds, cannot be read or found, or is empty.
     """
     height, width = photo.pixels.shape[:2]
     top, left, bottom, right = photo.box
@@ -99,16 +99,16 @@ def weights_of(photo: Photo, region: str | Sequence[float] | None, network: Regi
 
 
 def paste(photo: Photo, original: Images, edited: Images, weights: Weights) -> Pixels:
-    """The photograph with what the edit changed.
+    """The photograph with the changes of the edit.
 
     The change of the model's image, enlarged to the photograph's pixels, is added to the photograph: its own detail,
     which the model's image lacks, is the residual that stays. Where `weights` is 0 every pixel is the photograph's.
 
     Args:
-        photo: The photograph.
-        original: The image that the inversion gives back without an edit, (1, channel, height, width).
-        edited: The edited one, of the same shape.
-        weights: From `weights_of`.
+        photo: Photograph.
+        original: Image that the inversion reconstructs without an edit, (1, channel, height, width).
+        edited: Edited image of the same shape.
+        weights: Weights from `weights_of`.
     """
     top, left, bottom, right = photo.box
     change = (edited.float().clamp(-1, 1) - original.float().clamp(-1, 1)).cpu().expand(1, 3, -1, -1)
@@ -121,13 +121,13 @@ def paste(photo: Photo, original: Images, edited: Images, weights: Weights) -> P
 def _feathered(inside: np.ndarray, width: float) -> Weights:
     """The mask, blurred by boxes of about `width` pixels, and cut so that the outside stays 0."""
     radius = math.floor(width)
-    # Shrunk first by as much as the blur reaches: the weight is 0 at the border, not one half.
+    # The mask is first shrunk by the reach of the blur, so that the weight at the border is 0, not one half.
     weights = _box_filter(torch.from_numpy(inside).float(), radius).numpy() if radius else inside.astype(np.float32)
     return (np.clip(2 * weights - 1, 0, 1) * inside).astype(np.float32)
 
 
 def _box_filter(mask: Tensor, radius: int) -> Tensor:
-    """Mean over squares of 2 radius + 1 pixels; what lies beyond the photograph counts as its border does."""
+    """Mean over squares of 2 radius + 1 pixels; pixels beyond the photograph count as those of its border."""
     padded = F.pad(mask[None, None], (radius,) * 4, mode="replicate")
     rows = F.avg_pool2d(padded, (2 * radius + 1, 1), stride=1)
     return F.avg_pool2d(rows, (1, 2 * radius + 1), stride=1)[0, 0]

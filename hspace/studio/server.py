@@ -1,6 +1,6 @@
-"""The studio's local server: a page, its few questions, and streams of images. Nothing here knows diffusion.
+"""The studio's local server: a page, its requests, and streams of images; nothing here knows diffusion.
 
-It answers only on this machine, to who has the token, under its own name; each tab has one stream alive, and a newer
+It answers only on this machine, under its own name, to requests with the token. Each tab has one stream, and a newer
 request ends the older one at its next step.
 """
 
@@ -63,7 +63,7 @@ class Doorkeeper:
         await answer(scope, receive, send_with_headers)
 
     def _refused(self, request: Request) -> str | None:
-        """Why the request is turned away, or None."""
+        """The reason why the request is refused, or None."""
         origin = request.headers.get("origin")
         if request.headers.get("host") not in self.hosts:
             return "this page has another address"
@@ -80,7 +80,7 @@ class Studio:
     """The routes of one session.
 
     Attributes:
-        session: What is worked on.
+        session: Session that the page works on.
         alive: Number of streams that are being made.
     """
 
@@ -159,7 +159,7 @@ class Studio:
         return StreamingResponse(self._lines(tab, ticket, frames), media_type="application/x-ndjson")
 
     def _frames(self, path: str, body: dict[str, Any], name: str) -> Iterator[dict[str, Any]]:
-        """What a stream will send, worked out as it is asked for; mistakes are found before it begins."""
+        """The frames of a stream, which are computed as they are asked for; mistakes are found before it begins."""
         source, edit = self.session.source(name), self._edit(body)
         if path == "/api/strip":
             images = self.session.strip(source, _whole(body, "slider", -1), edit.start, edit.stop)
@@ -194,7 +194,7 @@ class Studio:
             self.alive -= 1
 
     def _ticket(self, tab: str) -> int:
-        """Makes this the tab's only stream; of too many tabs the oldest is forgotten."""
+        """Makes this the tab's only stream; if there are too many tabs, the oldest is forgotten."""
         ticket = self._latest.pop(tab, 0) + 1
         self._latest[tab] = ticket
         while len(self._latest) > MAX_TABS:

@@ -1,4 +1,4 @@
-"""What the page works on: sources, sliders, and the images made of them; knows nothing of the web."""
+"""Sessions of the page: sources, sliders, and the images made from them; this module does not know the web."""
 
 import base64
 import hashlib
@@ -37,13 +37,14 @@ USUAL = {"std": 3.0, "difference": 1.5, "as saved": 1.5}
 
 @dataclass(frozen=True)
 class Edit:
-    """What the page asks for.
+    """An edit that the page asks for.
 
     Attributes:
-        terms: Strength by slider number.
+        terms: Strengths by number of the slider.
         start: First edited step.
         stop: First step that is not edited any more; None edits to the end.
-        mask: Where the edit may show, bool (height, width) of the model's image; None is everywhere.
+        mask: Mask of the pixels that the edit may change, bool (height, width) of the model's image; None is all of
+            them.
     """
 
     terms: dict[int, float]
@@ -57,13 +58,13 @@ class Session:
     """One opened studio.
 
     Attributes:
-        bench: The model and what reads its images.
-        folder: All that is written goes here.
-        sources: By id, those that have been opened.
-        sliders: In the order of the page.
-        usual: Largest strength, by number, of sliders that were not measured.
+        bench: Model, and networks that read its images.
+        folder: Folder of all that is written.
+        sources: Opened sources by id.
+        sliders: Sliders in the order of the page.
+        usual: Largest strengths of sliders that were not measured, by number.
         seeds: Of the samples that are offered.
-        photographs: Files that are offered.
+        photographs: Files of the photographs that are offered.
     """
 
     bench: Bench
@@ -79,7 +80,7 @@ class Session:
         self.sliders = list(self.bench.sliders)
 
     def state(self) -> dict[str, Any]:
-        """All that the page has to know at first, as JSON."""
+        """All that the page needs at first, as JSON."""
         offered = [
             {"id": f"seed-{seed}", "name": f"sample {i}", "kind": "sample"} for i, seed in enumerate(self.seeds, 1)
         ]
@@ -102,7 +103,7 @@ class Session:
             most = USUAL.get(meta.unit) or self._usual(number)
             return entry | {"strengths": np.linspace(-most, most, 2 * POINTS + 1).tolist()}
         tried, safe = list(measured.tried), [measured.low, measured.high]
-        # A side without any safe strength still has to be reachable, where it was measured.
+        # A side without any safe strength must still be reachable if it was measured.
         ends = [safe[0] or tried[0] / POINTS, safe[1] or tried[-1] / POINTS]
         even = list(measured.strengths)
         if not (safe[0] and safe[1]):
@@ -117,7 +118,7 @@ class Session:
         """A source by its id, opened at its first use.
 
         Raises:
-            InputError: If there is none of that id.
+            InputError: If no source has that id.
         """
         if name not in self.sources:
             self.sources[name] = self._open(name)
@@ -127,7 +128,7 @@ class Session:
         """Takes an uploaded photograph, which is kept in the folder under a hash of its bytes; returns its id.
 
         Raises:
-            InputError: If it is of no allowed format, too large, or broken.
+            InputError: If its format is not allowed, or it is too large or broken.
         """
         name = f"upload-{hashlib.sha256(data).hexdigest()[:16]}"
         path = self.folder / "uploads" / f"{name}{_suffix(data)}"
@@ -140,7 +141,7 @@ class Session:
         """Previews, then the images, of one slider's strengths.
 
         Raises:
-            InputError: If there is no such slider, or the window is wrong.
+            InputError: If the slider does not exist, or the window is wrong.
         """
         slider = self._slider(number)
         weights = torch.zeros(2 * POINTS + 1, len(slider.directions.meta.names))
@@ -159,7 +160,7 @@ class Session:
         return (_inside(image, source.x_0, edit.mask) for image in images)
 
     def read(self, source: Source, image: Images) -> dict[str, Any]:
-        """What the networks say of an edited image."""
+        """The readings of the networks from an edited image."""
         return {"identity": same_person(self.bench, source, image), "changes": changes(self.bench, source, image)}
 
     def find(self, source: Source, mask: Tensor | None, step: int, count: int) -> list[int]:
@@ -202,7 +203,7 @@ class Session:
         return self._add(Directions(vector, meta), name)[0]
 
     def save_picture(self, source: Source, edit: Edit, image: Images, note: str) -> Path:
-        """Writes the edited source, put back into its photograph, with what it was made by; returns the file."""
+        """Writes the edited source, put back into its photograph, with a note on its making; returns the file."""
         height, width = source.photo.pixels.shape[:2]
         (picture,) = pictures(source, image, np.ones((height, width), dtype=np.float32))
         stem = (
@@ -241,7 +242,7 @@ class Session:
         return list(range(first, len(self.sliders)))
 
     def _usual(self, number: int) -> float:
-        """Half the strength whose offset is as long as the samples' spread; worked out once."""
+        """Half the strength whose offset is as long as the samples' spread; computed once."""
         if number not in self.usual:
             slider, seeds = self.sliders[number], (*self.seeds[:4], FIRST_SAMPLE, FIRST_SAMPLE + 1)
             spread = spread_strength(self.bench.model, slider.directions, slider.component, seeds, self._sampler)
@@ -292,7 +293,7 @@ def _label(name: str) -> str:
 
 
 def _suffix(data: bytes) -> str:
-    """The suffix of the image's own format, whatever it was called."""
+    """The suffix of the image's own format, whatever the name of its file."""
     try:
         with Image.open(io.BytesIO(data), formats=list(FORMATS)) as image:
             if image.width * image.height > MAX_PIXELS:

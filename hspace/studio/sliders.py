@@ -14,7 +14,7 @@ from hspace.system.registry import unknown
 from hspace.types import Embedder, InputError, Scorer
 
 LARGEST_PORTRAIT = 64
-"""Height of the largest images that the embedded scorers can be meant for."""
+"""Height of the largest images that the embedded scorers can read."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Slider:
     """One direction of a file.
 
     Attributes:
-        path: The file.
-        directions: All that it holds.
+        path: File of directions.
+        directions: All directions of the file.
         component: Index of the direction.
     """
 
@@ -43,14 +43,14 @@ class Slider:
 
 @dataclass(frozen=True)
 class Bench:
-    """A model and what edits of it are made and read with.
+    """A model with the sliders that edit it and the networks that read its images.
 
     Attributes:
-        cfg: The configuration.
+        cfg: Configuration.
         model: Its model.
-        sliders: The directions that were named, each fitting the model.
-        annotator: Reads attributes; None where the configured one knows nothing of this model's images.
-        identity: Says whether it is the same person; None likewise.
+        sliders: Directions that were named, each fitting the model.
+        annotator: Scorer of attributes; None if the configured one cannot read this model's images.
+        identity: Identity encoder; None in the same case.
     """
 
     cfg: Config
@@ -64,8 +64,8 @@ def load_bench(cfg: Config, references: Sequence[str]) -> Bench:
     """Loads all that is named.
 
     Args:
-        cfg: A parsed configuration.
-        references: Each `FILE` or `FILE:NAME`; see `find_sliders`.
+        cfg: Parsed configuration.
+        references: References `FILE` or `FILE:NAME`; see `find_sliders`.
 
     Raises:
         InputError: If something is missing or does not fit.
@@ -89,11 +89,11 @@ def find_sliders(reference: str) -> list[Slider]:
     """The directions that a word names.
 
     Args:
-        reference: `FILE` for all directions of a file, or `FILE:NAME` for one, by its name or its number from 0; the
-            file may be `hub:OWNER/NAME`.
+        reference: Reference, `FILE` for all directions of a file, or `FILE:NAME` for one, by its name or its number
+            from 0; the file may be `hub:OWNER/NAME`.
 
     Raises:
-        InputError: If there is no such file, it holds no directions, or none of that name.
+        InputError: If the file does not exist, does not hold directions, or has none of that name.
     """
     on_hub = reference.startswith(PREFIX)
     path, name = Path(reference).expanduser(), ""

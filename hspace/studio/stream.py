@@ -27,13 +27,13 @@ def watched(
     Args:
         model: The model.
         latents: One sample.
-        offsets: From `edit_offsets`: of h, (edits, steps, *h_shape), or of x_T, (edits, *sample_shape).
-        space: Of the offsets, h or x_T.
+        offsets: Offsets from `edit_offsets`: of h, (edits, steps, *h_shape), or of x_T, (edits, *sample_shape).
+        space: Space of the offsets, h or x_T.
         sampler: How it is sampled, and at which steps h is edited.
 
     Yields:
-        After every step but the last the predicted clean images, (edits, channel, height, width), and at the end what
-        `sample` gives; on the CPU.
+        The predicted clean images, (edits, channel, height, width), after every step but the last, and at the end those
+        of `sample`; on the CPU.
     """
     batch, edit = latents.select([0] * len(offsets)), None
     if space == "x_T":

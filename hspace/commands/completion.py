@@ -20,7 +20,8 @@ BASH = """\
 _hspace() {
   local line=${COMP_LINE:0:COMP_POINT}
   local word=${line##* }
-  mapfile -t COMPREPLY < <(compgen -W "WORDS" -- "$word")
+  # Not mapfile, which the bash of macOS does not have; no word holds a space or a pattern.
+  COMPREPLY=($(compgen -W "WORDS" -- "$word"))
   # bash replaces only what follows the last "=".
   if [[ $word == *=* ]]; then COMPREPLY=("${COMPREPLY[@]#"${word%=*}="}"); fi
 }

@@ -252,6 +252,21 @@ def test_a_sweep_has_a_folder_per_job_and_one_failure_stops_no_other(
     assert not ran and "did you mean 'random'" in one_line(capsys.readouterr().err)
 
 
+def test_a_sweep_over_every_choice_counts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def run(config: Config) -> Path:
+        write_json(config.output_dir / "run.json", {"config": to_dict(config), "findings": {"mean/effect": 1}})
+        return config.output_dir / "figure.png"
+
+    monkeypatch.setattr("hspace.commands.sweep.run", run)
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level(logging.INFO, logger="hspace"):
+        assert main(["-m", "size=glob(*)", "seed=0,1"]) == 0
+    began = [line for line in caplog.messages if line.startswith("job ")]
+    assert began[0] == "job 1/2: size=fast seed=0"
+
+
 def test_a_worker_that_dies_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     def die(*arguments: object, **options: object) -> None:
         raise BrokenExecutor("a process was terminated")

@@ -14,12 +14,13 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -65,7 +66,7 @@ def sweep(overrides: Sequence[str]) -> int:
     overrides = [f"hydra.sweep.dir=outputs/sweeps/{_sweep_name(overrides)}", *overrides]
     hydra: Any = GlobalHydra.instance().hydra
     with _alone(overrides), hydra_in_one_line():
-        told = [f"+hydra.job.env_set.{name}={value}" for name, value in _told(overrides).items()]
+        told = [f"+hydra.job.env_set.{name}={value}" for name, value in _told(overrides, hydra.config_loader).items()]
         try:
             batches = hydra.multirun("config", job, [*overrides, *told], with_log_configuration=False)
         except BrokenExecutor as error:
@@ -110,12 +111,14 @@ def job(cfg: DictConfig) -> dict[str, Any]:
     return outcome
 
 
-def _told(overrides: Sequence[str]) -> dict[str, str]:
+def _told(overrides: Sequence[str], loader: ConfigLoader) -> dict[str, str]:
     """The variables that tell a job of the others; not their number, if another sweeper than Hydra's decides on it."""
     told = {LEVEL: str(logging.getLogger("hspace").getEffectiveLevel())}
     if any(word.lstrip("+").startswith("hydra/sweeper=") for word in overrides):
         return told
-    jobs = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(list(overrides)), None)
+    # The loader knows what glob(*) stands for.
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
+    jobs = BasicSweeper.split_arguments(parsed, None)
     return told | {JOBS: str(len(jobs[0])), BEGAN: f"{time.time():.0f}"}
 
 
@@ -145,22 +148,27 @@ def _alone(overrides: Sequence[str]) -> Iterator[None]:
     folder = Path(root)
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, blocking=False)
     try:
-        with FileLock(folder / LOCK, blocking=False):
-            try:
-                yield
-            finally:
-                _leave_nothing(folder, made)
+        lock.acquire()
     except Timeout:
         raise InputError(f"another process runs the sweep in {root}: wait for it, or set hydra.sweep.dir") from None
+    try:
+        yield
+    finally:
+        # Windows does not remove a file that is open.
+        lock.release()
+        _leave_nothing(folder, made)
 
 
 def _leave_nothing(folder: Path, made: Sequence[Path]) -> None:
     """Removes a folder in which no job began, and the folders that were made to hold it."""
-    if made and [path.name for path in folder.iterdir()] in ([], [LOCK]):
-        (folder / LOCK).unlink(missing_ok=True)
-        for each in made:
-            each.rmdir()
+    # Another sweep may have come meanwhile; an error here would hide what went wrong in this one.
+    with suppress(OSError):
+        if made and [path.name for path in folder.iterdir()] in ([], [LOCK]):
+            (folder / LOCK).unlink(missing_ok=True)
+            for each in made:
+                each.rmdir()
 
 
 def _sweep_name(overrides: Sequence[str]) -> str:

@@ -38,7 +38,7 @@ def test_what_is_measured_is_kept_and_listed(file: Path, tiny_pipeline_dir: Path
     ("words", "hint"),
     [
         (["range"], "needs --direction"),
-        (["range", "x", "--direction", "FILE"], "what to do with 'x'"),
+        (["range", "x", "--direction", "FILE"], "does not take the word 'x'"),
         (["calibrate", "--direction", "FILE"], "--attribute"),
         (["calibrate", "--direction", "FILE", "--attribute", "smiles"], "unknown attribute 'smiles'"),
         (["range", "--direction", "FILE", "--samples", "1"], "at least 10 samples"),

@@ -38,7 +38,7 @@ from hspace.types import Images
 log = logging.getLogger(__name__)
 
 VERSION = 2
-"""Part of every cache key, to be raised when a figure is measured in another way."""
+"""Part of every cache key, which is raised when a figure is measured in another way."""
 TRAINING_SEED = 10
 REFERENCE_SEED, FRESH_SEED, INDEPENDENT_SEED, PEOPLE_SEED, PAIRS_SEED = 70, 71, 72, 73, 74
 """Streams of renders that no training draws from."""

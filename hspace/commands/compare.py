@@ -33,8 +33,8 @@ class Compared:
     Attributes:
         seeds: Seeds of the samples.
         original: The attribute's score of the unedited samples in sd, (n,); nan where it is hidden.
-        figures: By name, (n,): the change of the attribute in sd, signed so that it is positive in the mean, and the
-            cosine of the identity embeddings; nan where there is none.
+        figures: Figures by name, (n,): the change of the attribute in sd, signed so that it is positive in the mean,
+            and the cosine of the identity embeddings; nan where there is none.
     """
 
     seeds: tuple[int, ...]

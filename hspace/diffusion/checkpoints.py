@@ -114,7 +114,7 @@ class DiffusionModel:
         Args:
             eta: Stochasticity, one value or one per step; None where it does not matter.
             tap: Whether the place of h matters.
-            injection: How an edit enters a step; None where nothing is edited.
+            injection: Way in which an edit enters a step; None where nothing is edited.
             annotator: Scorer that chose the examples; see `scorer_identity`.
 
         Raises:

@@ -62,7 +62,7 @@ class Record:
 
     Attributes:
         args: Positional arguments of the network.
-        kwargs: Its other arguments.
+        kwargs: Keyword arguments of the network.
         outputs: Outputs of every recorded module, by its name, in the order of its calls.
         whole: The output of the first tap's module, with all its parts.
         h: Features at every tap, unedited, (rows, ...) each.
@@ -79,7 +79,7 @@ class Record:
 
         Args:
             rows: Indices of the network's rows.
-            per_row: Of every tensor, how many entries of its first axis belong to one row; see `entries_per_row`.
+            per_row: Number of entries on the first axis of every tensor that belong to one row; see `entries_per_row`.
         """
         leaves, tree = tree_flatten(_parts(self))
         taken = [_take(leaf, rows, count) for leaf, count in zip(leaves, per_row, strict=True)]
@@ -144,7 +144,7 @@ class Cut:
 
         Args:
             args: The network's positional arguments.
-            kwargs: Its other arguments.
+            kwargs: Keyword arguments of the network.
 
         Raises:
             InputError: If the taps are not reached in their order.
@@ -185,7 +185,7 @@ class Cut:
         """Run the network from its first tap on.
 
         Args:
-            record: What `encode` gave.
+            record: Result of `encode`.
             edits: One edit per tap. The first gets the recorded features, every other one those that the edited pass
                 has just computed.
 

@@ -133,9 +133,9 @@ class PipelineEncoder:
         """Take over a pipeline without its network and autoencoder.
 
         Args:
-            pipeline: Of diffusers.
-            prepare: Gives the network's inputs of a prompt: the pipeline, the prompt, whether a second pass without it
-                is wanted, and the guidance.
+            pipeline: Pipeline of diffusers.
+            prepare: Function that gives the network's inputs of a prompt, from the pipeline, the prompt, whether a
+                second pass without it is wanted, and the guidance.
         """
         self.pipeline: Any = pipeline
         self._prepare = prepare

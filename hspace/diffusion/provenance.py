@@ -38,7 +38,7 @@ class ProcessFacts:
     Attributes:
         timesteps: Model time of each step, descending.
         levels: (a, b) of x_t = a x_0 + b eps at each step, noisiest first, then at the clean end; () if unknown.
-        prediction_type: What the network predicts.
+        prediction_type: Kind of the network's prediction.
     """
 
     timesteps: tuple[float, ...]

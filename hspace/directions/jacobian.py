@@ -148,7 +148,7 @@ class DecoderJacobian:
     Attributes:
         in_shape: (channel, height, width) of h.
         out_shape: (channel, height, width) of the output.
-        dtype: Of products, the model's or float32 where that is less.
+        dtype: Dtype of products, the model's or at least float32.
         forward_mode: The first of FORWARD_MODES that works; None before the first forward product.
 
     Source: Haas et al. 2024 (arXiv 2303.11073), sec. IV-B; with a mask eqs. 9 and 10.

@@ -140,8 +140,8 @@ class Directions:
         """Check that the directions were found on this model, tap, conditioning and steps.
 
         Args:
-            model: What they are to be applied to.
-            eta: That they are to be applied at; None leaves it open.
+            model: Model that they are applied to.
+            eta: Stochasticity at which they are applied; None leaves it open.
 
         Raises:
             InputError: If they do not fit, with the directions' value, the model's, and the way to `fit` them all the
@@ -155,8 +155,8 @@ class Directions:
         """The directions as those of another provenance, where the differences are allowed.
 
         Args:
-            model: What they are to be applied to.
-            eta: That they are to be applied at; None leaves it open.
+            model: Model that they are applied to.
+            eta: Stochasticity at which they are applied; None leaves it open.
             allow: Fields of `Provenance` in which they may differ, such as `eta`; shapes must fit in any case.
 
         Returns:

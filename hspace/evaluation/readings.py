@@ -100,7 +100,7 @@ class Readings:
 
         Args:
             edited: Scores of E edits, (E, n, A).
-            visible: Which of them count, bool (E, n, A).
+            visible: Whether each of them counts, bool (E, n, A).
             names: E names of the edits.
         """
         return effect_matrix(

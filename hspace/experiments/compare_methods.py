@@ -46,7 +46,7 @@ class Figures(NamedTuple):
     """What the judge reads of a direction; nan where it cannot be told.
 
     Attributes:
-        effect: In sd, on the attribute.
+        effect: Effect on the attribute, in sd.
         selectivity: Over all judged attributes.
         table: Selectivity over the attributes of the comparison.
         accuracy: Share that flips to the asked side of those that could.

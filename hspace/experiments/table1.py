@@ -33,12 +33,12 @@ class Scores:
     Attributes:
         attributes: A ids, in the order of the rows.
         judged: J ids of the scores, the A among them.
-        binary: Which of the J are probabilities.
+        binary: Whether each of the J scores is a probability.
         original: Unedited samples, (repeats, n, J); nan where an attribute is hidden.
-        edited: By kind: (repeats, A edits, n, J).
+        edited: Scores of the edits by kind, (repeats, A edits, n, J).
         num_steps: Sampling steps.
-        strengths: By kind and repeat: one per edit.
-        calibrated: By kind and repeat: the effect that the annotator sees at each strength, where it was calibrated.
+        strengths: Strengths by kind and repeat, one per edit.
+        calibrated: Effects that the annotator sees at each calibrated strength, by kind and repeat.
     """
 
     attributes: tuple[str, ...]
@@ -239,11 +239,11 @@ def from_samples(
     """Inverse of `samples_table`, from the rows of its CSV.
 
     Args:
-        rows: Of the CSV, text by column.
+        rows: Rows of the CSV, text by column.
         attributes: Ids of the edits, in the order of the table.
-        kinds: By id of an attribute: whether it is `binary` or `continuous`.
+        kinds: Kind of each attribute, `binary` or `continuous`, by its id.
         num_steps: Sampling steps.
-        calibrated: What the findings of the record hold under this name.
+        calibrated: Entry of this name in the findings of the record.
     """
     judged = tuple(name for name in rows[0] if name in kinds)
 

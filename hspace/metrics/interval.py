@@ -70,7 +70,7 @@ def means(values: np.ndarray, counted: np.ndarray) -> Means:
 
     Args:
         values: Independent along the first axis, (n, ...).
-        counted: Which of them count, bool, of the same shape.
+        counted: Whether each of them counts, bool, of the same shape.
 
     Source: Hall 1992, J. R. Stat. Soc. B 54, 221-228, the monotone cubic; with Student's t for the normal quantile.
     """
@@ -96,7 +96,7 @@ def flip_means(values: np.ndarray, counted: np.ndarray) -> Means:
 
     Args:
         values: Changes in [-1, 1], independent along the first axis, (n, ...).
-        counted: Which of them count, bool, of the same shape.
+        counted: Whether each of them counts, bool, of the same shape.
 
     Source: Bonett & Price 2012, J. Educ. Behav. Stat. 37, 479-488.
     """

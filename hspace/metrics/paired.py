@@ -42,7 +42,8 @@ def compare(values: Mapping[str, np.ndarray], pair: Pair | None = None) -> tuple
 
     Args:
         values: Figures by sample, (n,), in the same order for every method; nan where a sample shows none.
-        pair: Gives difference and p value of two methods: `paired` (None), or `paired_draws` of one figure by draw.
+        pair: Function that gives difference and p value of two methods: `paired` (None), or `paired_draws` of one
+            figure by draw.
 
     Raises:
         InputError: If there are fewer than two methods, or they do not have the same number of samples.

@@ -19,7 +19,7 @@ def matrices_over_draws(matrices: Sequence[EffectMatrix]) -> EffectMatrix:
     """The mean of effect matrices, one for each draw of examples and samples, with intervals over the draws.
 
     Args:
-        matrices: Of the same edits and attributes.
+        matrices: Effect matrices of the same edits and attributes.
 
     Returns:
         A matrix whose n counts draws; its limits and p values are nan with fewer than five of them.

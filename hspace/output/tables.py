@@ -32,7 +32,7 @@ class Table:
         caption: One sentence or more; the number of visible samples behind the intervals and the judge follow it.
         judge: Id of the scorer that read the numbers.
         bold: Indices (row, column) of the cells in bold: those that beat the second by a paired interval.
-        counted: What n counts, in the caption.
+        counted: Name of what n counts, for the caption.
 
     Example:
         >>> Table(("edit", "yaw"), (("component 3", Interval(0.42, 0.31, 0.53, 100)),), "Effects.").columns

@@ -31,10 +31,10 @@ class Attribute:
         kind: `binary` (0 or 1) or `continuous`.
         low: Smallest value.
         high: Largest value.
-        marginal: Its distribution, with or without correlations.
+        marginal: Distribution, with or without correlations.
         owner: `person` if an identity keeps it, else `scene`.
         judged: Whether scorers read it from images.
-        meaning: What a large value looks like.
+        meaning: Look of a large value.
     """
 
     id: str
@@ -135,7 +135,7 @@ def resample_expression(factors: Factors, generator: torch.Generator) -> Factors
     Both portraits of a pair come from the correlated distribution.
 
     Args:
-        factors: From `sample_factors`, each (n,).
+        factors: Factors from `sample_factors`, each (n,).
         generator: Source of randomness, on the CPU.
 
     Returns:

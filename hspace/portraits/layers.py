@@ -67,7 +67,7 @@ class Head:
         """Position of a feature of the turned head.
 
         Args:
-            right: Where it sits on a head seen from the front, in half-widths from the centre, in (-1, 1).
+            right: Place on a head seen from the front, in half-widths from the centre, in (-1, 1).
             up: The same in half-heights upwards.
             lift: Distance from the head's centre over the head's radius; above 1 for what sticks out.
 

@@ -18,7 +18,7 @@ from hspace.runs.report import VERSION
 from hspace.system.files import package_path, sha256_file, write_text
 from hspace.types import InputError
 
-COLUMNS = ("date", "commit", "block", "experiment", "state")
+COLUMNS: tuple[str, ...] = ("date", "commit", "block", "experiment", "state")
 PACKAGE = Path(__file__).parents[1]
 ROOMS = ("metrics", "diffusion", "scorers", "directions", "edits", "evaluation", "experiments")
 """Rooms of the package whose code decides on numbers."""

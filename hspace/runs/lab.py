@@ -52,8 +52,8 @@ class Lab:
         annotator: Names directions, and chooses examples, components and strengths, on discovery and calibration seeds.
         judge: Reads evaluation seeds, once.
         identity: Identity encoder with unit-norm embeddings.
-        regions: What knows named regions, or None.
-        judge_name: What tables call the judge: its id, with a mark where it also annotated.
+        regions: Network that finds named regions, or None.
+        judge_name: Name of the judge in tables: its id, with a mark where it also annotated.
         watch: Times the stages.
     """
 
@@ -212,7 +212,7 @@ class Lab:
 
         Args:
             edits: Offsets by name: of h, (steps, C, H, W), or of x_T, (C, H, W).
-            seeds: Of the samples; None is the evaluation seeds.
+            seeds: Seeds of the samples; None takes the evaluation seeds.
             by: The scorer; None is the judge.
             shown: Number of samples whose images are kept too.
         """

@@ -63,7 +63,7 @@ class Session:
         sources: Opened sources by id.
         sliders: Sliders in the order of the page.
         usual: Largest strengths of sliders that were not measured, by number.
-        seeds: Of the samples that are offered.
+        seeds: Seeds of the samples that are offered.
         photographs: Files of the photographs that are offered.
     """
 

@@ -29,7 +29,7 @@ def watched(
         latents: One sample.
         offsets: Offsets from `edit_offsets`: of h, (edits, steps, *h_shape), or of x_T, (edits, *sample_shape).
         space: Space of the offsets, h or x_T.
-        sampler: How it is sampled, and at which steps h is edited.
+        sampler: Settings of the sampling and of the edited steps.
 
     Yields:
         The predicted clean images, (edits, channel, height, width), after every step but the last, and at the end those

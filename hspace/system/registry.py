@@ -47,8 +47,8 @@ class Registry(Generic[T]):
     that can be imported, from the current folder too, is found as "module:attribute" without registration.
 
     Args:
-        kind: What one entry is called, such as "method".
-        of: What every entry must be an instance of.
+        kind: Name of the kind of entries, such as "method".
+        of: Class of all entries.
         builtin: References to the package's own entries by name, in the order of lists.
     """
 

@@ -165,7 +165,11 @@ def _unlabelled(lab: Lab, number: int) -> Mapping[str, Sequence[Directions]]:
     """Directions of the methods without labels, each in all its forms; what belongs to one image takes one by draw."""
     k, n, middle = lab.pca.k, lab.pca.num_samples, len(lab.model.process.timesteps) // 2
     return {
-        "PCA": [lab.components(), lab.discover(name="pca", k=k, num_samples=n, joint=True)],
+        "PCA": [
+            lab.components(),
+            lab.discover(name="pca", k=k, num_samples=n, joint=True),
+            lab.discover(name="pca", k=k, num_samples=n, joint=True, rotation="varimax"),
+        ],
         "local PCA": [lab.discover(name="local_pca", k=k, num_samples=n, sample=number)],
         "Jacobian": [lab.discover(name="jacobian", k=k, sample=number, steps=(middle,))],
         "random": [lab.discover(name="random", k=k, num_samples=n)],

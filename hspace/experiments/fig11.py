@@ -65,8 +65,10 @@ def run(lab: Lab) -> Result:
             lab.figures / "injections.png",
         ),
     }
+    chance = format_number(1 / len(lab.judge.attributes))
+    caption = f"At {target:g} sd of {attribute} by the annotator, or the nearest. Chance of selectivity: {chance}."
     columns = ("injection", "strength", "annotator's effect", "effect", "selectivity", "identity")
-    table = Table(columns, tuple(rows), f"At {target:g} sd of {attribute} by the annotator; read by the judge.")
+    table = Table(columns, tuple(rows), caption)
     findings = {"ratio": ratio, "apart": apart, "moved": moved, "curves": curves}
     samples = {name: each.readings.table() for name, each in matched.items()}
     return Result(conclusion, findings, figures, {"injections": table}, samples)

@@ -14,18 +14,23 @@ def run(lab: Lab) -> Result:
     vectors = {name: found[name].strength * directions[name].directions[0] for name in names}
     sweep = lab.sweep(vectors)
     effects = sweep.effects(1.0)
-    selectivity = effects.selectivity(names)
+    selectivity, few = effects.selectivity(names), effects.select(names).selectivity(names)
     rows = [
         (
             name, found[name].strength, found[name].interval, effects.cell(j, name),
-            selectivity[j], sweep.readings.identity(sweep.row(j, 1.0)),
+            selectivity[j], few[j], sweep.readings.accuracy(sweep.row(j, 1.0), name, target),
+            sweep.readings.identity(sweep.row(j, 1.0)),
         )
         for j, name in enumerate(names)
     ]  # fmt: skip
-    columns = ("attribute", "strength", "annotator's effect", "effect", "selectivity", "identity")
+    columns = (
+        "attribute", "strength", "annotator's effect", "effect", "selectivity", "selectivity in the table", "accuracy",
+        "identity",
+    )  # fmt: skip
     caption = (
         f"Mean differences at the strength at which the annotator sees {target:g} sd, or the nearest; effects by the "
-        "judge, in sd."
+        "judge, in sd. Selectivity is over all judged attributes, and over those of the table (chance "
+        f"{format_number(1 / len(lab.judge.attributes))} and {format_number(1 / len(names))})."
     )
     identities = [row[-1].value for row in rows]
     strongest = sum(effects.strongest(j)[0] == name for j, name in enumerate(names))

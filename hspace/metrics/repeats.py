@@ -11,7 +11,7 @@ from hspace.types import InputError
 
 
 def intervals_over(draws: int, of: str = "draws of examples and samples") -> str:
-    """Words of a caption, such as "with 95% intervals over 5 draws of examples and samples"."""
+    """Words for a caption, such as "with 95% intervals over 5 draws of examples and samples"."""
     return f"with 95% intervals over {draws} {of}" if draws >= MIN_DRAWS else f"{draws} {of}, too few for intervals"
 
 
@@ -35,8 +35,8 @@ def matrices_over_draws(matrices: Sequence[EffectMatrix]) -> EffectMatrix:
     effects = np.stack([matrix.effect for matrix in matrices])
     cells = np.array([[over_draws(column) for column in row] for row in np.moveaxis(effects, 0, -1)])
     p = np.array([[paired_draws(column, 0 * column)[1] for column in row] for row in np.moveaxis(effects, 0, -1)])
-    off = np.nan_to_num(effects - np.nanmean(effects, axis=0)) if len(effects) > 1 else 0 * np.nan_to_num(effects)
-    covariance = np.einsum("dei,dej->eij", off, off) / max(len(effects) - 1, 1) / len(effects)
     value, low, high, n = np.moveaxis(cells, -1, 0)
+    off = np.nan_to_num(effects - value)
+    covariance = np.einsum("dei,dej->eij", off, off) / max(len(effects) - 1, 1) / len(effects)
     first = matrices[0]
     return EffectMatrix(first.attributes, first.edits, value, low, high, p, n.astype(int), covariance)

@@ -27,5 +27,7 @@ def test_the_mean_over_draws_has_students_interval() -> None:
 def test_few_draws_have_no_interval_and_unlike_ones_no_mean() -> None:
     alone = matrices_over_draws([_matrix([[1.0, -1.0]])])
     assert alone.effect.tolist() == [[1.0, -1.0]] and np.isnan(alone.high).all() and not alone.covariance.any()
+    hidden = matrices_over_draws([_matrix([[1.0, np.nan]])] * 5)
+    assert np.isnan(hidden.effect[0, 1]) and hidden.n.tolist() == [[5, 0]]
     with pytest.raises(InputError, match="same rows and columns"):
         matrices_over_draws([_matrix([[1.0, -1.0]]), _matrix([[1.0, -1.0]], ("smile", "yaw"))])

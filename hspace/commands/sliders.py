@@ -53,12 +53,13 @@ def range(options: argparse.Namespace, compose: Compose) -> int:
     Raises:
         InputError: If an option or a file is wrong.
     """
+    limits = Limits(options.others)
     bench, scorer = _bench(options, compose, "range")
     seeds, unit = seed_range("calibration", options.samples), _unit(bench, scorer)
     for slider in bar(bench.sliders, stage="range"):
         found = slider_range(
             bench.model, slider.directions, slider.component, scorer, bench.identity, seeds=seeds, unit=unit,
-            most=options.most, limits=Limits(options.others), sampler=bench.cfg.sampler,
+            most=options.most, limits=limits, sampler=bench.cfg.sampler,
         )  # fmt: skip
         with_ranges(Directions.load(slider.path), {slider.component: found}).save(slider.path)
         print(

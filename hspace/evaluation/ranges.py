@@ -43,6 +43,13 @@ class Limits:
     others: float = 1.0
     identity: float | None = None
 
+    def __post_init__(self) -> None:
+        """Raises InputError if a limit is no finite number, or allows no effect at all."""
+        if not 0 < self.others < math.inf:
+            raise InputError(f"the limit of every other effect must be a number above 0, in sd, got {self.others:g}")
+        if self.identity is not None and not -1 <= self.identity <= 1:
+            raise InputError(f"the limit of identity must be a cosine in [-1, 1], got {self.identity:g}")
+
 
 @dataclass(frozen=True)
 class SliderRange:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hspace.output.figures import curve_figure
+from hspace.output.charts import curve_figure
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result

@@ -14,7 +14,7 @@ from hspace.metrics.effect import EffectMatrix
 from hspace.metrics.interval import over_draws
 from hspace.metrics.paired import best, compare, paired_draws
 from hspace.metrics.repeats import intervals_over
-from hspace.output.figures import curve_figure
+from hspace.output.charts import curve_figure
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result

@@ -14,7 +14,8 @@ from hspace.evaluation.measures import MEASURES, Edited, Measure, Value
 from hspace.evaluation.readings import Sweep
 from hspace.metrics.interval import Interval
 from hspace.metrics.names import UNNAMED, numbered
-from hspace.output.figures import effect_heatmap, grid_figure
+from hspace.output.charts import effect_heatmap
+from hspace.output.figures import grid_figure
 from hspace.output.tables import UNKNOWN, Cell, Table, format_number
 from hspace.runs.lab import SHOWN, Lab
 from hspace.runs.report import Result

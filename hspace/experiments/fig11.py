@@ -6,7 +6,8 @@ import torch
 
 from hspace.diffusion.sampler import INJECTIONS
 from hspace.evaluation.readings import Sweep
-from hspace.output.figures import curve_figure, strip_figure
+from hspace.output.charts import curve_figure
+from hspace.output.figures import strip_figure
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result

@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from hspace.output.figures import effect_heatmap
+from hspace.output.charts import effect_heatmap
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result

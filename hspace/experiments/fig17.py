@@ -12,7 +12,8 @@ from hspace.diffusion.photographs import find_images, load_images
 from hspace.directions.record import Directions
 from hspace.directions.supervised import from_pairs
 from hspace.evaluation.readings import Sweep, score
-from hspace.output.figures import effect_heatmap, grid_figure
+from hspace.output.charts import effect_heatmap
+from hspace.output.figures import grid_figure
 from hspace.output.tables import Table, format_number
 from hspace.portraits.faces import render, resample_scene, sample_factors
 from hspace.runs.keys import tensor_sha256

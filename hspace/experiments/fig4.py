@@ -3,7 +3,7 @@
 from hspace.directions.random import random
 from hspace.evaluation.readings import Sweep
 from hspace.metrics.interval import Interval, mean_interval
-from hspace.output.figures import curve_figure
+from hspace.output.charts import curve_figure
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result

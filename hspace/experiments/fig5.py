@@ -3,7 +3,7 @@
 import numpy as np
 
 from hspace.metrics.correlation import correlation
-from hspace.output.figures import effect_heatmap
+from hspace.output.charts import effect_heatmap
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result

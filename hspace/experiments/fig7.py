@@ -1,6 +1,6 @@
 """Fig. 7: single attributes, each by the mean difference of annotated samples."""
 
-from hspace.output.figures import effect_heatmap
+from hspace.output.charts import effect_heatmap
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result

@@ -9,7 +9,7 @@ import numpy as np
 from hspace.evaluation.readings import Readings
 from hspace.metrics.interval import Interval, over_draws
 from hspace.metrics.repeats import intervals_over
-from hspace.output.figures import curve_figure
+from hspace.output.charts import curve_figure
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result

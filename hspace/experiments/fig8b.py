@@ -1,7 +1,8 @@
 """Fig. 8b: several edits, one on top of the other: expression, pose, age and glasses."""
 
 from hspace.edits.sums import Term, sequence_offsets
-from hspace.output.figures import effect_heatmap, grid_figure
+from hspace.output.charts import effect_heatmap
+from hspace.output.figures import grid_figure
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result

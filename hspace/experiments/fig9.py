@@ -1,7 +1,7 @@
 """Fig. 9: eq. 12 removes from a direction what goes along with it."""
 
 from hspace.directions.disentangle import disentangle
-from hspace.output.figures import effect_heatmap
+from hspace.output.charts import effect_heatmap
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result

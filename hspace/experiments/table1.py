@@ -15,7 +15,7 @@ from hspace.evaluation.calibration import Calibration
 from hspace.metrics.effect import EffectMatrix, effect_matrix, score_unit
 from hspace.metrics.interval import Interval, over_draws
 from hspace.metrics.repeats import intervals_over, matrices_over_draws
-from hspace.output.figures import color_limit, effect_heatmap
+from hspace.output.charts import color_limit, effect_heatmap
 from hspace.output.tables import Cell, Table, format_number
 from hspace.runs.config import Config
 from hspace.runs.lab import Lab

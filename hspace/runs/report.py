@@ -13,7 +13,7 @@ from hspace.directions.method import get_method
 from hspace.directions.record import Directions
 from hspace.evaluation.measures import MEASURES
 from hspace.evaluation.readings import finite
-from hspace.output.figures import vector_copies
+from hspace.output.drawing import vector_copies
 from hspace.output.tables import Table, write_csv, write_table
 from hspace.runs.config import Config, config_sha256, to_dict
 from hspace.runs.keys import VERSIONS, files_key, network_key, sampler_key

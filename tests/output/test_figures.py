@@ -8,7 +8,9 @@ import torch
 from PIL import Image
 
 from hspace.metrics.effect import EffectMatrix
-from hspace.output.figures import TILE, curve_figure, effect_heatmap, grid_figure, strip_figure, vector_copies
+from hspace.output.charts import curve_figure, effect_heatmap
+from hspace.output.drawing import vector_copies
+from hspace.output.figures import TILE, grid_figure, strip_figure
 from hspace.types import InputError
 
 X = [-2.0, 0.0, 2.0]

@@ -20,7 +20,8 @@ from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.diffusion.latents import seed_range
 from hspace.evaluation.readings import score
 from hspace.metrics.identity import true_accept_rate
-from hspace.output.figures import effect_heatmap, grid_figure
+from hspace.output.charts import effect_heatmap
+from hspace.output.figures import grid_figure
 from hspace.portraits.faces import JUDGED
 from hspace.portraits.rendered import Rendered, rendered, rendered_pairs
 from hspace.scorers.portraits import (

@@ -1,0 +1,134 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""Figures of numbers: heat maps of effects, and curves."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hspace.metrics.effect import EffectMatrix
+from hspace.output.drawing import (
+    BAND,
+    DPI,
+    INK,
+    LABEL,
+    PALETTE,
+    QUIET,
+    SMALL,
+    TITLE,
+    drawing,
+    save,
+    signed,
+    text_width,
+)
+from hspace.types import InputError
+
+
+def effect_heatmap(matrix: EffectMatrix, path: str | Path, limit: float | None = None) -> Path:
+    """Draws effects of edits (rows) on attributes (columns); numbers whose interval holds zero are grey.
+
+    Args:
+        matrix: Effects in standard deviations of the unedited samples; nan cells are left empty.
+        path: PNG to write.
+        limit: Effect at which the colour is full; None takes the largest. Heat maps that are compared share one, such
+            as `color_limit` of all of them.
+    """
+    rows, columns = matrix.effect.shape
+    limit = color_limit(matrix) if limit is None else limit
+    with drawing():
+        width = max(text_width(edit, LABEL) for edit in matrix.edits) / DPI
+        height = max(text_width(attribute, LABEL) for attribute in matrix.attributes) / DPI
+        figure = Figure(
+            figsize=(width + 0.5 * columns + 1.3, height + 0.34 * rows + 0.8), dpi=DPI, layout="constrained"
+        )
+        axes = figure.add_subplot()
+        picture = axes.imshow(matrix.effect, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+        axes.set_xticks(range(columns), matrix.attributes, rotation=45, ha="left", rotation_mode="anchor")
+        axes.set_yticks(range(rows), matrix.edits)
+        axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+        axes.spines[:].set_visible(False)
+        _draw_cell_borders(axes, rows, columns)
+        _draw_cell_numbers(axes, matrix, limit)
+        bar = figure.colorbar(picture, ax=axes, aspect=18, shrink=0.9, pad=0.02)
+        bar.set_label("effect (sd)", size=SMALL)
+        bar.ax.tick_params(labelsize=SMALL, length=2)
+        bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+        note = "sd of the unedited samples\ngrey: the 95% interval holds zero"
+        axes.set_xlabel(note, size=SMALL, color=QUIET, labelpad=6)
+        return save(figure, path, vectors=True)
+
+
+def color_limit(*matrices: EffectMatrix) -> float:
+    """The largest effect of several matrices, at least .5 sd."""
+    return max(0.5, *(float(np.nanmax(np.abs(matrix.effect), initial=0.0)) for matrix in matrices))
+
+
+def curve_figure(
+    curves: Mapping[str, Sequence[Sequence[float]]],
+    path: str | Path,
+    *,
+    x_label: str,
+    y_label: str,
+    title: str = "",
+    log_x: bool = False,
+) -> Path:
+    """Draws dose-response curves with their intervals.
+
+    Args:
+        curves: Curves by label: x, mean, low and high, four sequences of one length; or x and mean alone.
+        path: PNG to write.
+        x_label: Name of x, with its unit.
+        y_label: Name of y, with its unit.
+        title: Text above the curves.
+        log_x: Whether x is drawn in orders of magnitude, with a label at each value.
+
+    Raises:
+        InputError: If there is no curve, or one is not two or four sequences of one length.
+    """
+    if not curves:
+        raise InputError("a curve figure needs at least one curve, got none")
+    with drawing():
+        figure = Figure(figsize=(4.4, 3.0), dpi=DPI, layout="constrained")
+        axes = figure.add_subplot()
+        axes.axhline(0, color=BAND, linewidth=0.8, zorder=0)
+        for i, (label, curve) in enumerate(curves.items()):
+            _draw_curve(axes, label, curve, PALETTE[i % len(PALETTE)], solid=i < len(PALETTE))
+        if log_x:
+            ticks = sorted({x for curve in curves.values() for x in curve[0]})
+            axes.set_xscale("log")
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.minorticks_off()
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.set_title(title, size=TITLE, weight="bold", loc="left")
+        axes.tick_params(labelsize=SMALL, length=2.5)
+        if len(curves) > 1:
+            figure.legend(frameon=False, fontsize=SMALL, loc="outside right upper")
+        return save(figure, path, vectors=True)
+
+
+def _draw_curve(axes: Axes, label: str, curve: Sequence[Sequence[float]], color: str, solid: bool) -> None:
+    if len(curve) not in (2, 4) or len({len(values) for values in curve}) != 1:
+        raise InputError(f"curve {label!r} must be x, mean, low and high of one length, or x and mean")
+    x, mean, *limits = (np.asarray(values, dtype=np.float64) for values in curve)
+    if limits:
+        axes.fill_between(x, limits[0], limits[1], color=color, alpha=0.15, linewidth=0)
+    axes.plot(x, mean, "o-" if solid else "o--", color=color, linewidth=1.4, markersize=3, label=label)
+
+
+def _draw_cell_borders(axes: Axes, rows: int, columns: int) -> None:
+    axes.set_xticks(np.arange(columns + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(rows + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=1.2)
+    axes.tick_params(which="minor", length=0, top=False, left=False)
+
+
+def _draw_cell_numbers(axes: Axes, matrix: EffectMatrix, limit: float) -> None:
+    holds_zero = (matrix.low <= 0) & (matrix.high >= 0)
+    for (row, column), effect in np.ndenumerate(matrix.effect):
+        if np.isnan(effect):
+            continue
+        color = QUIET if holds_zero[row, column] else "white" if abs(effect) > 0.6 * limit else INK
+        axes.text(column, row, signed(effect, "+.2f"), size=SMALL, color=color, ha="center", va="center")

@@ -23,6 +23,7 @@ docs() { make -s docs && test -s outputs/site/index.html; }
 check() { .venv/bin/python -m pip check; }
 
 wheel() {
+  make -s .venv/.installed
   .venv/bin/python -m pip wheel -q --no-deps -w "$work" .
   .venv/bin/python - "$work" <<'PYTHON'
 import sys

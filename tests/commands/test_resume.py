@@ -204,7 +204,8 @@ def cfg(tiny_pipeline_dir: Path, tmp_path: Path) -> Config:
         return parse(compose("config", overrides=[*words_for(tiny_pipeline_dir, tmp_path), "model=local"]))
 
 
-@pytest.mark.parametrize("turn", [0, *(pytest.param(turn, marks=pytest.mark.slow) for turn in (1, 2))])
+@pytest.mark.slow
+@pytest.mark.parametrize("turn", [0, 1, 2])
 def test_every_damaged_file_of_the_cache_gives_the_same_results_or_none(
     cfg: Config, tiny_model: DiffusionModel, tmp_path: Path, turn: int
 ) -> None:

@@ -255,6 +255,7 @@ def test_nothing_stale_is_used_and_changed_back_nothing_is_made_again(world: Pat
     assert outcome() == first and kept() == both
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_again_what_is_not_current_and_nothing_else(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -17,7 +17,7 @@ SMALL = [
     "evaluation.calibration_samples=8", "evaluation.strength_samples=10", "diffusion.num_steps=4",
     "method.num_samples=12", "method.k=3",    "tracking.mode=disabled", "batch_size=64", "device=cpu",
 ]  # fmt: skip
-QUICK = ("fig2", "fig5", "fig6")
+QUICK = ("fig2", "fig5")
 """Those without a calibration."""
 OTHERS = tuple(name for name in PAPER if name not in (*QUICK, "fig18"))
 

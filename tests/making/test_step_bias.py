@@ -26,6 +26,7 @@ def off_by(step_bias: Any, num_steps: int) -> dict[str, float]:
     return {name: difference for name, (_, difference) in found.items()}
 
 
+@pytest.mark.slow
 def test_many_steps_give_every_render_its_share_and_few_do_not(step_bias: Any) -> None:
     few, many = off_by(step_bias, 6), off_by(step_bias, 200)
     assert set(many) == {"glasses", "hat", "beard", "gender"}

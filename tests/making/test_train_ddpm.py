@@ -34,6 +34,7 @@ def run(folder: Path, *more: str) -> dict[str, Any]:
     return torch.load(folder / "checkpoint.pt", weights_only=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 2, 3])  # in the first cycle, where the second begins, and in it
 def test_an_interrupted_training_ends_where_an_unbroken_one_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int

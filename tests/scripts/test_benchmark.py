@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -14,6 +13,7 @@ import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 
 from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.runs.errors import guarded
 from hspace.types import InputError
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -143,8 +143,15 @@ def test_comparators_reach_the_reference(
         ),
     ],
 )
-def test_a_mistaken_option_is_one_line_and_nothing_is_written(tmp_path: Path, arguments: list[str], line: str) -> None:
-    command = [sys.executable, SCRIPTS / "benchmark.py", "--output", tmp_path / "output", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (2, f"hspace: error: {line}\n")
+def test_a_mistaken_option_is_one_line_and_nothing_is_written(
+    tmp_path: Path,
+    arguments: list[str],
+    line: str,
+    benchmark: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--output", str(tmp_path / "output"), *arguments])
+    assert guarded(benchmark.main) == 2
+    assert capsys.readouterr().err == f"hspace: error: {line}\n"
     assert not list(tmp_path.iterdir())

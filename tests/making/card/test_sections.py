@@ -22,6 +22,7 @@ SINGLE = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_section_is_measured_once_and_written(
     tiny_pipeline_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

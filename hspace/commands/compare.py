@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
 
-from hspace.metrics.interval import MIN_SAMPLES, Interval
+from hspace.metrics.interval import MIN_SAMPLES, Interval, mean_interval
 from hspace.metrics.paired import SIGNIFICANT, holm, paired, unpaired
 from hspace.output.booklet import read_record
 from hspace.output.tables import Table, to_markdown, write_table
@@ -21,6 +20,7 @@ from hspace.types import InputError
 
 UNEDITED_APART = 0.01
 """Difference of scores of unedited samples, in sd, above which they belong to different images."""
+READERS = ("judge", "identity")
 COLUMNS = (
     "attribute", "figure", "run", "its value", "other run", "other value", "samples", "difference", "p", "differs",
 )  # fmt: skip
@@ -33,8 +33,8 @@ class Compared:
     Attributes:
         seeds: Seeds of the samples.
         original: The attribute's score of the unedited samples in sd, (n,); nan where it is hidden.
-        figures: Figures by name, (n,): the change of the attribute in sd, signed so that it is positive in the mean,
-            and the cosine of the identity embeddings; nan where there is none.
+        figures: Figures by name, (n,): the change of the attribute in sd, negative where it is against the strength's
+            sign, and the cosine of the identity embeddings; nan where there is none.
     """
 
     seeds: tuple[int, ...]
@@ -48,12 +48,16 @@ class Finished:
 
     Attributes:
         name: Name in tables.
-        record: Contents of its run.json.
+        model: Hash of its model.
+        networks: Names of the networks that read it, by their role in the configuration.
+        judge: Name of its judge in tables.
         attributes: Results for each attribute that it has a direction for.
     """
 
     name: str
-    record: Mapping[str, Any]
+    model: str
+    networks: Mapping[str, str]
+    judge: str
     attributes: Mapping[str, Compared]
 
 
@@ -80,12 +84,12 @@ def comparison(runs: Sequence[Finished]) -> Table:
     Raises:
         InputError: If runs were read by different networks, or no two of them share an attribute.
     """
-    for role in ("judge", "identity"):
-        read_by = sorted({run.record["config"]["evaluation"][role] for run in runs})
+    for role in READERS:
+        read_by = sorted({run.networks[role] for run in runs})
         if len(read_by) > 1:
             raise InputError(f"runs must have the same evaluation.{role} to be compared, got {', '.join(read_by)}")
     cells = [
-        (name, figure, first, second, *_difference(first, second, name, figure))
+        (name, figure, first.name, second.name, *_difference(first, second, name, figure))
         for first, second in combinations(runs, 2)
         for name in first.attributes
         if name in second.attributes
@@ -95,28 +99,28 @@ def comparison(runs: Sequence[Finished]) -> Table:
         raise InputError(f"no two of {', '.join(run.name for run in runs)} have a direction for the same attribute")
     corrected = holm(np.array([p for *_, p in cells]))
     rows = tuple(
-        (name, figure, a.name, _mean(a, name, figure), b.name, _mean(b, name, figure), samples, difference, float(p),
-         "yes" if p < SIGNIFICANT else "no")
-        for (name, figure, a, b, samples, difference, _), p in zip(cells, corrected, strict=True)
-    )  # fmt: skip
+        (name, figure, first, x, second, y, samples, difference, float(p), "yes" if p < SIGNIFICANT else "no")
+        for (name, figure, first, second, samples, x, y, difference, _), p in zip(cells, corrected, strict=True)
+    )
     caption = (
         "Difference of the first run less the other with its 95% interval: paired where both edit the same samples, "
         f"else of separate samples (Welch); p by Holm's correction over the {len(rows)} rows. Effects in sd of the "
         "unedited samples of each run"
     )
-    return Table(COLUMNS, rows, caption, runs[0].record["judge"])
+    return Table(COLUMNS, rows, caption, runs[0].judge)
 
 
-def _difference(first: Finished, second: Finished, name: str, figure: str) -> tuple[str, Interval, float]:
-    """The pairing of the samples, the difference of the means, and its p value."""
+def _difference(first: Finished, second: Finished, name: str, figure: str) -> tuple[str, float, float, Interval, float]:
+    """The pairing of the samples, the means over those compared, their difference, and its p value."""
     a, b = first.attributes[name], second.attributes[name]
     shared = sorted(set(a.seeds) & set(b.seeds))
     rows = [[each.seeds.index(seed) for seed in shared] for each in (a, b)]
     x, y = (each.figures[figure] for each in (a, b))
-    same_model = first.record["model"]["sha256"] == second.record["model"]["sha256"]
-    if len(shared) < MIN_SAMPLES or not same_model or not _same(a.original[rows[0]], b.original[rows[1]]):
-        return "separate", *unpaired(x, y)
-    return "paired", *paired(x[rows[0]], y[rows[1]])
+    same = first.model == second.model and _same(a.original[rows[0]], b.original[rows[1]])
+    if len(shared) < MIN_SAMPLES or not same:
+        return "separate", _mean(x), _mean(y), *unpaired(x, y)
+    x, y = x[rows[0]], y[rows[1]]
+    return "paired", _mean(x), _mean(y), *paired(x, y)
 
 
 def _same(first: np.ndarray, second: np.ndarray) -> bool:
@@ -124,8 +128,9 @@ def _same(first: np.ndarray, second: np.ndarray) -> bool:
     return bool((np.isnan(first) == np.isnan(second)).all() and not (np.abs(first - second) > UNEDITED_APART).any())
 
 
-def _mean(run: Finished, name: str, figure: str) -> float:
-    return float(np.nanmean(run.attributes[name].figures[figure]))
+def _mean(values: np.ndarray) -> float:
+    """The mean of a figure; nan under ten samples, as in every table."""
+    return mean_interval(values).value
 
 
 def _names(folders: Sequence[Path]) -> dict[Path, str]:
@@ -145,6 +150,8 @@ def _read(folder: Path, name: str, strength: float | None) -> Finished:
     """A run with its scores."""
     record = read_record(folder / RECORD)
     try:
+        networks = {role: str(record["config"]["evaluation"][role]) for role in READERS}
+        model, judge = str(record["model"]["sha256"]), str(record["judge"])
         unit = {name: math.nan if sd is None else float(sd) for name, sd in record["findings"]["unit"].items()}
         directions = _rows(folder / "tables" / "directions.csv")
         scores: dict[str, list[dict[str, str]]] = {}
@@ -155,8 +162,9 @@ def _read(folder: Path, name: str, strength: float | None) -> Finished:
         attributes: dict[str, Compared] = {}
         for row in found:
             edited, target = scores[f"{row['direction']} at strength {wanted:g}"], row["target"]
-            # Choosing the direction by the largest effect on the compared samples would bias its effect.
-            attributes.setdefault(target, _compared(scores["unedited"], edited, target, unit[target]))
+            side = math.copysign(1, wanted)
+            # Choosing the direction, or its sign, by the effect on the compared samples would bias its effect.
+            attributes.setdefault(target, _compared(scores["unedited"], edited, target, unit[target], side))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise InputError(
             f"{folder} keeps no scores of samples: compare takes runs of the command line (procedure=edit), whose "
@@ -165,13 +173,15 @@ def _read(folder: Path, name: str, strength: float | None) -> Finished:
     if not attributes:
         known = ", ".join(sorted({row["strength"] for row in directions}))
         raise InputError(f"{folder} has no direction with a target at strength {wanted:g}; its strengths are {known}")
-    return Finished(name, record, attributes)
+    return Finished(name, model, networks, judge, attributes)
 
 
-def _compared(unedited: list[dict[str, str]], edited: list[dict[str, str]], target: str, unit: float) -> Compared:
+def _compared(
+    unedited: list[dict[str, str]], edited: list[dict[str, str]], target: str, unit: float, side: float
+) -> Compared:
     before, after = (_column(rows, target) / unit for rows in (unedited, edited))
     change = after - before
-    figures = {"effect": change * np.sign(np.nanmean(change)), "identity": _column(edited, "identity")}
+    figures = {"effect": change * side, "identity": _column(edited, "identity")}
     return Compared(tuple(int(row["seed"]) for row in edited), before, figures)
 
 

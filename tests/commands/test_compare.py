@@ -42,8 +42,7 @@ def changes(run: Path, strength: str) -> np.ndarray:
         np.array([float(row["skin"]) for row in rows if row["edit"] == edit])
         for edit in ("unedited", f"skin at strength {strength}")
     )
-    change = (after - before) / unit
-    return change * np.sign(change.mean())
+    return (after - before) / unit
 
 
 def copy(run: Path, target: Path, edit: Callable[[list[dict[str, str]]], None]) -> Path:
@@ -76,6 +75,17 @@ def test_runs_on_the_same_samples_are_paired(
     assert float(effect["difference_low"]) < difference.mean() < float(effect["difference_high"])
     assert int(effect["difference_n"]) == 12 and effect["judge"].startswith("portraits-judge")
     assert (tmp_path / "table.tex").is_file() and "| skin | effect |" in capsys.readouterr().out
+
+
+def test_an_effect_against_the_direction_counts_as_such(runs: list[Path], tmp_path: Path) -> None:
+    def turned(rows: list[dict[str, str]]) -> None:
+        before = {row["seed"]: float(row["skin"]) for row in rows if row["edit"] == "unedited"}
+        for row in rows:
+            row["skin"] = str(2 * before[row["seed"]] - float(row["skin"]))
+
+    effect = compare([runs[0], copy(runs[0], tmp_path / "turned", turned)], tmp_path / "table")["effect"]
+    assert float(effect["its value"]) == pytest.approx(-float(effect["other value"]), abs=1e-6)
+    assert float(effect["difference"]) == pytest.approx(2 * float(effect["its value"]), abs=1e-6)
 
 
 def test_runs_on_other_samples_are_not(runs: list[Path], tmp_path: Path) -> None:

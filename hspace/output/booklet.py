@@ -65,12 +65,13 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         record = read_json(path)
         record = {**record, "figures": dict(record["figures"]), "tables": list(record["tables"])}
+        record["samples"] = list(record.get("samples", []))
         told = [record["title"], *record["figures"], *(text for _, text in _facts(Chapter("", record, "", "")))]
         if not all(isinstance(text, str) for text in told):
             raise TypeError("what it says must be text")
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not a record of an experiment: {error}") from None
-    for name in [*record["figures"].values(), *record["tables"], *record.get("samples", [])]:
+    for name in [*record["figures"].values(), *record["tables"], *record["samples"]]:
         if not _is_inside(name):
             raise InputError(f"{path} must name files inside its folder, got {name!r}")
     return record

@@ -11,6 +11,7 @@ from typing import Any
 
 from hspace.directions.method import get_method
 from hspace.directions.record import Directions
+from hspace.evaluation.calibration import MORE
 from hspace.evaluation.measures import MEASURES
 from hspace.evaluation.readings import finite
 from hspace.output.drawing import vector_copies
@@ -25,7 +26,7 @@ from hspace.system.registry import source_sha256
 
 RECORD = "run.json"
 """File in the folder of a finished experiment, which is written last."""
-VERSION = 4
+VERSION = 5
 """Part of the key of a kept record, which is raised when experiments measure in another way."""
 PACKAGES = ("hspace", "torch", "diffusers", "hydra-core", "omegaconf", "wandb", "scikit-learn", "numpy", "torchmetrics")
 
@@ -119,10 +120,13 @@ def facts_of(lab: Lab, result: Result, seconds: float) -> dict[str, Any]:
     """Model, seeds, machine and times of an experiment, as JSON types."""
     evaluation, model = lab.cfg.evaluation, lab.model
     found = next((each.meta.seeds for each in result.directions.values()), ())
+    strength = MORE * evaluation.strength_samples if "calibrate" in lab.watch.seconds else 0
+    calibration = max(evaluation.calibration_samples, evaluation.reference_samples, strength)
+    judged = max(evaluation.num_samples * lab.cfg.study.repeats, evaluation.reference_samples)
     used = {
         "discovery": found,
-        "calibration": lab.seeds("calibration", max(evaluation.calibration_samples, evaluation.reference_samples)),
-        "evaluation": lab.seeds("evaluation", max(evaluation.num_samples, evaluation.reference_samples)),
+        "calibration": lab.seeds("calibration", calibration),
+        "evaluation": lab.seeds("evaluation", judged),
     }
     return {
         "model": {

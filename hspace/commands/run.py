@@ -78,7 +78,9 @@ def run(cfg: Config) -> Path:
         record = report.write(lab.cfg, result, key=report.key_of(lab), judge=lab.judge_name, facts=facts)
         if distributed.rank() == 0:
             _track(tracker, lab.cfg, result, record)
-    return _told(cfg, record)
+    first = _told(cfg, record)
+    log.info("done in %s; figures, tables and run.json are in %s", duration(record["seconds"]), cfg.output_dir)
+    return first
 
 
 def load(cfg: Config) -> Lab:
@@ -191,10 +193,9 @@ def _folder(cfg: Config) -> Iterator[Path]:
 
 
 def _told(cfg: Config, record: Mapping[str, Any]) -> Path:
-    """Says what came out and where it lies; what to look at first, which is the record where nothing was drawn."""
+    """Says what came out; what to look at first, which is the record where nothing was drawn."""
     for line in record.get("lines") or [record["conclusion"]]:
         log.info("%s", line)
-    log.info("done in %s; figures, tables and run.json are in %s", duration(record["seconds"]), cfg.output_dir)
     return cfg.output_dir / next(iter(record["figures"].values()), report.RECORD)
 
 

@@ -105,7 +105,8 @@ def test_a_fault_at_every_file_operation_leaves_no_record_of_files_that_are_not_
         n += stride
         out = Path(shutil.copytree(tmp_path / "whole 1.0", tmp_path / str(n)))
         ended = with_fault(partial(write, out, 2.0), out, n, kind)
-        assert ended in {"SIGKILL": (-9, 4)}.get(kind, (3, 4)), f"operation {n}"
+        # A folder that is there is not made, whatever the system says of making it.
+        assert ended in {"SIGKILL": (-9, 4)}.get(kind, (0, 3, 4)), f"operation {n}"
         files = {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name[0] != "."}
         for value in (1.0, 2.0):
             assert (kept(out, value) is not None) == (files == wanted[value]), f"operation {n}"

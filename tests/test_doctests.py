@@ -37,3 +37,23 @@ def test_example(module: str, name: str, text: str, tmp_path: Path, monkeypatch:
 
 def test_there_are_examples() -> None:
     assert len(EXAMPLES) > 40
+
+
+def _raises(function: ast.FunctionDef) -> bool:
+    """Whether the function itself raises InputError, and not one inside it."""
+    inner = [node for node in ast.walk(function) if isinstance(node, ast.FunctionDef) and node is not function]
+    hidden = {id(node) for each in inner for node in ast.walk(each)}
+    calls = [node.exc for node in ast.walk(function) if isinstance(node, ast.Raise) and id(node) not in hidden]
+    return any(isinstance(call, ast.Call) and getattr(call.func, "id", "") == "InputError" for call in calls)
+
+
+def test_every_public_function_says_that_it_raises() -> None:
+    silent = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        for owner in [tree, *(node for node in tree.body if isinstance(node, ast.ClassDef))]:
+            for node in owner.body:
+                public = isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+                if public and _raises(node) and "InputError" not in (ast.get_docstring(node) or ""):
+                    silent.append(f"{path.relative_to(PACKAGE)}: {node.name}")
+    assert silent == []

@@ -44,7 +44,7 @@ class Limits:
     identity: float | None = None
 
     def __post_init__(self) -> None:
-        """Raises InputError if a limit is no finite number, or allows no effect at all."""
+        """Raises InputError if a limit is not a finite number, or allows no effect at all."""
         if not 0 < self.others < math.inf:
             raise InputError(f"the limit of every other effect must be a number above 0, in sd, got {self.others:g}")
         if self.identity is not None and not -1 <= self.identity <= 1:

@@ -69,7 +69,11 @@ def text_width(text: str, size: float, weight: str = "normal") -> float:
 
 
 def save(figure: Figure, path: str | Path, *, vectors: bool = False) -> Path:
-    """The figure as PNG, and as PDF and SVG where asked to, without the metadata that would change with the day."""
+    """Writes a figure as PNG, and as PDF and SVG if asked, without the metadata that would change with the day.
+
+    Raises:
+        InputError: If the path does not end in .png.
+    """
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise InputError(f"a figure is written as PNG: its path must end in .png, got {path}")

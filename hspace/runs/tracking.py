@@ -331,7 +331,7 @@ def _init(spec: RunSpec) -> "wandb.Run":
 def _data_dir(path: Path) -> Iterator[None]:
     """Makes W&B stage artifacts in `path` instead of the home folder, unless the user named a place.
 
-    There is no setting for it, only the environment variable.
+    W&B has no setting for it, only the environment variable.
     """
     if "WANDB_DATA_DIR" in os.environ:
         yield

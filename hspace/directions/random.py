@@ -10,12 +10,15 @@ import torch
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import as_seed
 from hspace.directions.method import Sources, method
-from hspace.directions.pca import PcaSettings, pca
+from hspace.directions.pca import ComponentSettings, pca
 from hspace.directions.record import Directions
 
 
-class RandomSettings(PcaSettings):
+class RandomSettings(ComponentSettings):
     """Settings of `method=random`: those of the components that the directions are as large as."""
+
+    joint: bool = False
+    """Whether those are of all steps together."""
 
 
 @method("random", settings=RandomSettings, reads=("seed",))

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from hspace.cli import main
 from hspace.directions.hub import card
 from hspace.directions.record import Directions
 
@@ -111,20 +112,47 @@ def test_what_was_pushed_edits_elsewhere(
 
 
 @pytest.mark.parametrize(
-    ("words", "env", "hint"),
+    ("words", "hint"),
     [
-        (["push", "me", "FILE"], {}, "OWNER/NAME"),
-        (["push", "me/smiles"], {}, "use it as hspace push"),
-        (["push", "me/smiles", "none.safetensors"], {}, "not found: none.safetensors"),
-        (["push", "me/smiles", "FILE", "--strip", "FILE"], {}, "--strip must be a PNG"),
-        (["push", "me/smiles", "FILE"], {"HF_TOKEN": "hf_wrong"}, "no permission (401)"),
-        (["push", "me/smiles", "FILE"], {"HF_HUB_OFFLINE": "1"}, "told not to be"),
-        (["push", "me/smiles", "FILE"], {"HF_ENDPOINT": "http://127.0.0.1:9"}, "cannot be reached"),
-        (["edit", "3", "--direction", "hub:me/nothing"], {}, "me/nothing on the hub"),
-        (["method=file", "method.path=hub:me/nothing"], {"HF_HUB_OFFLINE": "1"}, "me/nothing on the hub"),
+        (["push", "me", "FILE"], "OWNER/NAME"),
+        (["push", "me/smiles"], "use it as hspace push"),
+        (["push", "me/smiles", "none.safetensors"], "not found: none.safetensors"),
+        (["push", "me/smiles", "FILE", "--strip", "FILE"], "--strip must be a PNG"),
     ],
 )
-def test_a_mistake_is_one_line(
+def test_a_mistake_is_one_line_before_the_hub_is_asked(
+    words: list[str],
+    hint: str,
+    directions_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([word.replace("FILE", str(directions_file)) for word in words]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and hint in err
+
+
+FAR = pytest.mark.slow
+"""One of each kind is enough for every day: each takes a process of its own."""
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "hint"),
+    [
+        (["push", "me/smiles", "FILE"], {"HF_TOKEN": "hf_wrong"}, "no permission (401)"),
+        pytest.param(["push", "me/smiles", "FILE"], {"HF_HUB_OFFLINE": "1"}, "told not to be", marks=FAR),
+        pytest.param(
+            ["push", "me/smiles", "FILE"], {"HF_ENDPOINT": "http://127.0.0.1:9"}, "cannot be reached", marks=FAR
+        ),
+        (["edit", "3", "--direction", "hub:me/nothing"], {}, "me/nothing on the hub"),
+        pytest.param(
+            ["method=file", "method.path=hub:me/nothing"], {"HF_HUB_OFFLINE": "1"}, "me/nothing on the hub", marks=FAR
+        ),
+    ],
+)
+def test_what_the_hub_refuses_is_one_line(
     words: list[str], env: dict[str, str], hint: str, hub: ThreadingHTTPServer, directions_file: Path, tmp_path: Path
 ):
     done = hspace([word.replace("FILE", str(directions_file)) for word in words], tmp_path, hub, **env)

@@ -116,6 +116,12 @@ def _check_method(config: Config) -> None:
         method.check(config.diffusion.num_steps)
     except ValueError as error:
         raise InputError(of_record(str(error), type(method), "method.")) from None
+    whole = edit.start == 0 and edit.stop in (None, config.diffusion.num_steps)
+    if getattr(method, "space", "h") == "x_T" and not whole:
+        raise InputError(
+            f"edit.start and edit.stop choose steps, and an edit of method.space=x_T has none: leave them out, got "
+            f"{edit.start} to {edit.stop}"
+        )
     count = method.count()
     if edit.components and count is not None and max(edit.components) >= count:
         raise InputError(

@@ -185,3 +185,10 @@ def test_each_file_opens_with_what_it_is_and_its_launch_line():
     for file in CONF.glob("*/*.yaml"):
         comments = [line for line in file.read_text().splitlines() if line.startswith("#")]
         assert comments and any("Launch:" in line for line in comments), file
+
+
+def test_an_edit_of_the_noise_has_no_steps_to_leave_out(composed: Callable[..., DictConfig]) -> None:
+    words = ["method=supervised", "method.attribute=smile", "method.space=x_T"]
+    with pytest.raises(InputError, match=r"method\.space=x_T has none: leave them out, got 3 to None"):
+        parse(composed(*words, "edit.start=3"))
+    parse(composed(*words, "edit.stop=10"))

@@ -119,6 +119,8 @@ def test_directions_from_a_file_are_judged_like_found_ones(finished: Path, tiny_
     words += ["method=file", f"method.path={finished / 'out' / 'directions.safetensors'}"]
     assert main([*words, f"output_dir={finished / 'file'}"]) == 0
     first, again = (json.loads((finished / name / "run.json").read_text()) for name in ("out", "file"))
+    units = [each["findings"].pop("unit") for each in (first, again)]
+    assert units[0] == pytest.approx(units[1], abs=1e-4)
     assert first["findings"] == pytest.approx(again["findings"], abs=1e-4)
 
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -16,7 +18,7 @@ def _matrix(effect: list[list[float]], attributes: tuple[str, ...] = ("smile", "
 def test_the_mean_over_draws_has_students_interval() -> None:
     draws = [1.0, 2.0, 6.0, 3.0, 4.0]
     found = matrices_over_draws([_matrix([[value, -value if j else np.nan]]) for j, value in enumerate(draws)])
-    wanted = stats.ttest_1samp(draws, 0)
+    wanted: Any = stats.ttest_1samp(draws, 0)
     assert found.effect[0, 0] == pytest.approx(3.2) and found.p[0, 0] == pytest.approx(wanted.pvalue)
     limits = wanted.confidence_interval()
     assert (found.low[0, 0], found.high[0, 0]) == pytest.approx((limits.low, limits.high))

@@ -1,5 +1,7 @@
 """The scorers' networks: every image is read by itself, at the size the network reads."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -20,7 +22,8 @@ def test_an_output_does_not_depend_on_the_images_beside_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["plain", "residual"])
 def test_the_head_reads_the_features(name: str) -> None:
-    network, images = ARCHITECTURES[name](5), torch.rand(2, 3, 32, 32)
+    network: Any = ARCHITECTURES[name](5)
+    images = torch.rand(2, 3, 32, 32)
     assert torch.equal(network.head(network.features(images)), network(images))
 
 

@@ -37,10 +37,10 @@ def run(lab: Lab) -> Result:
         for i, kind in enumerate(kinds)
     }
     last = rows[-1]
+    less = f"{format_number(last[1] / last[3])} times less" if last[3] > 0 else "no more than noise"
     conclusion = (
         f"At {last[0]:g} sd a component moves the judged attributes by {format_number(last[1])} sd in all and a "
-        f"random direction of the same norm by {format_number(last[3])} sd "
-        f"({format_number(last[1] / last[3])} times less)."
+        f"random direction of the same norm by {format_number(last[3])} sd ({less})."
     )
     figures = {
         "Total effect by strength": curve_figure(

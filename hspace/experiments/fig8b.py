@@ -1,5 +1,7 @@
 """Fig. 8b: several edits, one on top of the other: expression, pose, age and glasses."""
 
+import math
+
 from hspace.edits.sums import Term, sequence_offsets
 from hspace.output.charts import effect_heatmap
 from hspace.output.figures import grid_figure
@@ -22,8 +24,9 @@ def run(lab: Lab) -> Result:
     rows = tuple((label, own, *row) for label, own, row in zip(labels, alone, cells, strict=True))
     caption = f"Effects after each further edit of {target:g} sd by the annotator, or the nearest, in sd, by the judge."
     columns = ("after", "annotator's effect of the edit alone", *names, "identity")
-    # The effects of the first edits after the last one.
-    kept = [cells[-1][j].value / cells[j][j].value for j in range(len(names) - 1)]
+    # The effects of the first edits after the last one; n/a of an edit that had none.
+    added = [cells[j][j].value or math.nan for j in range(len(names) - 1)]
+    kept = [cells[-1][j].value / effect for j, effect in enumerate(added)]
     conclusion = (
         f"After {len(names)} edits the first {len(kept)} keep {', '.join(map(format_number, kept))} of the "
         f"effect that they had when they were added; identity falls from {format_number(cells[0][-1].value)} after the "

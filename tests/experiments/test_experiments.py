@@ -15,7 +15,7 @@ from scripts import reproduce
 SMALL = [
     "study.index=64", "study.examples=2", "evaluation.num_samples=6", "evaluation.reference_samples=24",
     "evaluation.calibration_samples=8", "evaluation.strength_samples=10", "diffusion.num_steps=4",
-    "method.num_samples=12", "method.k=3",    "tracking.mode=disabled", "batch_size=64", "device=cpu",
+    "method.num_samples=12", "method.k=3", "study.repeats=2", "tracking.mode=disabled", "batch_size=64", "device=cpu",
 ]  # fmt: skip
 QUICK = ("fig2", "fig5")
 """Those without a calibration."""

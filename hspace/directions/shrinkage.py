@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hspace.types import InputError
+
 
 @dataclass(frozen=True)
 class ShrunkCovariance:
@@ -38,6 +40,9 @@ def shrunk_covariance(samples: Tensor) -> ShrunkCovariance:
     Args:
         samples: X, (n, d), n >= 2, centred; float64 is best. At least one must differ from 0.
 
+    Raises:
+        InputError: If the samples do not vary at all, as those of groups of one.
+
     Source: Ledoit & Wolf 2004, A well-conditioned estimator for large-dimensional covariance matrices; scikit-learn's
     `ledoit_wolf` gives the same.
 
@@ -47,6 +52,8 @@ def shrunk_covariance(samples: Tensor) -> ShrunkCovariance:
         >>> found.shrinkage > 0.9
         True
     """
+    if not samples.any():
+        raise InputError("a covariance needs samples that vary within their groups: set method.k to 2 or more examples")
     n, d = samples.shape
     gram = samples @ samples.T
     trace = gram.trace() / n

@@ -6,6 +6,7 @@ import torch
 from sklearn.covariance import ledoit_wolf
 
 from hspace.directions.shrinkage import shrunk_covariance
+from hspace.types import InputError
 
 
 @pytest.mark.parametrize(("n", "d"), [(12, 40), (60, 15)])
@@ -26,3 +27,8 @@ def test_powers_are_those_of_the_matrix(exponent: float) -> None:
     values, vectors = torch.linalg.eigh(found.power(torch.eye(20, dtype=torch.float64), 1.0))
     expected = (vectors * values**exponent) @ vectors.T
     np.testing.assert_allclose(found.power(torch.eye(20, dtype=torch.float64), exponent), expected, atol=1e-10)
+
+
+def test_samples_without_variance_are_refused() -> None:
+    with pytest.raises(InputError, match=r"method\.k"):
+        shrunk_covariance(torch.zeros(2, 5, dtype=torch.float64))

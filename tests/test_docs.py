@@ -20,6 +20,8 @@ from hspace.runs.parsing import parse as read
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", *(path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("docs/**/*.md"))))
+METHOD_NAMES = METHODS.names()
+"""Asked before a test imports the methods of examples."""
 COMMAND = re.compile(
     r"`((?:hspace|python scripts/|torchrun) ?[^`\n]+)`|^    ((?:hspace|python scripts/|torchrun)[^\n]+)$", re.M
 )
@@ -146,7 +148,7 @@ def test_the_site_builds_strictly_and_has_every_setting(tmp_path: Path) -> None:
     keys = [key for key in known_keys() if key not in sections and not key.startswith("method")]
     missing = [key for key in keys if f"<code>{key}</code>" not in settings]
     assert not missing
-    assert all(f"method={name}" in settings for name in METHODS.names())
+    assert all(f"method={name}" in settings for name in METHOD_NAMES)
     # Equations are drawn by the browser itself, and no page asks another host for anything.
     assert "<math" in pages["method.html"]
     for name, page in pages.items():

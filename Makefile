@@ -33,7 +33,7 @@ test-bounds: ## the fast tests with the oldest releases that pyproject.toml allo
 
 lint: $(INSTALLED) ## ruff, codespell and pyright, without changing anything
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell && $(BIN)/pyright
-	@report=$$(PYTHONPATH=$(CURDIR) $(BIN)/pyright --verifytypes hspace --ignoreexternal) || { echo "$$report" | sed '/^Public modules/,/^$$/d'; exit 1; }
+	@report=$$(PATH=$(CURDIR)/$(BIN):$$PATH PYTHONPATH=$(CURDIR) $(BIN)/pyright --verifytypes hspace --ignoreexternal) || { echo "$$report" | sed '/^Public modules/,/^$$/d'; exit 1; }
 
 format: $(INSTALLED) ## repair what ruff can
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

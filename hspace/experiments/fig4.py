@@ -29,8 +29,9 @@ def run(lab: Lab) -> Result:
         "random: identity",
     )
     table = Table(
-        columns, tuple(rows), "Sum of |effect| over the judged attributes less what noise adds to it, in sd, and "
-        "cosine of identities with its 95% interval over samples; means over directions.",
+        columns, tuple(rows), "Sum of |effect| over the judged attributes whose effect is 1.25 standard errors or more "
+        "from 0, in sd, without an interval, and cosine of identities with its 95% interval over samples; means over "
+        "directions.",
     )  # fmt: skip
     curves = {
         kind: list(map(list, zip(*sorted([(0.0, 0.0), *((row[0], row[1 + 2 * i]) for row in rows)]), strict=True)))

@@ -18,7 +18,7 @@ GRID = np.linspace(0, 1, 501)
 
 
 def selectivity(effect: np.ndarray, covariance: np.ndarray, target: int, n: int) -> Interval:
-    """|effect on target| / sum of |effects|, whose noise is taken out of the other effects.
+    """|effect on target| / (|effect on target| + sum of the |other effects| that are clear of their noise).
 
     An effect that is truly 0 is never measured as 0, so that the plain sum is too large. Of the other effects those
     count that are clear of their noise, see `clear_sizes`. Attributes whose effect is unknown (nan) count as much as

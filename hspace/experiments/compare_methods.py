@@ -108,13 +108,8 @@ def run(lab: Lab) -> Result:
     winners = {name: _best(values, reaching, name) for name in ("selectivity", "table", "identity")}
     places = {"selectivity": 3, "table": 4, "identity": 6}
     bold = frozenset((ORDER.index(method), places[name]) for name, method in winners.items() if method)
-    pairs = _pairs(values)
-    kept = max(reaching or ORDER, key=lambda method: np.nan_to_num(over_draws(_column(values, method)).value, nan=-1))
-    conclusion = (
-        f"Of {len(reaching)} methods that reach {lab.cfg.study.target:g} sd for every attribute in every draw, {kept} "
-        f"keeps identity best ({format_number(over_draws(_column(values, kept)).value)}); "
-        f"{winners['identity'] or 'none of them'} beats the second by the interval of the paired difference."
-    )
+    pairs = _pairs(values, reaching)
+    conclusion = _conclusion(values, reaching, winners["identity"], lab.cfg.study.target)
     curves = {method: _curve(draws, method, names) for method in ORDER}
     picture = curve_figure(
         curves, lab.figures / "effect_identity.png", x_label="effect on the attribute (sd)",
@@ -203,6 +198,19 @@ def _merit(matrix: EffectMatrix, row: int, attribute: str, strongest: float) -> 
     return strong, float(np.nan_to_num(matrix.selectivity_of(row, attribute).value)) if strong else size
 
 
+def _conclusion(values: Mapping[str, np.ndarray], reaching: Sequence[str], winner: str | None, target: float) -> str:
+    """Which of the methods that reach every target keeps identity best."""
+    if not reaching:
+        return f"No method reaches {target:g} sd for every attribute in every draw."
+    means = {method: over_draws(_column(values, method)).value for method in reaching}
+    kept = max(means, key=lambda method: np.nan_to_num(means[method], nan=-1))
+    return (
+        f"Of {len(reaching)} methods that reach {target:g} sd for every attribute in every draw, {kept} keeps identity "
+        f"best ({format_number(means[kept])}); {winner or 'none of them'} beats the second by the interval of the "
+        "paired difference."
+    )
+
+
 def _best(values: Mapping[str, np.ndarray], reaching: Sequence[str], name: str) -> str | None:
     """Of the methods that reach every target, the one that beats the second in a figure."""
     column = Figures._fields.index(name)
@@ -214,16 +222,17 @@ def _column(values: Mapping[str, np.ndarray], method: str, name: str = "identity
     return values[method][:, Figures._fields.index(name)]
 
 
-def _pairs(values: Mapping[str, np.ndarray]) -> Table:
-    """All differences of identity and of selectivity; Holm's correction is over the rows of each."""
+def _pairs(values: Mapping[str, np.ndarray], reaching: Sequence[str]) -> Table:
+    """All differences of identity and of selectivity at equal effect; Holm's correction is over the rows of each."""
     rows = [
         (name, each.first, each.second, each.difference, each.p, "yes" if each.significant else "no")
-        for name in ("selectivity", "identity")
-        for each in compare({method: _column(values, method, name) for method in ORDER}, paired_draws)
+        for name in (("selectivity", "identity") if len(reaching) > 1 else ())
+        for each in compare({method: _column(values, method, name) for method in reaching}, paired_draws)
     ]
     return Table(
         ("figure", "method", "other method", "difference", "p", "differs"), tuple(rows),
-        "One method less another on the same draws, at matched effect; p by Holm's correction over each figure's rows",
+        "One method less another on the same draws, of those that reach the target for every attribute in every draw, "
+        f"of which there are {len(reaching)}; p by Holm's correction over each figure's rows",
         counted="draws",
     )  # fmt: skip
 
@@ -234,7 +243,11 @@ def _by_attribute(cells: Mapping[str, np.ndarray], attributes: Sequence[str]) ->
         (method, name, *map(over_draws, cells[method][:, j].T)) for method in ORDER for j, name in enumerate(attributes)
     )
     columns = ("method", "attribute", "effect", "selectivity", "selectivity in the table", "accuracy", "identity")
-    return Table(columns, rows, "Each method's direction for each attribute, at matched effect", counted="draws")
+    caption = (
+        "Each method's direction for each attribute, at the calibrated strength, or the nearest where the target is "
+        "not reached"
+    )
+    return Table(columns, rows, caption, counted="draws")
 
 
 def _calibrations(draws: Sequence[Draw]) -> Table:

@@ -47,13 +47,13 @@ class Readings:
     images: Tensor
     unit: Tensor
 
-    @property
+    @cached_property
     def visible(self) -> Tensor:
         """Whether both scores can be read, bool (E, n, A)."""
         edited = torch.stack([self.scorer.visible(scores) for scores in self.edited])
         return edited & self.scorer.visible(self.original)
 
-    @property
+    @cached_property
     def cosine(self) -> Tensor:
         """Cosine of the identity embeddings of each edit and its original, (E, n)."""
         return (self.people[:, 1:] * self.people[:, :1]).sum(-1).T

@@ -30,6 +30,9 @@ ORDER = (
 STRONG = 0.5
 """A direction is picked among those that move the attribute by this share of the strongest one's effect."""
 
+Form = tuple[Directions, EffectMatrix]
+"""Directions of a method without labels, and what the annotator sees each of them do on calibration seeds."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -71,7 +74,7 @@ class Draw:
         """A method's rows of the readings at a share of the calibrated strength."""
         return [(self.sweep.row(j, share), each) for j, each in enumerate(self.found) if each.method == method]
 
-    def cells(self, method: str, attributes: Sequence[str], share: float = 1.0) -> np.ndarray:
+    def cells(self, method: str, attributes: Sequence[str]) -> np.ndarray:
         """A method's figures for each attribute, (attributes, figures)."""
         readings, effects = self.sweep.readings, self.sweep.readings.effects()
         few = effects.select(attributes)
@@ -83,6 +86,14 @@ class Draw:
                 readings.accuracy(row, each.attribute, each.calibration.target).value,
                 readings.identity(row).value,
             )
+            for row, each in self.rows(method)
+        ])  # fmt: skip
+
+    def costs(self, method: str, share: float) -> np.ndarray:
+        """A method's effect and identity for each attribute, (attributes, 2), at a share of the calibrated strength."""
+        readings, effects = self.sweep.readings, self.sweep.readings.effects()
+        return np.array([
+            (effects.cell(row, each.attribute).value, readings.identity(row).value)
             for row, each in self.rows(method, share)
         ])  # fmt: skip
 
@@ -110,7 +121,7 @@ def run(lab: Lab) -> Result:
     bold = frozenset((ORDER.index(method), places[name]) for name, method in winners.items() if method)
     pairs = _pairs(values, reaching)
     conclusion = _conclusion(values, reaching, winners["identity"], lab.cfg.study.target)
-    curves = {method: _curve(draws, method, names) for method in ORDER}
+    curves = {method: _curve(draws, method) for method in ORDER}
     picture = curve_figure(
         curves, lab.figures / "effect_identity.png", x_label="effect on the attribute (sd)",
         y_label="identity (cosine)", title="What an effect costs",
@@ -128,7 +139,8 @@ def run(lab: Lab) -> Result:
 
 def _draw(lab: Lab, number: int) -> Draw:
     drawn, n = lab.draw(number), lab.cfg.evaluation.num_samples
-    found = [candidate for name in lab.cfg.study.attributes for candidate in _candidates(drawn, name, number)]
+    unlabelled = _unlabelled(drawn, number)
+    found = [candidate for name in lab.cfg.study.attributes for candidate in _candidates(drawn, name, unlabelled)]
     # Directions of x_T come last, as `read` wants spaces together.
     found.sort(key=lambda candidate: ORDER.index(candidate.method))
     vectors = {
@@ -138,8 +150,8 @@ def _draw(lab: Lab, number: int) -> Draw:
     return Draw(found, drawn.sweep(vectors, SHARES, seeds=lab.seeds(start=number * n)))
 
 
-def _candidates(lab: Lab, attribute: str, number: int) -> list[Candidate]:
-    """One direction of each method."""
+def _candidates(lab: Lab, attribute: str, unlabelled: Mapping[str, Sequence[Form]]) -> list[Candidate]:
+    """One direction of each method; of those without labels, one of the given."""
     others = [name for name in lab.cfg.study.attributes if name != attribute]
     mean = lab.attribute(attribute)
     found: dict[str, tuple[Directions, int]] = {
@@ -148,7 +160,7 @@ def _candidates(lab: Lab, attribute: str, number: int) -> list[Candidate]:
         "linear boundary": (lab.attribute(attribute, name="boundary"), 0),
         "mean difference of x_T": (lab.attribute(attribute, space="x_T"), 0),
     }
-    found |= {method: _picked(lab, method, forms, attribute) for method, forms in _unlabelled(lab, number).items()}
+    found |= {method: _picked(forms, attribute) for method, forms in unlabelled.items()}
     target = lab.cfg.study.target
     return [
         Candidate(method, attribute, directions, component, lab.calibrate(directions, component, attribute, target))
@@ -156,10 +168,10 @@ def _candidates(lab: Lab, attribute: str, number: int) -> list[Candidate]:
     ]
 
 
-def _unlabelled(lab: Lab, number: int) -> Mapping[str, Sequence[Directions]]:
-    """Directions of the methods without labels, each in all its forms; what belongs to one image takes one by draw."""
+def _unlabelled(lab: Lab, number: int) -> Mapping[str, Sequence[Form]]:
+    """The methods without labels, each in all its forms; what belongs to one image takes one by draw."""
     k, n, middle = lab.pca.k, lab.pca.num_samples, len(lab.model.process.timesteps) // 2
-    return {
+    found = {
         "PCA": [
             lab.components(),
             lab.discover(name="pca", k=k, num_samples=n, joint=True),
@@ -169,17 +181,21 @@ def _unlabelled(lab: Lab, number: int) -> Mapping[str, Sequence[Directions]]:
         "Jacobian": [lab.discover(name="jacobian", k=k, sample=number, steps=(middle,))],
         "random": [lab.discover(name="random", k=k, num_samples=n)],
     }
+    return {
+        method: [(form, lab.odd_effects(form.directions, SCREENED[method])) for form in forms]
+        for method, forms in found.items()
+    }
 
 
-def _picked(lab: Lab, method: str, forms: Sequence[Directions], attribute: str) -> tuple[Directions, int]:
+def _picked(forms: Sequence[Form], attribute: str) -> tuple[Directions, int]:
     """The direction that serves the attribute best by the annotator on calibration seeds.
 
     One rule for all: of those with at least half of the largest effect on it, the most selective.
     """
-    effects = [lab.odd_effects(form.directions, SCREENED[method]) for form in forms]
+    strongest = _strongest([matrix for _, matrix in forms], attribute)
     ranked = [
-        (*_merit(matrix, row, attribute, _strongest(effects, attribute)), form, row)
-        for form, matrix in zip(forms, effects, strict=True)
+        (*_merit(matrix, row, attribute, strongest), form, row)
+        for form, matrix in forms
         for row in range(len(form.directions))
     ]
     *_, directions, component = max(ranked, key=lambda each: each[:2])
@@ -275,11 +291,11 @@ def _caption(lab: Lab, draws: int) -> str:
     )
 
 
-def _curve(draws: Sequence[Draw], method: str, attributes: Sequence[str]) -> list[list[float]]:
+def _curve(draws: Sequence[Draw], method: str) -> list[list[float]]:
     """Mean effect on the attribute, and mean identity with its interval, at every share of the calibrated strength."""
     points = [[0.0, 1.0, 1.0, 1.0]]
     for share in SHARES:
-        means = np.array([each.cells(method, attributes, share).mean(axis=0) for each in draws])
-        effect, identity = (over_draws(means[:, Figures._fields.index(name)]) for name in ("effect", "identity"))
+        means = np.array([each.costs(method, share).mean(axis=0) for each in draws])
+        effect, identity = map(over_draws, means.T)
         points.append([effect.value, *identity[:3]])
     return [list(column) for column in zip(*points, strict=True)]

@@ -91,7 +91,10 @@ class LogitScorer(Scorer, Protocol):
     """A scorer that can also order images whose probabilities are all 0 or 1."""
 
     def logits(self, images: Images) -> Scores:
-        """Scores before the sigmoid, (batch, attributes), which order images as the scores do, without saturating."""
+        """Log-odds of binary attributes and the scores of the others, (batch, attributes).
+
+        The score of a binary attribute is the sigmoid of its log-odds.
+        """
         ...
 
 

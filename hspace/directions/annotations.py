@@ -70,16 +70,16 @@ class Annotations:
             raise InputError(f"scores and visible must be {shape}, got {[*self.scores.shape]}, {[*self.visible.shape]}")
         if len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"seeds must differ, got {len(self.seeds)} seeds of which {len(set(self.seeds))} differ")
-        if self.ranks.shape != self.scores.shape:
-            raise InputError(f"logits must be {shape}, got {tuple(self.ranks.shape)}")
-        if not (self.scores.isfinite().all() and self.ranks.isfinite().all()):
+        if self.sort_keys.shape != self.scores.shape:
+            raise InputError(f"logits must be {shape}, got {tuple(self.sort_keys.shape)}")
+        if not (self.scores.isfinite().all() and self.sort_keys.isfinite().all()):
             raise InputError("scores must be finite, got nan or inf")
         if self.provenance.annotator is None or self.provenance.eta is None:
             raise InputError("the provenance of annotations must name the annotator and eta")
 
     @property
-    def ranks(self) -> Tensor:
-        """Values that order the samples, (n, A): the logits, or the scores where there are no logits."""
+    def sort_keys(self) -> Tensor:
+        """Values that samples are sorted by, (n, A): the logits, or the scores where there are no logits."""
         return self.scores if self.logits is None else self.logits
 
     @property
@@ -95,8 +95,7 @@ class Annotations:
     def save(self, path: str | Path) -> None:
         """Write scores and visibility as safetensors, atomically, with the rest as JSON in its metadata."""
         facts = {name: getattr(self, name) for name in ("seeds", "attributes", "binary")}
-        tensors = {"scores": self.scores, "visible": self.visible}
-        tensors |= {} if self.logits is None else {"logits": self.logits}
+        tensors = {"scores": self.scores, "visible": self.visible, "logits": self.logits}
         save_record(path, tensors, facts | {"provenance": self.provenance.to_dict()})
 
     @classmethod
@@ -172,8 +171,10 @@ def annotate(
 
     def score(rows: range) -> Tensor:
         images = sample(model, model.latents(seeds[rows.start : rows.stop]), sampler=sampler).x_0.float().cpu()
-        found = [scorer(images), *([scorer.logits(images)] if isinstance(scorer, LogitScorer) else [])]
-        return torch.stack(found, dim=1).float().cpu()
+        if not isinstance(scorer, LogitScorer):
+            return scorer(images)[:, None].float().cpu()
+        logits = scorer.logits(images).float().cpu()
+        return torch.stack([torch.where(torch.tensor(scorer.binary), logits.sigmoid(), logits), logits], dim=1)
 
     with bar(stage="annotate", total=len(seeds)) as progress:
 
@@ -252,7 +253,7 @@ def _ends(annotations: Annotations, rows: Tensor, column: int, k: int, name: str
     if 2 * k > len(rows):
         raise InputError(f"{k} examples on each side need {2 * k} samples, {len(rows)} show {name}")
     scores = annotations.scores[rows, column]
-    order = annotations.ranks[rows, column].argsort(descending=True, stable=True)
+    order = annotations.sort_keys[rows, column].argsort(descending=True, stable=True)
     highest, lowest = order[:k], order[-k:]
     bound = 0.5 if annotations.binary[column] else float(scores[lowest].max())
     if not scores[highest].min() > bound >= scores[lowest].max():

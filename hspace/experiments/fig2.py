@@ -96,7 +96,7 @@ def _corners(images: Tensor) -> Tensor:
 def _difference(lab: Lab, attribute: str) -> Directions:
     """H of the discovery sample with most of an attribute less that of the one with least."""
     scores = lab.annotations()
-    column = scores.ranks[:, scores.column(attribute)]
+    column = scores.sort_keys[:, scores.column(attribute)]
     seeds = [scores.seeds[int(row)] for row in (column.argmax(), column.argmin())]
     pair = ({"pair": h.float()} for h in trajectories(lab.model, lab.model.latents(seeds), lab.sampler))
     return from_pairs(lab.model, *pair, name=f"{attribute}, two samples", eta=lab.sampler.eta, seeds=seeds)

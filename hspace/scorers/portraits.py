@@ -66,7 +66,7 @@ class PortraitScorer(nn.Module):
         return torch.where(torch.tensor(self.binary, device=logits.device), logits.sigmoid(), logits)
 
     def logits(self, images: Images) -> Scores:
-        """Scores of images in [-1, 1] before the sigmoid, which only probabilities have, (batch, attributes)."""
+        """Log-odds of binary attributes and the scores of the others, of images in [-1, 1]: (batch, attributes)."""
         return self.network(to_input_size(images, self.config.size)) / self.temperature
 
     def visible(self, scores: Scores) -> Tensor:

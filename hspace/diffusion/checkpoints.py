@@ -179,20 +179,19 @@ def load_model(
         request = Request(folder, model, index, tap or "", num_steps, spacing, target, DTYPES[dtype])
         kind = find_family(index, model, family)
         found = kind.load(request)
-    loaded = DiffusionModel(
-        found.denoiser, found.process, found.codec, model_id, found.identity.with_code(_code(kind, found)),
-        encode_prompt=found.encode, revision=folder.name if COMMIT.fullmatch(folder.name) else None,
-    )  # fmt: skip
-    if loaded.image_shape[0] not in (1, 3):
-        raise InputError(f"{model} must make images of 1 or 3 channels, got {loaded.image_shape[0]}")
-    with in_one_line(model):
+        loaded = DiffusionModel(
+            found.denoiser, found.process, found.codec, model_id, found.identity.with_code(_code(kind, found)),
+            encode_prompt=found.encode, revision=folder.name if COMMIT.fullmatch(folder.name) else None,
+        )  # fmt: skip
+        if loaded.image_shape[0] not in (1, 3):
+            raise InputError(f"{model} must make images of 1 or 3 channels, got {loaded.image_shape[0]}")
         loaded = loaded.with_prompt(prompt, guidance) if found.encode or prompt else loaded
-        _try(loaded)
+        _check_pass(loaded)
     return loaded
 
 
 @torch.no_grad()
-def _try(model: DiffusionModel) -> None:
+def _check_pass(model: DiffusionModel) -> None:
     """Runs one pass, so that sizes that do not fit together are found before any work.
 
     Raises:
@@ -207,7 +206,7 @@ def _try(model: DiffusionModel) -> None:
 
 
 def _code(family: Family, found: Loaded) -> list[Any]:
-    """What a family's pictures are made by; what is not of this package lies in files that can change."""
+    """The objects whose code loads and runs a family's model, for `Identity.with_code`."""
     own = getattr(family, "__dict__", {}).values()
     return [family, *own, found.denoiser, getattr(found.denoiser, "wiring", None), found.codec, found.encode]
 

@@ -94,7 +94,7 @@ class Family(Protocol):
         """The model of a folder.
 
         Raises:
-            InputError: If it cannot be read or has no such tap.
+            InputError: If it cannot be read, or the tap does not exist in it.
         """
         ...
 

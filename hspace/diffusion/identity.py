@@ -39,7 +39,10 @@ class Identity:
         return json_sha256(self.parts)
 
     def with_code(self, entries: Iterable[Any]) -> "Identity":
-        """The same with the files of strangers' code among what loads and runs a model, as `code.source`."""
+        """The identity with a hash of the source files of all entries from outside this package, as `code.source`.
+
+        It is unchanged where every entry is of this package, whose stages have versions.
+        """
         files = {source_sha256(entry) for entry in entries} - {None}
         return Identity(self.parts | {"code.source": json_sha256(sorted(map(str, files)))}) if files else self
 

@@ -76,7 +76,7 @@ class Latents:
             num_steps: Number of steps; the noise of the first steps does not depend on it.
 
         Raises:
-            InputError: If there is no seed, or one is no integer >= 0.
+            InputError: If there is no seed, or one is not an integer >= 0.
 
         Example:
             >>> latents = Latents.from_seeds([7, 8], (3, 32, 32), num_steps=10)
@@ -200,7 +200,7 @@ def draw(seeds: Seeds, role: str, shape: tuple[int, ...]) -> Tensor:
         The noise, (seeds, *shape).
 
     Raises:
-        InputError: If there is no seed, or one is no integer >= 0.
+        InputError: If there is no seed, or one is not an integer >= 0.
     """
     numbers = as_seeds(seeds)
     if not numbers:

@@ -145,7 +145,7 @@ class PipelineEncoder:
         """The parts that features depend on, by role; see `model_identity`."""
         pipeline = self.pipeline
         named = {name: part for name, part in pipeline.components.items() if name.startswith(("text_", "tokenizer"))}
-        # Of SDXL: whether the empty prompt has features of zeros.
+        # Flags of the pipeline, such as SDXL's `force_zeros_for_empty_prompt`, change the features too.
         told = {name: value for name, value in pipeline.config.items() if isinstance(value, bool)}
         return named | ({"prompts": told} if told else {})
 

@@ -14,6 +14,7 @@ from hspace.diffusion.sampler import INJECTIONS
 from hspace.system.records import (
     ANYTHING,
     Rule,
+    are_labels,
     check_facts,
     is_label,
     is_number,
@@ -264,7 +265,7 @@ PROCESS_RULES: dict[str, Rule] = {
 RULES: dict[str, Rule] = {
     "model": (_are_hashes, f"an object of SHA-256 sums, {WEIGHTS} among them"),
     "process": (lambda value: isinstance(value, ProcessFacts), "a process"),
-    "tap": _or_none((lambda value: is_tuple(value) and all(map(is_label, value)), "names of taps")),
+    "tap": _or_none((are_labels, "names of taps")),
     "conditioning": _or_none((_is_conditioning, "an object of prompt, guidance and label")),
     "eta": _or_none((_are_etas, "numbers in [0, 1]")),
     "injection": _or_none((lambda value: value in INJECTIONS, " or ".join(INJECTIONS))),

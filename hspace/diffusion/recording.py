@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import Latents, as_seeds
@@ -16,7 +15,7 @@ from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.system.files import read_json, write_json
 from hspace.system.progress import bar
-from hspace.system.shards import SHARD, Batches, row_batches, row_writer
+from hspace.system.shards import SHARD, Batches, in_batches, row_batches, row_writer
 from hspace.system.stopping import uninterrupted
 from hspace.types import HTrajectory, InputError, Seeds, one_line
 
@@ -66,11 +65,11 @@ class Recorded:
         """The array, (steps, samples, d), read from disk as it is used.
 
         Raises:
-            InputError: If the file is missing, no plain float32 array, or of another shape.
+            InputError: If the file is missing, not a plain float32 array, or of another shape.
         """
         try:
             array = np.lib.format.open_memmap(self.path, mode="r")
-        # Of a stranger's header numpy raises whatever Python's parser does.
+        # For a stranger's header numpy raises any error of Python's parser.
         except Exception as error:
             raise InputError(f"{self.path} is not a readable .npy file: {one_line(error)}") from error
         expected = (len(self.timesteps), len(self.seeds), int(np.prod(self.h_shape)))
@@ -92,7 +91,7 @@ def trajectories(model: DiffusionModel, latents: Latents, sampler: Sampler) -> H
         assert h is not None
         return h.cpu()
 
-    return torch.cat([h for _, h in Batches(sampler.batch_size)(range(len(latents.seeds)), make)])
+    return in_batches(range(len(latents.seeds)), sampler.batch_size, make)
 
 
 def collect(
@@ -116,10 +115,10 @@ def collect(
         InputError: If the seeds are wrong, or eta is not one value or one per step.
         OSError: If the file cannot be written.
     """
-    seeds, steps = as_seeds(seeds), len(model.process.timesteps)
+    seeds = as_seeds(seeds)
 
     def draw(rows: range) -> Latents:
-        return Latents.from_seeds(seeds[rows.start : rows.stop], model.sample_shape, steps)
+        return model.latents(seeds[rows.start : rows.stop])
 
     return _collect(model, seeds, draw, path, sampler, shards)
 

@@ -1,7 +1,7 @@
 # pyright: strict, reportUnknownMemberType=false
 """The settings by which samples are drawn and edited, in one record.
 
-Nothing of torch is imported here: a configuration holds these settings, and a mistake in it is to be told at once.
+It does not import torch: a configuration holds these settings, and reports a mistake in them at once.
 """
 
 import operator

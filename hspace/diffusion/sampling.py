@@ -77,7 +77,7 @@ def reverse(
         edit: Function of the step and its h that gives the edited h; None leaves h.
 
     Raises:
-        InputError: If the sampler has another number of steps than the process.
+        InputError: If eta is not one value or one per step, or the edited steps are not among those of the process.
 
     Source: Haas et al. 2024 (arXiv 2303.11073), eqs. 2-5; Kwon et al. 2023 (arXiv 2210.10960), eq. 5, for Asyrp.
     """
@@ -180,7 +180,7 @@ class NotFinite(InputError):
 
 
 def _check_finite(finite: Tensor, model: DiffusionModel, seeds: Sequence[int]) -> None:
-    """Raises NotFinite for the first step, and the first sample at it, that is not: (steps, batch) bool."""
+    """Raises NotFinite for the first step, and its first sample, at which `finite`, (steps, batch) bool, is False."""
     if not finite.all():
         step, row = map(int, torch.nonzero(~finite)[0])
         where = f"at step {step} (t={model.process.timesteps[step]:g})"

@@ -19,9 +19,9 @@ from hspace.system.progress import bar
 from hspace.system.records import (
     Rule,
     are_counts,
+    are_labels,
     check_facts,
     check_names,
-    is_label,
     is_list,
     is_tuple,
     load_record,
@@ -34,7 +34,7 @@ STRATA = 4
 """Number of quantile groups of a continuous attribute that is balanced."""
 RULES: dict[str, Rule] = {
     "seeds": (are_counts, "integers >= 0"),
-    "attributes": (lambda values: is_tuple(values) and all(map(is_label, values)), "names"),
+    "attributes": (are_labels, "names"),
     "binary": (lambda values: is_tuple(values) and all(type(value) is bool for value in values), "booleans"),
     "provenance": (lambda value: isinstance(value, dict), "an object"),
 }

@@ -34,7 +34,7 @@ class ExampleSettings(Settings):
     conditions: tuple[str, ...] | None = None
     """Attributes that the direction is to leave alone."""
     removal: Literal["eq12", "leace"] = "eq12"
-    """How conditions are taken off: orthogonally to their directions (eq. 12), or in the metric of h (LEACE)."""
+    """How conditions are removed: orthogonally to their directions (eq. 12), or in the metric of h (LEACE)."""
     balance: str | None = None
     """An attribute in which the examples are not to differ."""
 

@@ -12,10 +12,9 @@ from hspace.system.records import (
     LABEL,
     Rule,
     are_counts,
+    are_labels,
     check_facts,
-    is_label,
     is_sha256,
-    is_tuple,
     one_of,
     short,
     tuples,
@@ -145,10 +144,7 @@ def _annotator(method: Any) -> dict[str, str] | None:
     return {"id": scorer.partition(",")[0], "sha256": UNKNOWN} if found else None
 
 
-LABELS: Rule = (
-    lambda values: is_tuple(values) and all(map(is_label, values)),
-    "strings of 1 to 200 printable characters",
-)
+LABELS: Rule = (are_labels, "strings of 1 to 200 printable characters")
 RULES: dict[str, Rule] = {
     "format": (lambda value: type(value) is int and value == FORMAT, f"1 or {FORMAT}"),
     "space": one_of(("h", "x_T")),

@@ -18,7 +18,7 @@ class RandomSettings(ComponentSettings):
     """Settings of `method=random`: those of the components that the directions are as large as."""
 
     joint: bool = False
-    """Whether those are of all steps together."""
+    """Whether the matched components are those of all steps together."""
 
 
 @method("random", settings=RandomSettings, reads=("seed",))

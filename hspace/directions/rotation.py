@@ -21,7 +21,10 @@ log: logging.Logger = logging.getLogger(__name__)
 
 Rotation = Literal["varimax", "ica"]
 
-ITERATIONS, TOLERANCE = 1000, 1e-7
+ITERATIONS = 1000
+"""Largest number of iterations of a rotation."""
+TOLERANCE = 1e-7
+"""Relative growth of varimax's criterion at which its iterations end."""
 
 
 def rotated(solution: StepPCA, rotation: Rotation) -> StepPCA:
@@ -74,6 +77,8 @@ def varimax(loadings: Tensor) -> Tensor:
         if reached <= before * (1 + TOLERANCE):
             break
         before = reached
+    else:
+        log.warning("rotation=varimax has not converged after %d iterations", ITERATIONS)
     return turn
 
 

@@ -28,7 +28,7 @@ class StepPCA:
 
     Attributes:
         mean: (d,) float32.
-        components: (k, d) float32, orthonormal, largest variance first.
+        components: (k, d) float32 of unit norm, largest variance first; orthogonal unless rotated.
         explained_variance: (k,) float64, with n - 1.
         projections: (n, k) float64, of the centred samples on the components.
         residuals: (k,) float64 relative residuals; 0 for the exact solver.
@@ -160,7 +160,7 @@ def _columns(features: np.ndarray, chunk: int) -> Iterator[tuple[slice, Tensor]]
 
 
 def _centred_rows(features: np.ndarray, mean: Tensor, chunk: int) -> Iterator[Tensor]:
-    """Chunks of samples with the mean taken off."""
+    """Chunks of samples with the mean subtracted."""
     n, d = _matrix_shape(features)
     height = max(1, chunk // (4 * d))
     for start in range(0, n, height):

@@ -17,7 +17,7 @@ from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.directions.supervised import from_pairs
 from hspace.edits.sums import Edits, edit
-from hspace.system.shards import Batches
+from hspace.system.shards import in_batches
 from hspace.types import Images, InputError
 
 MIXED = ("h", "x_T", "both")
@@ -32,7 +32,7 @@ def swap(
     *,
     sampler: Sampler = Sampler(),
 ) -> Images:
-    """Samples with the h of their donors at every step; x_T and z stay their own.
+    """Samples with the h of their donors at the edited steps; x_T and z stay their own.
 
     Args:
         model: The model to sample.
@@ -54,7 +54,7 @@ def swap(
         h = sample(model, donors.select(rows), sampler=sampler, record_h=True).h
         return sample(model, latents.select(rows), sampler=sampler, replace_h=h).x_0.cpu()
 
-    return torch.cat([images for _, images in Batches(sampler.batch_size)(range(len(latents.seeds)), make)])
+    return in_batches(range(len(latents.seeds)), sampler.batch_size, make)
 
 
 def arithmetic(
@@ -66,7 +66,7 @@ def arithmetic(
     strengths: Sequence[float],
     sampler: Sampler = Sampler(),
 ) -> Edits:
-    """Samples with strength · (h of `plus` - h of `minus`) added at every step.
+    """Samples with strength · (h of `plus` - h of `minus`) added at the edited steps.
 
     Args:
         model: The model to sample.
@@ -135,8 +135,8 @@ def interpolate(
         mixed = None if h is None else between(h[0][pairs], h[1][pairs], weight, spherical, len(model.h_shape))
         return sample(model, noise, sampler=sampler, replace_h=mixed).x_0.cpu()
 
-    batches = Batches(sampler.batch_size)(range(len(first.seeds) * len(weights)), make)
-    return torch.cat([images for _, images in batches]).unflatten(0, (-1, len(weights)))
+    rows = range(len(first.seeds) * len(weights))
+    return in_batches(rows, sampler.batch_size, make).unflatten(0, (-1, len(weights)))
 
 
 def between(first: Tensor, second: Tensor, weight: Tensor, spherical: bool, axes: int = 3) -> Tensor:

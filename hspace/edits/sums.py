@@ -16,7 +16,7 @@ from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampler import Sampler, edited_steps
 from hspace.diffusion.sampling import NotFinite, sample
 from hspace.directions.record import Directions
-from hspace.system.shards import Batches
+from hspace.system.shards import in_batches
 from hspace.types import InputError
 
 Edits = Float[Tensor, "batch edits channel height width"]
@@ -72,7 +72,7 @@ def edit(
     """
     directions.check(model, eta=sampler.eta)
     weights = _weights(directions, component, strengths)
-    offsets = edit_offsets(directions, weights, len(model.process.timesteps), sampler.start, sampler.stop)
+    offsets = edit_offsets(directions, weights, len(model.process.timesteps))
     try:
         return apply_offsets(model, latents, offsets, space=directions.meta.space, sampler=sampler)
     except NotFinite as error:
@@ -225,8 +225,8 @@ def apply_offsets(
             hint = "; use smaller strengths" if offsets[edit].any() else ""
             raise NotFinite(edit, f"{error}{hint}") from None
 
-    batches = Batches(sampler.batch_size)(range(len(latents.seeds) * num_edits), make)
-    return torch.cat([images for _, images in batches]).unflatten(0, (-1, num_edits))
+    rows = range(len(latents.seeds) * num_edits)
+    return in_batches(rows, sampler.batch_size, make).unflatten(0, (-1, num_edits))
 
 
 def check_space(model: DiffusionModel, offsets: Tensor, space: str) -> None:

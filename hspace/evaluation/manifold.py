@@ -13,7 +13,7 @@ from hspace.diffusion.sampling import sample
 from hspace.directions.record import Directions
 from hspace.directions.solvers import gram_pca
 from hspace.edits.sums import edit_offsets
-from hspace.system.shards import Batches
+from hspace.system.shards import in_batches
 from hspace.types import HTrajectory, InputError, Seeds
 
 ROWS = 256
@@ -146,7 +146,7 @@ def off_manifold(
         after = after.cpu() if delta is None else after.cpu() + delta
         return gaussian.distance(after) - gaussian.distance(before.cpu())
 
-    return torch.cat([costs for _, costs in Batches(sampler.batch_size)(range(len(seeds)), make)])
+    return in_batches(range(len(seeds)), sampler.batch_size, make)
 
 
 def _total_variance(features: np.ndarray, mean: np.ndarray) -> float:

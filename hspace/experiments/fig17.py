@@ -19,7 +19,7 @@ from hspace.portraits.faces import render, resample_scene, sample_factors
 from hspace.runs.keys import tensor_sha256
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
-from hspace.system.shards import Batches
+from hspace.system.shards import in_batches
 from hspace.types import InputError, Scorer
 
 PEOPLE, SHOWN = 60, 3
@@ -156,7 +156,7 @@ def _inverted(lab: Lab, images: Tensor) -> Tensor:
         return h.float().cpu()
 
     def make(rows: range) -> Tensor:
-        return torch.cat([h for _, h in Batches(lab.cfg.batch_size)(rows, invert)])
+        return in_batches(rows, lab.cfg.batch_size, invert)
 
     return lab.kept("invert", len(images), make, images=tensor_sha256(images))
 

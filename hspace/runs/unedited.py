@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
@@ -12,7 +11,7 @@ from hspace.evaluation.readings import score
 from hspace.metrics.effect import score_unit
 from hspace.runs.config import Config
 from hspace.runs.keys import keep_rows, network_key
-from hspace.system.shards import SHARD, Batches
+from hspace.system.shards import SHARD, in_batches
 from hspace.types import Scorer
 
 
@@ -22,7 +21,7 @@ def unedited(cfg: Config, model: DiffusionModel, latents: Latents) -> Tensor:
     def make(rows: range) -> Tensor:
         return sample(model, latents.select(rows), sampler=cfg.sampler).x_0.float().cpu()
 
-    return torch.cat([images for _, images in Batches(cfg.sampler.batch_size)(range(len(latents.seeds)), make)])
+    return in_batches(range(len(latents.seeds)), cfg.sampler.batch_size, make)
 
 
 def reference_seeds(cfg: Config, role: str) -> tuple[int, ...]:

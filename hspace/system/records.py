@@ -160,6 +160,11 @@ def is_label(value: object) -> bool:
     return isinstance(value, str) and 1 <= len(value) <= 200 and value.isprintable()
 
 
+def are_labels(values: object) -> bool:
+    """Whether it is a tuple of labels; see `is_label`."""
+    return is_tuple(values) and all(map(is_label, values))
+
+
 def are_counts(values: object) -> bool:
     """Whether it is a tuple of integers >= 0."""
     return isinstance(values, tuple) and all(type(value) is int and 0 <= value < 2**63 for value in values)

@@ -102,6 +102,11 @@ class Batches:
         torch.cuda.empty_cache()
 
 
+def in_batches(rows: range, size: int, make: Callable[[range], Tensor]) -> Tensor:
+    """What `make` gives for all rows, made in batches of at most `size` rows; see `Batches`."""
+    return torch.cat([made for _, made in Batches(size)(rows, make)])
+
+
 def in_shards(folder: Path | None, n: int, make: Callable[[range], Tensor], *, size: int = SHARD) -> Tensor:
     """Rows 0 to n - 1, made shard by shard, or read where an earlier process has made them.
 

@@ -5,6 +5,7 @@ diffusers calls it `alphas_cumprod`. The predicted image is never clipped, even 
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ MAX_TRAIN_STEPS = 100_000
 
 
 @dataclass(frozen=True)
-class Process:
+class Process(ABC):
     """How a clean image becomes noise, x_t = a x_0 + b eps, and the model times that are visited on the way back.
 
     Every equation is written in a and b, so that diffusion (`Schedule`) and flow matching (`FlowMatching`) share it.
@@ -76,9 +77,9 @@ class Process:
             return FlowMatching.of(scheduler, num_steps, spacing, image_tokens)
         return Schedule.of(scheduler, num_steps, spacing)
 
+    @abstractmethod
     def level(self, t: float) -> tuple[float, float]:
         """(a, b) of a model time; t = -1 is the clean end."""
-        raise NotImplementedError
 
     def levels(self) -> tuple[tuple[float, float], ...]:
         """(a, b) of every visited step, noisiest first, and of the clean end."""

@@ -1,5 +1,6 @@
 """Inputs and outputs of the diffusion transformers of diffusers: DiT, PixArt, Stable Diffusion 3 and FLUX."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from hspace.types import InputError
 
 
-class PatchWiring:
+class PatchWiring(ABC):
     """Inputs and output of a transformer that cuts an image into patches itself; see `Wiring`.
 
     The condition's inputs are its arguments by name.
@@ -44,9 +45,9 @@ class PatchWiring:
         """The prediction without the variance that some networks have learnt beside it."""
         return raw[:, : self.sample_shape[0]]
 
+    @abstractmethod
     def example(self, zeros: Any) -> dict[str, Tensor]:
         """A conditioning's inputs for the search of shapes."""
-        raise NotImplementedError
 
 
 class DiTWiring(PatchWiring):

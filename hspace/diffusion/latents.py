@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from hspace.diffusion.provenance import Provenance
+from hspace.diffusion.sampler import BLOCK, BLOCKS, FIRST_SEED, SEEDS_PER_ROLE
 from hspace.system.records import (
     Rule,
     are_counts,
@@ -29,13 +30,6 @@ from hspace.system.records import (
     tuples,
 )
 from hspace.types import Images, InputError, Seeds
-
-FIRST_SEED = {"discovery": 0, "calibration": 1_000_000, "evaluation": 2_000_000}
-"""First sample seed of each use; samples that made a direction never judge it."""
-
-SEEDS_PER_ROLE = 1_000_000
-BLOCK = 10_000
-"""Evaluation seeds come in blocks of this many; a publication under changed weights or methods takes a fresh one."""
 
 RULES: dict[str, Rule] = {
     "seeds": (are_counts, "integers >= 0"),
@@ -259,7 +253,7 @@ def seed_range(role: str, n: int, start: int = 0, block: int = 0) -> tuple[int, 
     """
     if role not in FIRST_SEED:
         raise InputError(f"the role of seeds must be one of {', '.join(FIRST_SEED)}, got {role}")
-    size, last = (BLOCK, SEEDS_PER_ROLE // BLOCK - 1) if role == "evaluation" else (SEEDS_PER_ROLE, 0)
+    size, last = (BLOCK, BLOCKS - 1) if role == "evaluation" else (SEEDS_PER_ROLE, 0)
     if n < 1 or start < 0 or start + n > size:
         where = f"a block of {role}" if last else role
         raise InputError(f"{where} has seeds 0 to {size - 1}, got start {start} and {n} samples")

@@ -1,5 +1,5 @@
 # pyright: strict, reportUnknownMemberType=false
-"""The settings by which samples are drawn and edited, in one record.
+"""The settings by which samples are drawn and edited, in one record, and the numbers of their seeds.
 
 It does not import torch: a configuration holds these settings, and reports a mistake in them at once.
 """
@@ -11,6 +11,15 @@ from dataclasses import dataclass
 from hspace.types import InputError
 
 INJECTIONS = ("symmetric", "asyrp")
+
+SEEDS_PER_ROLE = 1_000_000
+"""Number of seeds of each use; samples that made a direction never judge it."""
+FIRST_SEED = {"discovery": 0, "calibration": SEEDS_PER_ROLE, "evaluation": 2 * SEEDS_PER_ROLE}
+"""First sample seed of each use."""
+BLOCK = 10_000
+"""Evaluation seeds come in blocks of this many; a publication under changed weights or methods takes a fresh one."""
+BLOCKS = SEEDS_PER_ROLE // BLOCK
+"""Number of blocks."""
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
+from hspace.diffusion.sampler import SEEDS_PER_ROLE
 from hspace.system.registry import Registry
 
-MAX_SAMPLES = 1_000_000
-"""Seeds of discovery, calibration and evaluation lie this far apart."""
+MAX_SAMPLES = SEEDS_PER_ROLE
+"""A method reads no more samples than there are discovery seeds."""
 
 
 class Settings(BaseModel):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-from hspace.runs.config import BLOCKS
+from hspace.diffusion.sampler import BLOCKS
 from hspace.runs.keys import VERSIONS
 from hspace.runs.report import VERSION
 from hspace.system.files import package_path, sha256_file, write_text
@@ -55,7 +55,7 @@ def block_for(rows: Sequence[dict[str, str]], state: str) -> int:
     known = {row["state"]: int(row["block"]) for row in rows}
     block = known.get(state, max(known.values(), default=0) + 1)
     if block >= BLOCKS:
-        raise InputError(f"all {BLOCKS - 1} evaluation blocks have been read: raise BLOCKS in hspace/runs/config.py")
+        raise InputError(f"all {BLOCKS - 1} evaluation blocks have been read")
     return block
 
 

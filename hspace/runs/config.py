@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSe
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
-from hspace.diffusion.sampler import Sampler
+from hspace.diffusion.sampler import BLOCK, BLOCKS, Sampler
 from hspace.directions.settings import MAX_SAMPLES, Settings
 from hspace.runs.wording import Meaning, fields_of
 from hspace.scorers.names import EMBEDDERS, REGIONS, SCORERS
@@ -26,8 +26,6 @@ PLAIN_TAPS = ("before", "middle", "after", "mod")
 
 RULES = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 """Rules of all records: a value must have the right type; only lists become tuples, and texts become paths."""
-BLOCK, BLOCKS = 10_000, 100
-"""Evaluation seeds of a block, and the number of blocks."""
 
 
 def _known(registry: Registry) -> BeforeValidator:

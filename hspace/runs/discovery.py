@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from hspace.diffusion.checkpoints import DiffusionModel
-from hspace.diffusion.latents import SEEDS_PER_ROLE, seed_range
+from hspace.diffusion.latents import seed_range
 from hspace.diffusion.recording import Recorded, collect, collect_around
-from hspace.diffusion.sampler import Sampler
+from hspace.diffusion.sampler import SEEDS_PER_ROLE, Sampler
 from hspace.diffusion.sampling import sample
 from hspace.directions.annotations import Annotations, annotate
 from hspace.directions.masks import Mask, make_mask

@@ -11,8 +11,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
+from hspace.diffusion.sampler import BLOCK
 from hspace.directions.settings import METHODS, Settings
-from hspace.runs.config import BLOCK, Config, known_keys
+from hspace.runs.config import Config, known_keys
 from hspace.runs.moved import moved
 from hspace.runs.wording import fields_of, in_our_words, of_record
 from hspace.system.registry import REFERENCE, unknown

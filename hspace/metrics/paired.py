@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from hspace.metrics.interval import LEVEL, MIN_SAMPLES, Interval, mean_interval, means, over_draws
+from hspace.metrics.interval import LEVEL, MIN_SAMPLES, Interval, means, over_draws
 from hspace.types import InputError
 
 SIGNIFICANT = 0.05
@@ -67,10 +67,10 @@ def compare(values: Mapping[str, np.ndarray], pair: Pair | None = None) -> tuple
 
 def paired(first: np.ndarray, second: np.ndarray) -> tuple[Interval, float]:
     """Mean of first - second on the same samples, (n,) each, with its interval and p value; nan does not count."""
-    differences = np.asarray(first - second, dtype=np.float64)
-    column = differences[:, None]
-    found = means(np.nan_to_num(column), np.isfinite(column))
-    return mean_interval(differences), float(found.p[0])
+    differences = np.asarray(first - second, dtype=np.float64)[:, None]
+    found = means(np.nan_to_num(differences), np.isfinite(differences))
+    value, low, high, p = (float(each[0]) for each in (found.value, found.low, found.high, found.p))
+    return Interval(value, low, high, int(found.n[0])), p
 
 
 def paired_draws(first: np.ndarray, second: np.ndarray) -> tuple[Interval, float]:

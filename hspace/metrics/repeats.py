@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hspace.metrics.effect import EffectMatrix
-from hspace.metrics.interval import MIN_DRAWS, over_draws
+from hspace.metrics.interval import MIN_DRAWS
 from hspace.metrics.paired import paired_draws
 from hspace.types import InputError
 
@@ -33,10 +33,11 @@ def matrices_over_draws(matrices: Sequence[EffectMatrix]) -> EffectMatrix:
     if len(shapes) != 1:
         raise InputError(f"effect matrices must have the same rows and columns, got {len(shapes)} kinds of them")
     effects = np.stack([matrix.effect for matrix in matrices])
-    cells = np.array([[over_draws(column) for column in row] for row in np.moveaxis(effects, 0, -1)])
-    p = np.array([[paired_draws(column, 0 * column)[1] for column in row] for row in np.moveaxis(effects, 0, -1)])
-    value, low, high, n = np.moveaxis(cells, -1, 0)
-    off = np.nan_to_num(effects - value)
-    covariance = np.einsum("dei,dej->eij", off, off) / max(len(effects) - 1, 1) / len(effects)
+    found = [[paired_draws(column, 0 * column) for column in row] for row in np.moveaxis(effects, 0, -1)]
+    value, low, high, n, p = np.moveaxis(np.array([[(*cell, p) for cell, p in row] for row in found]), -1, 0)
+    known, off = np.isfinite(effects).astype(int), np.nan_to_num(effects - value)
+    # Only draws that have both effects tell of a pair: the diagonal is the squared error of the interval beside it.
+    pairs = np.maximum(np.einsum("dei,dej->eij", known, known), 1)
+    covariance = np.einsum("dei,dej->eij", off, off) / np.maximum(pairs - 1, 1) / pairs
     first = matrices[0]
     return EffectMatrix(first.attributes, first.edits, value, low, high, p, n.astype(int), covariance)

@@ -6,8 +6,8 @@ a file, such as `evaluation.measures=[effect,my_measures:contrast]`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Protocol, runtime_checkable
+from functools import cache, cached_property
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from hspace.directions.record import Directions
 from hspace.evaluation.manifold import HGaussian, fit_gaussian, off_manifold
 from hspace.evaluation.readings import Sweep
 from hspace.metrics.angles import principal_angles
-from hspace.metrics.distances import image_distances
+from hspace.metrics.distances import Distance, image_distances
 from hspace.metrics.dose import DoseResponse, dose_response
 from hspace.metrics.effect import EffectMatrix
 from hspace.metrics.identity import stranger_threshold
@@ -114,6 +114,33 @@ class Edited:
         """Whether it is the largest strength, at which numbers of the direction as a whole are given."""
         return self.strength == max(self.sweep.strengths)
 
+    @cached_property
+    def outside(self) -> LocalityValues:
+        """Likeness to the unedited samples outside the region."""
+        locality = Locality(feature_distance(self.lab.features))
+        locality.update(self.original, self.edited, self.lab.region(self.original))
+        return locality.compute()
+
+    @cached_property
+    def dose(self) -> DoseResponse | None:
+        """Of the direction, at its largest strength; None at others, and where there is no effect on a target."""
+        if self.target is None or not self.is_largest:
+            return None
+        sweep, readings, j = self.sweep, self.sweep.readings, self.direction
+        effects = [sweep.effects(s).cell(j, self.target).value for s in sweep.strengths]
+        cosine = [float(readings.cosine[sweep.row(j, s)].mean()) for s in sweep.strengths]
+        if not np.isfinite(effects).all():
+            return None
+        return dose_response(sweep.strengths, effects, cosine, threshold=stranger_threshold(readings.people[:, 0]))
+
+    @cached_property
+    def distance(self) -> Distance:
+        """Of every second sample, edited, from the samples between, unedited."""
+        images = {"original": self.original, "edited": self.edited}
+        size = min(SUBSET, len(self.original) // 2)
+        (found,) = image_distances(images, self.lab.features, min_samples=2, subset_size=size).values()
+        return found
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -178,47 +205,43 @@ def identity(edited: Edited) -> Value:
 @measure("ssim_outside", unit="structural similarity", higher_is_better=True, needs=("images", "region"))
 def ssim_outside(edited: Edited) -> Value:
     """Likeness to the unedited samples outside the method's mask."""
-    return _outside(edited).ssim
+    return edited.outside.ssim
 
 
 @measure("psnr_outside", unit="dB", higher_is_better=True, needs=("images", "region"))
 def psnr_outside(edited: Edited) -> Value:
     """Signal-to-noise ratio of the change outside the method's mask."""
-    return _outside(edited).psnr
+    return edited.outside.psnr
 
 
 @measure("distance_outside", unit="1 - cosine of features", higher_is_better=False, needs=("images", "region"))
 def distance_outside(edited: Edited) -> Value:
     """Perceptual distance to the unedited samples outside the method's mask."""
-    return _outside(edited).perceptual
+    return edited.outside.perceptual
 
 
 @measure("dose_slope", unit="sd per unit of strength", higher_is_better=None)
 def dose_slope(edited: Edited) -> Value:
     """Effect on the target per strength, of the line through all strengths."""
-    found = _dose(edited)
-    return found and found.slope
+    return edited.dose and edited.dose.slope
 
 
 @measure("dose_linearity", unit="share", higher_is_better=True)
 def dose_linearity(edited: Edited) -> Value:
     """Share of the squared effects on the target that the line through all strengths explains."""
-    found = _dose(edited)
-    return found and found.r2
+    return edited.dose and edited.dose.r2
 
 
 @measure("dose_saturation", unit="share", higher_is_better=False)
 def dose_saturation(edited: Edited) -> Value:
     """Share of the effect per strength that is lost between the smallest and the largest strength."""
-    found = _dose(edited)
-    return found and found.saturation
+    return edited.dose and edited.dose.saturation
 
 
 @measure("breaks_at", unit="strength", higher_is_better=True)
 def breaks_at(edited: Edited) -> Value:
     """Smallest strength at which the person passes for a stranger; empty where there is none."""
-    found = _dose(edited)
-    return found and found.breaks_at
+    return edited.dose and edited.dose.breaks_at
 
 
 @measure("off_manifold", unit="Mahalanobis distance over sqrt(d)", higher_is_better=False)
@@ -246,13 +269,13 @@ def stability(edited: Edited) -> Value:
 @measure("kid", unit="kernel distance", higher_is_better=False, needs=("images", "halves"))
 def kid(edited: Edited) -> Value:
     """Kernel distance of every second sample, edited, from the samples between, unedited."""
-    return _distance(edited).kid.mean
+    return edited.distance.kid.mean
 
 
 @measure("fid", unit="squared Fréchet distance", higher_is_better=False, needs=("images", "halves"))
 def fid(edited: Edited) -> Value:
     """Fréchet distance of every second sample, edited, from the samples between, unedited."""
-    return _distance(edited).fid
+    return edited.distance.fid
 
 
 MEASURES: Registry[Measure] = Registry(
@@ -270,28 +293,3 @@ MEASURES: Registry[Measure] = Registry(
 def _gaussian(recorded: Recorded) -> HGaussian:
     """The same for all edits of a run."""
     return fit_gaussian(recorded, min(RANK, len(recorded.seeds) - 2))
-
-
-def _outside(edited: Edited) -> LocalityValues:
-    locality = Locality(feature_distance(edited.lab.features))
-    locality.update(edited.original, edited.edited, edited.lab.region(edited.original))
-    return locality.compute()
-
-
-def _dose(edited: Edited) -> DoseResponse | None:
-    """Of the direction, at its largest strength."""
-    if edited.target is None or not edited.is_largest:
-        return None
-    sweep, readings, j = edited.sweep, edited.sweep.readings, edited.direction
-    effects = [sweep.effects(s).cell(j, edited.target).value for s in sweep.strengths]
-    cosine = [float(readings.cosine[sweep.row(j, s)].mean()) for s in sweep.strengths]
-    if not np.isfinite(effects).all():
-        return None
-    return dose_response(sweep.strengths, effects, cosine, threshold=stranger_threshold(readings.people[:, 0]))
-
-
-def _distance(edited: Edited) -> Any:
-    images = {"original": edited.original, "edited": edited.edited}
-    size = min(SUBSET, len(edited.original) // 2)
-    (found,) = image_distances(images, edited.lab.features, min_samples=2, subset_size=size).values()
-    return found

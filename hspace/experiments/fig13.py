@@ -2,9 +2,7 @@
 
 from itertools import pairwise
 
-import torch
-from torch import Tensor
-
+from hspace.metrics.angles import principal_angles
 from hspace.output.charts import effect_heatmap
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
@@ -31,11 +29,11 @@ def run(lab: Lab) -> Result:
     table = Table(columns, tuple(rows), f"At strength {largest:g} (unit norm); effects by the judge, in sd.")
     # Every direction is one vector, the same at all steps.
     spaces = directions.directions[:, 0].flatten(1).unflatten(0, (len(steps), DIRECTIONS))
-    angles = [_largest_cosine(a, b) for a, b in pairwise(spaces)]
+    cosines = [float(principal_angles(a, b)[0].deg2rad().cos()) for a, b in pairwise(spaces)]
     conclusion = (
         f"Between neighbours of the steps {', '.join(map(str, steps))} the spans of the {DIRECTIONS} directions meet "
-        f"at a largest cosine of {', '.join(map(format_number, angles))}; the mean |effect| of the strongest attribute "
-        f"is {format_number(sum(abs(row[3]) for row in rows) / len(rows))} sd at strength {largest:g}."
+        f"at a largest cosine of {', '.join(map(format_number, cosines))}; the mean |effect| of the strongest "
+        f"attribute is {format_number(sum(abs(row[3]) for row in rows) / len(rows))} sd at strength {largest:g}."
     )
     figures = {
         "One other sample along the directions of each step": sweep.strip(
@@ -46,7 +44,7 @@ def run(lab: Lab) -> Result:
     findings = {
         "steps": list(steps),
         "singular_values": values,
-        "cosines": angles,
+        "cosines": cosines,
         "effects": effects.to_dict(),
     }
     return Result(conclusion, findings, figures, {"steps": table}, {"scores": sweep.readings.table()})
@@ -55,9 +53,3 @@ def run(lab: Lab) -> Result:
 def _steps(count: int) -> tuple[int, ...]:
     """Step indices at a tenth, a third, two thirds and nine tenths of the way."""
     return tuple(sorted({int(share * count) for share in (0.1, 0.34, 0.67, 0.9)}))
-
-
-def _largest_cosine(a: Tensor, b: Tensor) -> float:
-    """Cosine of the smallest principal angle of the spans of rows."""
-    a, b = (torch.linalg.qr(rows.double().T).Q for rows in (a, b))
-    return float(torch.linalg.matrix_norm(a.T @ b, ord=2).clamp(max=1))

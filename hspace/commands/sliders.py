@@ -15,7 +15,7 @@ from hspace.evaluation.calibration import MORE
 from hspace.evaluation.calibration import calibrate as find_strength
 from hspace.evaluation.ranges import Limits, range_of, slider_range, with_ranges
 from hspace.runs.parsing import parse
-from hspace.runs.unedited import reference_seeds, unit_of_effects
+from hspace.runs.unedited import unit_of_effects
 from hspace.studio.sliders import Bench, Slider, load_bench
 from hspace.system.progress import bar
 from hspace.types import InputError, Scorer
@@ -102,7 +102,8 @@ def _bench(options: argparse.Namespace, compose: Compose, command: str) -> tuple
 
 def _unit(bench: Bench, scorer: Scorer) -> Tensor:
     """The unit of effects, as a run has it for the annotator."""
-    return unit_of_effects(bench.cfg, bench.model, scorer, reference_seeds(bench.cfg, "calibration"))
+    seeds = seed_range("calibration", bench.cfg.evaluation.reference_samples)
+    return unit_of_effects(bench.cfg, bench.model, scorer, seeds)
 
 
 def _keep(slider: Slider, record: dict[str, object]) -> None:

@@ -32,7 +32,7 @@ from hspace.runs.discovery import annotations, discover, recorded
 from hspace.runs.keys import edit_key, keep, keep_rows, network_key, sampler_key, tensor_sha256
 from hspace.runs.parsing import settings_of
 from hspace.runs.stopwatch import Stopwatch
-from hspace.runs.unedited import reference_seeds, unedited, unit_of_effects
+from hspace.runs.unedited import unedited, unit_of_effects
 from hspace.scorers.factory import features_of
 from hspace.system.files import write_json
 from hspace.system.shards import SHARD
@@ -99,7 +99,7 @@ class Lab:
 
     def reference_seeds(self, role: str) -> tuple[int, ...]:
         """Seeds of a role's unedited samples, whose spread is the unit of effects; a rare score has none over few."""
-        return reference_seeds(self.cfg, role)
+        return self.seeds(role, self.cfg.evaluation.reference_samples)
 
     def discover(self, **method: Any) -> Directions:
         """Directions by any method of the command line; without a word, by the configured one."""
@@ -109,8 +109,7 @@ class Lab:
 
     def found_again(self) -> Directions:
         """What the configured method finds on the discovery samples of the next seed."""
-        with self.watch.stage("discover"):
-            return discover(replace(self.cfg, seed=self.cfg.seed + 1), self.model, self.annotator)
+        return self.draw(1).discover()
 
     def components(self) -> Directions:
         """The principal components per step that `method=pca` is configured to find.
@@ -269,16 +268,18 @@ class Lab:
         """
         with self.watch.stage("name"):
             half = self.cfg.evaluation.calibration_samples // 2
-            first, fresh = (self.odd_effects(vectors, strength, each) for each in (slice(half), slice(half, None)))
+            sweep = self._at_both_signs(vectors, strength)
+            first, fresh = (sweep.odd_effects(each) for each in (slice(half), slice(half, None)))
             return name_edits(first.select(self.attributes), fresh.select(self.attributes))
 
-    def odd_effects(
-        self, vectors: Sequence[Tensor] | Tensor, strength: float, samples: slice = slice(None)
-    ) -> EffectMatrix:
+    def odd_effects(self, vectors: Sequence[Tensor] | Tensor, strength: float) -> EffectMatrix:
         """Half the difference of the annotator's effects at +strength and -strength, on calibration seeds."""
+        return self._at_both_signs(vectors, strength).odd_effects()
+
+    def _at_both_signs(self, vectors: Sequence[Tensor] | Tensor, strength: float) -> Sweep:
+        """What the annotator reads of each vector on calibration seeds."""
         named = {f"direction {j}": vector for j, vector in enumerate(vectors)}
-        sweep = self.sweep(named, (strength, -strength), seeds=self.seeds("calibration"), by=self.annotator)
-        return sweep.odd_effects(samples)
+        return self.sweep(named, (strength, -strength), seeds=self.seeds("calibration"), by=self.annotator)
 
     def _pictures(self, edits: Mapping[str, Tensor], seeds: Sequence[int]) -> Tensor:
         """Samples unedited and under every edit, (n, 1 + E, C, H, W)."""

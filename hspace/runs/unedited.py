@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
-from hspace.diffusion.latents import Latents, seed_range
+from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampling import sample
 from hspace.evaluation.readings import score
 from hspace.metrics.effect import score_unit
@@ -22,12 +22,6 @@ def unedited(cfg: Config, model: DiffusionModel, latents: Latents) -> Tensor:
         return sample(model, latents.select(rows), sampler=cfg.sampler).x_0.float().cpu()
 
     return in_batches(range(len(latents.seeds)), cfg.sampler.batch_size, make)
-
-
-def reference_seeds(cfg: Config, role: str) -> tuple[int, ...]:
-    """Seeds of a role's samples whose spread is the unit of effects; a rare score has none over few."""
-    block = cfg.evaluation.block if role == "evaluation" else 0
-    return seed_range(role, cfg.evaluation.reference_samples, block=block)
 
 
 def unit_of_effects(cfg: Config, model: DiffusionModel, scorer: Scorer, seeds: Sequence[int]) -> Tensor:

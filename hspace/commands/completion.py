@@ -4,13 +4,13 @@ The words are written into the script, so that a shell answers at once; make it 
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from hspace.commands.words import COMMANDS
 from hspace.directions.settings import METHODS
+from hspace.runs.config import known_keys
 from hspace.system.files import package_path
 from hspace.system.registry import unknown
 from hspace.types import InputError
@@ -49,26 +49,17 @@ def completion(options: argparse.Namespace, compose: Callable[[list[str]], DictC
     shell = options.inputs[0] if len(options.inputs) == 1 else " ".join(options.inputs)
     if shell not in SCRIPTS:
         raise InputError(unknown("shell", shell, SCRIPTS))
-    print(SCRIPTS[shell].replace("WORDS", " ".join(words(compose([])))), end="")
+    print(SCRIPTS[shell].replace("WORDS", " ".join(words())), end="")
     return 0
 
 
-def words(cfg: DictConfig) -> list[str]:
-    """All that can be completed: commands, `choice=NAME` of every group, and `key=` of every value."""
-    container: Any = OmegaConf.to_container(cfg, resolve=False)
+def words() -> list[str]:
+    """All that can be completed: commands, `choice=NAME` of every group, and `key=` of every value of any choice."""
     groups = [folder for folder in sorted(package_path("conf").iterdir()) if folder.is_dir() and folder.name != "train"]
     choices = {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in groups}
     choices["method"] = sorted({*choices["method"], *METHODS.names()})
     chosen = [f"{group}={name}" for group, names in choices.items() for name in names]
-    settings = {f"method.{key}=" for name in METHODS.names() for key in METHODS.get(name).settings.model_fields}
-    keys = {key for key in _keys(container) if key.partition("=")[0] not in choices}
-    return ["list", "cache", *COMMANDS, *chosen, *sorted(keys | settings - {"method.name="})]
-
-
-def _keys(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The dotted keys of all single values."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _keys(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}="
+    settings = {f"method.{key}" for name in METHODS.names() for key in METHODS.get(name).settings.model_fields}
+    sections = {key.rpartition(".")[0] for key in known_keys()}
+    keys = {*known_keys(), *settings} - {*sections, "method.name"}
+    return ["list", "cache", *COMMANDS, *chosen, *(f"{key}=" for key in sorted(keys))]

@@ -15,6 +15,8 @@ TYPED = {
     "hspace experiment=dem": ["demo"],
     "hspace method.num_sam": ["method.num_samples="],
     "hspace method=pca evaluation=cl": ["clip"],
+    "hspace model.guid": ["model.guidance="],
+    "hspace method.nam": [],
 }
 
 

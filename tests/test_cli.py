@@ -196,25 +196,27 @@ def test_list_help_and_version(capsys: pytest.CaptureFixture[str]):
     assert ended.value.code == 0 and "experiment=demo" in capsys.readouterr().out
 
 
-def test_a_sweep_has_a_folder_per_job_and_one_failure_stops_no_other(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-):
-    ran = []
+@pytest.fixture
+def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    """The jobs that sweeps run from now on, in a folder of their own: each leaves a record, but seed=3 has a defect."""
+    configs: list[Config] = []
 
     def run(config: Config) -> Path:
-        ran.append(config)
+        configs.append(config)
         if config.seed == 3:
             raise ZeroDivisionError("a defect")
-        write_json(
-            config.output_dir / "run.json", {"config": to_dict(config), "findings": {"mean/effect": config.seed}}
-        )
+        record = {"config": to_dict(config), "findings": {"mean/effect": config.seed}}
+        write_json(config.output_dir / "run.json", record)
         return config.output_dir / "figure.png"
 
     monkeypatch.setattr("hspace.commands.sweep.run", run)
     monkeypatch.chdir(tmp_path)
+    return configs
+
+
+def test_a_sweep_has_a_folder_per_job_and_one_failure_stops_no_other(
+    ran: list[Config], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+):
     with caplog.at_level(logging.INFO, logger="hspace"):
         assert main(["-m", "method=pca,random", "seed=0,1"]) == 0
     began = [line for line in caplog.messages if line.startswith("job ")]
@@ -252,15 +254,7 @@ def test_a_sweep_has_a_folder_per_job_and_one_failure_stops_no_other(
     assert not ran and "did you mean 'random'" in one_line(capsys.readouterr().err)
 
 
-def test_a_sweep_over_every_choice_counts_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
-    def run(config: Config) -> Path:
-        write_json(config.output_dir / "run.json", {"config": to_dict(config), "findings": {"mean/effect": 1}})
-        return config.output_dir / "figure.png"
-
-    monkeypatch.setattr("hspace.commands.sweep.run", run)
-    monkeypatch.chdir(tmp_path)
+def test_a_sweep_over_every_choice_counts_them(ran: list[Config], caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO, logger="hspace"):
         assert main(["-m", "size=glob(*)", "seed=0,1"]) == 0
     began = [line for line in caplog.messages if line.startswith("job ")]

@@ -205,7 +205,7 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Config]:
         configs.append(config)
         if config.seed == 3:
             raise ZeroDivisionError("a defect")
-        record = {"config": to_dict(config), "findings": {"mean/effect": config.seed}}
+        record = {"config": to_dict(config), "findings": {"mean/effect": config.seed}, "seconds": 1200.0}
         write_json(config.output_dir / "run.json", record)
         return config.output_dir / "figure.png"
 
@@ -220,8 +220,12 @@ def test_a_sweep_has_a_folder_per_job_and_one_failure_stops_no_other(
     with caplog.at_level(logging.INFO, logger="hspace"):
         assert main(["-m", "method=pca,random", "seed=0,1"]) == 0
     began = [line for line in caplog.messages if line.startswith("job ")]
-    assert began[0] == "job 1/4: method=pca seed=0" and began[3].startswith("job 4/4, about ")
-    assert began[3].endswith(" left: method=random seed=1")
+    assert began == [
+        "job 1/4: method=pca seed=0",
+        "job 2/4, at most about 1 h 0 min left if the others take as long: method=pca seed=1",
+        "job 3/4, at most about 40 min 0 s left if the others take as long: method=random seed=0",
+        "job 4/4, at most about 20 min 0 s left if the others take as long: method=random seed=1",
+    ]
     folders = {config.output_dir for config in ran}
     (sweep,) = {folder.parent for folder in folders}
     assert len(folders) == 4 and sweep.parent == Path("outputs/sweeps")
@@ -259,6 +263,14 @@ def test_a_sweep_over_every_choice_counts_them(ran: list[Config], caplog: pytest
         assert main(["-m", "size=glob(*)", "seed=0,1"]) == 0
     began = [line for line in caplog.messages if line.startswith("job ")]
     assert began[0] == "job 1/2: size=fast seed=0"
+
+
+def test_jobs_that_may_run_at_once_tell_no_time(ran: list[Config], caplog: pytest.LogCaptureFixture):
+    launched = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1"]  # which stays in this process
+    with caplog.at_level(logging.INFO, logger="hspace"):
+        assert main(["-m", "seed=0,1", *launched]) == 0
+    began = [line for line in caplog.messages if line.startswith("job ")]
+    assert len(ran) == 2 and began == ["job 1/2: seed=0", "job 2/2: seed=1"]
 
 
 def test_a_worker_that_dies_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,7 +32,9 @@ from hspace.runs.collecting import collected_tables, read_folders
 from hspace.runs.config import Config, to_dict
 from hspace.runs.errors import EXPECTED, explain, hydra_in_one_line
 from hspace.runs.parsing import parse
+from hspace.runs.report import RECORD
 from hspace.runs.stopwatch import duration
+from hspace.system.files import read_json
 from hspace.system.stopping import stopping
 from hspace.types import InputError
 
@@ -40,9 +42,10 @@ log: logging.Logger = logging.getLogger(__name__)
 
 LOCK = ".sweep.lock"
 """File in a sweep's folder while a process runs the sweep."""
-JOBS, BEGAN, LEVEL = "HSPACE_SWEEP_JOBS", "HSPACE_SWEEP_BEGAN", "HSPACE_SWEEP_LEVEL"
-"""Variables of the environment that tell a job, in whatever process, of the others: how many there are, when the first
-began, and the level of what is logged."""
+JOBS, LEVEL = "HSPACE_SWEEP_JOBS", "HSPACE_SWEEP_LEVEL"
+"""Variables of the environment that tell a job, in whatever process, the number of jobs and the level of the log."""
+_TOOK: list[float] = []
+"""Seconds of the jobs of this sweep that have ended well in this process."""
 
 
 def sweep(overrides: Sequence[str]) -> int:
@@ -65,6 +68,7 @@ def sweep(overrides: Sequence[str]) -> int:
         raise InputError("output_dir cannot be set for a sweep, whose jobs need one each: set hydra.sweep.dir=FOLDER")
     overrides = [f"hydra.sweep.dir=outputs/sweeps/{_sweep_name(overrides)}", *overrides]
     hydra: Any = GlobalHydra.instance().hydra
+    _TOOK.clear()
     with _alone(overrides), hydra_in_one_line():
         told = [f"+hydra.job.env_set.{name}={value}" for name, value in _told(overrides, hydra.config_loader).items()]
         try:
@@ -96,13 +100,18 @@ def job(cfg: DictConfig) -> dict[str, Any]:
     if not logging.getLogger().handlers:  # in a process that a launcher started
         logging.basicConfig(format="%(message)s")
         logging.getLogger("hspace").setLevel(int(os.environ.get(LEVEL, logging.INFO)))
-    log.info("%s", _begins(hydra.job.num, outcome["overrides"], os.environ, time.time()))
+    one_by_one = hydra.runtime.choices["hydra/launcher"] == "basic"
+    longest = max(_TOOK, default=0.0) if one_by_one else 0.0
+    log.info("%s", _begins(hydra.job.num, outcome["overrides"], os.environ.get(JOBS), longest))
     with stopping():
         try:
             config = _job_config(cfg, Path(hydra.sweep.dir))
             outcome["folder"] = str(config.output_dir)
+            started = time.perf_counter()
             # The record of a run says whether it is finished, for these files and these stages.
             print(run(config))
+            # What was finished before says how long it took then.
+            _TOOK.append(max(time.perf_counter() - started, read_json(config.output_dir / RECORD)["seconds"]))
         except EXPECTED as error:
             outcome["error"] = explain(error)
         except Exception as error:
@@ -112,24 +121,30 @@ def job(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _told(overrides: Sequence[str], loader: ConfigLoader) -> dict[str, str]:
-    """The variables that tell a job of the others; not their number, if another sweeper than Hydra's decides on it."""
+    """The variables for the jobs; without their number where another sweeper than Hydra's own makes the jobs."""
     told = {LEVEL: str(logging.getLogger("hspace").getEffectiveLevel())}
     if any(word.lstrip("+").startswith("hydra/sweeper=") for word in overrides):
         return told
     # The loader knows what glob(*) stands for.
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
     jobs = BasicSweeper.split_arguments(parsed, None)
-    return told | {JOBS: str(len(jobs[0])), BEGAN: f"{time.time():.0f}"}
+    return told | {JOBS: str(len(jobs[0]))}
 
 
-def _begins(number: int, overrides: Sequence[str], told: Mapping[str, str], now: float) -> str:
-    """Such as "job 3/12, about 4 min 10 s left: method=pca seed=1"; of one after another, by those before it."""
+def _begins(number: int, overrides: Sequence[str], jobs: str | None, longest: float) -> str:
+    """Such as "job 3/12, at most about 4 min 10 s left if the others take as long: method=pca seed=1".
+
+    Args:
+        number: Number of jobs before this one.
+        overrides: The job's own words.
+        jobs: Number of all jobs, if it is known.
+        longest: Seconds of the longest job before this one; 0 where none has ended, or where jobs run at once.
+    """
     words = " ".join(overrides)
-    if JOBS not in told:
+    if jobs is None:
         return f"job {number + 1}: {words}"
-    jobs, left = int(told[JOBS]), ""
-    if number:
-        left = f", about {duration((now - float(told[BEGAN])) / number * (jobs - number))} left"
+    seconds = longest * (int(jobs) - number)
+    left = f", at most about {duration(seconds)} left if the others take as long" if longest else ""
     return f"job {number + 1}/{jobs}{left}: {words}"
 
 

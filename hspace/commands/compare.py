@@ -31,13 +31,13 @@ class Compared:
     """The results of a run for one attribute, by its first direction with that target.
 
     Attributes:
-        seeds: Seeds of the samples.
+        seeds: Seeds of the samples, (n,).
         original: The attribute's score of the unedited samples in sd, (n,); nan where it is hidden.
         figures: Figures by name, (n,): the change of the attribute in sd, negative where it is against the strength's
             sign, and the cosine of the identity embeddings; nan where there is none.
     """
 
-    seeds: tuple[int, ...]
+    seeds: np.ndarray
     original: np.ndarray
     figures: Mapping[str, np.ndarray]
 
@@ -113,8 +113,7 @@ def comparison(runs: Sequence[Finished]) -> Table:
 def _difference(first: Finished, second: Finished, name: str, figure: str) -> tuple[str, float, float, Interval, float]:
     """The pairing of the samples, the means over those compared, their difference, and its p value."""
     a, b = first.attributes[name], second.attributes[name]
-    shared = sorted(set(a.seeds) & set(b.seeds))
-    rows = [[each.seeds.index(seed) for seed in shared] for each in (a, b)]
+    shared, *rows = np.intersect1d(a.seeds, b.seeds, return_indices=True)
     x, y = (each.figures[figure] for each in (a, b))
     same = first.model == second.model and _same(a.original[rows[0]], b.original[rows[1]])
     if len(shared) < MIN_SAMPLES or not same:
@@ -182,7 +181,7 @@ def _compared(
     before, after = (_column(rows, target) / unit for rows in (unedited, edited))
     change = after - before
     figures = {"effect": change * side, "identity": _column(edited, "identity")}
-    return Compared(tuple(int(row["seed"]) for row in edited), before, figures)
+    return Compared(np.array([int(row["seed"]) for row in edited]), before, figures)
 
 
 def _column(rows: Sequence[Mapping[str, str]], name: str) -> np.ndarray:

@@ -51,6 +51,7 @@ class Finished:
         model: Hash of its model.
         networks: Names of the networks that read it, by their role in the configuration.
         judge: Name of its judge in tables.
+        strength: Strength at which it is compared.
         attributes: Results for each attribute that it has a direction for.
     """
 
@@ -58,6 +59,7 @@ class Finished:
     model: str
     networks: Mapping[str, str]
     judge: str
+    strength: float
     attributes: Mapping[str, Compared]
 
 
@@ -105,7 +107,7 @@ def comparison(runs: Sequence[Finished]) -> Table:
     caption = (
         "Difference of the first run less the other with its 95% interval: paired where both edit the same samples, "
         f"else of separate samples (Welch); p by Holm's correction over the {len(rows)} rows. Effects in sd of the "
-        "unedited samples of each run"
+        f"unedited samples of each run. Compared are {', '.join(f'{run.name} at {run.strength:+g}' for run in runs)}"
     )
     return Table(COLUMNS, rows, caption, runs[0].judge)
 
@@ -172,7 +174,7 @@ def _read(folder: Path, name: str, strength: float | None) -> Finished:
     if not attributes:
         known = ", ".join(sorted({row["strength"] for row in directions}))
         raise InputError(f"{folder} has no direction with a target at strength {wanted:g}; its strengths are {known}")
-    return Finished(name, model, networks, judge, attributes)
+    return Finished(name, model, networks, judge, wanted, attributes)
 
 
 def _compared(

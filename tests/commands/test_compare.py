@@ -77,6 +77,15 @@ def test_runs_on_the_same_samples_are_paired(
     assert (tmp_path / "table.tex").is_file() and "| skin | effect |" in capsys.readouterr().out
 
 
+def test_the_caption_says_at_which_strength_each_run_is_compared(runs: list[Path], tmp_path: Path) -> None:
+    for words, told in (
+        ([], "supervised at +2, boundary at +2"),
+        (["--strength=-1"], "supervised at -1, boundary at -1"),
+    ):
+        compare(runs, tmp_path / "table", *words)
+        assert f"Compared are {told}" in (tmp_path / "table.md").read_text()
+
+
 def test_an_effect_against_the_direction_counts_as_such(runs: list[Path], tmp_path: Path) -> None:
     def turned(rows: list[dict[str, str]]) -> None:
         before = {row["seed"]: float(row["skin"]) for row in rows if row["edit"] == "unedited"}

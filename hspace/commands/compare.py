@@ -67,7 +67,8 @@ def compare(options: argparse.Namespace, compose: Callable[[list[str]], DictConf
     """Prints the differences between runs, and writes them to a file if asked.
 
     Raises:
-        InputError: If a run is not finished, keeps no scores, was read by another judge, or shares no attribute.
+        InputError: If a run keeps no scores, was read by another judge, or shares no attribute.
+        OSError: If a run is not finished.
     """
     if len(options.inputs) < 2 or options.settings:
         raise InputError("use it as hspace compare RUN RUN …, with the folders of two finished runs or more")

@@ -60,7 +60,8 @@ def read_record(path: Path) -> dict[str, Any]:
     """An experiment's record, which anyone may have written.
 
     Raises:
-        InputError: If the file is missing, is not a record, or names files outside its folder.
+        InputError: If the file is not a record, or names files outside its folder.
+        OSError: If the file cannot be read, because there is none perhaps.
     """
     try:
         record = read_json(path)
@@ -69,7 +70,7 @@ def read_record(path: Path) -> dict[str, Any]:
         told = [record["title"], *record["figures"], *(text for _, text in _facts(Chapter("", record, "", "")))]
         if not all(isinstance(text, str) for text in told):
             raise TypeError("what it says must be text")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not a record of an experiment: {error}") from None
     for name in [*record["figures"].values(), *record["tables"], *record["samples"]]:
         if not _is_inside(name):

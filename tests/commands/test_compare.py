@@ -125,7 +125,7 @@ def test_mistakes_are_one_line(runs: list[Path], tmp_path: Path, capsys: pytest.
     for words, hint in (
         ([first], "RUN RUN"),
         ([first, first], "runs must differ"),
-        ([first, str(tmp_path)], "is not a record of an experiment"),
+        ([first, str(tmp_path)], f"error: {tmp_path / 'run.json'}: No such file or directory"),
         ([first, str(bare)], "keeps no scores"),
         ([first, str(judged)], "same evaluation.judge"),
         ([first, str(runs[1]), "--strength", "7"], "no direction with a target at strength 7"),

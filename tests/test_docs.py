@@ -88,6 +88,12 @@ def test_every_command_on_every_page_is_understood(monkeypatch: pytest.MonkeyPat
         understood(command)
 
 
+def test_the_page_of_commands_names_every_one() -> None:
+    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    names = ["list", "cache", *COMMANDS]
+    assert [name for name in names if f"`hspace {name}" not in page and f"(hspace {name}" not in page] == []
+
+
 @pytest.mark.slow
 def test_every_run_on_every_page_has_a_valid_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(ROOT / "docs" / "examples")

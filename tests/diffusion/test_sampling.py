@@ -252,8 +252,9 @@ def test_not_a_number_names_the_step(
 def test_gradients_pass_through_the_whole_trajectory(tiny_pipeline_dir: Path, injection: str) -> None:
     """Of the image in the strength of an edit: as central differences have it, in float64."""
     model = load_model(str(tiny_pipeline_dir), num_steps=3, device="cpu", dtype="float64")
-    direction = torch.randn(1, 3, *model.h_shape, generator=torch.Generator().manual_seed(0)).double()
-    latents, pixels = model.latents([3]), torch.randn(1, *model.sample_shape, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    direction = torch.randn(1, 3, *model.h_shape, generator=generator).double()
+    latents, pixels = model.latents([3]), torch.randn(1, *model.sample_shape, generator=generator).double()
 
     def along_pixels(strength: torch.Tensor) -> torch.Tensor:
         steps = reverse(model, latents, sampler=Sampler(0.5, injection), edit=adding(strength * direction))

@@ -13,8 +13,10 @@ from hspace.types import InputError
 from scripts import reproduce
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
+NOTHING = "nothing was published from a block yet"
 
 
+@pytest.mark.skipif(not (RESULTS / reproduce.LOG).exists(), reason=NOTHING)
 def test_no_two_publications_share_a_block() -> None:
     states = defaultdict(set)
     for row in read_log(RESULTS / reproduce.LOG):
@@ -23,10 +25,16 @@ def test_no_two_publications_share_a_block() -> None:
 
 
 def test_what_is_published_was_logged() -> None:
-    logged = {(row["experiment"], int(row["block"])) for row in read_log(RESULTS / reproduce.LOG)}
-    for path in RESULTS.glob("*/run.json"):
-        block = json.loads(path.read_text(encoding="utf-8"))["config"]["evaluation"].get("block")
-        assert block is None or (path.parent.name, block) in logged, path
+    blocks = {
+        path.parent.name: json.loads(path.read_text(encoding="utf-8"))["config"]["evaluation"].get("block")
+        for path in RESULTS.glob("*/run.json")
+    }
+    published = {(experiment, block) for experiment, block in blocks.items() if block is not None}
+    if blocks and not published:
+        pytest.skip(NOTHING)
+    assert published and published <= {
+        (row["experiment"], int(row["block"])) for row in read_log(RESULTS / reproduce.LOG)
+    }
 
 
 def test_a_changed_state_takes_the_next_block_and_the_same_one_its_own(tmp_path: Path) -> None:

@@ -6,17 +6,17 @@ import shutil
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from changes import move_tensor, set_value, swap_words
 from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
 from hspace.cli import main
 from hspace.commands.run import load
@@ -98,18 +98,8 @@ def unchanged_key(world: Path, *words: str) -> str:
     return key(world, list(words))
 
 
-def nudged(path: Path) -> None:
-    """Changes one number of a file of tensors."""
-    tensors = load_file(path)
-    tensors[min(tensors)].view(-1)[0] += 1e-2
-    save_file(tensors, path, metadata={"format": "pt"})
-
-
 def setting(**changes: Any) -> Callable[[Path], None]:
-    def change(path: Path) -> None:
-        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-    return change
+    return partial(set_value, **changes)
 
 
 def inner_setting(part: str, **changes: Any) -> Callable[[Path], None]:
@@ -119,12 +109,6 @@ def inner_setting(part: str, **changes: Any) -> Callable[[Path], None]:
         path.write_text(json.dumps(values))
 
     return change
-
-
-def swapped(path: Path) -> None:
-    """Makes two words of a tokenizer each other's."""
-    text = path.read_text()
-    path.write_text(text.replace('"a</w>"', '"?"').replace('"d</w>"', '"a</w>"').replace('"?"', '"d</w>"'))
 
 
 def painted(path: Path) -> None:
@@ -147,34 +131,34 @@ CLIP = [*PIXEL, "evaluation.judge=clip:WORLD/clip"]
 BACKBONE = [*PIXEL, "evaluation.identity=hub:WORLD/backbone"]
 PARSER = [*PIXEL, "evaluation.regions=hub:WORLD/parser"]
 CASES: list[tuple[str, list[str], Callable[[Path], None]]] = [
-    ("pixel/unet/diffusion_pytorch_model.safetensors", PIXEL, nudged),
+    ("pixel/unet/diffusion_pytorch_model.safetensors", PIXEL, move_tensor),
     ("pixel/unet/config.json", PIXEL, setting(norm_eps=1e-3)),
     ("pixel/scheduler/scheduler_config.json", PIXEL, setting(beta_end=0.01)),
-    ("latent/unet/diffusion_pytorch_model.safetensors", LATENT, nudged),
+    ("latent/unet/diffusion_pytorch_model.safetensors", LATENT, move_tensor),
     ("latent/unet/config.json", LATENT, setting(act_fn="gelu")),
-    ("latent/vqvae/diffusion_pytorch_model.safetensors", LATENT, nudged),
+    ("latent/vqvae/diffusion_pytorch_model.safetensors", LATENT, move_tensor),
     ("latent/vqvae/config.json", LATENT, setting(scaling_factor=0.5)),
     ("latent/scheduler/scheduler_config.json", LATENT, setting(prediction_type="v_prediction")),
-    ("text/unet/diffusion_pytorch_model.safetensors", TEXT, nudged),
+    ("text/unet/diffusion_pytorch_model.safetensors", TEXT, move_tensor),
     ("text/unet/config.json", TEXT, setting(norm_eps=1e-3)),
-    ("text/vae/diffusion_pytorch_model.safetensors", TEXT, nudged),
+    ("text/vae/diffusion_pytorch_model.safetensors", TEXT, move_tensor),
     ("text/vae/config.json", TEXT, setting(scaling_factor=0.5)),
-    ("text/text_encoder/model.safetensors", TEXT, nudged),
+    ("text/text_encoder/model.safetensors", TEXT, move_tensor),
     ("text/text_encoder/config.json", TEXT, setting(hidden_act="gelu")),
     ("text/tokenizer/tokenizer_config.json", TEXT, setting(model_max_length=7)),
-    ("text/tokenizer/tokenizer.json", TEXT, swapped),
+    ("text/tokenizer/tokenizer.json", TEXT, swap_words),
     ("text/scheduler/scheduler_config.json", TEXT, setting(beta_end=0.01)),
-    ("scorer/model.safetensors", SCORER, nudged),
+    ("scorer/model.safetensors", SCORER, move_tensor),
     ("scorer/config.json", SCORER, setting(id2label={"0": "hat", "1": "smile"})),
     ("scorer/preprocessor_config.json", SCORER, setting(image_mean=[0.1, 0.2, 0.3])),
-    ("clip/model.safetensors", CLIP, nudged),
+    ("clip/model.safetensors", CLIP, move_tensor),
     ("clip/config.json", CLIP, inner_setting("vision_config", hidden_act="gelu")),
     ("clip/preprocessor_config.json", CLIP, setting(image_mean=[0.1, 0.2, 0.3])),
-    ("clip/tokenizer.json", CLIP, swapped),
-    ("backbone/model.safetensors", BACKBONE, nudged),
+    ("clip/tokenizer.json", CLIP, swap_words),
+    ("backbone/model.safetensors", BACKBONE, move_tensor),
     ("backbone/config.json", BACKBONE, setting(layer_norm_eps=1e-2)),
     ("backbone/preprocessor_config.json", BACKBONE, setting(do_normalize=False)),
-    ("parser/model.safetensors", PARSER, nudged),
+    ("parser/model.safetensors", PARSER, move_tensor),
     ("parser/config.json", PARSER, setting(id2label={str(i): f"part {i}" for i in range(5)})),
     ("parser/preprocessor_config.json", PARSER, setting(rescale_factor=0.01)),
     ("mask.png", [*PIXEL, "method=jacobian", "method.steps=[1]", "method.mask=WORLD/mask.png"], painted),
@@ -213,9 +197,9 @@ def test_a_stages_version_counts(world: Path, monkeypatch: pytest.MonkeyPatch) -
 
 # The command line, the file that is changed, and how.
 RUNS: dict[str, tuple[list[str], str, Callable[[Path], None]]] = {
-    "run-text-encoder": (TEXT, "text/text_encoder/model.safetensors", nudged),
-    "run-vocabulary": (TEXT, "text/tokenizer/tokenizer.json", swapped),
-    "run-judge": (SCORER, "scorer/model.safetensors", nudged),
+    "run-text-encoder": (TEXT, "text/text_encoder/model.safetensors", move_tensor),
+    "run-vocabulary": (TEXT, "text/tokenizer/tokenizer.json", swap_words),
+    "run-judge": (SCORER, "scorer/model.safetensors", move_tensor),
     "run-labels": (SCORER, "scorer/config.json", setting(id2label={"0": "hat", "1": "smile"})),
     "run-mask": (
         [*PIXEL, "method=jacobian", "method.steps=[1]", "method.mask=WORLD/mask.png"], "mask.png", painted,
@@ -223,7 +207,7 @@ RUNS: dict[str, tuple[list[str], str, Callable[[Path], None]]] = {
     "run-directions": (
         [*PIXEL, "method=file", "method.path=WORLD/directions.safetensors"], "directions.safetensors", moved,
     ),
-    "fig3-autoencoder": ([*LATENT, "experiment=fig3"], "latent/vqvae/diffusion_pytorch_model.safetensors", nudged),
+    "fig3-autoencoder": ([*LATENT, "experiment=fig3"], "latent/vqvae/diffusion_pytorch_model.safetensors", move_tensor),
     "fig3-scheduler": ([*PIXEL, "experiment=fig3"], "pixel/scheduler/scheduler_config.json", setting(beta_end=0.01)),
     "fig17-pairs": (
         [*PIXEL, "experiment=fig17", "dataset=folder", "dataset.path=WORLD/pairs"], "pairs/smile/a.png", painted,

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from changes import move_tensor, set_value, swap_words
 from diffusers.models.unets.unet_2d import UNet2DModel
 from pipelines import PIPELINES, PROMPTS, save
 from safetensors.torch import load_file, save_file
@@ -40,24 +41,6 @@ def copied(folders: Folders, tmp_path: Path) -> Callable[[str], Path]:
 
 def identity_of(folder: Path, **options: Any) -> Identity:
     return load_model(str(folder), num_steps=2, device="cpu", **options).identity
-
-
-def set_value(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def move_tensor(path: Path) -> None:
-    tensors = load_file(path)
-    name = sorted(tensors)[0]
-    tensors[name].view(-1)[0] += 1e-3
-    save_file(tensors, path, metadata={"format": "pt"})
-
-
-def swap_words(path: Path) -> None:
-    """Makes two words of a tokenizer each other's."""
-    text = path.read_text()
-    a, d = ('"a</w>"', '"d</w>"') if "</w>" in text else ('"a"', '"d"')
-    path.write_text(text.replace(a, '"?"').replace(d, a).replace('"?"', d))
 
 
 NETWORK = {

@@ -20,11 +20,13 @@ from .directions.annotations import Annotations as Annotations
 from .directions.annotations import annotate as annotate
 from .directions.boundary import boundary as boundary
 from .directions.disentangle import disentangle as disentangle
+from .directions.erase import erase as erase
 from .directions.jacobian import jacobian as jacobian
 from .directions.masks import make_mask as make_mask
 from .directions.metadata import DirectionsMeta as DirectionsMeta
 from .directions.method import Sources as Sources
 from .directions.method import method as method
+from .directions.operators import Operator as Operator
 from .directions.pca import pca as pca
 from .directions.random import random as random
 from .directions.record import Directions as Directions
@@ -32,7 +34,10 @@ from .directions.regression import regression as regression
 from .directions.settings import Settings as Settings
 from .directions.supervised import from_pairs as from_pairs
 from .directions.supervised import supervised as supervised
+from .directions.switch import switch as switch
+from .directions.transport import transport as transport
 from .directions.whitened import whitened as whitened
+from .edits.changes import operate as operate
 from .edits.mixing import arithmetic as arithmetic
 from .edits.mixing import interpolate as interpolate
 from .edits.mixing import swap as swap

@@ -16,7 +16,7 @@ from hspace.directions.file import FileSettings
 from hspace.directions.hub import local_path
 from hspace.directions.metadata import annotated_by
 from hspace.directions.method import get_method
-from hspace.directions.record import Directions
+from hspace.directions.operators import Found, load_found
 from hspace.runs import report
 from hspace.runs.config import Config, config_sha256
 from hspace.runs.lab import Lab
@@ -100,7 +100,7 @@ def load(cfg: Config) -> Lab:
         revision=cfg.model.revision, family=cfg.model.family,
     )  # fmt: skip
     cfg = fitted(cfg, model)
-    given = Directions.load(cfg.method.path) if isinstance(cfg.method, FileSettings) else None
+    given = load_found(cfg.method.path) if isinstance(cfg.method, FileSettings) else None
     if given is not None:
         given.fit(model, eta=cfg.diffusion.eta, allow=cfg.allow)
     judge_name = judge_of(cfg, annotator, judge, given)
@@ -143,14 +143,14 @@ def shared_attributes(annotator: Scorer, judge: Scorer) -> tuple[str, ...]:
     return shared
 
 
-def judge_of(cfg: Config, annotator: Scorer, judge: Scorer, given: Directions | None) -> str:
+def judge_of(cfg: Config, annotator: Scorer, judge: Scorer, given: Found | None) -> str:
     """The name of the judge in tables: its id, with a remark on its grades where one is needed.
 
     Args:
         cfg: Parsed configuration.
         annotator: Scorer that chooses examples and names.
         judge: Scorer that reads the edits.
-        given: Directions that were found before, which record the scorer that annotated for them.
+        given: Directions or an operator that were found before, which record the scorer that annotated for them.
 
     Raises:
         InputError: If the judge annotated for them, and the configuration does not allow that.

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from hspace.diffusion.latents import seed_range
+from hspace.directions.operators import Operator, load_found
 from hspace.directions.record import Directions
 from hspace.evaluation.calibration import MORE
 from hspace.evaluation.calibration import calibrate as find_strength
@@ -20,6 +21,8 @@ from hspace.studio.sliders import Bench, Slider, load_bench
 from hspace.system.progress import bar
 from hspace.types import InputError, Scorer
 
+NAMES = ("directions*.safetensors", "operator.safetensors")
+"""Files that runs leave."""
 Compose = Callable[[list[str]], DictConfig]
 
 
@@ -70,19 +73,19 @@ def range(options: argparse.Namespace, compose: Compose) -> int:
 
 
 def directions(options: argparse.Namespace, compose: Compose) -> int:
-    """Lists the contents of files of directions.
+    """Lists the contents of files of directions and operators.
 
     Raises:
-        InputError: If a file does not exist, or does not hold directions.
+        InputError: If a file does not exist, or holds neither.
     """
     if not options.inputs:
         raise InputError("name a directions file or a folder, as in: hspace directions outputs/demo")
     for path in _files(options.inputs):
-        found = Directions.load(path)
+        found = load_found(path)
         meta = found.meta
         print(f"{path}: {meta.method} of {meta.model_id}, {len(meta.timesteps)} steps, strengths in {meta.unit}")
         for component, name in enumerate(meta.names):
-            safe = range_of(found, component)
+            safe = None if isinstance(found, Operator) else range_of(found, component)
             print(
                 f"  {component:>3}  {name:<24}{'' if safe is None else f'safe from {safe.low:.3g} to {safe.high:.3g}'}"
             )
@@ -118,7 +121,8 @@ def _files(words: list[str]) -> Iterator[Path]:
     """Files, and those below folders."""
     for word in words:
         path = Path(word).expanduser()
-        below = sorted(path.rglob("directions*.safetensors")) if path.is_dir() else [path]
+        found = (each for name in NAMES for each in path.rglob(name))
+        below = sorted(found) if path.is_dir() else [path]
         if not below:
-            raise InputError(f"no directions*.safetensors below {path}")
+            raise InputError(f"no {' or '.join(NAMES)} below {path}")
         yield from below

@@ -1,4 +1,4 @@
-"""Directions that were found before, or elsewhere."""
+"""Directions or an operator that were found before, or elsewhere."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from pydantic import Field
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.directions.method import Sources, method
-from hspace.directions.record import Directions
+from hspace.directions.operators import Found, load_found
 from hspace.directions.settings import Settings
 
 
@@ -18,6 +18,6 @@ class FileSettings(Settings):
 
 
 @method("file", settings=FileSettings, kept=False, samples=False)
-def find(model: DiffusionModel, sources: Sources, settings: FileSettings) -> Directions:
-    """Directions from a file, which this run names, applies and measures."""
-    return Directions.load(settings.path)
+def find(model: DiffusionModel, sources: Sources, settings: FileSettings) -> Found:
+    """Directions or an operator from a file, which this run names, applies and measures."""
+    return load_found(settings.path)

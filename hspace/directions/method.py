@@ -1,5 +1,5 @@
 # pyright: strict, reportUnknownMemberType=false
-"""Methods: functions that find directions, and the sources that a run offers to them."""
+"""Methods: functions that find directions or operators, and the sources that a run offers to them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from hspace.diffusion.recording import Recorded
 from hspace.diffusion.sampler import Sampler
 from hspace.directions.annotations import Annotations
 from hspace.directions.masks import Mask
-from hspace.directions.record import Directions
+from hspace.directions.operators import Found
 from hspace.directions.settings import METHODS, Settings
 
 Source = Literal["seed", "annotations", "mask"]
@@ -52,8 +52,8 @@ class Sources(Protocol):
         ...
 
 
-Find = Callable[[DiffusionModel, Sources, Any], Directions]
-"""Finds directions of a model by the method's settings."""
+Find = Callable[[DiffusionModel, Sources, Any], Found]
+"""Finds directions of a model, or an operator, by the method's settings."""
 
 
 @dataclass(frozen=True)
@@ -85,15 +85,15 @@ class Method:
         """Takes the docstring of `find`, which lists show."""
         object.__setattr__(self, "__doc__", self.find.__doc__)
 
-    def __call__(self, model: DiffusionModel, sources: Sources, settings: Settings) -> Directions:
-        """Finds the directions."""
+    def __call__(self, model: DiffusionModel, sources: Sources, settings: Settings) -> Found:
+        """Finds the directions, or the operator."""
         return self.find(model, sources, settings)
 
 
 def method(
     name: str, *, settings: type[Settings], reads: Sequence[Source] = (), kept: bool = True, samples: bool = True
 ) -> Callable[[Find], Method]:
-    """Decorator that makes a method of a function `find(model, sources, settings) -> Directions`.
+    """Decorator that makes a method of a function `find(model, sources, settings)`, of directions or an operator.
 
     Args:
         name: Name in a configuration: `method=name`.

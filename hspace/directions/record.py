@@ -17,6 +17,8 @@ from hspace.system.records import check_names, load_record, save_record
 from hspace.types import InputError
 
 OPTIONAL_TENSORS = ("mean", "explained_variance", "singular_values", "residuals", "correlation", "range")
+KIND = "kind"
+"""Key of the facts of an operator's file, which directions do not have."""
 PER_COMPONENT = tuple(name for name in OPTIONAL_TENSORS if name != "mean")
 
 
@@ -49,11 +51,11 @@ class Directions:
         steps = len(self.meta.timesteps)
         _check_directions(self.directions, self.meta)
         k, shape = len(self.directions), tuple(self.directions.shape[1:])
-        _check_tensor("mean", self.mean, [shape])
+        check_tensor("mean", self.mean, [shape])
         for name in ("explained_variance", "singular_values", "residuals"):
-            _check_tensor(name, getattr(self, name), [(k,), (k, steps)])
-        _check_tensor("correlation", self.correlation, [(k, steps - 1)])
-        _check_tensor("range", self.range, [(k, 2)])
+            check_tensor(name, getattr(self, name), [(k,), (k, steps)])
+        check_tensor("correlation", self.correlation, [(k, steps - 1)])
+        check_tensor("range", self.range, [(k, 2)])
 
     @classmethod
     def of(
@@ -128,13 +130,20 @@ class Directions:
         Raises:
             InputError: If the file is missing, too large, not a safetensors file, or breaks the format anywhere.
         """
+        return load_record(path, "directions", cls.parse)
 
-        def parse(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Directions:
-            meta = DirectionsMeta.from_dict(facts)
-            check_names(tensors, {"directions"}, set(OPTIONAL_TENSORS))
-            return cls(meta=meta, **tensors)
+    @classmethod
+    def parse(cls, facts: dict[str, Any], tensors: dict[str, Tensor]) -> "Directions":
+        """The directions of a file's facts and tensors.
 
-        return load_record(path, "directions", parse)
+        Raises:
+            InputError: If they break the format.
+        """
+        if KIND in facts:
+            raise InputError("holds an operator, which hspace method=file method.path=FILE applies")
+        meta = DirectionsMeta.from_dict(facts)
+        check_names(tensors, {"directions"}, set(OPTIONAL_TENSORS))
+        return cls(meta=meta, **tensors)
 
     def check(self, model: DiffusionModel, *, eta: float | Sequence[float] | None = None) -> None:
         """Check that the directions were found on this model, tap, conditioning and steps.
@@ -165,15 +174,9 @@ class Directions:
         Raises:
             InputError: If a difference is not allowed, with the directions' value and the model's.
         """
-        origin = self.meta.provenance
-        here = model.provenance(eta=eta, tap=self.meta.space == "h")
-        accepted = origin.check(here, "directions", allow)
+        meta = fitted(self.meta, model, eta, allow)
         self.check_shape(model)
-        if not accepted:
-            return self
-        known = {name: getattr(here, name) for name in FIELDS if getattr(here, name) is not None}
-        differences = (*self.meta.differences, *(each[:200] for each in accepted))
-        return replace(self, meta=replace(self.meta, provenance=replace(origin, **known), differences=differences))
+        return self if meta is self.meta else replace(self, meta=meta)
 
     def check_shape(self, model: DiffusionModel) -> None:
         """Check that the directions can be added to this model's h or x_T.
@@ -210,6 +213,23 @@ class Directions:
         return self.directions.flatten(start_dim=2 if self.meta.space == "h" else 1).norm(dim=-1)
 
 
+def fitted(
+    meta: DirectionsMeta, model: DiffusionModel, eta: float | Sequence[float] | None, allow: Sequence[str]
+) -> DirectionsMeta:
+    """The metadata as those of another provenance, where the differences are allowed; see `Directions.fit`.
+
+    Raises:
+        InputError: If a difference is not allowed, with both values.
+    """
+    origin, here = meta.provenance, model.provenance(eta=eta, tap=meta.space == "h")
+    accepted = origin.check(here, "directions", allow)
+    if not accepted:
+        return meta
+    known = {name: getattr(here, name) for name in FIELDS if getattr(here, name) is not None}
+    differences = (*meta.differences, *(each[:200] for each in accepted))
+    return replace(meta, provenance=replace(origin, **known), differences=differences)
+
+
 def _check_directions(directions: Tensor, meta: DirectionsMeta) -> None:
     wanted = (len(meta.names), *((len(meta.timesteps),) if meta.space == "h" else ()))
     shape = tuple(directions.shape)
@@ -218,10 +238,15 @@ def _check_directions(directions: Tensor, meta: DirectionsMeta) -> None:
             f"directions must be ({', '.join(map(str, wanted))}, …) for {len(meta.names)} names, "
             f"{len(meta.timesteps)} timesteps and space {meta.space}, got {shape}"
         )
-    _check_tensor("directions", directions, [shape])
+    check_tensor("directions", directions, [shape])
 
 
-def _check_tensor(name: str, tensor: Tensor | None, shapes: list[tuple[int, ...]]) -> None:
+def check_tensor(name: str, tensor: Tensor | None, shapes: list[tuple[int, ...]]) -> None:
+    """Check that a tensor is None, or float32 of one of the shapes and finite.
+
+    Raises:
+        InputError: If it is not, with its name.
+    """
     if tensor is None:
         return
     if tensor.dtype != torch.float32:

@@ -15,8 +15,11 @@ MAX_SAMPLES = SEEDS_PER_ROLE
 class Settings(BaseModel):
     """Settings of a method: the keys below `method.` in a configuration, with their rules.
 
-    Fields named attribute, balance and conditions name attributes of the scorers, and are checked against these.
+    Fields named attribute, target, balance and conditions name attributes of the scorers and are checked.
     """
+
+    strengths: ClassVar[tuple[float, float] | None] = None
+    """Smallest and largest strength of an edit; None sets no limit."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -59,6 +62,9 @@ METHODS: Registry[Named] = Registry(
             "boundary",
             "whitened",
             "regression",
+            "erase",
+            "switch",
+            "transport",
             "file",
         )
     },

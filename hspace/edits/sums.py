@@ -4,7 +4,7 @@
 The edit is exactly strength x direction; what a strength means is in the direction's `unit`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -213,20 +213,50 @@ def apply_offsets(
     if space == "x_T":
         _check_whole(sampler.window(num_steps), num_steps)
 
-    def make(rows: range) -> Tensor:
-        index = torch.tensor(rows)
-        batch, delta = latents.select((index // num_edits).tolist()), offsets[index % num_edits]
+    def edited(batch: Latents, index: list[int]) -> Tensor:
+        delta = offsets[index]
         if space == "x_T":
             batch, delta = replace(batch, x_T=batch.x_T + delta), None
+        return sample(model, batch, sampler=sampler, delta_h=delta).x_0
+
+    def hint(edit: int) -> str:
+        return "; use smaller strengths" if offsets[edit].any() else ""
+
+    return every_edit(latents, num_edits, sampler.batch_size, edited, hint)
+
+
+def every_edit(
+    latents: Latents,
+    num_edits: int,
+    batch_size: int,
+    edited: Callable[[Latents, list[int]], Tensor],
+    hint: Callable[[int], str] = lambda edit: "",
+) -> Edits:
+    """Every sample under every edit, in batches.
+
+    Args:
+        latents: The samples.
+        num_edits: Number of edits.
+        batch_size: Rows of a batch; a row is a sample under one edit.
+        edited: Function that gives the images of a batch whose rows have edits of some indices.
+        hint: Advice that ends the error about an edit whose images are not finite.
+
+    Returns:
+        Images, (batch, edits, channel, height, width), on the CPU.
+
+    Raises:
+        NotFinite: If an image becomes NaN or infinite; `row` is the edit.
+    """
+
+    def make(rows: range) -> Tensor:
+        index = [row % num_edits for row in rows]
         try:
-            return sample(model, batch, sampler=sampler, delta_h=delta).x_0.cpu()
+            return edited(latents.select([row // num_edits for row in rows]), index).cpu()
         except NotFinite as error:
-            edit = rows[error.row] % num_edits
-            hint = "; use smaller strengths" if offsets[edit].any() else ""
-            raise NotFinite(edit, f"{error}{hint}") from None
+            raise NotFinite(index[error.row], f"{error}{hint(index[error.row])}") from None
 
     rows = range(len(latents.seeds) * num_edits)
-    return in_batches(rows, sampler.batch_size, make).unflatten(0, (-1, num_edits))
+    return in_batches(rows, batch_size, make).unflatten(0, (-1, num_edits))
 
 
 def check_space(model: DiffusionModel, offsets: Tensor, space: str) -> None:

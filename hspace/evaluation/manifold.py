@@ -1,5 +1,6 @@
 """The distance of an edited h from those of the model's own samples."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.recording import Recorded
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
-from hspace.directions.record import Directions
+from hspace.directions.operators import Found, Operator
 from hspace.directions.solvers import gram_pca
 from hspace.edits.sums import edit_offsets
 from hspace.system.shards import in_batches
@@ -100,7 +101,7 @@ def fit_gaussian(recorded: Recorded, rank: int) -> HGaussian:
 
 def off_manifold(
     model: DiffusionModel,
-    directions: Directions,
+    directions: Found,
     gaussian: HGaussian,
     seeds: Seeds,
     *,
@@ -111,14 +112,14 @@ def off_manifold(
     """The increase of the distance of h from the model's own samples by an edit, at each step.
 
     It is distance(edited h) - distance(unedited h) of each sample, where the edited h is the one that the decoder gets:
-    that of the edited trajectory with the offset. 0 costs nothing; the distance of a sample of the model is about 1.
+    that of the edited trajectory with the edit. 0 costs nothing; the distance of a sample of the model is about 1.
 
     Args:
         model: The model that the directions belong to.
-        directions: Directions of h or of x_T.
+        directions: Directions of h or of x_T, or an operator.
         gaussian: Gaussian of h on discovery seeds, from `fit_gaussian`.
         seeds: Seeds of at least two evaluation samples.
-        component: Index of the direction.
+        component: Index of the direction; 0 for an operator.
         strength: Strength, in the direction's unit.
         sampler: Settings of the sampling and of the edited steps.
 
@@ -129,24 +130,35 @@ def off_manifold(
         InputError: If the directions do not fit the model, there are fewer than two seeds, or an argument is out of
             range.
     """
-    directions.check(model, eta=sampler.eta)
+    fitting = directions.fit(model, eta=sampler.eta)
     if len(seeds) < 2:
         raise InputError(f"the cost of an edit needs at least two samples, got {len(seeds)}")
-    weights = strength * torch.eye(len(directions.directions))[component][None]
-    offset = edit_offsets(directions, weights, len(model.process.timesteps), sampler.start, sampler.stop)
-    in_x_T = directions.meta.space == "x_T"
+    window, of_x_T = sampler.window(len(model.process.timesteps)), None
+    if isinstance(fitting, Operator):
+        act = strength * fitting
+    else:
+        weights = strength * torch.eye(len(fitting.directions))[component][None]
+        offset = edit_offsets(fitting, weights, len(model.process.timesteps), sampler.start, sampler.stop)
+        act, of_x_T = _adding(offset), offset if fitting.meta.space == "x_T" else None
 
     def make(rows: range) -> Tensor:
         latents = model.latents([seeds[row] for row in rows])
-        edited, delta = (replace(latents, x_T=latents.x_T + offset), None) if in_x_T else (latents, offset)
+        edited = latents if of_x_T is None else replace(latents, x_T=latents.x_T + of_x_T)
+        edit = None if of_x_T is not None else lambda step, encoded: act(step, encoded.h)
         before = sample(model, latents, sampler=sampler, record_h=True).h
-        after = sample(model, edited, sampler=sampler, delta_h=delta, record_h=True).h
+        after = sample(model, edited, sampler=sampler, edit=edit, record_h=True).h
         assert before is not None and after is not None
-        # What is recorded leaves the offset out.
-        after = after.cpu() if delta is None else after.cpu() + delta
-        return gaussian.distance(after) - gaussian.distance(before.cpu())
+        # What is recorded is h before the edit.
+        for step in window if of_x_T is None else ():
+            after[:, step] = act(step, after[:, step])
+        return gaussian.distance(after.cpu()) - gaussian.distance(before.cpu())
 
     return in_batches(range(len(seeds)), sampler.batch_size, make)
+
+
+def _adding(offset: Tensor) -> Callable[[int, Tensor], Tensor]:
+    """The function of a step and its h that adds an offset of h, (1, steps, *h_shape)."""
+    return lambda step, h: h + offset[:, step].to(h)
 
 
 def _total_variance(features: np.ndarray, mean: np.ndarray) -> float:

@@ -16,10 +16,11 @@ from torch import Tensor
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.recording import Recorded
 from hspace.diffusion.sampler import Sampler
-from hspace.directions.record import Directions
+from hspace.directions.operators import Found, Operator
 from hspace.evaluation.manifold import HGaussian, fit_gaussian, off_manifold
 from hspace.evaluation.readings import Sweep
 from hspace.metrics.angles import principal_angles
+from hspace.metrics.correlation import correlation
 from hspace.metrics.distances import Distance, image_distances
 from hspace.metrics.dose import DoseResponse, dose_response
 from hspace.metrics.effect import EffectMatrix
@@ -59,8 +60,8 @@ class Laboratory(Protocol):
         """H of discovery samples."""
         ...
 
-    def found_again(self) -> Directions:
-        """Directions that the same method finds on other discovery samples."""
+    def found_again(self) -> Found:
+        """What the same method finds on other discovery samples."""
         ...
 
     @property
@@ -75,15 +76,15 @@ class Edited:
 
     Attributes:
         sweep: Readings of the judge for all directions at all strengths.
-        directions: Directions, as they are applied.
-        direction: Index of the direction.
+        directions: Directions, or the operator, as they are applied.
+        direction: Index of the direction; 0 for an operator.
         strength: Strength, in the direction's unit.
         target: Attribute that the direction should raise, or None.
         lab: Other parts of the run.
     """
 
     sweep: Sweep
-    directions: Directions
+    directions: Found
     direction: int
     strength: float
     target: str | None
@@ -196,6 +197,18 @@ def accuracy(edited: Edited) -> Value:
     return edited.sweep.readings.accuracy(edited.row, edited.target, edited.strength)
 
 
+@measure("order", unit="correlation", higher_is_better=None)
+def order(edited: Edited) -> Value:
+    """Correlation of the target's score after with before: 1 if all samples keep their order, 0 if it is erased."""
+    if edited.target is None:
+        return None
+    readings = edited.sweep.readings
+    column = readings.scorer.attributes.index(edited.target)
+    seen = readings.visible[edited.row, :, column]
+    before, after = readings.original[seen, column], readings.edited[edited.row, seen, column]
+    return correlation(before.double().numpy(), after.double().numpy())
+
+
 @measure("identity", unit="cosine", higher_is_better=True)
 def identity(edited: Edited) -> Value:
     """Mean cosine of the identity embeddings to those of the unedited samples."""
@@ -258,9 +271,11 @@ def off_manifold_cost(edited: Edited) -> Value:
 @measure("stability", unit="degrees", higher_is_better=False)
 def stability(edited: Edited) -> Value:
     """Angle to the span of directions found on other samples; 90 at chance, empty if the method reads no samples."""
-    if not edited.is_largest:
+    if not edited.is_largest or isinstance(edited.directions, Operator):
         return None
-    own, again = edited.directions.directions, edited.lab.found_again().directions
+    found = edited.lab.found_again()
+    assert not isinstance(found, Operator), "the same method finds the same kind"
+    own, again = edited.directions.directions, found.directions
     # A name may have turned a direction.
     found_anew = not torch.equal(own.abs(), again.abs())
     return float(principal_angles(own[[edited.direction]], again)) if found_anew else None

@@ -1,4 +1,4 @@
-"""The plain experiment: directions by one method, which are named, applied to samples and measured."""
+"""The plain experiment: directions or an operator by one method, which are named, applied to samples and measured."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from hspace.diffusion.latents import check_disjoint
-from hspace.directions.record import Directions
+from hspace.directions.operators import Found, Operator
+from hspace.edits.changes import changes
 from hspace.evaluation.measures import MEASURES, Edited, Measure, Value
 from hspace.evaluation.readings import Sweep
 from hspace.metrics.interval import Interval
@@ -44,13 +45,12 @@ def run(lab: Lab) -> Result:
         raise InputError(
             f"evaluation.num_samples must be at least 4 for measures that compare halves, got {len(lab.seeds())}"
         )
-    directions = lab.discover()
+    directions = lab.found()
     check_disjoint(
         discovery=directions.meta.seeds, calibration=lab.reference_seeds("calibration"), evaluation=lab.seeds()
     )
     directions, targets = _named(lab, directions)
-    vectors = dict(zip(directions.meta.names, directions.directions, strict=True))
-    sweep = lab.sweep(vectors, shown=len(lab.seeds()) if "images" in needs else SHOWN)
+    sweep = lab.sweep(changes(directions), shown=len(lab.seeds()) if "images" in needs else SHOWN)
     with lab.watch.stage("measure"):
         measured = _measured(lab, measures, sweep, directions, targets)
     largest = max(sweep.strengths)
@@ -69,18 +69,22 @@ def run(lab: Lab) -> Result:
     findings = {**_findings(measures, sweep, measured, largest), "unit": unit}
     return Result(
         _conclusion(targets, findings, largest), findings, figures, tables,
-        samples={"scores": sweep.readings.table()}, directions={"directions": directions},
+        samples={"scores": sweep.readings.table()}, 
+        directions={"operator" if isinstance(directions, Operator) else "directions": directions},
         curves=[{"strength": s, **_figures_at(sweep, measured, s)} for s in sorted(sweep.strengths)],
         lines=_lines(sweep, targets, measured, largest),
     )  # fmt: skip
 
 
-def _named(lab: Lab, directions: Directions) -> tuple[Directions, Targets]:
+def _named(lab: Lab, directions: Found) -> tuple[Found, Targets]:
     """Names such as "component 3: yaw" or "component 4: unnamed"; each direction is turned to raise its attribute.
 
-    A supervised direction already has its attribute.
+    A supervised direction already has its attribute, and so has an operator.
     """
     attribute = getattr(lab.cfg.method, "attribute", None)
+    if isinstance(directions, Operator):
+        own = directions.meta.settings.get("attribute")
+        return directions, [own if own in lab.attributes else None]
     if attribute is not None:
         return directions, [attribute] * len(directions.meta.names)
     found = lab.name(directions.directions, max(map(abs, lab.strengths)))
@@ -99,9 +103,7 @@ def _unnamed(name: str, attributes: Sequence[str]) -> str:
     return head if head and found and found[1] in (*attributes, UNNAMED) else name
 
 
-def _measured(
-    lab: Lab, measures: Sequence[Measure], sweep: Sweep, directions: Directions, targets: Targets
-) -> Measured:
+def _measured(lab: Lab, measures: Sequence[Measure], sweep: Sweep, directions: Found, targets: Targets) -> Measured:
     found = {}
     for j, target in enumerate(targets):
         for strength in sweep.strengths:

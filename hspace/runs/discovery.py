@@ -12,7 +12,7 @@ from hspace.diffusion.sampling import sample
 from hspace.directions.annotations import Annotations, annotate
 from hspace.directions.masks import Mask, make_mask
 from hspace.directions.method import Method, Source, get_method
-from hspace.directions.record import Directions
+from hspace.directions.operators import Found, load_found
 from hspace.runs.config import Config
 from hspace.runs.keys import keep, keep_part, network_key, sampler_key
 from hspace.scorers.factory import load_regions
@@ -21,8 +21,8 @@ from hspace.system.registry import source_sha256
 from hspace.types import InputError, Scorer
 
 
-def discover(cfg: Config, model: DiffusionModel, annotator: Scorer) -> Directions:
-    """The directions of a configuration: found now, or kept from an earlier run.
+def discover(cfg: Config, model: DiffusionModel, annotator: Scorer) -> Found:
+    """The directions, or the operator, of a configuration: found now, or kept from an earlier run.
 
     Args:
         cfg: Parsed configuration.
@@ -39,7 +39,7 @@ def discover(cfg: Config, model: DiffusionModel, annotator: Scorer) -> Direction
     return directions if cfg.edit.components is None else directions.select(cfg.edit.components)
 
 
-def _kept(method: Method, sources: "RunSources") -> Directions:
+def _kept(method: Method, sources: "RunSources") -> Found:
     """Found by the method, or read from the cache."""
     cfg, model = sources.cfg, sources.model
     key = {"method": cfg.method.model_dump(mode="json"), "code": source_sha256(method.find), **sources.key()}
@@ -53,7 +53,7 @@ def _kept(method: Method, sources: "RunSources") -> Directions:
         meta = replace(directions.meta, config_sha256=key_sha256(key), provenance=provenance)
         replace(directions, meta=meta).save(folder / "directions.safetensors")
 
-    return Directions.load(keep(cfg, "discover", key, build) / "directions.safetensors")
+    return load_found(keep(cfg, "discover", key, build) / "directions.safetensors")
 
 
 @dataclass(frozen=True)

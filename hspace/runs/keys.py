@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.directions.operators import Operator
+from hspace.edits.changes import Change
 from hspace.runs.config import Config
 from hspace.scorers.identity import scorer_identity
 from hspace.system import distributed
@@ -121,6 +123,14 @@ def edit_key(cfg: Config, model: DiffusionModel) -> dict[str, Any]:
 def network_key(network: Scorer | Embedder | RegionNetwork) -> dict[str, Any]:
     """All that scores depend on."""
     return {**scorer_identity(network)}
+
+
+def change_key(change: Change) -> str | dict[str, Any]:
+    """All that a change does to h or x_T."""
+    if not isinstance(change, Operator):
+        return tensor_sha256(change)
+    tensors = {name: tensor_sha256(tensor) for name, tensor in change.tensors().items()}
+    return {"one_sided": change.one_sided, **tensors}
 
 
 def tensor_sha256(tensor: Tensor) -> str:

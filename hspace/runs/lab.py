@@ -20,16 +20,17 @@ from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import NotFinite
 from hspace.directions.annotations import Annotations
 from hspace.directions.masks import make_mask
+from hspace.directions.operators import Found, Operator
 from hspace.directions.pca import PcaSettings
 from hspace.directions.record import Directions
-from hspace.edits.sums import apply_offsets
+from hspace.edits.changes import Change, apply_changes, kind_of
 from hspace.evaluation.calibration import MORE, Calibration, calibrate
 from hspace.evaluation.readings import Readings, Sweep, read
 from hspace.metrics.effect import EffectMatrix
 from hspace.metrics.names import Name, name_edits
 from hspace.runs.config import Config
 from hspace.runs.discovery import annotations, discover, recorded
-from hspace.runs.keys import edit_key, keep, keep_rows, network_key, sampler_key, tensor_sha256
+from hspace.runs.keys import change_key, edit_key, keep, keep_rows, network_key, sampler_key, tensor_sha256
 from hspace.runs.parsing import settings_of
 from hspace.runs.stopwatch import Stopwatch
 from hspace.runs.unedited import unedited, unit_of_effects
@@ -102,12 +103,25 @@ class Lab:
         return self.seeds(role, self.cfg.evaluation.reference_samples)
 
     def discover(self, **method: Any) -> Directions:
-        """Directions by any method of the command line; without a word, by the configured one."""
-        cfg = replace(self.cfg, method=settings_of(method)) if method else self.cfg
-        with self.watch.stage("discover"):
-            return discover(cfg, self.model, self.annotator)
+        """Directions by any method of the command line; without a word, by the configured one.
 
-    def found_again(self) -> Directions:
+        Raises:
+            InputError: If the method finds an operator.
+        """
+        cfg = replace(self.cfg, method=settings_of(method)) if method else self.cfg
+        found = replace(self, cfg=cfg).found()
+        if isinstance(found, Operator):
+            raise InputError(
+                f"procedure={cfg.procedure} needs directions, and method={cfg.method.name} finds an operator"
+            )
+        return found
+
+    def found(self) -> Found:
+        """What the configured method finds: directions, or an operator."""
+        with self.watch.stage("discover"):
+            return discover(self.cfg, self.model, self.annotator)
+
+    def found_again(self) -> Found:
         """What the configured method finds on the discovery samples of the next seed."""
         return self.draw(1).discover()
 
@@ -201,7 +215,7 @@ class Lab:
 
     def read(
         self,
-        edits: Mapping[str, Tensor],
+        edits: Mapping[str, Change],
         seeds: Sequence[int] | None = None,
         *,
         by: Scorer | None = None,
@@ -210,7 +224,7 @@ class Lab:
         """Edits every sample, and keeps what a scorer and the identity encoder read off.
 
         Args:
-            edits: Offsets by name: of h, (steps, C, H, W), or of x_T, (C, H, W).
+            edits: Changes by name: offsets of h, (steps, C, H, W), or of x_T, (C, H, W), or operators.
             seeds: Seeds of the samples; None takes the evaluation seeds.
             by: The scorer; None is the judge.
             shown: Number of samples whose images are kept too.
@@ -219,7 +233,7 @@ class Lab:
         shown = min(shown, len(seeds))
         attributes, dim = len(scorer.attributes), self.identity.dim
         key = {
-            "edits": {name: tensor_sha256(vector) for name, vector in edits.items()}, "scorer": network_key(scorer),
+            "edits": {name: change_key(change) for name, change in edits.items()}, "scorer": network_key(scorer),
             "identity": network_key(self.identity), **edit_key(self.cfg, self.model),
         }  # fmt: skip
 
@@ -248,14 +262,14 @@ class Lab:
 
     def sweep(
         self,
-        vectors: Mapping[str, Tensor],
+        vectors: Mapping[str, Change],
         strengths: Sequence[float] | None = None,
         *,
         seeds: Sequence[int] | None = None,
         by: Scorer | None = None,
         shown: int = SHOWN,
     ) -> Sweep:
-        """Reads every vector (an offset at strength 1) at every strength; None is the configured ones."""
+        """Reads every change (of strength 1) at every strength; None is the configured ones."""
         strengths = tuple(strength for strength in (strengths or self.strengths) if strength != 0)
         edits = {f"{name} at strength {s:g}": s * vector for name, vector in vectors.items() for s in strengths}
         return Sweep(tuple(vectors), strengths, self.read(edits, seeds, by=by, shown=shown))
@@ -278,30 +292,28 @@ class Lab:
 
     def _at_both_signs(self, vectors: Sequence[Tensor] | Tensor, strength: float) -> Sweep:
         """What the annotator reads of each vector on calibration seeds."""
-        named = {f"direction {j}": vector for j, vector in enumerate(vectors)}
+        named: dict[str, Change] = {f"direction {j}": vector for j, vector in enumerate(vectors)}
         return self.sweep(named, (strength, -strength), seeds=self.seeds("calibration"), by=self.annotator)
 
-    def _pictures(self, edits: Mapping[str, Tensor], seeds: Sequence[int]) -> Tensor:
+    def _pictures(self, edits: Mapping[str, Change], seeds: Sequence[int]) -> Tensor:
         """Samples unedited and under every edit, (n, 1 + E, C, H, W)."""
         latents = self.model.latents(seeds)
         columns = []
-        # One pass holds offsets of one space.
-        for group in _by_space({"the unedited sample": 0 * next(iter(edits.values())), **edits}):
-            offsets = torch.stack(list(group.values()))
-            space = "x_T" if tuple(offsets.shape[1:]) == self.model.sample_shape else "h"
+        # One pass holds changes of one kind.
+        for group in _by_kind({"the unedited sample": 0.0 * next(iter(edits.values())), **edits}):
             try:
-                images = apply_offsets(self.model, latents, offsets, space=space, sampler=self.sampler)
+                images = apply_changes(self.model, latents, list(group.values()), sampler=self.sampler)
             except NotFinite as error:
                 raise NotFinite(error.row, f"{list(group)[error.row]}: {error}") from None
             columns.append(images)
         return torch.cat(columns, dim=1).float()
 
 
-def _by_space(edits: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
-    """Neighbouring edits of one space, together, in order."""
-    groups: list[dict[str, Tensor]] = []
-    for name, offset in edits.items():
-        if not groups or next(iter(groups[-1].values())).shape != offset.shape:
+def _by_kind(edits: Mapping[str, Change]) -> list[dict[str, Change]]:
+    """Neighbouring edits of one kind, together, in order."""
+    groups: list[dict[str, Change]] = []
+    for name, change in edits.items():
+        if not groups or kind_of(next(iter(groups[-1].values()))) != kind_of(change):
             groups.append({})
-        groups[-1][name] = offset
+        groups[-1][name] = change
     return groups

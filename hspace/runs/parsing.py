@@ -75,7 +75,7 @@ def check_attributes(config: Config, known: Collection[str]) -> None:
     Raises:
         InputError: If one is not.
     """
-    named = [(f"method.{key}", getattr(config.method, key, None)) for key in ("attribute", "balance")]
+    named = [(f"method.{key}", getattr(config.method, key, None)) for key in ("attribute", "target", "balance")]
     named += [("method.conditions", condition) for condition in getattr(config.method, "conditions", None) or ()]
     if config.procedure != "edit":
         named += [("study.attributes", attribute) for attribute in config.study.attributes]
@@ -117,6 +117,13 @@ def _check_method(config: Config) -> None:
         method.check(config.diffusion.num_steps)
     except ValueError as error:
         raise InputError(of_record(str(error), type(method), "method.")) from None
+    if method.strengths is not None:
+        low, high = method.strengths
+        beyond = [strength for strength in edit.strengths if not low <= strength <= high]
+        if beyond:
+            raise InputError(
+                f"edit.strengths must be in [{low:g}, {high:g}] for method={method.name}, got {beyond[0]:g}"
+            )
     whole = edit.start == 0 and edit.stop in (None, config.diffusion.num_steps)
     if getattr(method, "space", "h") == "x_T" and not whole:
         raise InputError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hspace.directions.method import get_method
-from hspace.directions.record import Directions
+from hspace.directions.operators import Found
 from hspace.evaluation.calibration import MORE
 from hspace.evaluation.measures import MEASURES
 from hspace.evaluation.readings import finite
@@ -41,7 +41,7 @@ class Result:
         figures: Pictures by caption; the first is the one to look at first.
         tables: Tables by file name.
         samples: Further files of scores by sample, by file name: columns and rows.
-        directions: Directions to keep beside the record, by file name.
+        directions: Directions and operators to keep beside the record, by file name.
         curves: Points of curves for tracking: numbers by key, the axis `strength` among them.
         lines: Lines for the console: one per direction, or the conclusion where there are none.
     """
@@ -51,7 +51,7 @@ class Result:
     figures: dict[str, Path] = field(default_factory=dict)
     tables: dict[str, Table] = field(default_factory=dict)
     samples: dict[str, Table] = field(default_factory=dict)
-    directions: dict[str, Directions] = field(default_factory=dict)
+    directions: dict[str, Found] = field(default_factory=dict)
     curves: Sequence[Mapping[str, float]] = ()
     lines: Sequence[str] = ()
 

@@ -1,0 +1,104 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""Changes of any kind: offsets of h or of x_T, and operators of h, applied to many samples."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.denoiser import Encoded
+from hspace.diffusion.latents import Latents
+from hspace.diffusion.sampler import Sampler
+from hspace.diffusion.sampling import Edit, sample
+from hspace.directions.operators import Found, Operator
+from hspace.edits.sums import Edits, apply_offsets, every_edit
+from hspace.types import InputError
+
+Change = Tensor | Operator
+"""One edit: an offset of h, (steps, *h_shape), or of x_T, (channel, height, width), or an operator of h."""
+
+
+def changes(found: Found) -> dict[str, Change]:
+    """The change that strength 1 of each direction is, or the operator, by name."""
+    if isinstance(found, Operator):
+        return {found.meta.names[0]: found}
+    return dict(zip(found.meta.names, found.directions, strict=True))
+
+
+def operating(operators: Sequence[Operator]) -> Edit:
+    """The edit that applies to each row of a batch its own operator."""
+
+    def edit(step: int, encoded: Encoded) -> Tensor:
+        rows = zip(operators, encoded.h, strict=True)
+        changes = torch.cat([operator.change(step, h[None]) for operator, h in rows])
+        # A sum has the memory layout of h, by which later kernels are chosen: at strength 0 the bits must agree.
+        return (encoded.h.float() + changes).to(encoded.h.dtype)
+
+    return edit
+
+
+def operate(
+    model: DiffusionModel,
+    latents: Latents,
+    operator: Operator,
+    *,
+    strengths: Sequence[float],
+    sampler: Sampler = Sampler(),
+) -> Edits:
+    """Edits every sample by an operator at every strength.
+
+    Args:
+        model: The model that the operator belongs to.
+        latents: The samples to edit.
+        operator: The operator.
+        strengths: Shares of the whole map, in [0, 1]; 0 leaves a sample as it is.
+        sampler: Settings of the sampling and of the edited steps; a row is a sample at one strength.
+
+    Returns:
+        Images, (batch, strengths, channel, height, width), on the CPU.
+
+    Raises:
+        InputError: If the operator does not fit the model, or an argument is out of range.
+        NotFinite: If an image becomes NaN or infinite; seed and step are named.
+    """
+    fitting = operator.fit(model, eta=sampler.eta)
+    return apply_changes(model, latents, [strength * fitting for strength in strengths], sampler=sampler)
+
+
+def apply_changes(
+    model: DiffusionModel, latents: Latents, given: Sequence[Change], *, sampler: Sampler = Sampler()
+) -> Edits:
+    """Applies every change to every sample.
+
+    Args:
+        model: The model to sample.
+        latents: The samples to edit.
+        given: Offsets of one space, or operators.
+        sampler: Settings of the sampling and of the edited steps; a row is a sample under one change.
+
+    Returns:
+        Images, (batch, changes, channel, height, width), on the CPU.
+
+    Raises:
+        InputError: If there is no change, the changes are of several kinds, or one has another shape than its space.
+        NotFinite: If an image becomes NaN or infinite; `row` is the change.
+    """
+    if not given or len({kind_of(each) for each in given}) > 1:
+        raise InputError(f"changes must be of one kind and at least one, got {len(given)}")
+    if not isinstance(given[0], Operator):
+        offsets = torch.stack(cast(list[Tensor], list(given)))
+        space = "x_T" if tuple(offsets.shape[1:]) == model.sample_shape else "h"
+        return apply_offsets(model, latents, offsets, space=space, sampler=sampler)
+    operators = cast(Sequence[Operator], given)
+
+    def edited(batch: Latents, index: list[int]) -> Tensor:
+        return sample(model, batch, sampler=sampler, edit=operating([operators[edit] for edit in index])).x_0
+
+    return every_edit(latents, len(operators), sampler.batch_size, edited)
+
+
+def kind_of(change: Change) -> object:
+    """What two changes that are applied in one pass have in common."""
+    return "operator" if isinstance(change, Operator) else tuple(change.shape)

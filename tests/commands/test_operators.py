@@ -1,0 +1,87 @@
+"""Operators from the command line: found, applied, judged, kept and used again."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from hspace.cli import main
+from hspace.directions.operators import Operator
+
+WORDS = [
+    "diffusion.num_steps=3", "edit.strengths=[0,0.5,1]", "evaluation.num_samples=10", "batch_size=64",
+    "evaluation.reference_samples=10", "device=cpu", "tracking.mode=disabled", "method.attribute=skin",
+]  # fmt: skip
+MEASURES = "evaluation.measures=[effect,order,identity]"
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "tables" / "directions.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def place(tiny_pipeline_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return [f"model.path={tiny_pipeline_dir}", f"cache_dir={tmp_path_factory.mktemp('cache')}"]
+
+
+@pytest.fixture(scope="module")
+def finished(place: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("erase") / "out"
+    assert main([*WORDS, *place, MEASURES, "method=erase", "method.num_samples=8", f"output_dir={folder}"]) == 0
+    return folder
+
+
+def test_an_operator_is_found_judged_and_kept(finished: Path) -> None:
+    found = rows(finished)
+    assert [(row["target"], float(row["strength"])) for row in found] == [("skin", 0.5), ("skin", 1.0)]
+    assert all(-1 <= float(row["order"]) <= 1 and float(row["identity"]) <= 1 for row in found)
+    operator = Operator.load(finished / "operator.safetensors")
+    assert operator.kind == "erase" and operator.meta.config_sha256 and operator.meta.seeds == tuple(range(8))
+    assert json.loads((finished / "run.json").read_text())["directions"] == {"operator": ["skin"]}
+
+
+def test_an_operator_of_a_file_is_judged_alike(finished: Path, place: list[str], tmp_path: Path) -> None:
+    file = f"method.path={finished / 'operator.safetensors'}"
+    assert main([*WORDS[:-1], *place, MEASURES, "method=file", file, f"output_dir={tmp_path / 'again'}"]) == 0
+    assert rows(tmp_path / "again") == rows(finished)
+
+
+def test_a_folder_of_operators_is_listed(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["directions", str(finished)]) == 0
+    said = capsys.readouterr().out
+    assert "skin" in said and "share of the whole map" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "own"), [("switch", ["method.target=age"]), ("transport", [])])
+def test_the_other_operators_run_too(method: str, own: list[str], place: list[str], tmp_path: Path) -> None:
+    words = [*WORDS, *place, MEASURES, *own, f"method={method}", "method.num_samples=12", "method.k=4"]
+    assert main([*words, f"output_dir={tmp_path / 'out'}"]) == 0
+    assert Operator.load(tmp_path / "out" / "operator.safetensors").kind == method
+    assert [row["target"] for row in rows(tmp_path / "out")] == ["skin", "skin"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["method=erase", "edit.strengths=[-1,1]"], "edit.strengths must be in [0, 1] for method=erase, got -1"),
+        (["method=switch", "method.target=skin"], "method.target must not be method.attribute itself"),
+        (["method=switch", "method.target=skinn"], "method.target"),
+        (["method=transport", "method.k=300"], "method.k must be at most half of method.num_samples=500"),
+        (["method=transport", "method.towards=up"], "method.towards"),
+    ],
+)
+def test_mistakes_are_one_line_before_any_work(
+    words: list[str], message: str, tiny_pipeline_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = [f"model.path={tiny_pipeline_dir}", f"cache_dir={tmp_path / 'cache'}", f"output_dir={tmp_path / 'out'}"]
+    assert main([*WORDS, *place, *words]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "cache").exists() and not (tmp_path / "out").exists()
+
+
+def test_an_operator_is_not_a_slider(finished: Path, place: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["edit", "2000000", "--direction", str(finished / "operator.safetensors"), place[0]]) == 2
+    assert "holds an operator, which hspace method=file" in capsys.readouterr().err.splitlines()[-1]

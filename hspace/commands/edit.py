@@ -4,6 +4,7 @@ import argparse
 import logging
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -78,7 +79,8 @@ def invert(options: argparse.Namespace, compose: Compose) -> int:
     bench = load_bench(parse(compose(options.settings)), [])
     for path in bar(photographs, stage="invert"):
         source = photo_source(bench, path, Path(options.inversions))
-        print(f"{path}  reconstruction error {source.error:.1e}")
+        seen = "its face" if source.photo.by_face else "its middle"
+        print(f"{path}  reconstruction error of {seen} {source.error:.1e}")
     print(f"{len(inputs)} photographs inverted into {options.inversions}")
     return 0
 
@@ -150,7 +152,8 @@ def _edit_one(
     return {
         "source": str(source.photo.path), "sha256": source.photo.sha256 or None, "note": note,
         "model": bench.model.model_id, "model_sha256": bench.model.identity.sha256, "directions": directions,
-        "keep_outside": region, "box": source.photo.box, "reconstruction_error": source.error,
+        "keep_outside": region, "frame": asdict(source.photo.frame), "by_face": source.photo.by_face,
+        "reconstruction_error": source.error,
         "identity": same_person(bench, source, edited[-1:]), "changes": changes(bench, source, edited[-1:]),
         "largest_change_outside": largest_outside(source, put_back[-1], weights),
     }  # fmt: skip

@@ -106,7 +106,7 @@ def load(cfg: Config) -> Lab:
     judge_name = judge_of(cfg, annotator, judge, given)
     if NOT_MEANT in judge_name:
         log.warning(
-            "%s is %s (%s): its names and grades may mean nothing; evaluation=clip and evaluation=hub name others",
+            "%s is %s (%s): its names and grades may mean nothing; evaluation=clip, hub and faceapi name others",
             judge.id, NOT_MEANT, model.model_id,
         )  # fmt: skip
     if cfg.seed and not get_method(cfg.method.name).seeded:
@@ -126,7 +126,7 @@ def check_scorers(cfg: Config) -> None:
         if scorer in SCORERS and cfg.model.name not in (*EMBEDDED, "local", "hub"):
             raise InputError(
                 f"model={cfg.model.name} makes photographs, and evaluation.{key}={scorer} reads the embedded portraits "
-                "only: set evaluation=clip, or evaluation=hub"
+                "only: set evaluation=clip, evaluation=hub or evaluation=faceapi"
             )
 
 

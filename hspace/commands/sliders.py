@@ -99,7 +99,7 @@ def _bench(options: argparse.Namespace, compose: Compose, command: str) -> tuple
         raise InputError(f"hspace {command} does not take the word {options.inputs[0]!r}")
     bench = load_bench(parse(compose(options.settings)), options.direction)
     if bench.annotator is None:
-        raise InputError(f"the portraits' scorers cannot read images of {bench.model.model_id}: set evaluation=clip")
+        raise InputError(f"the portraits' scorers cannot read images of {bench.model.model_id}: set evaluation=faceapi")
     return bench, bench.annotator
 
 

@@ -40,11 +40,7 @@ def parse(cfg: DictConfig) -> Config:
     config = _validated(Config, values, "")
     _check_edit(config)
     _check_study(config)
-    if config.evaluation.annotator == config.evaluation.judge and not config.evaluation.allow_same_scorer:
-        raise InputError(
-            f"evaluation.judge is {config.evaluation.judge!r}, which is the annotator too and would grade its own "
-            "choices: name another, or set evaluation.allow_same_scorer=true"
-        )
+    _check_judge(config)
     # This comes last, since it imports the method and torch with it.
     config = replace(config, method=settings_of(config.method))
     _check_method(config)
@@ -134,6 +130,20 @@ def _check_method(config: Config) -> None:
     if edit.components and count is not None and max(edit.components) >= count:
         raise InputError(
             f"edit.components must be indices below the number of directions, {count}, got {max(edit.components)}"
+        )
+
+
+def _check_judge(config: Config) -> None:
+    annotator, judge = config.evaluation.annotator, config.evaluation.judge
+    if annotator == judge == "faceapi":
+        raise InputError(
+            "evaluation.annotator and evaluation.judge are both faceapi, which would grade its own choices: name "
+            "another for one of them, as in evaluation.judge=clip:MODEL"
+        )
+    if annotator == judge and not config.evaluation.allow_same_scorer:
+        raise InputError(
+            f"evaluation.judge is {judge!r}, which is the annotator too and would grade its own choices: name another, "
+            "or set evaluation.allow_same_scorer=true"
         )
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from hspace.scorers import portraits
+from hspace.scorers.faceapi import FaceFinder, FaceIdentity, FaceScorer
 from hspace.scorers.names import EMBEDDERS, REGIONS, SCORERS
 from hspace.scorers.pretrained import Pretrained
 from hspace.system.hashes import weights_sha256
@@ -24,8 +25,8 @@ def load_scorer(name: str) -> Scorer:
     """A scorer, ready to score.
 
     Args:
-        name: Name, which is `portraits-annotator`, `portraits-judge`, `clip:MODEL` or `hub:MODEL`, where MODEL is a
-            folder or hub id, the name of an installed scorer, or `module:name`.
+        name: Name, which is `portraits-annotator`, `portraits-judge`, `faceapi`, `clip:MODEL` or `hub:MODEL`, where
+            MODEL is a folder or hub id, the name of an installed scorer, or `module:name`.
 
     Raises:
         InputError: If the scorer does not exist, or its model cannot be read.
@@ -37,8 +38,8 @@ def load_identity(name: str = "portraits-identity") -> Embedder:
     """An identity encoder, with embeddings of unit norm.
 
     Args:
-        name: `portraits-identity`, or `hub:MODEL`, where MODEL is a folder or hub id, the name of an installed one, or
-            `module:name`.
+        name: `portraits-identity`, `faceapi` or `faceapi:PATH`, `hub:MODEL`, where MODEL is a folder or hub id, the
+            name of an installed one, or `module:name`.
 
     Raises:
         InputError: If there is none of the name, or its model cannot be read.
@@ -50,8 +51,8 @@ def load_regions(name: str = "portraits-regions") -> RegionNetwork:
     """A network that finds regions.
 
     Args:
-        name: `portraits-regions`, or `hub:MODEL`, where MODEL is a folder or hub id, the name of an installed one, or
-            `module:name`.
+        name: `portraits-regions`, `faceapi`, `hub:MODEL`, where MODEL is a folder or hub id, the name of an installed
+            one, or `module:name`.
 
     Raises:
         InputError: If there is none of the name, or its model cannot be read.
@@ -62,6 +63,11 @@ def load_regions(name: str = "portraits-regions") -> RegionNetwork:
 def features_of(scorer: Scorer) -> Embedder | None:
     """The hidden layer of an embedded scorer, by which images are compared; None of others."""
     return portraits.PortraitFeatures(scorer) if isinstance(scorer, portraits.PortraitScorer) else None
+
+
+def finder_of(*networks: Scorer | Embedder | None) -> FaceFinder | None:
+    """What the first of the networks that looks for faces finds them with; None where none does."""
+    return next((each.finder for each in networks if isinstance(each, FaceScorer | FaceIdentity)), None)
 
 
 def same_network(first: Scorer, second: Scorer) -> bool:

@@ -12,6 +12,7 @@ SCORERS: Registry[Any] = Registry(
         "portraits-judge": "hspace.scorers.portraits:judge",
         "clip": "hspace.scorers.clip:load_clip",
         "hub": "hspace.scorers.hub:load_classifier",
+        "faceapi": "hspace.scorers.faceapi:scorer",
     },
 )
 """Scorers of attributes: classes or functions that give a `Scorer`; for "name:MODEL" they get the MODEL."""
@@ -19,13 +20,21 @@ SCORERS: Registry[Any] = Registry(
 EMBEDDERS: Registry[Any] = Registry(
     "embedder",
     object,
-    {"portraits-identity": "hspace.scorers.portraits:load_identity", "hub": "hspace.scorers.hub:load_features"},
+    {
+        "portraits-identity": "hspace.scorers.portraits:load_identity",
+        "hub": "hspace.scorers.hub:load_features",
+        "faceapi": "hspace.scorers.faceapi:identity",
+    },
 )
 """Identity encoders, which say whether images show the same person: classes or functions that give an `Embedder`."""
 
 REGIONS: Registry[Any] = Registry(
     "region",
     object,
-    {"portraits-regions": "hspace.scorers.portraits:load_regions", "hub": "hspace.scorers.hub:load_parser"},
+    {
+        "portraits-regions": "hspace.scorers.portraits:load_regions",
+        "hub": "hspace.scorers.hub:load_parser",
+        "faceapi": "hspace.scorers.faceapi:regions",
+    },
 )
 """Finders of named regions: classes or functions that give a `RegionNetwork`."""

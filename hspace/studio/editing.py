@@ -13,9 +13,9 @@ from hspace.diffusion.sampling import sample
 from hspace.edits.sums import apply_offsets, sum_offsets
 from hspace.output.animation import Pixels, to_pixels
 from hspace.runs.config import Config
-from hspace.scorers.factory import load_regions
+from hspace.scorers.factory import finder_of, load_regions
 from hspace.studio.inverting import inversion
-from hspace.studio.photos import Photo, Weights, open_photo, paste, weights_of
+from hspace.studio.photos import Photo, Weights, central_frame, open_photo, paste, weights_of
 from hspace.studio.sliders import Bench
 from hspace.types import Images
 
@@ -45,7 +45,8 @@ class Source:
 
 def photo_source(bench: Bench, path: Path, inversions: Path) -> Source:
     """The source of a photograph, which is inverted or read from an earlier inversion."""
-    photo = open_photo(path, (bench.model.image_shape[1], bench.model.image_shape[2]))
+    size = bench.model.image_shape[1], bench.model.image_shape[2]
+    photo = open_photo(path, size, finder_of(bench.annotator, bench.identity))
     found = inversion(bench.model, photo, bench.cfg.diffusion.eta, inversions)
     return Source(path.stem, photo, found.latents, found.x_0, found.error, generated=False)
 
@@ -55,7 +56,8 @@ def sample_source(bench: Bench, seed: int) -> Source:
     latents = bench.model.latents([seed])
     x_0 = sample(bench.model, latents, sampler=bench.cfg.sampler).x_0.cpu()
     (pixels,) = to_pixels(x_0)
-    photo = Photo(Path(f"seed-{seed}"), "", pixels, (0, 0, *pixels.shape[:2]), x_0.float().expand(1, 3, -1, -1))
+    size = pixels.shape[0], pixels.shape[1]
+    photo = Photo(Path(f"seed-{seed}"), "", pixels, central_frame(size, size), x_0.float().expand(1, 3, -1, -1))
     return Source(f"seed-{seed}", photo, latents, x_0, 0.0, generated=True)
 
 

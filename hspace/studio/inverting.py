@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import torch
@@ -67,7 +67,7 @@ def _facts(model: DiffusionModel, photo: Photo, etas: tuple[float, ...]) -> dict
     process, cond = model.process, model.cond
     prompt = None if cond is None else [cond.prompt, cond.guidance]
     return {
-        "format": FORMAT, "photograph": photo.sha256, "box": photo.box, "model": model.identity.sha256,
+        "format": FORMAT, "photograph": photo.sha256, "frame": astuple(photo.frame), "model": model.identity.sha256,
         "timesteps": process.timesteps, "levels": process.levels(), "prediction": process.prediction_type, "eta": etas,
         "prompt": prompt, "shape": model.image_shape, "dtype": str(model.dtype),
     }  # fmt: skip

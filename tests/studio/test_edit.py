@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from face_networks import random_package
 from PIL import Image
+from skimage import data
 
 from hspace.cli import main
 from hspace.output.animation import read_note
@@ -37,6 +39,26 @@ def test_a_photograph_is_edited_inside_the_mask_only(
     assert -1 <= record["identity"] < 0.9999
     assert "reconstruction error" in capsys.readouterr().out
     assert len(list(Path("outputs/inversions").iterdir())) == 1
+
+
+def test_a_face_is_aligned_edited_and_read_without_the_hub(
+    settings: list[str], directions_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """The astronaut's mouth, found by its points, in a frame that is turned as her head is."""
+    original = data.astronaut()
+    Image.fromarray(original).save("astronaut.png")
+    identity = f"evaluation.identity=faceapi:{random_package(tmp_path / 'package')}"
+    words = ["edit", "astronaut.png", "--direction", f"{directions_file}:smile", "--strength", "3"]
+    words += ["--animation", "none", "--keep-outside", "mouth", *settings, "evaluation=faceapi", identity]
+    assert main(words) == 0
+    record = json.loads(Path("outputs/edit/astronaut/edit.json").read_text())
+    assert record["by_face"] and abs(record["frame"]["right"][1]) > 1
+    assert record["largest_change_outside"] == 0 and -1 <= record["identity"] <= 1
+    change = np.abs(np.array(Image.open("outputs/edit/astronaut/edited.png")).astype(int) - original.astype(int))
+    rows, columns = np.nonzero(change.max(axis=2))
+    assert 120 < rows.min() < rows.max() < 175 and 180 < columns.min() < columns.max() < 260
+    assert main(["invert", "astronaut.png", *settings, "evaluation=faceapi", identity]) == 0
+    assert "reconstruction error of its face" in capsys.readouterr().out
 
 
 def test_a_folder_inverted_once_and_a_seed_go_the_same_way(
@@ -74,6 +96,7 @@ def test_a_folder_inverted_once_and_a_seed_go_the_same_way(
         (["7", "--direction", "FILE", "--animation", "mp4"], "--animation"),
         (["7", "--direction", "FILE", "diffusion.num_steps=4"], "do not fit: process is timesteps"),
         (["7", "--direction", "FILE", "seeed=1"], "did you mean 'seed'"),
+        (["7", "--direction", "FILE", "evaluation=faceapi"], "run npm pack @vladmandic/face-api@1.7.15 here"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_written(

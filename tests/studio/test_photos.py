@@ -1,5 +1,6 @@
 """Cutting a photograph out and putting an edit back, and inversions as files."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from skimage import data
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.identity import Identity
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
+from hspace.scorers.faceapi import FaceFinder
 from hspace.studio.inverting import inversion
-from hspace.studio.photos import central_box, open_photo, paste, weights_of
+from hspace.studio.photos import Frame, central_box, cut_out, face_frame, find_points, open_photo, paste, weights_of
 from hspace.types import InputError
 
 
@@ -60,6 +63,78 @@ def test_a_png_masks_the_photograph_not_the_part(photograph: Path, tmp_path: Pat
     Image.fromarray(mask).save(tmp_path / "m.png")
     weights = weights_of(open_photo(photograph, (16, 16)), str(tmp_path / "m.png"))
     assert not weights[:, 150:].any() and not weights[:, :40].any() and (weights[110, 50:140] == 1).all()
+
+
+@pytest.fixture(scope="module")
+def finder() -> FaceFinder:
+    return FaceFinder()
+
+
+def test_a_face_lies_as_in_celeba_hq_however_the_photograph_is_turned(finder: FaceFinder, tmp_path: Path):
+    """Eyes on a level line around 46% of the height, mouth below their middle: where those of CelebA-HQ lie."""
+    upright = Image.fromarray(data.astronaut()[:300, 60:400])
+    for angle in (-20, 0, 20):
+        path = tmp_path / f"{angle}.png"
+        upright.rotate(angle, Image.Resampling.BICUBIC, expand=True, fillcolor=(90, 90, 90)).save(path)
+        photo = open_photo(path, (256, 256), finder)
+        assert photo.by_face and abs(math.degrees(math.atan2(photo.frame.right[1], photo.frame.right[0])) + angle) < 6
+        view = ((photo.aligned[0].permute(1, 2, 0) + 1) * 127.5).round().byte().numpy()
+        points = find_points(view, finder)
+        assert points is not None
+        eyes, mouth = points[36:48].reshape(2, 6, 2).mean(1), points[48:68].mean(0)
+        assert abs(eyes[1, 1] - eyes[0, 1]) < 12 and np.abs(eyes.mean(0) - [128, 118]).max() < 14
+        assert np.abs(mouth - [128, 178]).max() < 16
+
+
+def test_the_frame_of_a_face_is_that_of_the_paper():
+    """The formulas of appendix C, with complex numbers: a quarter turn back is a product with -i."""
+    points = np.random.default_rng(0).normal(size=(68, 2)) + np.array([3, 5])
+    e0, e1 = (complex(*points[i : i + 6].mean(0)) for i in (36, 42))
+    x, y = e1 - e0, (e0 + e1) / 2 - (complex(*points[48]) + complex(*points[54])) / 2
+    # In images, where y points down, the paper's y' goes from the mouth up to the eyes.
+    axis = x + y * 1j
+    axis *= max(4 * abs(x), 3.6 * abs(y)) / 2 / abs(axis)
+    centre = (e0 + e1) / 2 - 0.1 * y
+    frame = face_frame(points, (8, 8))
+    assert np.allclose([complex(*frame.centre), complex(*frame.right), complex(*frame.down)], [centre, axis, axis * 1j])
+    wide = face_frame(points, (8, 16))
+    assert np.allclose(np.array(wide.right), 2 * np.array(frame.right)) and wide.down == frame.down
+
+
+def test_what_is_cut_out_of_a_turned_frame_is_the_photographs(photograph: Path):
+    """A smooth picture, cut out by a turned frame, is the picture's own function at the frame's places."""
+    y, x = np.mgrid[0:200, 0:240] + 0.5
+    smooth = np.stack([x, y, (x + y) / 2], axis=-1).round().astype(np.uint8)
+    frame = Frame((120.0, 100.0), (48.0, 36.0), (-36.0, 48.0))
+    seen = (cut_out(smooth, frame, (20, 20))[0] + 1) * 127.5
+    across = (torch.arange(20) + 0.5) / 10 - 1
+    wanted_x = 120 + 48 * across[None] - 36 * across[:, None]
+    wanted_y = 100 + 36 * across[None] + 48 * across[:, None]
+    assert (seen[0] - wanted_x).abs().max() < 1.5 and (seen[1] - wanted_y).abs().max() < 1.5
+    beyond = cut_out(smooth, replace(frame, centre=(0.0, 0.0)), (20, 20))
+    assert beyond.isfinite().all() and (beyond > -1).any()
+
+
+def test_a_turned_frame_takes_changes_at_its_own_place_and_no_other(photograph: Path):
+    photo = open_photo(photograph, (16, 16))
+    turned = replace(photo, frame=Frame((150.0, 110.0), (40.0, 30.0), (-30.0, 40.0)))
+    weights = weights_of(turned, None)
+    zero, bright = torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16)
+    bright[..., :8] = 0.5
+    grey = np.full_like(photo.pixels, 100)
+    pasted = paste(replace(turned, pixels=grey), zero, bright, weights).astype(int)
+    y, x = np.mgrid[0:220, 0:300] + 0.5
+    across, along = (0.8 * (x - 150) + 0.6 * (y - 110)) / 50, (-0.6 * (x - 150) + 0.8 * (y - 110)) / 50
+    outside = (abs(across) > 1) | (abs(along) > 1)
+    assert not weights[outside].any() and (pasted[outside] == 100).all()
+    core = (abs(across) < 0.8) & (abs(along) < 0.8)
+    assert (pasted[core & (across < -0.3)] == 164).all() and (pasted[core & (across > 0.3)] == 100).all()
+
+
+def test_without_a_face_the_middle_is_taken(finder: FaceFinder, tmp_path: Path):
+    Image.effect_noise((120, 90), 60).convert("RGB").save(tmp_path / "noise.png")
+    photo = open_photo(tmp_path / "noise.png", (16, 16), finder)
+    assert not photo.by_face and photo.box == (0, 15, 90, 105)
 
 
 def test_a_mask_beside_the_part_is_refused(photograph: Path):

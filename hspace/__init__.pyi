@@ -31,10 +31,13 @@ from .directions.pca import pca as pca
 from .directions.random import random as random
 from .directions.record import Directions as Directions
 from .directions.regression import regression as regression
+from .directions.sae import sparse_features as sparse_features
+from .directions.self_discovered import self_discovered as self_discovered
 from .directions.settings import Settings as Settings
 from .directions.supervised import from_pairs as from_pairs
 from .directions.supervised import supervised as supervised
 from .directions.switch import switch as switch
+from .directions.trained import trained as trained
 from .directions.transport import transport as transport
 from .directions.whitened import whitened as whitened
 from .edits.changes import operate as operate

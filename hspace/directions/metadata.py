@@ -49,6 +49,7 @@ class DirectionsMeta:
         calibration: Results of a later calibration, as JSON; None without one.
         effects: Measured effects with their intervals, as JSON; None without any.
         differences: Differences of the model where they were found, which were allowed, in words; see `Directions.fit`.
+        report: Figures of the search itself, as JSON, such as a loss or the explained variance; files may lack it.
         format: Version of the file format.
     """
 
@@ -64,6 +65,7 @@ class DirectionsMeta:
     calibration: dict[str, Any] | None = None
     effects: dict[str, Any] | None = None
     differences: tuple[str, ...] = ()
+    report: dict[str, Any] = field(default_factory=dict[str, Any])
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -101,6 +103,7 @@ class DirectionsMeta:
         given: dict[str, Any] = {
             name: tuples(value) if isinstance(value, list) else value for name, value in values.items()
         }
+        given.setdefault("report", {})
         check_facts(given | {"provenance": None}, RULES | {"provenance": ANYTHING}, f"format {FORMAT}")
         given["provenance"] = Provenance.from_dict(given["provenance"])
         return cls(**given)
@@ -159,5 +162,6 @@ RULES: dict[str, Rule] = {
     "seeds": (are_counts, "integers >= 0"),
     "calibration": (lambda value: value is None or isinstance(value, dict), "a JSON object or null"),
     "effects": (lambda value: value is None or isinstance(value, dict), "a JSON object or null"),
+    "report": (lambda value: isinstance(value, dict), "a JSON object"),
 }
 """What each field of the metadata may be, and how to say so: the same for our own records and a stranger's file."""

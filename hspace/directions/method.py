@@ -12,6 +12,7 @@ from hspace.directions.annotations import Annotations
 from hspace.directions.masks import Mask
 from hspace.directions.operators import Found
 from hspace.directions.settings import METHODS, Settings
+from hspace.types import Scorer
 
 Source = Literal["seed", "annotations", "mask"]
 """Sources besides recorded h; the directions of a method that reads one are found again when it changes."""
@@ -35,6 +36,10 @@ class Sources(Protocol):
         """Seed of the method's own random draws."""
         ...
 
+    def seeds(self, num_samples: int) -> tuple[int, ...]:
+        """Seeds of the first discovery samples."""
+        ...
+
     def recorded(self, num_samples: int) -> Recorded:
         """Recorded h of the first discovery samples."""
         ...
@@ -45,6 +50,10 @@ class Sources(Protocol):
 
     def annotations(self, num_samples: int) -> Annotations:
         """The annotator's scores of the first discovery samples."""
+        ...
+
+    def annotator(self) -> Scorer:
+        """The annotator itself, for its gradient; a method that takes it reads "annotations"."""
         ...
 
     def mask(self, region: str | tuple[float, ...], seed: int) -> Mask:

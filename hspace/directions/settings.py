@@ -65,6 +65,9 @@ METHODS: Registry[Named] = Registry(
             "erase",
             "switch",
             "transport",
+            "self_discovered",
+            "trained",
+            "sae",
             "file",
         )
     },

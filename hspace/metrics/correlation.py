@@ -1,6 +1,7 @@
 """Correlation with an interval that holds for any distribution."""
 
 import numpy as np
+from scipy import stats
 
 from hspace.metrics.interval import MIN_SAMPLES, Interval, mean_interval
 
@@ -23,3 +24,18 @@ def correlation(x: np.ndarray, y: np.ndarray) -> Interval:
     influence = (x * y - r * (x**2 + y**2) / 2) / (1 - r**2)
     found = mean_interval(np.arctanh(r) + influence - influence.mean())
     return Interval(r, float(np.tanh(found.low)), float(np.tanh(found.high)), len(x))
+
+
+def p_of_correlation(r: np.ndarray, n: int) -> np.ndarray:
+    """Two-sided p of correlations of n independent pairs, if there were none; 1 under three pairs.
+
+    By Student's t of r, which holds where one side is normal.
+
+    Example:
+        >>> p_of_correlation(np.array([0.0, 0.5]), 20).round(3).tolist()
+        [1.0, 0.025]
+    """
+    if n < 3:
+        return np.ones_like(r, dtype=np.float64)
+    r = np.clip(r, -1 + 1e-12, 1 - 1e-12)
+    return 2 * stats.t.sf(np.abs(r) * np.sqrt((n - 2) / (1 - r**2)), n - 2)

@@ -63,13 +63,13 @@ class RunSources:
     Attributes:
         cfg: The run's configuration.
         model: Its model.
-        annotator: Scorer of the samples, for methods that learn from examples.
+        scorer: The annotator, for methods that learn from examples.
         method: The method, which gets the sources that it declares.
     """
 
     cfg: Config
     model: DiffusionModel
-    annotator: Scorer
+    scorer: Scorer
     method: Method
 
     def key(self) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class RunSources:
         if "seed" in self.method.reads:
             read["seed"] = self.seed()
         if "annotations" in self.method.reads:
-            read["annotator"] = network_key(self.annotator)
+            read["annotator"] = network_key(self.scorer)
         region = getattr(self.cfg.method, "mask", None)
         if "mask" in self.method.reads and region is not None:
             # The mask itself, not its name: a PNG can change, and a named region differs from sample to sample.
@@ -99,6 +99,11 @@ class RunSources:
         """The run's seed."""
         self._check("seed")
         return self.cfg.seed
+
+    def seeds(self, num_samples: int) -> tuple[int, ...]:
+        """Seeds of the discovery samples."""
+        self._check_samples()
+        return seed_range("discovery", num_samples, first_sample(self.cfg, num_samples))
 
     def recorded(self, num_samples: int) -> Recorded:
         """Recorded h of the discovery samples, shared by all methods; each of several processes has its share."""
@@ -123,7 +128,12 @@ class RunSources:
         """The annotator's scores of the discovery samples."""
         self._check("annotations")
         self._check_samples()
-        return annotations(self.cfg, self.model, self.annotator, num_samples)
+        return annotations(self.cfg, self.model, self.scorer, num_samples)
+
+    def annotator(self) -> Scorer:
+        """The annotator itself."""
+        self._check("annotations")
+        return self.scorer
 
     def mask(self, region: str | tuple[float, ...], seed: int) -> Mask:
         """A region on the grid of x_t; a named one is read off the sample's own image.

@@ -39,12 +39,10 @@ class ClipScorer(Pretrained):
         # Unit vectors, (attributes, 2, dim).
         self.register_buffer("prompts", prompts)
 
-    @torch.no_grad()
     def forward(self, images: Images) -> Scores:
         """Probabilities of images in [-1, 1], (batch, attributes), on the images' device."""
         return self.logits(images).sigmoid()
 
-    @torch.no_grad()
     def logits(self, images: Images) -> Scores:
         """Log-odds of the first prompt, (batch, attributes): the difference of the two similarities, scaled."""
         network = self.network

@@ -53,13 +53,11 @@ class HubScorer(Pretrained):
         self.binary: tuple[bool, ...] = (self.problem != "regression",) * len(named)
         self.register_buffer("opposite", torch.tensor([opposite for _, opposite in named]), persistent=False)
 
-    @torch.no_grad()
     def forward(self, images: Images) -> Scores:
         """Scores of images in [-1, 1], (batch, attributes), on the images' device."""
         logits = self.logits(images)
         return logits if self.problem == "regression" else logits.sigmoid()
 
-    @torch.no_grad()
     def logits(self, images: Images) -> Scores:
         """Log-odds of each label, (batch, attributes); of a regression its values."""
         logits = self.network(self.pixels(images)).logits

@@ -9,7 +9,13 @@ from pipelines import PIPELINES, PROMPTS, save
 from hspace.cli import main
 
 pytest.importorskip("transformers")
-METHODS = ("pca", "local_pca", "random", "jacobian", "supervised", "boundary")
+METHODS = ("pca", "local_pca", "random", "jacobian", "supervised", "boundary", "self_discovered", "trained", "sae")
+NAMED = ("supervised", "boundary", "self_discovered", "trained")
+SHORT = {
+    "self_discovered": ["method.updates=2"],
+    "trained": ["method.updates=1", "method.batch=1"],
+    "sae": ["method.updates=3"],
+}
 OFTEN = {("sd3", "pca"), ("dit", "jacobian")}
 CASES = [
     pytest.param(name, method, marks=() if (name, method) in OFTEN else pytest.mark.slow)
@@ -32,7 +38,8 @@ def test_every_method_runs_on_every_family(root: Path, tmp_path: Path, name: str
     ]  # fmt: skip
     if name in PROMPTS:
         words.append(f"model.prompt='{PROMPTS[name]}'")
-    if method in ("supervised", "boundary"):
+    words += SHORT.get(method, [])
+    if method in NAMED:
         words.append("method.attribute=skin")  # A number: of networks with random weights no image may have glasses.
     assert main(words) == 0
     record = json.loads((tmp_path / "run.json").read_text())

@@ -98,7 +98,7 @@ def test_metadata_has_exactly_the_agreed_keys(directions: Directions, tmp_path: 
     assert list(metadata) == ["hspace"]
     agreed = (
         "format space provenance model_id method settings names unit seeds config_sha256 calibration effects "
-        "differences"
+        "differences report"
     )
     assert set(json.loads(metadata["hspace"])) == set(agreed.split())
 

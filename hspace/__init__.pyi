@@ -19,6 +19,7 @@ from .diffusion.sampling import sample as sample
 from .directions.annotations import Annotations as Annotations
 from .directions.annotations import annotate as annotate
 from .directions.boundary import boundary as boundary
+from .directions.counter import mixture as mixture
 from .directions.disentangle import disentangle as disentangle
 from .directions.erase import erase as erase
 from .directions.jacobian import jacobian as jacobian

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from torch import Tensor
+
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.recording import Recorded
 from hspace.diffusion.sampler import Sampler
@@ -12,9 +14,10 @@ from hspace.directions.annotations import Annotations
 from hspace.directions.masks import Mask
 from hspace.directions.operators import Found
 from hspace.directions.settings import METHODS, Settings
+from hspace.metrics.effect import EffectMatrix
 from hspace.types import Scorer
 
-Source = Literal["seed", "annotations", "mask"]
+Source = Literal["seed", "annotations", "mask", "effects"]
 """Sources besides recorded h; the directions of a method that reads one are found again when it changes."""
 
 
@@ -58,6 +61,13 @@ class Sources(Protocol):
 
     def mask(self, region: str | tuple[float, ...], seed: int) -> Mask:
         """A region on the grid of x_t: a PNG file, fractions of the image, or a name, read off the image of a seed."""
+        ...
+
+    def effects(self, vectors: Tensor) -> EffectMatrix:
+        """What the annotator sees offsets of h, (m, steps, *h_shape), do on calibration samples, in sd.
+
+        By half the difference of the effects of an offset and of its opposite; see `Sweep.odd_effects`.
+        """
         ...
 
 
@@ -107,7 +117,7 @@ def method(
     Args:
         name: Name in a configuration: `method=name`.
         settings: Class of its settings, a subclass of `Settings`.
-        reads: Sources that it reads besides recorded h: "seed", "annotations" or "mask".
+        reads: Sources that it reads besides recorded h: "seed", "annotations", "mask" or "effects".
         kept: Whether a run keeps its directions in the cache.
         samples: Whether it reads discovery samples; otherwise its directions are the same for every `seed`.
     """

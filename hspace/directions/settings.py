@@ -62,6 +62,7 @@ METHODS: Registry[Named] = Registry(
             "boundary",
             "whitened",
             "regression",
+            "counter",
             "erase",
             "switch",
             "transport",

@@ -4,6 +4,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import seed_range
 from hspace.diffusion.recording import Recorded, collect, collect_around
@@ -13,11 +16,16 @@ from hspace.directions.annotations import Annotations, annotate
 from hspace.directions.masks import Mask, make_mask
 from hspace.directions.method import Method, Source, get_method
 from hspace.directions.operators import Found, load_found
+from hspace.edits.sums import apply_offsets
+from hspace.evaluation.readings import Readings, Sweep, score
+from hspace.metrics.effect import EffectMatrix
 from hspace.runs.config import Config
-from hspace.runs.keys import keep, keep_part, network_key, sampler_key
+from hspace.runs.keys import edit_key, keep, keep_part, keep_rows, network_key, sampler_key, tensor_sha256
+from hspace.runs.unedited import unit_of_effects
 from hspace.scorers.factory import load_regions
 from hspace.system.cache import key_sha256
 from hspace.system.registry import source_sha256
+from hspace.system.shards import SHARD
 from hspace.types import InputError, Scorer
 
 
@@ -79,6 +87,10 @@ class RunSources:
             read["seed"] = self.seed()
         if "annotations" in self.method.reads:
             read["annotator"] = network_key(self.scorer)
+        if "effects" in self.method.reads:
+            evaluation, scorer = self.cfg.evaluation, network_key(self.scorer)
+            samples = [evaluation.calibration_samples, evaluation.reference_samples]
+            read["effects"] = {"samples": samples, "scorer": scorer, **edit_key(self.cfg, self.model)}
         region = getattr(self.cfg.method, "mask", None)
         if "mask" in self.method.reads and region is not None:
             # The mask itself, not its name: a PNG can change, and a named region differs from sample to sample.
@@ -152,6 +164,28 @@ class RunSources:
             )
         image = sample(self.model, self.model.latents([seed]), sampler=self.sampler).x_0.float()
         return make_mask(region, size, image=image, network=load_regions(regions))
+
+    def effects(self, vectors: Tensor) -> EffectMatrix:
+        """What the annotator sees offsets of h do on calibration samples; the scores are kept in the cache."""
+        self._check("effects")
+        cfg, model, scorer = self.cfg, self.model, self.scorer
+        seeds = seed_range("calibration", cfg.evaluation.calibration_samples)
+        edits = torch.cat([0 * vectors[:1], torch.stack([vectors, -vectors], dim=1).flatten(0, 1)])
+
+        def make(rows: range) -> Tensor:
+            latents = model.latents(seeds[rows.start : rows.stop])
+            images = apply_offsets(model, latents, edits, sampler=cfg.sampler).float()
+            return score(scorer, images.flatten(0, 1)).unflatten(0, images.shape[:2])
+
+        key = {"edits": tensor_sha256(edits), "scorer": network_key(scorer), "seeds": seeds} | edit_key(cfg, model)
+        scores = keep_rows(cfg, model, "effects", len(seeds), make, size=max(1, SHARD // len(edits)), **key)
+        unit = unit_of_effects(cfg, model, scorer, seed_range("calibration", cfg.evaluation.reference_samples))
+        names = tuple(f"vector {j}" for j in range(len(vectors)))
+        nothing = torch.empty(len(seeds), len(edits), 0)
+        readings = Readings(
+            scorer, names, seeds, scores[:, 0], scores[:, 1:].transpose(0, 1), nothing, nothing, unit
+        )  # fmt: skip
+        return Sweep(names, (1.0, -1.0), readings).odd_effects()
 
     def _check(self, source: Source) -> None:
         """Refuses a source that the method did not declare: its key would lack it, and a stale result would be used."""

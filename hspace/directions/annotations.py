@@ -14,6 +14,7 @@ from hspace.diffusion.latents import as_seeds
 from hspace.diffusion.provenance import Provenance
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
+from hspace.directions.matching import match_pairs
 from hspace.scorers.identity import scorer_identity
 from hspace.system.progress import bar
 from hspace.system.records import (
@@ -30,8 +31,8 @@ from hspace.system.records import (
 from hspace.system.shards import Batches, in_shards
 from hspace.types import InputError, LogitScorer, Scorer, Seeds
 
-STRATA = 4
-"""Number of quantile groups of a continuous attribute that is balanced."""
+THIRD = 1 / 3
+"""Share of the samples with most, and with least, of a continuous attribute that are matched."""
 RULES: dict[str, Rule] = {
     "seeds": (are_counts, "integers >= 0"),
     "attributes": (are_labels, "names"),
@@ -195,7 +196,7 @@ def annotate(
     )
 
 
-def extremes(annotations: Annotations, attribute: str, k: int, *, balance: str | None = None) -> Examples:
+def extremes(annotations: Annotations, attribute: str, k: int, *, match: Sequence[str] = ()) -> Examples:
     """The k samples with the highest and the k with the lowest score of an attribute, among those that show it.
 
     The order is that of the logits, where the scorer has them, since many probabilities are 0 or 1. Equal values are
@@ -205,42 +206,49 @@ def extremes(annotations: Annotations, attribute: str, k: int, *, balance: str |
         annotations: Scored samples.
         attribute: Attribute in which the examples differ; binary or continuous.
         k: Number of examples on each side.
-        balance: Attribute in which they must not differ: each side gets equally many examples of each of its two
-            values, or of each of its four quarters if it is continuous.
+        match: Attributes in which the two sides are to be alike. Then each of the k samples with most of the attribute
+            that has one is taken with a sample without the attribute that is as likely to have it, given the attributes
+            to match; see `match_pairs`. With and without are above and below .5, or the upper and the lower third of a
+            continuous attribute.
 
     Raises:
-        InputError: If an attribute is unknown, k is not a multiple of the number of groups to balance, there are
-            fewer than 2 k samples, or the two sides would not differ: a binary attribute has fewer than k samples above
-            or below .5, or a continuous one is constant.
+        InputError: If an attribute is unknown, k is less than 1, there are fewer than 2 k samples or k pairs, or the
+            two sides would not differ: a binary attribute has fewer than k samples above or below .5, or a continuous
+            one is constant.
 
-    Source: Haas et al. 2024, sec. V-A.
+    Source: Haas et al. 2024, sec. V-A; the matching is ours.
     """
     column = annotations.column(attribute)
-    strata = _strata(annotations, annotations.visible[:, column], balance)
-    if k < 1 or k % len(strata):
-        raise InputError(f"k must be a multiple of the {len(strata)} groups of {balance or 'examples'}, got {k}")
-    plus: list[int] = []
-    minus: list[int] = []
-    for name, rows in strata.items():
-        highest, lowest = _ends(annotations, rows, column, k // len(strata), f"{attribute}{name}")
-        plus += highest
-        minus += lowest
-    seeds = annotations.seeds
-    return Examples(tuple(seeds[row] for row in plus), tuple(seeds[row] for row in minus))
+    if k < 1:
+        raise InputError(f"k must be at least 1, got {k}")
+    others = [annotations.column(name) for name in match]
+    rows = _shuffled(torch.nonzero(annotations.visible[:, [column, *others]].all(dim=1))[:, 0])
+    if match:
+        plus, minus = _matched(annotations, rows, column, others, k)
+    else:
+        plus, minus = _ends(annotations, rows, column, k)
+    return Examples(*(tuple(annotations.seeds[row] for row in side) for side in (plus, minus)))
 
 
-def _strata(annotations: Annotations, shown: Tensor, balance: str | None) -> dict[str, Tensor]:
-    """Rows of the samples to choose from, in groups of like value of the balanced attribute."""
-    if balance is None:
-        return {"": _shuffled(torch.nonzero(shown)[:, 0])}
-    column = annotations.column(balance)
-    rows = _shuffled(torch.nonzero(shown & annotations.visible[:, column])[:, 0])
+def _matched(
+    annotations: Annotations, rows: Tensor, column: int, others: Sequence[int], k: int
+) -> tuple[list[int], list[int]]:
+    """The first k pairs of rows with and without an attribute that are alike in others, those with most of it first."""
+    rows = rows[annotations.sort_keys[rows, column].argsort(descending=True, stable=True)]
     values = annotations.scores[rows, column]
-    if annotations.binary[column]:
-        return {f" with {balance} above .5": rows[values > 0.5], f" with {balance} below .5": rows[values <= 0.5]}
-    quarters = rows[values.argsort(stable=True)].tensor_split(STRATA)
-    # The order must not depend on the balanced attribute, since the first of equal scores are chosen.
-    return {f" in quarter {i + 1} of {balance}": _shuffled(quarter) for i, quarter in enumerate(quarters)}
+    low, high = (0.5, 0.5) if annotations.binary[column] else values.quantile(torch.tensor([THIRD, 1 - THIRD])).tolist()
+    treated, control = rows[values > high], rows[values <= low]
+    scores = annotations.scores[:, list(others)].double().numpy()
+    both = len(treated) > 0 and len(control) > 0
+    pairs = match_pairs(scores[treated.numpy()], scores[control.numpy()]) if both else []
+    if len(pairs) < k:
+        names = [annotations.attributes[each] for each in (column, *others)]
+        raise InputError(
+            f"{k} pairs with and without {names[0]} are needed that are alike in {', '.join(names[1:])}, and "
+            f"{len(pairs)} are there: lower k, or annotate more samples"
+        )
+    plus, minus = zip(*pairs[:k], strict=True)
+    return treated[list(plus)].tolist(), control[list(minus)].tolist()
 
 
 def _shuffled(rows: Tensor) -> Tensor:
@@ -248,8 +256,9 @@ def _shuffled(rows: Tensor) -> Tensor:
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
 
 
-def _ends(annotations: Annotations, rows: Tensor, column: int, k: int, name: str) -> tuple[list[int], list[int]]:
-    """The k of `rows` that score highest and the k that score lowest; an error calls them `name`."""
+def _ends(annotations: Annotations, rows: Tensor, column: int, k: int) -> tuple[list[int], list[int]]:
+    """The k of `rows` that score highest and the k that score lowest."""
+    name = annotations.attributes[column]
     if 2 * k > len(rows):
         raise InputError(f"{k} examples on each side need {2 * k} samples, {len(rows)} show {name}")
     scores = annotations.scores[rows, column]

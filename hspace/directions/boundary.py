@@ -2,6 +2,7 @@
 # pyright: reportMissingTypeStubs=false
 """A linear boundary between examples: the normal of the plane that separates them."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -40,10 +41,10 @@ def find(model: DiffusionModel, sources: Sources, settings: BoundarySettings) ->
     """
     annotations = sources.annotations(settings.num_samples)
 
-    def one(attribute: str, balance: str | None = None) -> Directions:
+    def one(attribute: str, match: Sequence[str] = ()) -> Directions:
         return boundary(
             model, annotations, attribute, k=settings.k, space=settings.space, classifier=settings.classifier,
-            joint=settings.joint, balance=balance, batch_size=sources.sampler.batch_size,
+            joint=settings.joint, match=match, batch_size=sources.sampler.batch_size,
         )  # fmt: skip
 
     return without_conditions(model, sources, settings, one)
@@ -58,7 +59,7 @@ def boundary(
     space: str = "h",
     classifier: str = "logistic",
     joint: bool = False,
-    balance: str | None = None,
+    match: Sequence[str] = (),
     batch_size: int = 16,
 ) -> Directions:
     """The normal of the plane that separates the samples with most of an attribute from those with least.
@@ -74,7 +75,7 @@ def boundary(
         space: `h` or `x_T`.
         classifier: `logistic` or `svm`.
         joint: Whether one plane separates whole trajectories; otherwise each step has a plane of its own.
-        balance: Attribute in which the two sides must not differ; see `extremes`.
+        match: Attributes in which the two sides are to be alike; see `extremes`.
         batch_size: Number of samples per pass.
 
     Returns:
@@ -89,12 +90,12 @@ def boundary(
     annotations.check(model)
     if classifier not in CLASSIFIERS:
         raise InputError(f"classifier must be one of {', '.join(CLASSIFIERS)}, got {classifier}")
-    examples = extremes(annotations, attribute, k, balance=balance)
+    examples = extremes(annotations, attribute, k, match=match)
     codes = torch.cat(list(codes_of(model, examples.plus + examples.minus, annotations.eta, space, batch_size)))
     shape = codes.shape[1:]
     groups = codes.flatten(2) if space == "h" and not joint else codes.flatten(1)[:, None]
     normal = torch.stack([_normal(points[:k], points[k:], classifier) for points in groups.unbind(1)])
-    method = f"boundary {classifier}{' joint' if joint else ''}{how_chosen(annotations, balance)}"
+    method = f"boundary {classifier}{' joint' if joint else ''}{how_chosen(annotations, match)}"
     meta = difference_meta(
         model, space, annotations.eta, method, attribute, annotations.seeds, annotations.provenance.annotator
     )

@@ -35,8 +35,8 @@ class ExampleSettings(Settings):
     """Attributes that the direction is to leave alone."""
     removal: Literal["eq12", "leace"] = "eq12"
     """How conditions are removed: orthogonally to their directions (eq. 12), or in the metric of h (LEACE)."""
-    balance: str | None = None
-    """An attribute in which the examples are not to differ."""
+    match: tuple[str, ...] = ()
+    """Attributes in which the two sides of examples are to be alike."""
 
     @model_validator(mode="after")
     def _check_examples(self) -> "ExampleSettings":
@@ -47,6 +47,8 @@ class ExampleSettings(Settings):
             )
         if self.attribute in (self.conditions or ()):
             raise ValueError(f"conditions must not name method.attribute itself, got {self.attribute}")
+        if self.attribute in self.match:
+            raise ValueError(f"match must not name method.attribute itself, got {self.attribute}")
         return self
 
     def count(self) -> int:
@@ -63,9 +65,9 @@ def without_conditions(
         model: The model.
         sources: Sources of the run; LEACE reads recorded h.
         settings: Settings that name the attribute, the conditions, and the way to remove these.
-        find: Function that finds the direction of an attribute, with `balance` for the first one.
+        find: Function that finds the direction of an attribute, with `match` for the first one.
     """
-    found = find(settings.attribute, balance=settings.balance)
+    found = find(settings.attribute, match=settings.match)
     if not settings.conditions:
         return found
     if settings.removal == "leace":
@@ -95,9 +97,10 @@ def codes_of(
         yield codes
 
 
-def how_chosen(annotations: Annotations, balance: str | None) -> str:
+def how_chosen(annotations: Annotations, match: Sequence[str]) -> str:
     """How the examples were chosen, in words."""
-    return f"{f', {balance} balanced' if balance else ''}, annotated by {annotations.scorer}"
+    alike = f", alike in {' and '.join(match)}" if match else ""
+    return f"{alike}, annotated by {annotations.scorer}"
 
 
 def difference_meta(

@@ -15,7 +15,7 @@ MAX_SAMPLES = SEEDS_PER_ROLE
 class Settings(BaseModel):
     """Settings of a method: the keys below `method.` in a configuration, with their rules.
 
-    Fields named attribute, target, balance and conditions name attributes of the scorers and are checked.
+    Fields named attribute, target, match and conditions name attributes of the scorers and are checked.
     """
 
     strengths: ClassVar[tuple[float, float] | None] = None

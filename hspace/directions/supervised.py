@@ -27,9 +27,9 @@ def find(model: DiffusionModel, sources: Sources, settings: SupervisedSettings) 
     """
     annotations = sources.annotations(settings.num_samples)
 
-    def one(attribute: str, balance: str | None = None) -> Directions:
+    def one(attribute: str, match: Sequence[str] = ()) -> Directions:
         return supervised(
-            model, annotations, attribute, k=settings.k, space=settings.space, balance=balance,
+            model, annotations, attribute, k=settings.k, space=settings.space, match=match,
             batch_size=sources.sampler.batch_size,
         )  # fmt: skip
 
@@ -43,7 +43,7 @@ def supervised(
     *,
     k: int,
     space: str = "h",
-    balance: str | None = None,
+    match: Sequence[str] = (),
     batch_size: int = 16,
 ) -> Directions:
     """Mean difference v = mean_i (q_i^+ - q_i^-), eq. 11, of the samples with most and least of an attribute.
@@ -54,7 +54,7 @@ def supervised(
         attribute: Attribute that the direction changes; binary or continuous, such as a pose.
         k: Number of examples on each side; h needs a few, x_T hundreds.
         space: Space of q: `h` for h_{T:1}, or `x_T`.
-        balance: Attribute in which the two sides must not differ; see `extremes`.
+        match: Attributes in which the two sides are to be alike; see `extremes`.
         batch_size: Number of samples per pass.
 
     Returns:
@@ -66,13 +66,13 @@ def supervised(
     Source: Haas et al. 2024, eq. 11.
     """
     annotations.check(model)
-    examples = extremes(annotations, attribute, k, balance=balance)
+    examples = extremes(annotations, attribute, k, match=match)
     plus, minus = (
         torch.stack([codes.double().sum(0) for codes in codes_of(model, seeds, annotations.eta, space, batch_size)])
         for seeds in (examples.plus, examples.minus)
     )
     difference = (plus.sum(0) - minus.sum(0)) / k
-    method = f"supervised{how_chosen(annotations, balance)}"
+    method = f"supervised{how_chosen(annotations, match)}"
     meta = difference_meta(
         model, space, annotations.eta, method, attribute, annotations.seeds, annotations.provenance.annotator
     )

@@ -1,6 +1,7 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The operator that transports samples without an attribute to those with it, each unit of h by itself."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -24,13 +25,15 @@ class TransportSettings(OperatorSettings):
     """Examples on each side."""
     num_samples: int = Field(500, ge=4, le=MAX_SAMPLES)
     """Annotated samples to choose them from."""
-    balance: str | None = None
-    """An attribute in which the examples are not to differ."""
+    match: tuple[str, ...] = ()
+    """Attributes in which the two sides of examples are to be alike."""
 
     @model_validator(mode="after")
     def _check_transport(self) -> "TransportSettings":
         if 2 * self.k > self.num_samples:
             raise ValueError(f"k must be at most half of method.num_samples={self.num_samples}, got {self.k}")
+        if self.attribute in self.match:
+            raise ValueError(f"match must not name method.attribute itself, got {self.attribute}")
         return self
 
 
@@ -43,7 +46,7 @@ def find(model: DiffusionModel, sources: Sources, settings: TransportSettings) -
     annotations, recorded = sources.annotations(settings.num_samples), sources.recorded(settings.num_samples)
     return transport(
         model, recorded, annotations, settings.attribute, k=settings.k, towards=settings.towards,
-        balance=settings.balance,
+        match=settings.match,
     )  # fmt: skip
 
 
@@ -55,7 +58,7 @@ def transport(
     *,
     k: int,
     towards: Literal["most", "least"] = "most",
-    balance: str | None = None,
+    match: Sequence[str] = (),
 ) -> Operator:
     """Edits h' = (1 - strength) h + strength (w h + c), w and c of each unit fitted to the groups' sorted values.
 
@@ -66,7 +69,7 @@ def transport(
         attribute: Attribute in which the groups differ; binary or continuous.
         k: Examples in each group.
         towards: Group that samples are moved towards: those with `most` of the attribute, or with `least`.
-        balance: Attribute in which the groups must not differ; see `extremes`.
+        match: Attributes in which the groups are to be alike; see `extremes`.
 
     Returns:
         An operator with a gain of w - 1 about the mean of the group that samples come from.
@@ -79,12 +82,12 @@ def transport(
     where here the maps of all steps are fitted to unedited samples.
     """
     annotations.check(model)
-    examples = extremes(annotations, attribute, k, balance=balance)
+    examples = extremes(annotations, attribute, k, match=match)
     sides = (examples.minus, examples.plus) if towards == "most" else (examples.plus, examples.minus)
     source, goal = (rows_of(annotations, seeds) for seeds in sides)
     maps = [monotone(h[source], h[goal]) for h in steps_of(recorded, annotations)]
     mean, gain, shift = (stacked(parts, model.h_shape) for parts in zip(*maps, strict=True))
-    settings = {"attribute": attribute, "towards": towards, "k": k, "balance": balance}
+    settings = {"attribute": attribute, "towards": towards, "k": k, "match": list(match)}
     meta = operator_meta(model, annotations, attribute, "transport", settings)
     return Operator(meta, "transport", mean, gain=gain, shift=shift)
 

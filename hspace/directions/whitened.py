@@ -1,6 +1,8 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The whitened difference (linear discriminant): the mean difference in the metric of what varies within groups."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -27,9 +29,9 @@ def find(model: DiffusionModel, sources: Sources, settings: WhitenedSettings) ->
     """
     annotations = sources.annotations(settings.num_samples)
 
-    def one(attribute: str, balance: str | None = None) -> Directions:
+    def one(attribute: str, match: Sequence[str] = ()) -> Directions:
         return whitened(
-            model, annotations, attribute, k=settings.k, space=settings.space, joint=settings.joint, balance=balance,
+            model, annotations, attribute, k=settings.k, space=settings.space, joint=settings.joint, match=match,
             batch_size=sources.sampler.batch_size,
         )  # fmt: skip
 
@@ -44,7 +46,7 @@ def whitened(
     k: int,
     space: str = "h",
     joint: bool = False,
-    balance: str | None = None,
+    match: Sequence[str] = (),
     batch_size: int = 16,
 ) -> Directions:
     """V ~ S_w^-1 (m_+ - m_-), with S_w the pooled covariance within the two groups of examples.
@@ -59,7 +61,7 @@ def whitened(
         k: Examples on each side, at least 2.
         space: `h` or `x_T`.
         joint: Whether the trajectory is one vector; otherwise each step is taken by itself.
-        balance: Attribute in which the two sides must not differ; see `extremes`.
+        match: Attributes in which the two sides are to be alike; see `extremes`.
         batch_size: Number of samples per pass.
 
     Returns:
@@ -71,11 +73,11 @@ def whitened(
     Source: Fisher's linear discriminant; Ledoit & Wolf 2004 for the shrinkage.
     """
     annotations.check(model)
-    examples = extremes(annotations, attribute, k, balance=balance)
+    examples = extremes(annotations, attribute, k, match=match)
     codes = torch.cat(list(codes_of(model, examples.plus + examples.minus, annotations.eta, space, batch_size)))
     groups = codes.flatten(2) if space == "h" and not joint else codes.flatten(1)[:, None]
     found = torch.stack([discriminant(points[:k], points[k:]) for points in groups.unbind(1)])
-    how = f"whitened{' joint' if joint else ''}{how_chosen(annotations, balance)}"
+    how = f"whitened{' joint' if joint else ''}{how_chosen(annotations, match)}"
     meta = difference_meta(
         model, space, annotations.eta, how, attribute, annotations.seeds, annotations.provenance.annotator
     )

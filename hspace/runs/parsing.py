@@ -71,8 +71,9 @@ def check_attributes(config: Config, known: Collection[str]) -> None:
     Raises:
         InputError: If one is not.
     """
-    named = [(f"method.{key}", getattr(config.method, key, None)) for key in ("attribute", "target", "balance")]
-    named += [("method.conditions", condition) for condition in getattr(config.method, "conditions", None) or ()]
+    named = [(f"method.{key}", getattr(config.method, key, None)) for key in ("attribute", "target")]
+    for key in ("conditions", "match"):
+        named += [(f"method.{key}", name) for name in getattr(config.method, key, None) or ()]
     if config.procedure != "edit":
         named += [("study.attributes", attribute) for attribute in config.study.attributes]
     for key, name in named:

@@ -1,4 +1,4 @@
-"""Samples are scored as they are generated, and examples are chosen by score, visibility and balance."""
+"""Samples are scored as they are generated, and examples are chosen by score, visibility and likeness."""
 
 import json
 from dataclasses import replace
@@ -151,38 +151,41 @@ def test_extremes_are_the_highest_and_lowest_that_show_it(annotations: Annotatio
     assert max(*examples.plus, *examples.minus) < 135
 
 
-def test_a_binary_attribute_is_balanced_by_value(annotations: Annotations) -> None:
-    plain, balanced = (extremes(annotations, "hat", 6, balance=balance) for balance in (None, "gender"))
-    men = {
-        name: [int((scores_of(annotations, side, "gender") > 0.5).sum()) for side in (examples.plus, examples.minus)]
-        for name, examples in {"plain": plain, "balanced": balanced}.items()
-    }
-    assert men["balanced"] == [3, 3]
-    assert men["plain"][0] > men["plain"][1] + 2
-
-
-def test_a_continuous_attribute_is_balanced_by_quarters(annotations: Annotations) -> None:
-    gaps = []
-    for balance in (None, "age"):
-        examples = extremes(annotations, "yaw", 8, balance=balance)
-        plus, minus = (scores_of(annotations, side, "age") for side in (examples.plus, examples.minus))
-        gaps.append(float(plus.mean() - minus.mean()))
-    edges = annotations.scores[:35, 2].sort().values[[0, 9, 18, 27]]
-    quarters = [torch.bucketize(ages, edges, right=True).bincount(minlength=5).tolist() for ages in (plus, minus)]
-    assert quarters == [[0, 2, 2, 2, 2], [0, 2, 2, 2, 2]]
-    assert gaps[0] > 0.5 and abs(gaps[1]) < 0.2
-
-
-def test_equal_scores_do_not_undo_the_balance(annotations: Annotations) -> None:
+@pytest.fixture(scope="module")
+def confounded(annotations: Annotations) -> Annotations:
+    """Gaussian scores: a hat, and how far a head is turned, go with gender and age; 600 samples."""
     generator = torch.Generator().manual_seed(1)
-    scores = torch.rand(400, 4, generator=generator)
-    scores[:, 1] = scores[:, 1].round()
-    many = replace(
-        annotations, seeds=tuple(range(100, 500)), scores=scores, visible=torch.ones(400, 4, dtype=torch.bool)
+    age, man, noise, other = torch.randn(4, 600, generator=generator)
+    gender = (man > 0).float()
+    hat = ((gender - 0.5) + 0.5 * age + noise > 0).float()
+    yaw = (gender - 0.5) + 0.5 * age + other
+    return replace(
+        annotations, seeds=tuple(range(600)), scores=torch.stack([gender, hat, age, yaw], dim=1),
+        visible=torch.ones(600, 4, dtype=torch.bool), logits=None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("attribute", ["hat", "yaw"])
+def test_matched_sides_are_alike_and_their_plain_ones_are_not(confounded: Annotations, attribute: str) -> None:
+    generator = torch.Generator().manual_seed(2)
+    own, of_gender, of_age = torch.eye(3)
+    scores = confounded.scores
+    column = scores[:, confounded.column(attribute)]
+    h = column[:, None] * own + scores[:, :1] * of_gender + scores[:, 2:3] * of_age
+    h = h + 0.1 * torch.randn(600, 3, generator=generator)
+    plain, matched = (
+        (h[list(found.plus)] - h[list(found.minus)]).mean(0)
+        for found in (extremes(confounded, attribute, 60, match=match) for match in ((), ("gender", "age")))
     )
-    examples = extremes(many, "hat", 40, balance="age")
-    plus, minus = (scores_of(many, side, "age") for side in (examples.plus, examples.minus))
-    assert abs(float(plus.mean() - minus.mean())) < 0.05
+    # The difference of h is the attribute's own effect only where gender and age are alike.
+    assert min(plain[1:] / plain[0]) > 0.2 > 0.1 > max(abs(matched[1:] / matched[0]))
+    assert matched[0] > 0.8 * plain[0] if attribute == "hat" else matched[0] > 0.5 * plain[0]
+
+
+def test_a_pair_has_no_sample_of_another_pair(confounded: Annotations) -> None:
+    examples = extremes(confounded, "yaw", 60, match=["gender", "age"])
+    assert len({*examples.plus, *examples.minus}) == 120
+    assert examples == extremes(confounded, "yaw", 60, match=["gender", "age"])
 
 
 def test_examples_are_ranked_by_logits_where_probabilities_saturate(annotations: Annotations) -> None:
@@ -213,20 +216,24 @@ def test_equal_scores_never_put_a_sample_on_both_sides(annotations: Annotations)
 
 
 @pytest.mark.parametrize(
-    ("attribute", "k", "balance", "message"),
+    ("attribute", "k", "match", "message"),
     [
-        ("smile", 2, None, "unknown attribute 'smile', t scores gender, hat, age, yaw"),
-        ("hat", 2, "smile", "unknown attribute 'smile'"),
-        ("hat", 0, None, "got 0"),
-        ("hat", 3, "gender", "k must be a multiple of the 2 groups of gender, got 3"),
-        ("yaw", 18, None, "18 examples on each side need 36 samples, 35 show yaw"),
-        ("hat", 17, None, r"17 examples on each side do not differ in hat: \d+ of 35 samples are above 0.5"),
-        ("hat", 14, "gender", "7 examples on each side do not differ in hat with gender above .5|need 14 samples"),
+        ("smile", 2, (), "unknown attribute 'smile', t scores gender, hat, age, yaw"),
+        ("hat", 2, ("age", "smile"), "unknown attribute 'smile'"),
+        ("hat", 0, (), "got 0"),
+        (
+            "hat",
+            17,
+            ("gender", "age"),
+            r"17 pairs with and without hat .* alike in gender, age, and \d+",
+        ),
+        ("yaw", 18, (), "18 examples on each side need 36 samples, 35 show yaw"),
+        ("hat", 17, (), r"17 examples on each side do not differ in hat: \d+ of 35 samples are above 0.5"),
     ],
 )
-def test_bad_choices(annotations: Annotations, attribute: str, k: int, balance: str | None, message: str) -> None:
+def test_bad_choices(annotations: Annotations, attribute: str, k: int, match: tuple[str, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        extremes(annotations, attribute, k, balance=balance)
+        extremes(annotations, attribute, k, match=match)
 
 
 def test_a_constant_attribute_has_no_extremes(annotations: Annotations) -> None:

@@ -77,12 +77,12 @@ def test_the_edit_moves_the_attribute_of_other_samples(
     assert low < middle - spread / 2 and high > middle + spread / 2
 
 
-def test_balance_is_said(tiny_model: DiffusionModel, annotations: Annotations) -> None:
-    examples = extremes(annotations, "light", 8, balance="red")
+def test_matching_is_said(tiny_model: DiffusionModel, annotations: Annotations) -> None:
+    examples = extremes(annotations, "light", 4, match=["red"])
     expected = (codes(tiny_model, examples.plus) - codes(tiny_model, examples.minus)).mean(0)
-    ours = supervised(tiny_model, annotations, "light", k=8, balance="red")
+    ours = supervised(tiny_model, annotations, "light", k=4, match=["red"])
     assert (ours.directions[0] - expected).abs().max() < 1e-4 * expected.abs().max()
-    assert ours.meta.method == "supervised, red balanced, annotated by colors"
+    assert ours.meta.method == "supervised, alike in red, annotated by colors"
 
 
 @pytest.mark.parametrize("joint", [False, True])

@@ -1,5 +1,5 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""Counter-edits: what an edit is measured to move besides its attribute, other directions move back."""
+"""Counter-edits: what an edit is measured to move besides its attribute, other directions or steps move back."""
 
 import math
 from collections.abc import Callable
@@ -36,6 +36,8 @@ class CounterSettings(Settings):
     """Attributes whose directions may be mixed in; null: all that the annotator scores."""
     base: Literal["regression", "supervised", "boundary", "whitened"] = "regression"
     """Method that finds the directions that are mixed."""
+    by_step: bool = False
+    """Whether the steps of each direction are mixed too, each at a strength of its own."""
     k: int = Field(50, ge=1)
     """Examples on each side, where the base method takes examples."""
     num_samples: int = Field(500, ge=3, le=MAX_SAMPLES)
@@ -73,6 +75,9 @@ def find(model: DiffusionModel, sources: Sources, settings: CounterSettings) -> 
     found = [base(model, sources, base.settings.model_validate({**given, "attribute": name})) for name in names]
     vectors = torch.cat([each.directions for each in found if isinstance(each, Directions)])
     vectors = REACH * spread(sources.recorded(settings.num_samples)) * unit_norm(vectors)
+    if settings.by_step:
+        names += tuple(f"{name} at step {step}" for name in names for step in range(vectors.shape[1]))
+        vectors = torch.cat([vectors, *map(single_steps, vectors)])
     weights = mixture(
         vectors, sources.effects, settings.attribute, ridge=settings.ridge, rounds=settings.rounds
     )  # fmt: skip
@@ -87,12 +92,12 @@ def find(model: DiffusionModel, sources: Sources, settings: CounterSettings) -> 
 def mixture(vectors: Tensor, effects: Effects, attribute: str, *, ridge: float = 0.01, rounds: int = 3) -> Tensor:
     """Weights w of the mixture w^T V that moves one attribute by 1 sd and no other: min |M^T w - e|² + ridge w^T G w.
 
-    M are the measured effects of the vectors, (m, A), e is 1 at the attribute, and G are the vectors' cosines. The
-    mixture is measured, and what is missing is solved for in the same way, as long as selectivity rises. If it never
-    rises above that of the attribute's own vector, this one is given, at 1 sd.
+    M are the measured effects of the vectors, (m, A), e is 1 at the attribute, and G is the vectors' Gram matrix, in
+    squared lengths of the first one. The mixture is measured, and what is missing is solved for in the same way, as
+    long as selectivity rises. If it never rises above that of the attribute's own vector, this one is given, at 1 sd.
 
     Args:
-        vectors: V, (m, …) of equal norm; the first is the attribute's own.
+        vectors: V, (m, …); the first is the attribute's own.
         effects: Function that measures effects; attributes without a unit or whose effect is unknown do not count.
         attribute: Attribute to move.
         ridge: Price of the length, 0 or more.
@@ -123,8 +128,9 @@ def mixture(vectors: Tensor, effects: Effects, attribute: str, *, ridge: float =
         raise InputError(f"the effect of the direction of {attribute} on it is unknown: set another method.base")
     counted = np.flatnonzero(np.isfinite(measured.effect).all(axis=0))
     matrix, goal = measured.effect[:, counted], np.where(counted == column, 1.0, 0.0)
-    flat = unit_norm(vectors.double()).flatten(1)
-    normal = matrix @ matrix.T + ridge * (flat @ flat.T).numpy()
+    flat = vectors.double().flatten(1)
+    gram = (flat @ flat.T / flat[0].square().sum()).numpy()
+    normal = matrix @ matrix.T + ridge * gram
     best, weights = measured.selectivity_of(0, attribute).value, np.eye(len(matrix))[0] / own
     trial, reached = np.zeros(len(matrix)), np.zeros(len(goal))
     for _ in range(rounds):
@@ -135,6 +141,18 @@ def mixture(vectors: Tensor, effects: Effects, attribute: str, *, ridge: float =
             break
         best, weights, reached = selectivity, trial, np.nan_to_num(found.effect[0, counted])
     return torch.from_numpy(weights).float()
+
+
+def single_steps(vector: Tensor) -> Tensor:
+    """A direction at one step each and 0 at the others, (steps, …) to (steps, steps, …): they add up to it.
+
+    Weights of these are a time profile of its strength.
+
+    Example:
+        >>> single_steps(torch.tensor([[1.0], [2.0]])).squeeze(-1).tolist()
+        [[1.0, 0.0], [0.0, 2.0]]
+    """
+    return torch.eye(len(vector)).to(vector).reshape(*[len(vector)] * 2, *(1,) * (vector.ndim - 1)) * vector
 
 
 def unit_norm(vectors: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false
 """Pairs of samples that are alike in several scores, by their propensity."""
 
 import numpy as np

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hspace.cli import main
-from hspace.directions.counter import mixture, unit_norm
+from hspace.directions.counter import mixture, single_steps, unit_norm
 from hspace.directions.record import Directions
 from hspace.metrics.effect import EffectMatrix, effect_matrix
 from hspace.types import InputError
@@ -47,12 +47,12 @@ def test_linear_effects_reach_one_attribute_alone() -> None:
 
 
 def test_a_ridge_is_the_price_of_the_length_in_the_vectors_own_angles() -> None:
-    lean = unit_norm(AXES + torch.tensor([[0.0], [0.7], [0.0]]) * AXES[:1])
+    lean = 1.5 * unit_norm(AXES + torch.tensor([[0.0], [0.7], [0.0]]) * AXES[:1])
     seen = (lean @ AXES.T @ MATRIX).numpy()
     gram = (lean @ lean.T).numpy()
     assert abs(gram[0, 1]) > 0.5
     weights = mixture(lean, Judge(), "smile", ridge=0.2, rounds=1)
-    expected = np.linalg.solve(seen @ seen.T + 0.2 * gram, seen @ [1, 0, 0])
+    expected = np.linalg.solve(seen @ seen.T + 0.2 * gram / gram[0, 0], seen @ [1, 0, 0])
     np.testing.assert_allclose(weights, expected, atol=1e-5)
     free = mixture(lean, Judge(), "smile", ridge=0.0)
     assert (weights @ lean.float()).norm() < (free @ lean.float()).norm()
@@ -83,6 +83,25 @@ def test_a_mixture_that_is_not_more_selective_is_not_taken() -> None:
     assert judge.asked == 2
 
 
+def test_a_time_profile_takes_the_steps_that_move_one_attribute_alone() -> None:
+    # Early the direction moves smile and gender, in the middle smile, late age.
+    seen = torch.tensor([[0.6, 0.8, 0.0], [0.5, 0.0, 0.0], [0.0, 0.0, 0.7]]).double()
+    direction = seen @ MATRIX.inverse() @ AXES
+    steps = single_steps(direction)
+    torch.testing.assert_close(steps.sum(0), direction)
+
+    def judge(vectors: Tensor) -> EffectMatrix:
+        return Judge()(vectors.sum(dim=1))
+
+    vectors = torch.cat([direction[None], steps])
+    weights = mixture(vectors, judge, "smile", ridge=0.0)
+    profile = weights[0] + weights[1:]
+    np.testing.assert_allclose(profile, [0, 2, 0], atol=1e-5)
+    assert judge(vectors).selectivity_of(0, "smile").value < 0.5
+    mixed = torch.einsum("m,m...->...", weights.double(), vectors)[None]
+    np.testing.assert_allclose(judge(mixed).effect, [[1, 0, 0]], atol=1e-5)
+
+
 def test_an_attribute_that_does_not_move_is_refused() -> None:
     with pytest.raises(InputError, match="the effect of the direction of smile on it is unknown"):
         mixture(AXES, Judge(lambda change: 0 * change), "smile")
@@ -93,12 +112,15 @@ def test_a_counter_edit_from_the_command_line(tiny_pipeline_dir: Path, tmp_path:
     words = [
         "diffusion.num_steps=3", "edit.strengths=[-1,1]", "evaluation.num_samples=10", "batch_size=64", "device=cpu",
         "evaluation.reference_samples=12", "evaluation.calibration_samples=12", "tracking.mode=disabled",
-        "method=counter", "method.attribute=skin", "method.conditions=[age]", "method.base=supervised", "method.k=4",
+        "method=counter", "method.attribute=skin", "method.conditions=[]", "method.base=supervised", "method.k=4",
+        "method.by_step=true",
         "method.num_samples=12", f"model.path={tiny_pipeline_dir}", f"cache_dir={tmp_path / 'cache'}",
     ]  # fmt: skip
     assert main([*words, f"output_dir={tmp_path / 'out'}"]) == 0
     found = Directions.load(tmp_path / "out" / "directions.safetensors")
-    assert found.meta.unit == "sd of skin" and list(found.meta.settings["weights"]) == ["skin", "age"]
+    assert found.meta.unit == "sd of skin" and list(found.meta.settings["weights"]) == [
+        "skin", "skin at step 0", "skin at step 1", "skin at step 2"
+    ]  # fmt: skip
     with (tmp_path / "out" / "tables" / "directions.csv").open() as file:
         assert [row["target"] for row in csv.DictReader(file)] == ["skin", "skin"]
     # The measured scores are kept, and a smaller number of them is another result.

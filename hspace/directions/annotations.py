@@ -236,7 +236,7 @@ def _matched(
     """The first k pairs of rows with and without an attribute that are alike in others, those with most of it first."""
     rows = rows[annotations.sort_keys[rows, column].argsort(descending=True, stable=True)]
     values = annotations.scores[rows, column]
-    low, high = (0.5, 0.5) if annotations.binary[column] else values.quantile(torch.tensor([THIRD, 1 - THIRD])).tolist()
+    low, high = (0.5 if annotations.binary[column] else float(values.quantile(end)) for end in (THIRD, 1 - THIRD))
     treated, control = rows[values > high], rows[values <= low]
     scores = annotations.scores[:, list(others)].double().numpy()
     both = len(treated) > 0 and len(control) > 0
@@ -248,7 +248,7 @@ def _matched(
             f"{len(pairs)} are there: lower k, or annotate more samples"
         )
     plus, minus = zip(*pairs[:k], strict=True)
-    return treated[list(plus)].tolist(), control[list(minus)].tolist()
+    return list(map(int, treated[list(plus)])), list(map(int, control[list(minus)]))
 
 
 def _shuffled(rows: Tensor) -> Tensor:

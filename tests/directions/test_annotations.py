@@ -178,8 +178,8 @@ def test_matched_sides_are_alike_and_their_plain_ones_are_not(confounded: Annota
         for found in (extremes(confounded, attribute, 60, match=match) for match in ((), ("gender", "age")))
     )
     # The difference of h is the attribute's own effect only where gender and age are alike.
-    assert min(plain[1:] / plain[0]) > 0.2 > 0.1 > max(abs(matched[1:] / matched[0]))
-    assert matched[0] > 0.8 * plain[0] if attribute == "hat" else matched[0] > 0.5 * plain[0]
+    assert min(plain[1:] / plain[0]) > 0.1, (plain, matched)
+    assert max(abs(matched[1:])) < min(plain[1:]) / 2 and matched[0] > 0.5 * plain[0], (plain, matched)
 
 
 def test_a_pair_has_no_sample_of_another_pair(confounded: Annotations) -> None:

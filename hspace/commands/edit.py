@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import cache, partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -21,7 +22,9 @@ from hspace.studio.editing import (
     Region,
     Source,
     changes,
+    distances_of,
     edit_source,
+    fit_own_samples,
     largest_outside,
     photo_source,
     pictures,
@@ -36,6 +39,8 @@ from hspace.types import InputError
 
 log: logging.Logger = logging.getLogger(__name__)
 
+LEAST_SAMPLES = 10
+"""Smallest number of samples that a distance is measured from."""
 FACTORS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0)
 """Fractions of the strength that the animation runs through; the strip shows every other one."""
 Compose = Callable[[list[str]], DictConfig]
@@ -48,16 +53,22 @@ def edit(options: argparse.Namespace, compose: Compose) -> int:
         InputError: If an option, a file or a direction is wrong; then nothing has been written.
     """
     inputs = _inputs(options.inputs, "hspace edit photo.jpg --direction FILE:NAME --strength 2")
+    if options.samples and options.samples < LEAST_SAMPLES:
+        raise InputError(f"--samples must be 0, or at least {LEAST_SAMPLES}, got {options.samples}")
     if not options.direction:
         raise InputError("hspace edit needs --direction FILE[:NAME], such as outputs/demo/directions.safetensors:0")
     bench = load_bench(parse(compose(options.settings)), [_one(reference) for reference in options.direction])
     strengths, region = _strengths(options.strength, len(bench.sliders)), _region(options.keep_outside)
+    # Fitted once, and not before the words for the first picture have proved right.
+    own = cache(partial(fit_own_samples, bench, options.samples)) if options.samples else None
     records = []
     for name, word in _named(bar(inputs, stage="edit")):
         started = perf_counter()
         source = _source(bench, word, Path(options.inversions))
         folder = Path(options.output) / name
         record = _edit_one(bench, source, strengths, region, folder, options.animation)
+        found = None if own is None else distances_of(bench, source, strengths, own())
+        record["off_manifold"] = found and dict(zip(("unedited", "edited"), found, strict=True))
         record["seconds"] = round(perf_counter() - started, 3)
         write_json(folder / "edit.json", record)
         records.append((folder, record))
@@ -168,4 +179,7 @@ def note_of(bench: Bench, source: Source, strengths: Sequence[float]) -> str:
 
 def _line(folder: Path, record: dict[str, Any]) -> str:
     identity = "n/a" if record["identity"] is None else f"{record['identity']:.2f}"
-    return f"{folder / 'edited.png'}  reconstruction error {record['reconstruction_error']:.1e}  identity {identity}"
+    ends = record["off_manifold"]
+    distance = "n/a" if ends is None else f"{ends['unedited']:.2f} to {ends['edited']:.2f}"
+    error = f"{record['reconstruction_error']:.1e}"
+    return f"{folder / 'edited.png'}  reconstruction error {error}  identity {identity}  distance of h {distance}"

@@ -55,6 +55,10 @@ def _edit(parser: argparse.ArgumentParser) -> None:
         "--animation", choices=ANIMATION_CHOICES, default="gif", help="from minus to plus the strength and back"
     )
     parser.add_argument("--output", default="outputs/edit", metavar="DIR", help="default outputs/edit")
+    parser.add_argument(
+        "--samples", type=int, default=64, metavar="N",
+        help="the model's own samples that the distance of h is measured from, kept; 0 leaves it out; default 64",
+    )  # fmt: skip
     _inversions(parser)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.latents import Latents
 from hspace.diffusion.recording import Recorded
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
@@ -133,27 +134,51 @@ def off_manifold(
     fitting = directions.fit(model, eta=sampler.eta)
     if len(seeds) < 2:
         raise InputError(f"the cost of an edit needs at least two samples, got {len(seeds)}")
-    window, of_x_T = sampler.window(len(model.process.timesteps)), None
     if isinstance(fitting, Operator):
-        act = strength * fitting
+        change, space = strength * fitting, "h"
     else:
         weights = strength * torch.eye(len(fitting.directions))[component][None]
-        offset = edit_offsets(fitting, weights, len(model.process.timesteps), sampler.start, sampler.stop)
-        act, of_x_T = _adding(offset), offset if fitting.meta.space == "x_T" else None
+        change = edit_offsets(fitting, weights, len(model.process.timesteps), sampler.start, sampler.stop)
+        space = fitting.meta.space
 
     def make(rows: range) -> Tensor:
         latents = model.latents([seeds[row] for row in rows])
-        edited = latents if of_x_T is None else replace(latents, x_T=latents.x_T + of_x_T)
-        edit = None if of_x_T is not None else lambda step, encoded: act(step, encoded.h)
-        before = sample(model, latents, sampler=sampler, record_h=True).h
-        after = sample(model, edited, sampler=sampler, edit=edit, record_h=True).h
-        assert before is not None and after is not None
-        # What is recorded is h before the edit.
-        for step in window if of_x_T is None else ():
-            after[:, step] = act(step, after[:, step])
-        return gaussian.distance(after.cpu()) - gaussian.distance(before.cpu())
+        before, after = distances(model, latents, change, gaussian, space=space, sampler=sampler)
+        return after - before
 
     return in_batches(range(len(seeds)), sampler.batch_size, make)
+
+
+def distances(
+    model: DiffusionModel,
+    latents: Latents,
+    change: Tensor | Operator,
+    gaussian: HGaussian,
+    *,
+    space: str = "h",
+    sampler: Sampler = Sampler(),
+) -> tuple[Tensor, Tensor]:
+    """Distances of h without and with an edit from the model's own samples, (batch, steps) each; see `off_manifold`.
+
+    Args:
+        model: The model to sample.
+        latents: The samples, in one batch.
+        change: Operator, or offset of h, (1, steps, *h_shape), or of x_T, (1, channel, height, width).
+        gaussian: Gaussian of h on discovery seeds.
+        space: Space of an offset, `h` or `x_T`.
+        sampler: Settings of the sampling and of the edited steps.
+    """
+    act = change if isinstance(change, Operator) else _adding(change)
+    of_x_T = change if isinstance(change, Tensor) and space == "x_T" else None
+    edited = latents if of_x_T is None else replace(latents, x_T=latents.x_T + of_x_T)
+    edit = None if of_x_T is not None else lambda step, encoded: act(step, encoded.h)
+    before = sample(model, latents, sampler=sampler, record_h=True).h
+    after = sample(model, edited, sampler=sampler, edit=edit, record_h=True).h
+    assert before is not None and after is not None
+    # What is recorded is h before the edit.
+    for step in sampler.window(len(model.process.timesteps)) if of_x_T is None else ():
+        after[:, step] = act(step, after[:, step])
+    return gaussian.distance(before.cpu()), gaussian.distance(after.cpu())
 
 
 def _adding(offset: Tensor) -> Callable[[int, Tensor], Tensor]:

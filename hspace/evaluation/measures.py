@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
@@ -276,8 +277,9 @@ def stability(edited: Edited) -> Value:
     found = edited.lab.found_again()
     assert not isinstance(found, Operator), "the same method finds the same kind"
     own, again = edited.directions.directions, found.directions
-    # A name may have turned a direction.
-    found_anew = not torch.equal(own.abs(), again.abs())
+    # A name may have turned a direction, and effects scaled it.
+    first, second = (F.normalize(each.abs().flatten(1)) for each in (own, again))
+    found_anew = not torch.allclose(first, second, atol=1e-6)
     return float(principal_angles(own[[edited.direction]], again)) if found_anew else None
 
 

@@ -92,7 +92,10 @@ def _named(lab: Lab, directions: Found) -> tuple[Found, Targets]:
     plain = [_unnamed(name, lab.annotator.attributes) for name in directions.meta.names]
     names = tuple(f"{old}: {label}" for old, label in zip(plain, numbered(found), strict=True))
     turned = directions.directions * signs.view(-1, *[1] * (directions.directions.ndim - 1))
-    named = replace(directions, directions=turned, meta=replace(directions.meta, names=names))
+    kept = directions.meta.calibration or {}
+    records = {new: kept[old] for old, new in zip(directions.meta.names, names, strict=True) if old in kept}
+    meta = replace(directions.meta, names=names, calibration=records or None)
+    named = replace(directions, directions=turned, meta=meta)
     return named, [each and each.attribute for each in found]
 
 

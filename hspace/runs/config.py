@@ -144,12 +144,14 @@ class EditConfig:
 
     Attributes:
         strengths: Factors of the directions, in the directions' unit.
+        effects: Effects in sd in their place: each direction is scaled so that strength 1 moves its attribute by 1 sd.
         components: Indices of the directions to apply; None is all.
         start: First step of the edit; 0 is the noisiest.
         stop: Step before which the edit ends; None is the end.
     """
 
     strengths: Annotated[tuple[Annotated[float, Field(ge=-1e30, le=1e30)], ...], AtLeastOne]
+    effects: Annotated[tuple[Annotated[float, Field(ge=-100, le=100)], ...], AtLeastOne] | None
     components: Annotated[tuple[Index, ...], AtLeastOne] | None
     start: Index
     stop: Count | None

@@ -5,6 +5,7 @@ experiment reuses them, and an interrupted one continues.
 """
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -38,6 +39,8 @@ from hspace.scorers.factory import features_of
 from hspace.system.files import write_json
 from hspace.system.shards import SHARD
 from hspace.types import Embedder, InputError, RegionNetwork, Scorer
+
+log: logging.Logger = logging.getLogger(__name__)
 
 SHOWN = 4
 """Edited samples whose images are kept for figures."""
@@ -74,8 +77,9 @@ class Lab:
 
     @property
     def strengths(self) -> tuple[float, ...]:
-        """The configured strengths but 0."""
-        return tuple(strength for strength in self.cfg.edit.strengths if strength != 0)
+        """The configured effects, or else strengths, but 0."""
+        edit = self.cfg.edit
+        return tuple(strength for strength in edit.effects or edit.strengths if strength != 0)
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -117,13 +121,48 @@ class Lab:
         return found
 
     def found(self) -> Found:
-        """What the configured method finds: directions, or an operator."""
+        """What the configured method finds: directions, or an operator; directions in sd where effects are configured.
+
+        Raises:
+            InputError: If effects are configured, and a direction moves no attribute surely.
+        """
+        found = self._found()
+        if self.cfg.edit.effects is None or isinstance(found, Operator):
+            return found
+        return self._in_effects(found, max(map(abs, self.cfg.edit.effects)))
+
+    def found_again(self) -> Found:
+        """What the configured method finds on the discovery samples of the next seed, in its own unit."""
+        return self.draw(1)._found()
+
+    def _found(self) -> Found:
         with self.watch.stage("discover"):
             return discover(self.cfg, self.model, self.annotator)
 
-    def found_again(self) -> Found:
-        """What the configured method finds on the discovery samples of the next seed."""
-        return self.draw(1).discover()
+    def _in_effects(self, directions: Directions, largest: float) -> Directions:
+        """The directions, scaled so that strength `largest` moves their attributes by that many sd."""
+        names, attribute = directions.meta.names, getattr(self.cfg.method, "attribute", None)
+        if attribute is None:
+            found = self.name(directions.directions, max(map(abs, self.cfg.edit.strengths)))
+            targets = [each and each.attribute for each in found]
+        else:
+            targets = [attribute] * len(names)
+        records: dict[str, Any] = {}
+        scales = []
+        for j, (name, target) in enumerate(zip(names, targets, strict=True)):
+            if target is None:
+                raise InputError(
+                    f"edit.effects: {name} moves no attribute surely at strength {max(self.cfg.edit.strengths):g}: "
+                    "choose others by edit.components, or give edit.strengths"
+                )
+            record = self.calibrate(directions, j, target, largest)
+            if not record.reached:
+                log.warning("%s moves %s by %+.2f sd at most, in place of %g", name, target, record.effect, largest)
+            scales.append(record.strength / largest)
+            records[name] = {"calibration": json.loads(json.dumps(asdict(record)))}
+        factors = torch.tensor(scales).view(-1, *[1] * (directions.directions.ndim - 1))
+        meta = replace(directions.meta, unit="sd of effect", calibration=records, effects=None)
+        return replace(directions, directions=factors * directions.directions, meta=meta, range=None)
 
     def components(self) -> Directions:
         """The principal components per step that `method=pca` is configured to find.

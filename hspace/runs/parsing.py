@@ -116,6 +116,11 @@ def _check_method(config: Config) -> None:
         raise InputError(of_record(str(error), type(method), "method.")) from None
     if method.strengths is not None:
         low, high = method.strengths
+        if edit.effects is not None:
+            raise InputError(
+                f"edit.effects scales directions, and method={method.name} finds an operator, whose strengths are in "
+                f"[{low:g}, {high:g}]: leave it out"
+            )
         beyond = [strength for strength in edit.strengths if not low <= strength <= high]
         if beyond:
             raise InputError(
@@ -173,3 +178,5 @@ def _check_edit(config: Config) -> None:
         )
     if not any(edit.strengths):
         raise InputError(f"edit.strengths must hold a number besides 0, got {list(edit.strengths)}")
+    if edit.effects is not None and not any(edit.effects):
+        raise InputError(f"edit.effects must hold a number besides 0, got {list(edit.effects)}")

@@ -11,8 +11,11 @@ from torch import Tensor
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampling import sample
 from hspace.edits.sums import apply_offsets, sum_offsets
+from hspace.evaluation.manifold import HGaussian, distances, fit_gaussian
+from hspace.evaluation.measures import RANK
 from hspace.output.animation import Pixels, to_pixels
 from hspace.runs.config import Config
+from hspace.runs.discovery import recorded
 from hspace.scorers.factory import finder_of, load_regions
 from hspace.studio.inverting import inversion
 from hspace.studio.photos import Photo, Weights, central_frame, open_photo, paste, weights_of
@@ -81,6 +84,23 @@ def edit_source(bench: Bench, source: Source, strengths: Sequence[float], factor
     scale = torch.tensor(factors, dtype=offset.dtype).reshape(-1, *(1,) * (offset.ndim - 1))
     space = terms[0].directions.meta.space
     return apply_offsets(bench.model, source.latents, scale * offset, space=space, sampler=bench.cfg.sampler)[0]
+
+
+def fit_own_samples(bench: Bench, samples: int) -> HGaussian:
+    """The Gaussian of h over the model's own samples, which are recorded once and kept in the cache."""
+    return fit_gaussian(recorded(bench.cfg, bench.model, samples), min(RANK, samples - 2))
+
+
+def distances_of(bench: Bench, source: Source, strengths: Sequence[float], gaussian: HGaussian) -> tuple[float, float]:
+    """Distance of the source's h from the model's own samples, without and with the edit: mean over steps."""
+    sampler = bench.cfg.sampler
+    terms = [
+        slider.term(strength, sampler.start, sampler.stop)
+        for slider, strength in zip(bench.sliders, strengths, strict=True)
+    ]
+    offset, space = sum_offsets(bench.model, terms), terms[0].directions.meta.space
+    before, after = distances(bench.model, source.latents, offset, gaussian, space=space, sampler=sampler)
+    return float(before.mean()), float(after.mean())
 
 
 def pictures(source: Source, edited: Images, weights: Weights) -> list[Pixels]:

@@ -8,8 +8,13 @@ from pathlib import Path
 import pytest
 
 from hspace.cli import main
+from hspace.diffusion.checkpoints import load_model
+from hspace.diffusion.sampling import sample
+from hspace.directions.record import Directions
+from hspace.edits.sums import edit as edited_by
 from hspace.evaluation.measures import MEASURES
 from hspace.experiments import edit
+from hspace.scorers.factory import load_scorer
 
 REGIONAL = {name for name in MEASURES.names() if "region" in MEASURES.get(name).needs}
 WORDS = [
@@ -44,6 +49,43 @@ def test_every_measure_of_whole_images(tiny_pipeline_dir: Path, tmp_path: Path) 
     findings = json.loads((tmp_path / "out" / "run.json").read_text())["findings"]
     assert findings["mean/off_manifold"] == pytest.approx(float(whole["off_manifold"]), rel=1e-6)
     assert findings["kid/direction_0"] == pytest.approx(float(whole["kid"]), rel=1e-6)
+
+
+def test_strengths_given_as_effects(tiny_pipeline_dir: Path, tmp_path: Path) -> None:
+    """At strength 0.1 the annotator sees 0.1 sd, which is read anew here, on the samples that say so."""
+    model = [f"model.path={tiny_pipeline_dir}", f"cache_dir={tmp_path / 'cache'}", "evaluation.strength_samples=10"]
+    words = [*model, "method=supervised", "method.attribute=skin", "method.k=4", "method.num_samples=12"]
+    rows = run([*words, "edit.effects=[-0.05,0,0.1]"], ["effect"], tmp_path / "out")
+    assert [float(row["strength"]) for row in rows] == [-0.05, 0.1]
+    found = Directions.load(tmp_path / "out" / "directions.safetensors")
+    assert found.meta.unit == "sd of effect" and found.meta.calibration is not None
+    told = found.meta.calibration[found.meta.names[0]]["calibration"]
+    assert told["reached"] and abs(told["effect"] - 0.1) < 0.01
+    tiny, scorer = load_model(str(tiny_pipeline_dir), num_steps=3, device="cpu"), load_scorer("portraits-annotator")
+    column = scorer.attributes.index("skin")
+    images = edited_by(tiny, tiny.latents(told["seeds"]), found, component=0, strengths=[0.0, 0.1])
+    before, after = (scorer(images[:, i])[:, column] for i in (0, 1))
+    reference = sample(tiny, tiny.latents(range(1_000_000, 1_000_024))).x_0
+    assert float((after - before).mean() / scorer(reference)[:, column].std()) == pytest.approx(
+        told["effect"], rel=0.02
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["edit.effects=[0]"], "edit.effects must hold a number besides 0"),
+        (["edit.effects=[1]", "method=erase", "method.attribute=skin"], "edit.effects scales directions"),
+        (["edit.effects=[1]", "method=random", "method.k=1", "method.num_samples=12"], "moves no attribute surely"),
+    ],
+)
+def test_effects_that_cannot_be_are_one_line(
+    words: list[str], hint: str, tiny_pipeline_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = [f"model.path={tiny_pipeline_dir}", f"cache_dir={tmp_path / 'cache'}", f"output_dir={tmp_path / 'out'}"]
+    assert main(["-q", *WORDS, *model, "edit.strengths=[0,0.001]", *words]) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert hint in told[-1] and not (tmp_path / "out" / "run.json").exists()
 
 
 def test_measures_outside_a_region(tiny_pipeline_dir: Path, tmp_path: Path) -> None:

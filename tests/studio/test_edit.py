@@ -37,7 +37,10 @@ def test_a_photograph_is_edited_inside_the_mask_only(
     record = json.loads((folder / "edit.json").read_text())
     assert record["reconstruction_error"] < 1e-5 and record["largest_change_outside"] == 0
     assert -1 <= record["identity"] < 0.9999
-    assert "reconstruction error" in capsys.readouterr().out
+    distance = record["off_manifold"]
+    assert distance["unedited"] > 0 and distance["edited"] != distance["unedited"]
+    told = capsys.readouterr().out
+    assert "reconstruction error" in told and f"distance of h {distance['unedited']:.2f} to" in told
     assert len(list(Path("outputs/inversions").iterdir())) == 1
 
 
@@ -49,11 +52,13 @@ def test_a_face_is_aligned_edited_and_read_without_the_hub(
     Image.fromarray(original).save("astronaut.png")
     identity = f"evaluation.identity=faceapi:{random_package(tmp_path / 'package')}"
     words = ["edit", "astronaut.png", "--direction", f"{directions_file}:smile", "--strength", "3"]
-    words += ["--animation", "none", "--keep-outside", "mouth", *settings, "evaluation=faceapi", identity]
+    words += ["--animation", "none", "--samples", "0", "--keep-outside", "mouth", *settings]
+    words += ["evaluation=faceapi", identity]
     assert main(words) == 0
     record = json.loads(Path("outputs/edit/astronaut/edit.json").read_text())
     assert record["by_face"] and abs(record["frame"]["right"][1]) > 1
     assert record["largest_change_outside"] == 0 and -1 <= record["identity"] <= 1
+    assert record["off_manifold"] is None
     change = np.abs(np.array(Image.open("outputs/edit/astronaut/edited.png")).astype(int) - original.astype(int))
     rows, columns = np.nonzero(change.max(axis=2))
     assert 120 < rows.min() < rows.max() < 175 and 180 < columns.min() < columns.max() < 260
@@ -94,6 +99,7 @@ def test_a_folder_inverted_once_and_a_seed_go_the_same_way(
         (["7", "--direction", "FILE", "--keep-outside", "0,0,a,1"], "--keep-outside"),
         (["7", "--direction", "FILE", "--keep-outside", "nose2"], "mask must be one of"),
         (["7", "--direction", "FILE", "--animation", "mp4"], "--animation"),
+        (["7", "--direction", "FILE", "--samples", "5"], "--samples must be 0, or at least 10, got 5"),
         (["7", "--direction", "FILE", "diffusion.num_steps=4"], "do not fit: process is timesteps"),
         (["7", "--direction", "FILE", "seeed=1"], "did you mean 'seed'"),
         (["7", "--direction", "FILE", "evaluation=faceapi"], "run npm pack @vladmandic/face-api@1.7.15 here"),

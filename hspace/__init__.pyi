@@ -29,6 +29,10 @@ from .directions.method import Sources as Sources
 from .directions.method import method as method
 from .directions.operators import Operator as Operator
 from .directions.pca import pca as pca
+from .directions.prompt_pairs import prompt_pairs as prompt_pairs
+from .directions.pullback import pullback as pullback
+from .directions.pullback import pullback_basis as pullback_basis
+from .directions.pullback import transported as transported
 from .directions.random import random as random
 from .directions.record import Directions as Directions
 from .directions.regression import regression as regression

@@ -3,22 +3,20 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hspace.diffusion.checkpoints import DiffusionModel
-from hspace.diffusion.cut import forward_derivatives
 from hspace.diffusion.denoiser import Denoiser, Encoded
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
-from hspace.directions.convolution import LeanConvolutions
 from hspace.directions.krylov import Triplets, top_triplets
+from hspace.directions.linearised import NetworkJacobian
 from hspace.directions.metadata import DirectionsMeta
 from hspace.directions.method import Sources, method
 from hspace.directions.record import Directions
@@ -26,11 +24,6 @@ from hspace.directions.settings import MAX_SAMPLES, Settings
 from hspace.types import InputError
 
 log: logging.Logger = logging.getLogger(__name__)
-
-FORWARD_MODES = ("double backward", "forward mode")
-"""Ways to get J v. The first, reverse mode through a reverse pass that is kept, costs the tangents only and is two to
-three times faster than forward mode, which repeats the decoder itself in every product; the second serves networks
-with an operation that has no second derivative."""
 
 NULLSPACE_RANK = 32
 """Directions projected off by `outside="nullspace"`: on trained 32 x 32 portraits (h 192 x 8 x 8) the top directions
@@ -139,17 +132,10 @@ def jacobian(
     return _directions(model, latents, sampler.eta, {step: found[step] for step in chosen})
 
 
-class DecoderJacobian:
+class DecoderJacobian(NetworkJacobian):
     """J = d output / d h of one sample at one step, at fixed x_t: the skip connections are constants.
 
-    The output is the network's raw one. Only the decoder runs, once for a block of copies of the sample, and what
-    derivatives need of it is kept: as many activations as the block has vectors.
-
-    Attributes:
-        in_shape: (channel, height, width) of h.
-        out_shape: (channel, height, width) of the output.
-        dtype: Dtype of products, the model's or at least float32.
-        forward_mode: The first of FORWARD_MODES that works; None before the first forward product.
+    The output is the network's raw one. Only the decoder runs, once for a block of copies of the sample.
 
     Source: Haas et al. 2024 (arXiv 2303.11073), sec. IV-B; with a mask eqs. 9 and 10.
     """
@@ -166,68 +152,13 @@ class DecoderJacobian:
             avoid: Orthonormal directions of h that are projected off, (r, channel, height, width): J becomes
                 J (I - A^T A).
         """
-        self.in_shape: tuple[int, ...] = tuple(encoded.h.shape[1:])
-        self.out_shape: tuple[int, int, int] = denoiser.sample_shape
-        self.device: torch.device = encoded.h.device
-        self.dtype: torch.dtype = torch.promote_types(encoded.h.dtype, torch.float32)
-        self.forward_mode: str | None = None
+        super().__init__(denoiser.network, encoded.h, denoiser.sample_shape)
         self._denoiser, self._encoded = denoiser, encoded
         self._mask = None if mask is None else mask.to(encoded.h)
         self._avoid = None if avoid is None else avoid.to(encoded.h).flatten(1)
-        self._linear: _Linearised | None = None
 
-    def jvp(self, v: Tensor) -> Tensor:
-        """J v, (block, *in_shape) to (block, *out_shape), by `forward_mode`.
-
-        Raises:
-            InputError: If none of FORWARD_MODES works for the decoder.
-        """
-        return self._first_jvp(v) if self.forward_mode is None else self._jvp(v, self.forward_mode)
-
-    def vjp(self, u: Tensor) -> Tensor:
-        """J^T u, (block, *out_shape) to (block, *in_shape), in one batched reverse pass."""
-        linear = self._linearised(len(u))
-        return _gradient(linear.output, linear.offset, u).to(self.dtype)
-
-    def _jvp(self, v: Tensor, forward_mode: str) -> Tensor:
-        if forward_mode == "double backward":
-            linear = self._linearised(len(v))
-            return _gradient(linear.pulled, linear.cotangent, v).to(self.dtype)
-        output, origin = partial(self._output, self._encoded), torch.zeros_like(self._encoded.h)
-
-        def along(tangent: Tensor) -> Tensor:
-            return torch.func.jvp(output, (origin,), (tangent,))[1]
-
-        with forward_derivatives(self._denoiser.network):
-            product = torch.vmap(along)(v[:, None].to(origin))
-        return product[:, 0].to(self.dtype)
-
-    def _first_jvp(self, v: Tensor) -> Tensor:
-        """J v by the first of FORWARD_MODES with <J v, J v> = <J^T J v, v>, which is kept for all later products.
-
-        Without a second derivative some operations raise, and others make the product 0.
-        """
-        for mode in FORWARD_MODES:
-            try:
-                product = self._jvp(v, mode)
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError as error:
-                log.info("no %s: %s", mode, str(error).splitlines()[0])
-                continue
-            square = product.square().sum()
-            if (square - (self.vjp(product) * v).sum()).abs() <= 0.05 * square:
-                self.forward_mode = mode
-                return product
-            log.info("no %s: it is not adjoint to the reverse product", mode)
-        raise InputError("the network has an operation with neither a second nor a forward derivative")
-
-    def _linearised(self, block: int) -> "_Linearised":
-        """The decoder at `block` copies of the sample; kept until another size is asked for."""
-        if self._linear is None or len(self._linear.offset) != block:
-            self._linear = None
-            self._linear = _Linearised(self._output, self._encoded.select([0] * block))
-        return self._linear
+    def _function(self, block: int) -> Callable[[Tensor], Tensor]:
+        return partial(self._output, self._encoded.select([0] * block))
 
     def _output(self, encoded: Encoded, offset: Tensor) -> Tensor:
         """The masked outputs as a function of the offset of h."""
@@ -235,37 +166,6 @@ class DecoderJacobian:
             offset = offset - ((offset.flatten(1) @ self._avoid.T) @ self._avoid).unflatten(1, self.in_shape)
         output = self._denoiser.decode(encoded.h + offset, encoded)
         return output if self._mask is None else output * self._mask
-
-
-class _Linearised:
-    """A decoder's output at offset 0 with its derivatives' graphs.
-
-    Attributes:
-        offset: 0, (block, *in_shape).
-        output: (block, *out_shape), to be differentiated by `offset`.
-    """
-
-    def __init__(self, output: Callable[[Encoded, Tensor], Tensor], encoded: Encoded) -> None:
-        self.offset = torch.zeros_like(encoded.h, requires_grad=True)
-        # Fused attention has no second or forward derivative; sampling keeps it.
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), LeanConvolutions():
-            self.output = output(encoded, self.offset)
-
-    @cached_property
-    def cotangent(self) -> Tensor:
-        """0, shaped like `output`; `pulled` is linear in it, so that any value would do."""
-        return torch.zeros_like(self.output, requires_grad=True)
-
-    @cached_property
-    def pulled(self) -> Tensor:
-        """J^T cotangent, to be differentiated by `cotangent`: its transpose is v -> J v."""
-        with torch.enable_grad():
-            return torch.autograd.grad(self.output, self.offset, self.cotangent, create_graph=True)[0]
-
-
-def _gradient(output: Tensor, by: Tensor, vectors: Tensor) -> Tensor:
-    """The transpose of d output / d by, applied to `vectors`; the graph stays."""
-    return torch.autograd.grad(output, by, vectors.to(output), retain_graph=True)[0]
 
 
 def _directions(

@@ -69,6 +69,8 @@ METHODS: Registry[Named] = Registry(
             "self_discovered",
             "trained",
             "sae",
+            "pullback",
+            "prompt_pairs",
             "file",
         )
     },

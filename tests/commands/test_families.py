@@ -9,18 +9,33 @@ from pipelines import PIPELINES, PROMPTS, save
 from hspace.cli import main
 
 pytest.importorskip("transformers")
-METHODS = ("pca", "local_pca", "random", "jacobian", "supervised", "boundary", "self_discovered", "trained", "sae")
+METHODS = (
+    "pca",
+    "local_pca",
+    "random",
+    "jacobian",
+    "supervised",
+    "boundary",
+    "self_discovered",
+    "trained",
+    "sae",
+    "pullback",
+    "prompt_pairs",
+)
 NAMED = ("supervised", "boundary", "self_discovered", "trained")
 SHORT = {
     "self_discovered": ["method.updates=2"],
     "trained": ["method.updates=1", "method.batch=1"],
     "sae": ["method.updates=3"],
+    "pullback": ["method.onto=1"],
 }
+OTHER = {"classes": "1", "dit": "kind 1"}
 OFTEN = {("sd3", "pca"), ("dit", "jacobian")}
 CASES = [
     pytest.param(name, method, marks=() if (name, method) in OFTEN else pytest.mark.slow)
     for name in PIPELINES
     for method in METHODS
+    if method != "prompt_pairs" or name in PROMPTS
 ]
 
 
@@ -39,6 +54,8 @@ def test_every_method_runs_on_every_family(root: Path, tmp_path: Path, name: str
     if name in PROMPTS:
         words.append(f"model.prompt='{PROMPTS[name]}'")
     words += SHORT.get(method, [])
+    if method == "prompt_pairs":
+        words.append(f"method.prompt='{OTHER.get(name, 'a dog')}'")
     if method in NAMED:
         words.append("method.attribute=skin")  # A number: of networks with random weights no image may have glasses.
     assert main(words) == 0

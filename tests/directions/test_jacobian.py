@@ -22,7 +22,8 @@ from hspace.diffusion.process import PREDICTION_TYPES
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.diffusion.unet import SemanticUNet
-from hspace.directions.jacobian import FORWARD_MODES, NULLSPACE_RANK, DecoderJacobian, jacobian
+from hspace.directions.jacobian import NULLSPACE_RANK, DecoderJacobian, jacobian
+from hspace.directions.linearised import FORWARD_MODES
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit
 from hspace.types import InputError
@@ -214,7 +215,7 @@ def test_without_a_second_derivative_forward_mode_takes_over(
     expected = usual.jvp(v)
     assert usual.forward_mode == "double backward"
     network.conv_act = FusedSiLU(NoSecondDerivative)
-    with caplog.at_level(logging.INFO, logger="hspace.directions.jacobian"):
+    with caplog.at_level(logging.INFO, logger="hspace.directions.linearised"):
         operator = DecoderJacobian(unet, encoded)
         product = operator.jvp(v)
     assert operator.forward_mode == "forward mode"

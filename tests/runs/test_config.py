@@ -20,6 +20,7 @@ GROUPS = ("model", "dataset", "method", "edit", "evaluation", "tracking", "study
 CHOICES = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
 # Choices that leave a value to the user.
 COMPLETED = {"model=local": "model.path=x", "dataset=folder": "dataset.path=x", "method=file": "method.path=x"}
+COMPLETED["method=prompt_pairs"] = "method.prompt=x"
 COMPLETED["evaluation=hub"] = "evaluation.annotator=hub:x"
 
 

@@ -31,7 +31,7 @@ class TrainedSettings(LearningSettings):
 
     attribute: str = "glasses"
     """Attribute that the direction is to raise: see `hspace list attributes`."""
-    target: float = Field(1.0, gt=0)
+    rise: float = Field(1.0, gt=0)
     """Wanted rise of the annotator's score at strength 1, in standard deviations."""
     conditions: tuple[str, ...] | None = None
     """Attributes that are held; null: all others."""
@@ -63,7 +63,7 @@ def find(model: DiffusionModel, sources: Sources, settings: TrainedSettings) -> 
     """
     return trained(
         model, sources.annotator(), sources.annotations(settings.num_samples), settings.attribute,
-        target=settings.target, conditions=settings.conditions, hold=settings.hold, likeness=settings.likeness,
+        target=settings.rise, conditions=settings.conditions, hold=settings.hold, likeness=settings.likeness,
         updates=settings.updates, rate=settings.rate, batch=settings.batch, sampler=sources.sampler,
     )  # fmt: skip
 

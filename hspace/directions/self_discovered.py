@@ -60,7 +60,7 @@ def find(model: DiffusionModel, sources: Sources, settings: SelfDiscoveredSettin
     if settings.prompt is None:
         annotations = sources.annotations(settings.num_samples)
         chosen = extremes(annotations, settings.attribute, settings.k).plus
-        how, annotator, showing = how_chosen(annotations, None), annotations.provenance.annotator, model
+        how, annotator, showing = how_chosen(annotations, ()), annotations.provenance.annotator, model
     else:
         chosen, how, annotator = sources.seeds(settings.k), f", images of {settings.prompt!r}"[:150], None
         showing = model.with_prompt(settings.prompt, 1.0 if model.cond is None else model.cond.guidance)

@@ -66,7 +66,8 @@ def run(lab: Lab) -> Result:
         "effects": _effects_table(lab, sweep),
     }
     unit = dict(zip(lab.judge.attributes, sweep.readings.unit.tolist(), strict=True))
-    findings = {**_findings(measures, sweep, measured, largest), "unit": unit, "search": directions.meta.report}
+    findings = {**_findings(measures, sweep, measured, largest), "unit": unit}
+    findings |= {"search": directions.meta.report} if directions.meta.report else {}
     return Result(
         _conclusion(targets, findings, largest), findings, figures, tables,
         samples={"scores": sweep.readings.table()}, 

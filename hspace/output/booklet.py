@@ -15,7 +15,7 @@ from PIL import Image
 
 from hspace.output.tables import escape_markdown, read_markdown
 from hspace.system.files import read_json, write_bytes, write_text
-from hspace.types import InputError
+from hspace.types import InputError, one_line
 
 STYLE = """
 body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a }
@@ -71,7 +71,7 @@ def read_record(path: Path) -> dict[str, Any]:
         if not all(isinstance(text, str) for text in told):
             raise TypeError("what it says must be text")
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is not a record of an experiment: {error}") from None
+        raise InputError(f"{path} is not a record of an experiment: {one_line(error)}") from None
     for name in [*record["figures"].values(), *record["tables"], *record["samples"]]:
         if not _is_inside(name):
             raise InputError(f"{path} must name files inside its folder, got {name!r}")

@@ -73,8 +73,8 @@ class FaceFinder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.detector = Network(embedded("detector"))
-        self.landmarks = Network(embedded("landmarks"))
+        self.detector: Network = Network(embedded("detector"))
+        self.landmarks: Network = Network(embedded("landmarks"))
 
     def forward(self, pixels: Tensor) -> Faces:
         """Faces of images in [0, 255], (batch, 3, height, width); where there is none, the whole image is taken."""
@@ -104,9 +104,9 @@ class FaceScorer(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.finder = FaceFinder()
-        self.expressions = Network(embedded("expressions"))
-        self.age = Network(embedded("age"))
+        self.finder: FaceFinder = FaceFinder()
+        self.expressions: Network = Network(embedded("expressions"))
+        self.age: Network = Network(embedded("age"))
         self.eval()
 
     def forward(self, images: Images) -> Scores:
@@ -142,8 +142,8 @@ class FaceIdentity(nn.Module):
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
         super().__init__()
-        self.finder = FaceFinder()
-        self.network = Network(weights)
+        self.finder: FaceFinder = FaceFinder()
+        self.network: Network = Network(weights)
         self.eval()
 
     def forward(self, images: Images) -> Features:
@@ -161,7 +161,7 @@ class FaceRegions(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.finder = FaceFinder()
+        self.finder: FaceFinder = FaceFinder()
         self.eval()
 
     @torch.no_grad()

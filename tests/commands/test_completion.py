@@ -16,7 +16,7 @@ TYPED = {
     "hspace method.num_sam": ["method.num_samples="],
     "hspace method=pca evaluation=cl": ["clip"],
     "hspace model.guid": ["model.guidance="],
-    "hspace method.na": [],
+    "hspace method.zzz": [],
 }
 
 

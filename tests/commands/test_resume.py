@@ -21,6 +21,7 @@ from processes import run, start
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.recording import collect
 from hspace.directions.annotations import annotate
+from hspace.directions.record import Directions
 from hspace.experiments import edit
 from hspace.output.tables import write_csv
 from hspace.runs.config import Config
@@ -214,8 +215,10 @@ def test_every_damaged_file_of_the_cache_gives_the_same_results_or_none(
 
     def outcome() -> tuple[bytes, bytes]:
         result = edit.run(lab)
+        found = result.directions["directions"]
+        assert isinstance(found, Directions)
         write_csv(result.tables["effects"], tmp_path / "effects.csv")
-        return result.directions["directions"].directions.numpy().tobytes(), (tmp_path / "effects.csv").read_bytes()
+        return found.directions.numpy().tobytes(), (tmp_path / "effects.csv").read_bytes()
 
     wanted = outcome()
     files = sorted(path for path in cfg.cache_dir.rglob("*") if path.is_file() and path.suffix != ".lock")

@@ -153,7 +153,7 @@ def test_names_are_significant_after_bonferroni(annotations: Annotations) -> Non
     r, p = stats.pearsonr(scores[:, 5].double(), annotations.scores[:, 0].double())
     assert p_of_correlation(np.array([r]), 20)[0] == pytest.approx(p, rel=1e-6)
     smallest = min(
-        stats.pearsonr(scores[:, j].double(), annotations.scores[:, a].double())[1]
+        float(stats.pearsonr(scores[:, j].double(), annotations.scores[:, a].double()).pvalue)  # pyright: ignore[reportAttributeAccessIssue]
         for j in range(30) if j not in (3, 7) for a in range(2)
     )  # fmt: skip
     assert (len(names) > 1) == (smallest * 29 * 2 < 0.05)

@@ -24,6 +24,11 @@ COMPLETED["method=prompt_pairs"] = "method.prompt=x"
 COMPLETED["evaluation=hub"] = "evaluation.annotator=hub:x"
 
 
+def needed_by(method: str) -> list[str]:
+    """Settings without which a method has no configuration."""
+    return [COMPLETED[f"method={method}"]] if f"method={method}" in COMPLETED else []
+
+
 @pytest.fixture(scope="module")
 def composed() -> Callable[..., DictConfig]:
     def compose_with(*overrides: str) -> DictConfig:
@@ -69,18 +74,18 @@ def test_experiment_values_win_over_the_defaults_and_lose_to_the_user(composed: 
 @pytest.mark.parametrize("small", ["debug=default", "size=fast"])
 @pytest.mark.parametrize("method", [path.stem for path in sorted((CONF / "method").glob("*.yaml"))])
 def test_small_sizes_go_with_every_method(composed: Callable[..., DictConfig], method: str, small: str):
-    config = parse(composed(f"method={method}", small, *([COMPLETED[f"method={method}"]] if method == "file" else [])))
+    config = parse(composed(f"method={method}", small, *needed_by(method)))
     num_samples = getattr(config.method, "num_samples", None)
     assert num_samples is None or num_samples < 500
-    assert (num_samples is None) == (method in ("jacobian", "file"))
+    assert (num_samples is None) == (method in ("jacobian", "pullback", "file"))
 
 
 @pytest.mark.parametrize("method", METHODS.names())
 def test_the_files_of_the_methods_say_their_defaults(composed: Callable[..., DictConfig], method: str):
     settings = METHODS.get(method).settings
-    required = {"path": "x"} if method == "file" else {}
+    required = dict(word.removeprefix("method.").split("=") for word in needed_by(method))
     in_python = settings.model_validate_json(json.dumps({"name": method, **required}))
-    cfg = composed(f"method={method}", *([COMPLETED["method=file"]] if method == "file" else []))
+    cfg = composed(f"method={method}", *needed_by(method))
     assert parse(cfg).method == in_python
     assert set(cfg.method) == set(settings.model_fields)
     assert all(field.description for field in settings.model_fields.values())

@@ -30,7 +30,7 @@ class Sizes:
     steps: int = 25
     edit_steps: int = 10
     reference: int = 8192
-    training_renders: int = 131_072
+    training_renders: int = 65_536
     people: int = 2048
     discovery: int = 500
     components: int = 8

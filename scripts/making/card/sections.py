@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from card import portraits, semantics
 from card.base import Sizes
 from card.carried import carried_by_h
+from card.swapped import swapped_shares
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.diffusion.latents import seed_range
 from hspace.evaluation.readings import score
@@ -29,6 +31,7 @@ from hspace.scorers.portraits import (
     PortraitIdentity,
     PortraitScorer,
     load_identity,
+    load_likeness,
     load_regions,
     load_scorer,
 )
@@ -38,7 +41,7 @@ from hspace.types import Images
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 """Part of every cache key, which is raised when a figure is measured in another way."""
 TRAINING_SEED = 10
 REFERENCE_SEED, FRESH_SEED, INDEPENDENT_SEED, PEOPLE_SEED, PAIRS_SEED = 70, 71, 72, 73, 74
@@ -57,7 +60,8 @@ class Bench:
         editable: The same at the steps of the edits.
         annotator: Chooses.
         judge: Reads.
-        identity: Identity encoder.
+        identity: Encoder of all that a person owns.
+        likeness: Encoder of shape and features, which no judged attribute is.
         sizes: How much is measured.
         renders_dir: Where renders are kept.
         training_dir: Where the renders of the training lie, or are painted to.
@@ -68,6 +72,7 @@ class Bench:
     annotator: PortraitScorer
     judge: PortraitScorer
     identity: PortraitIdentity
+    likeness: PortraitIdentity
     sizes: Sizes
     renders_dir: Path
     training_dir: Path
@@ -96,7 +101,7 @@ def measure(model: str, sizes: Sizes, output: Path, training_dir: Path) -> dict[
     bench = Bench(
         load_model(model, num_steps=sizes.steps), load_model(model, num_steps=sizes.edit_steps),
         load_scorer("portraits-annotator"), load_scorer("portraits-judge"), load_identity(),
-        sizes, output / "renders", training_dir,
+        load_likeness(), sizes, output / "renders", training_dir,
     )  # fmt: skip
     generated = _section(output, "generated", bench, _generated, scorers=False)
     images = load_file(generated / "images.safetensors")
@@ -106,6 +111,9 @@ def measure(model: str, sizes: Sizes, output: Path, training_dir: Path) -> dict[
         "components": _components,
         "moved": _moved,
         "carried": lambda bench, _: {"carried": carried_by_h(bench.model, bench.judge, sizes.pairs, PAIRS_SEED)},
+        "swapped": lambda bench, _: {
+            "swapped": swapped_shares(bench.editable, bench.judge, sizes.judged // 2, batch_size=sizes.batch_size)
+        },
     }
     figures: dict[str, Any] = {}
     for name, build in sections.items():
@@ -113,6 +121,7 @@ def measure(model: str, sizes: Sizes, output: Path, training_dir: Path) -> dict[
         figures |= json.loads((folder / "figures.json").read_text(encoding="utf-8"))
         for picture in folder.glob("*.png"):
             write_bytes(output / "images" / picture.name, picture.read_bytes())
+    figures["bottleneck_ratio"] = math.prod(bench.model.h_shape) / math.prod(bench.model.image_shape)
     metrics = _summary(figures) | {"model_sha256": bench.model.identity.sha256, "sizes": asdict(sizes)}
     write_json(output / "metrics.json", metrics)
     return metrics
@@ -140,7 +149,9 @@ def _key(bench: Bench, scorers: bool) -> dict[str, Any]:
     if scorers:
         folder = package_path("weights") / "portraits"
         files = sorted(
-            path for name in ("annotator", "judge", "identity", "regions") for path in (folder / name).iterdir()
+            path
+            for name in ("annotator", "judge", "identity", "likeness", "regions")
+            for path in (folder / name).iterdir()
         )
         key |= {"scorers": {str(path.relative_to(folder)): sha256_file(path) for path in files}}
     return key
@@ -200,10 +211,12 @@ def _nearest(bench: Bench, folder: Path, generated: Images, fresh: Images) -> di
 def _scorers(bench: Bench, folder: Path) -> dict[str, Any]:
     """Verification of unseen people, and what the training measured of the regions."""
     pairs = rendered_pairs(bench.sizes.people, bench.model.image_shape[-1], PEOPLE_SEED)
+    alike = rendered_pairs(bench.sizes.people, bench.model.image_shape[-1], PEOPLE_SEED, features=True)
     first, second = (score(bench.identity, _unit(images)) for images in pairs)
+    likeness = true_accept_rate(*(score(bench.likeness, _unit(images)) for images in alike))
     held_out = load_regions().config.held_out
     regions = {name.removeprefix("iou/"): value for name, value in held_out.items()}
-    return {"identity_tar": true_accept_rate(first, second), "regions": regions}
+    return {"identity_tar": true_accept_rate(first, second), "likeness_tar": likeness, "regions": regions}
 
 
 def _components(bench: Bench, folder: Path) -> dict[str, Any]:
@@ -228,7 +241,8 @@ def _moved(bench: Bench, folder: Path) -> dict[str, Any]:
     rows = torch.stack([edited[:, 0, :NUM_EDITED], shown, edited[:, 1, :NUM_EDITED]], dim=2).flatten(0, 2)
     titles = [text for name in MOVED for text in [f"{name} \N{MINUS SIGN}", "unedited", f"{name} +"] * shown.shape[1]]
     grid_figure(rows, 3 * shown.shape[1], folder / "portraits_moved.png", titles, tile=TILE)
-    moved = semantics.moved_figures(original, edited, bench.judge, bench.identity, thresholds)
+    identities = {"owned": bench.identity, "identity": bench.likeness}
+    moved = semantics.moved_figures(original, edited, bench.judge, identities, thresholds)
     for name, strength in zip(MOVED, strengths, strict=True):
         moved[name] |= {"strength": strength, "threshold": thresholds[name]}
     return {"moved": moved}
@@ -247,9 +261,14 @@ def _summary(figures: dict[str, Any]) -> dict[str, Any]:
     semantic = [row for row in figures["components"] if row["semantic"]]
     by_attribute = {
         f"moved_{name}": {attribute: row[name] for attribute, row in figures["moved"].items()}
-        for name in ("before", "after", "identity", "strength")
+        for name in ("before", "after", "identity", "owned", "strength")
     }
+    judged = [value for name, value in figures["swapped"].items() if name != "background"]
     return {
+        "bottleneck_ratio": figures["bottleneck_ratio"],
+        "swap_background": figures["swapped"]["background"],
+        "swap_judged": None if None in judged else median(judged),
+        "error_correlation": _extreme(max, list(figures["attributes"].values()), "error_correlation"),
         "decided_share": _extreme(min, binary, "decided"),
         "marginal_error_max": _extreme(max, binary, "error"),
         "mean_error_max": _extreme(max, continuous, "error"),
@@ -259,10 +278,14 @@ def _summary(figures: dict[str, Any]) -> dict[str, Any]:
         "judge_r2_min": _extreme(min, continuous, "judge"),
         "agreement_min": _extreme(min, binary, "agreement"),
         "identity_tar": figures["identity_tar"],
+        "likeness_tar": figures["likeness_tar"],
         "semantic_components": len(semantic),
         "semantic_attributes": sorted({row["attribute"] for row in semantic}),
         **by_attribute,
-        **{name: figures[name] for name in ("nearest", "regions", "attributes", "components", "moved", "carried")},
+        **{
+            name: figures[name]
+            for name in ("nearest", "regions", "attributes", "components", "moved", "carried", "swapped")
+        },
     }
 
 

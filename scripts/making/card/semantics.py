@@ -156,7 +156,11 @@ def moved_images(
 
 
 def moved_figures(
-    original: Images, edited: Tensor, judge: Scorer, identity: Embedder, thresholds: Mapping[str, float]
+    original: Images,
+    edited: Tensor,
+    judge: Scorer,
+    identities: Mapping[str, Embedder],
+    thresholds: Mapping[str, float],
 ) -> dict[str, dict[str, float]]:
     """What the judge sees of edits.
 
@@ -164,19 +168,24 @@ def moved_figures(
         original: Unedited samples, (n, C, H, W).
         edited: From `moved_images`, one direction per threshold, (k, 2, n, C, H, W).
         judge: Reads the attributes.
-        identity: Identity encoder.
+        identities: Encoders of identity, by what the figure of each is called.
         thresholds: By attribute: a score above it has the attribute.
 
     Returns:
-        By attribute: the share of samples having it unedited, `before` at -s and `after` at +s, and the mean cosine of
-        the identities to the unedited samples over both.
+        By attribute: the share of samples having it unedited, `before` at -s and `after` at +s, and by encoder the mean
+        cosine of the identities to the unedited samples over both.
     """
-    person, unedited = score(identity, original), score(judge, original)
+    unedited = score(judge, original)
+    people = {name: score(encoder, original).repeat(2, 1) for name, encoder in identities.items()}
     figures = {}
     for (attribute, threshold), pair in zip(thresholds.items(), edited, strict=True):
         column = judge.attributes.index(attribute)
         before, after = (share(score(judge, images)[:, column] > threshold) for images in pair)
-        same = identity_preservation(torch.cat([person, person]), score(identity, pair.flatten(0, 1)))
+        images = pair.flatten(0, 1)
+        same = {
+            name: identity_preservation(people[name], score(encoder, images)).value
+            for name, encoder in identities.items()
+        }
         shares = {"unedited": share(unedited[:, column] > threshold), "before": before, "after": after}
-        figures[attribute] = {**shares, "identity": same.value}
+        figures[attribute] = {**shares, **same}
     return figures

@@ -133,5 +133,5 @@ def test_shares_and_identity_are_counted() -> None:
     original = torch.full((12, 3, 2, 2), 0.5)
     original[:3, 1] = -0.5
     edited = torch.stack([-original, original])[None]
-    figures = moved_figures(original, edited, Brightness(), Colour(), {"green": 0.0})
+    figures = moved_figures(original, edited, Brightness(), {"identity": Colour()}, {"green": 0.0})
     assert figures["green"] == {"unedited": 0.75, "before": 0.25, "after": 0.75, "identity": pytest.approx(0, abs=1e-6)}

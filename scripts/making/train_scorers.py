@@ -65,7 +65,10 @@ def train(network: nn.Module, loss_of_step: Callable[[torch.Generator], Tensor],
         loss.backward()
         return loss
 
-    pace = fastest(lambda each: gradients(each, 0), choices(cfg.precision, cfg.threads))
+    def timed(pace: Pace) -> None:
+        gradients(pace, 0)
+
+    pace = fastest(timed, choices(cfg.precision, cfg.threads))
     for step in trange(cfg.steps, disable=None):
         loss = gradients(pace, step)
         optimizer.step()

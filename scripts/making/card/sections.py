@@ -213,10 +213,14 @@ def _scorers(bench: Bench, folder: Path) -> dict[str, Any]:
     pairs = rendered_pairs(bench.sizes.people, bench.model.image_shape[-1], PEOPLE_SEED)
     alike = rendered_pairs(bench.sizes.people, bench.model.image_shape[-1], PEOPLE_SEED, features=True)
     first, second = (score(bench.identity, _unit(images)) for images in pairs)
-    likeness = true_accept_rate(*(score(bench.likeness, _unit(images)) for images in alike))
+    third, fourth = (score(bench.likeness, _unit(images)) for images in alike)
     held_out = load_regions().config.held_out
     regions = {name.removeprefix("iou/"): value for name, value in held_out.items()}
-    return {"identity_tar": true_accept_rate(first, second), "likeness_tar": likeness, "regions": regions}
+    return {
+        "identity_tar": true_accept_rate(first, second),
+        "likeness_tar": true_accept_rate(third, fourth),
+        "regions": regions,
+    }
 
 
 def _components(bench: Bench, folder: Path) -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """What a swap of h carries from one sample to another: attributes, which it should, and the background, which not."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import seed_range
+from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.edits.mixing import swap
 from hspace.evaluation.readings import score
@@ -29,13 +32,13 @@ def swapped_shares(model: DiffusionModel, judge: Scorer, n: int, *, batch_size: 
     seeds = seed_range("evaluation", 2 * n)
     own, donors = (model.latents(half) for half in (seeds[:n], seeds[n:]))
     images = [_sampled(model, half, batch_size) for half in (seeds[:n], seeds[n:])]
-    images.append(swap(model, own, donors, batch_size=batch_size).clamp(-1, 1))
+    images.append(swap(model, own, donors, sampler=Sampler(batch_size=batch_size)).clamp(-1, 1))
     scores = [score(judge, each) for each in images]
     shares = {name: carried_share(*(each[:, j] for each in scores)) for j, name in enumerate(judge.attributes)}
     return shares | {"background": carried_share(*(background_embedding(each) for each in images))}
 
 
-def _sampled(model: DiffusionModel, seeds: range, batch_size: int) -> Images:
+def _sampled(model: DiffusionModel, seeds: Sequence[int], batch_size: int) -> Images:
     batches = (seeds[first : first + batch_size] for first in range(0, len(seeds), batch_size))
     return torch.cat([sample(model, model.latents(batch)).x_0.cpu().clamp(-1, 1) for batch in batches])
 

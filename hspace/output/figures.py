@@ -24,7 +24,12 @@ Array = Tensor | np.ndarray
 
 
 def strip_figure(
-    images: Array, row_labels: Sequence[str], strengths: Sequence[float], title: str, path: str | Path, tile: int = TILE
+    images: Array,
+    row_labels: Sequence[str],
+    strengths: Sequence[float | str],
+    title: str,
+    path: str | Path,
+    tile: int = TILE,
 ) -> Path:
     """Draws edits as rows and strengths as columns, with the unedited column marked.
 
@@ -32,7 +37,8 @@ def strip_figure(
         images: Images, (rows, strengths, C, H, W) in [-1, 1], C 1 or 3; or of several samples side by side, (rows,
             samples, strengths, C, H, W).
         row_labels: Labels, one per row, such as "component 3: yaw"; lines after the first are drawn smaller.
-        strengths: Strengths, one per column, in the directions' unit.
+        strengths: Strengths, one per column, in the directions' unit, or words, where those of the rows differ; 0 is
+            the unedited one.
         title: Text above the strip.
         path: PNG to write.
         tile: Smallest side in pixels, to which images are enlarged by a whole factor.
@@ -55,7 +61,8 @@ def strip_figure(
         figure, corners = _page(tiles.shape[:2], tiles.shape[2:4], left, header, groups=groups)
         _text(figure, MARGIN, MARGIN, title, size=TITLE, weight="bold", va="top", linespacing=1.4)
         x, y = corners[0, 0]
-        _text(figure, x - 2 * GAP, y - GAP, "strength", size=SMALL, color=QUIET, ha="right", va="bottom")
+        if not any(isinstance(each, str) for each in strengths):
+            _text(figure, x - 2 * GAP, y - GAP, "strength", size=SMALL, color=QUIET, ha="right", va="bottom")
         for column, strength in enumerate([*strengths] * groups):
             _draw_strength(figure, corners[:, column], tiles.shape[2:4], strength)
         for row, label in enumerate(labels):
@@ -138,13 +145,13 @@ def _draw_tiles(figure: Figure, corners: np.ndarray, tiles: np.ndarray) -> None:
         figure.figimage(tile, xo=int(x), yo=int(height - y - len(tile)), zorder=3)
 
 
-def _draw_strength(figure: Figure, corners: np.ndarray, tile: tuple[int, ...], strength: float) -> None:
+def _draw_strength(figure: Figure, corners: np.ndarray, tile: tuple[int, ...], strength: float | str) -> None:
     """The strength above a column; behind the unedited column, a band."""
     x, y = corners[0]
     unedited = strength == 0
     if unedited:
         _band(figure, x - GAP, y - 2 * GAP - _line(LABEL), tile[1] + 2 * GAP, corners[-1, 1] + tile[0] + GAP)
-    text = "unedited" if unedited else signed(strength, "+g")
+    text = "unedited" if unedited else strength if isinstance(strength, str) else signed(strength, "+g")
     weight = "bold" if unedited else "normal"
     _text(figure, x + tile[1] / 2, y - GAP, text, size=LABEL, weight=weight, ha="center", va="bottom")
 

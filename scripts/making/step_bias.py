@@ -26,7 +26,7 @@ from hspace.runs.errors import guarded
 
 RENDERS, SAMPLES, BATCH, SEED = 8192, 20_480, 512, 99
 DIMENSIONS = 192
-"""Of the subspace of renders and noise, which holds nearly all of the renders' variance and is far faster than pixels."""
+"""Of the subspace of renders and noise, which holds nearly all of their variance and is far faster than pixels."""
 
 
 def lost_shares(schedule: Schedule, size: int, renders: int, samples: int) -> dict[str, tuple[float, float]]:

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from configuration import training_configuration
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pace import Pace, choices, fastest
 from torch import Tensor, nn
 from tqdm import trange
@@ -141,9 +142,15 @@ def train_attributes(name: str, cfg: DictConfig) -> None:
     log.info("%s on held-out renders: %s", name, {key: round(value, 4) for key, value in figures.items()})
 
 
+def with_own(cfg: DictConfig, name: str) -> DictConfig:
+    """The configuration with a scorer's own number of images and steps in the place of those of all."""
+    own = {key: cfg[name][key] for key in ("train_images", "steps")}
+    return cast(DictConfig, OmegaConf.merge(cfg, own))
+
+
 def train_identity(name: str, cfg: DictConfig) -> None:
     """Trains and saves an encoder of identity or likeness on pairs of images of one person in two scenes."""
-    settings = cfg[name]
+    settings, cfg = cfg[name], with_own(cfg, name)
     first, second = rendered_pairs(cfg.train_images // 2, cfg.size, settings.seed, features=settings.features)
     torch.manual_seed(settings.seed)
     network = ARCHITECTURES[settings.architecture](settings.dim)
@@ -174,7 +181,8 @@ def masks_of_stream(n: int, size: int, seed: int) -> Tensor:
 
 def train_regions(cfg: DictConfig) -> None:
     """Trains and saves the segmentation network, and measures its intersection over union on held-out renders."""
-    n = cfg.regions.train_images
+    cfg = with_own(cfg, "regions")
+    n = cfg.train_images
     data, masks = (
         rendered(n, cfg.size, cfg.regions.seed, Path(cfg.data)),
         masks_of_stream(n, cfg.size, cfg.regions.seed),
@@ -187,9 +195,7 @@ def train_regions(cfg: DictConfig) -> None:
         images = ARTEFACTS[cfg.regions.artefacts](data.batch(index), generator)
         return F.binary_cross_entropy_with_logits(network(images).float(), masks[index].float())
 
-    settings = cfg.copy()
-    settings.steps = cfg.regions.steps
-    train(network, loss_of_step, cfg.regions.seed, settings)
+    train(network, loss_of_step, cfg.regions.seed, cfg)
     held_out = rendered(cfg.held_out.images, cfg.size, cfg.held_out.seed, Path(cfg.data))
     true = masks_of_stream(cfg.held_out.images, cfg.size, cfg.held_out.seed)
     found = outputs(network, held_out.batch(torch.arange(cfg.held_out.images))) > 0

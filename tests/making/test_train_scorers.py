@@ -13,6 +13,7 @@ from hspace.types import InputError
 TINY = [
     "train_images=16", "held_out.images=32", "batch_size=8", "steps=2", "precision=float32", "threads=1",
     "regions.train_images=16", "regions.steps=2",
+    "identity.train_images=16", "identity.steps=2", "likeness.train_images=16", "likeness.steps=2",
 ]  # fmt: skip
 
 

@@ -11,15 +11,14 @@ class Sizes:
 
     Attributes:
         generated: Generated portraits, and fresh renders that they are compared with.
-        steps: Sampling steps of the generated portraits.
-        edit_steps: Sampling steps wherever h is edited, and of the untrained model.
+        steps: Sampling steps, those of the edits.
         reference: Fresh renders that stand for the renderer.
         training_renders: Renders of the training set that the nearest ones are sought in.
         people: Unseen people, two images each.
         discovery: Samples for PCA.
         components: Principal components.
         annotated: Samples among which examples are chosen.
-        examples: Examples on each side of a mean difference.
+        examples: Examples on each side of a boundary.
         calibration: Samples that names and strengths are chosen on.
         judged: Samples that the judge reads.
         pairs: Pairs of renders that differ in one attribute.
@@ -27,13 +26,12 @@ class Sizes:
     """
 
     generated: int = 2048
-    steps: int = 25
-    edit_steps: int = 10
+    steps: int = 10
     reference: int = 8192
     training_renders: int = 65_536
     people: int = 2048
     discovery: int = 500
-    components: int = 8
+    components: int = 10
     annotated: int = 1000
     examples: int = 100
     calibration: int = 48

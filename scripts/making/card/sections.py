@@ -56,8 +56,7 @@ class Bench:
     """All that is measured, and with what.
 
     Attributes:
-        model: At the steps of the generated portraits.
-        editable: The same at the steps of the edits.
+        model: At the steps of the edits, which the generated portraits have too.
         annotator: Chooses.
         judge: Reads.
         identity: Encoder of all that a person owns.
@@ -68,7 +67,6 @@ class Bench:
     """
 
     model: DiffusionModel
-    editable: DiffusionModel
     annotator: PortraitScorer
     judge: PortraitScorer
     identity: PortraitIdentity
@@ -99,7 +97,7 @@ def measure(model: str, sizes: Sizes, output: Path, training_dir: Path) -> dict[
         What metrics.json holds. Shares are fractions; a figure that does not exist is None.
     """
     bench = Bench(
-        load_model(model, num_steps=sizes.steps), load_model(model, num_steps=sizes.edit_steps),
+        load_model(model, num_steps=sizes.steps),
         load_scorer("portraits-annotator"), load_scorer("portraits-judge"), load_identity(),
         load_likeness(), sizes, output / "renders", training_dir,
     )  # fmt: skip
@@ -112,7 +110,7 @@ def measure(model: str, sizes: Sizes, output: Path, training_dir: Path) -> dict[
         "moved": _moved,
         "carried": lambda bench, _: {"carried": carried_by_h(bench.model, bench.judge, sizes.pairs, PAIRS_SEED)},
         "swapped": lambda bench, _: {
-            "swapped": swapped_shares(bench.editable, bench.judge, sizes.judged // 2, batch_size=sizes.batch_size)
+            "swapped": swapped_shares(bench.model, bench.judge, sizes.judged // 2, batch_size=sizes.batch_size)
         },
     }
     figures: dict[str, Any] = {}
@@ -171,7 +169,7 @@ def _generated(bench: Bench, folder: Path) -> dict[str, Any]:
     seeds, size = seed_range("evaluation", bench.sizes.generated), bench.sizes.batch_size
     images = {
         "generated": portraits.generate(bench.model, seeds, batch_size=size),
-        "untrained": portraits.generate(portraits.untrained(bench.editable), seeds, batch_size=size),
+        "untrained": portraits.generate(portraits.untrained(bench.model), seeds, batch_size=size),
     }
     save_file(images, folder / "images.safetensors")
     return {}
@@ -225,22 +223,22 @@ def _scorers(bench: Bench, folder: Path) -> dict[str, Any]:
 
 def _components(bench: Bench, folder: Path) -> dict[str, Any]:
     """Principal components of h."""
-    names, matrix = semantics.component_effects(bench.editable, bench.annotator, bench.judge, bench.sizes, folder)
+    names, matrix = semantics.component_effects(bench.model, bench.annotator, bench.judge, bench.sizes, folder)
     effect_heatmap(matrix, folder / "portraits_components.png")
     return {"components": semantics.semantic_components(names, matrix)}
 
 
 def _moved(bench: Bench, folder: Path) -> dict[str, Any]:
-    """Mean differences."""
+    """Linear boundaries."""
     labels, ids = bench.reference().labels, [attribute.id for attribute in JUDGED]
     borders = {"smile": float(labels[:, ids.index("smile")].median()), "yaw": 0.0}
     thresholds = {name: borders.get(name, 0.5) for name in MOVED}
-    directions = semantics.mean_differences(bench.editable, bench.annotator, MOVED, bench.sizes)
+    directions = semantics.boundaries(bench.model, bench.annotator, MOVED, bench.sizes)
     strengths = [
-        semantics.choose_strength(bench.editable, directions, j, bench.annotator, thresholds[name], bench.sizes)
+        semantics.choose_strength(bench.model, directions, j, bench.annotator, thresholds[name], bench.sizes)
         for j, name in enumerate(MOVED)
     ]
-    original, edited = semantics.moved_images(bench.editable, directions, strengths, bench.sizes)
+    original, edited = semantics.moved_images(bench.model, directions, strengths, bench.sizes)
     shown = original[None, :NUM_EDITED].expand(len(MOVED), -1, -1, -1, -1)
     rows = torch.stack([edited[:, 0, :NUM_EDITED], shown, edited[:, 1, :NUM_EDITED]], dim=2).flatten(0, 2)
     titles = [text for name in MOVED for text in [f"{name} \N{MINUS SIGN}", "unedited", f"{name} +"] * shown.shape[1]]

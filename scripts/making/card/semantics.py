@@ -1,4 +1,4 @@
-"""How semantic the h-space is: what principal components and mean differences do to portraits.
+"""How semantic the h-space is: what rotated principal components and linear boundaries do to portraits.
 
 Names and strengths are chosen with the annotator on calibration seeds; the judge reads evaluation seeds.
 """
@@ -18,9 +18,9 @@ from hspace.diffusion.latents import seed_range
 from hspace.diffusion.recording import collect
 from hspace.diffusion.sampler import Sampler
 from hspace.directions.annotations import annotate
+from hspace.directions.boundary import boundary
 from hspace.directions.pca import pca
 from hspace.directions.record import Directions
-from hspace.directions.supervised import supervised
 from hspace.edits.sums import apply_offsets, edit, edit_offsets
 from hspace.evaluation.effects import edit_samples, evaluate
 from hspace.evaluation.readings import score
@@ -37,16 +37,16 @@ MOVED_SHARES = (0.2, 0.8)
 """Shares having an attribute that an edit has to pass, at -s from above and at +s from below."""
 CALIBRATION_MARGIN = 0.1
 """By how much the annotator has to see these shares passed on calibration seeds."""
-MEAN_DIFFERENCE_STRENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+STRENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 """Strengths that are tried, smallest first."""
 
 
 def component_effects(
     model: DiffusionModel, annotator: Scorer, judge: Scorer, sizes: Sizes, folder: Path
 ) -> tuple[list[Name | None], EffectMatrix]:
-    """Names of the first principal components by the annotator, and their effects from -2 to +2 by the judge.
+    """Names of the first components by the annotator, and their effects from -2 to +2 by the judge.
 
-    Components are those of the whole trajectory: of single steps they need not be one direction at all of them.
+    Components are those of the whole trajectory, rotated by varimax.
 
     Args:
         model: The model, at the steps of the edits.
@@ -60,7 +60,7 @@ def component_effects(
     """
     seeds, path = seed_range("discovery", sizes.discovery), folder / "h.npy"
     recorded = collect(model, seeds, path, sampler=Sampler(batch_size=sizes.batch_size))
-    directions = pca(recorded, model, k=sizes.components, joint=True)
+    directions = pca(recorded, model, k=sizes.components, joint=True, rotation="varimax")
     path.unlink()
     readings = []
     for scorer, role, n in ((annotator, "calibration", sizes.calibration), (judge, "evaluation", sizes.judged)):
@@ -106,12 +106,12 @@ def semantic_components(names: Sequence[Name | None], matrix: EffectMatrix) -> l
     return rows
 
 
-def mean_differences(model: DiffusionModel, annotator: Scorer, attributes: Sequence[str], sizes: Sizes) -> Directions:
-    """Mean differences, eq. 11, of the most extreme of the annotated samples: one direction per attribute."""
+def boundaries(model: DiffusionModel, annotator: Scorer, attributes: Sequence[str], sizes: Sizes) -> Directions:
+    """Normals of linear boundaries between the most extreme of the annotated samples: one direction per attribute."""
     annotations = annotate(
         model, seed_range("discovery", sizes.annotated), annotator, sampler=Sampler(batch_size=sizes.batch_size)
     )
-    found = [supervised(model, annotations, name, k=sizes.examples, batch_size=sizes.batch_size) for name in attributes]
+    found = [boundary(model, annotations, name, k=sizes.examples, batch_size=sizes.batch_size) for name in attributes]
     return Directions(torch.cat([each.directions for each in found]), replace(found[0].meta, names=tuple(attributes)))
 
 
@@ -131,7 +131,7 @@ def choose_strength(
     latents = model.latents(seed_range("calibration", sizes.calibration))
     column = annotator.attributes.index(directions.meta.names[component])
     margins = {}
-    for strength in MEAN_DIFFERENCE_STRENGTHS:
+    for strength in STRENGTHS:
         edited = edit(
             model, latents, directions, component=component, strengths=[-strength, strength],
             sampler=Sampler(batch_size=sizes.batch_size),

@@ -12,7 +12,7 @@ from hspace.portraits.faces import REGIONS
 from hspace.system.files import package_path
 
 SIZES = Sizes(
-    generated=24, steps=4, edit_steps=3, reference=64, training_renders=32, people=16, discovery=6, components=2,
+    generated=24, steps=3, reference=64, training_renders=32, people=16, discovery=6, components=2,
     annotated=8, examples=2, calibration=3, judged=4, pairs=2, batch_size=24,
 )  # fmt: skip
 SINGLE = {

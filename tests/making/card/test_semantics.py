@@ -6,10 +6,10 @@ import pytest
 import torch
 from card.base import Sizes, share
 from card.semantics import (
-    MEAN_DIFFERENCE_STRENGTHS,
+    STRENGTHS,
+    boundaries,
     choose_strength,
     component_effects,
-    mean_differences,
     moved_figures,
     moved_images,
     semantic_components,
@@ -54,7 +54,7 @@ class Colour:
 
 @pytest.fixture(scope="module")
 def directions(tiny_model: DiffusionModel) -> Directions:
-    return mean_differences(tiny_model, Brightness(), ("red", "green"), SIZES)
+    return boundaries(tiny_model, Brightness(), ("red", "green"), SIZES)
 
 
 def make_matrix() -> EffectMatrix:
@@ -84,14 +84,20 @@ def test_effects_of_components_are_those_between_the_two_strengths(tiny_model: D
     names, matrix = component_effects(tiny_model, Brightness(), Brightness(), SIZES, tmp_path)
     assert len(names) == 2 and matrix.effect.shape == (2, 2) and not list(tmp_path.glob("*.npy"))
     assert (matrix.low <= matrix.effect).all() and (matrix.effect <= matrix.high).all()
-    found = pca(collect(tiny_model, seed_range("discovery", 6), tmp_path / "h.npy"), tiny_model, k=2, joint=True)
+    found = pca(
+        collect(tiny_model, seed_range("discovery", 6), tmp_path / "h.npy"),
+        tiny_model,
+        k=2,
+        joint=True,
+        rotation="varimax",
+    )
     latents = tiny_model.latents(seed_range("evaluation", 12))
     images = edit(tiny_model, latents, found, component=1, strengths=[-2, 0, 2])
     low, unedited, high = (Brightness()(each) for each in images.unbind(1))
     assert matrix.effect[1] == pytest.approx(((high - low).mean(0) / unedited.std(0)).numpy(), rel=1e-3)
 
 
-def test_mean_differences_are_named_after_their_attributes(directions: Directions) -> None:
+def test_boundaries_are_named_after_their_attributes(directions: Directions) -> None:
     assert directions.meta.names == ("red", "green") and directions.meta.unit == "difference"
     assert len(directions.directions) == 2 and not set(directions.meta.seeds) & set(seed_range("calibration", 10))
 
@@ -115,9 +121,9 @@ def test_the_smallest_strength_that_moves_enough_is_chosen(tiny_model: Diffusion
         return min(0.2 - before, after - 0.8)
 
     assert margin(chosen) >= 0.1 - 1e-9
-    assert all(margin(strength) < 0.1 for strength in MEAN_DIFFERENCE_STRENGTHS if strength < chosen)
+    assert all(margin(strength) < 0.1 for strength in STRENGTHS if strength < chosen)
     weak = replace(shifted, directions=shifted.directions * 1e-6)
-    assert choose_strength(tiny_model, weak, 0, Brightness(), threshold, SIZES) in MEAN_DIFFERENCE_STRENGTHS
+    assert choose_strength(tiny_model, weak, 0, Brightness(), threshold, SIZES) in STRENGTHS
 
 
 def test_images_are_moved_both_ways_by_each_direction(tiny_model: DiffusionModel, directions: Directions) -> None:

@@ -81,8 +81,8 @@ def targets(metrics: dict[str, Any]) -> Table:
     )
     sizes = metrics["sizes"]
     caption = (
-        f"{sizes['generated']:,} portraits at the {sizes['steps']} steps of the edits, eta = 1; edits read by the judge "
-        f"on {sizes['judged']} evaluation samples."
+        f"{sizes['generated']:,} portraits at the {sizes['steps']} steps of the edits, eta = 1; edits read by the "
+        f"judge on {sizes['judged']} evaluation samples."
     )
     return Table(("figure", "key", "measured", "target", "met"), rows, caption)
 
@@ -139,8 +139,8 @@ def _moved(metrics: dict[str, Any]) -> Table:
     count = metrics["sizes"]["examples"]
     caption = (
         f"Linear boundaries of {count} + {count} annotated samples, at one strength s each: share of samples having "
-        "the attribute (smile: above the renderer's median; yaw: to the right) unedited, at \N{MINUS SIGN}s and at +s, and "
-        "the mean cosine to the unedited samples over both: of likeness, which is of shape and features alone "
+        "the attribute (smile: above the renderer's median; yaw: to the right) unedited, at \N{MINUS SIGN}s and at +s, "
+        "and the mean cosine to the unedited samples over both: of likeness, which is of shape and features alone "
         "(identity), and of all that a person owns (owned)."
     )
     return Table(("attribute", *columns), rows, caption)

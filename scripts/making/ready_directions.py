@@ -29,15 +29,13 @@ log = logging.getLogger("ready_directions")
 
 SETTINGS = (
     "name=ready_directions", "output_dir=outputs/ready_directions", "tracking.mode=disabled",
-    "study.index=1000", "study.examples=100", "study.target=1",
-    "study.attributes=[smile,mouth,eyes,brow,yaw,pitch,age,gender,glasses,hat,beard,skin,hair_color,hair_length]",
-    "evaluation.strength_samples=100", "evaluation.calibration_samples=100", "evaluation.num_samples=200",
-    "batch_size=32",
+    "study.index=600", "study.examples=60", "study.target=1",
+    "study.attributes=[smile,glasses,age,yaw,gender,hat]",
+    "evaluation.strength_samples=40", "evaluation.calibration_samples=60", "evaluation.num_samples=100",
+    "evaluation.block=1", "batch_size=32",
 )  # fmt: skip
 METHODS: dict[str, dict[str, Any]] = {
-    "mean difference": {"name": "supervised"},
     "boundary": {"name": "boundary"},
-    "joint boundary": {"name": "boundary", "joint": True},
     "whitened difference": {"name": "whitened"},
 }
 JUDGED = (-2.0, -1.0, 1.0, 2.0)

@@ -4,6 +4,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from hspace.diffusion.latents import seed_range
+
+BLOCK = 1
+"""Block of evaluation seeds that the card reads, which docs/results/readings.csv logs; everyday runs read block 0."""
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -25,19 +30,24 @@ class Sizes:
         batch_size: Rows of one U-Net pass.
     """
 
-    generated: int = 2048
+    generated: int = 1024
     steps: int = 10
-    reference: int = 8192
+    reference: int = 4096
     training_renders: int = 65_536
-    people: int = 2048
-    discovery: int = 500
+    people: int = 1024
+    discovery: int = 300
     components: int = 10
-    annotated: int = 1000
-    examples: int = 100
+    annotated: int = 600
+    examples: int = 60
     calibration: int = 48
-    judged: int = 200
+    judged: int = 128
     pairs: int = 32
     batch_size: int = 32
+
+
+def evaluation_seeds(n: int) -> tuple[int, ...]:
+    """Seeds of the first evaluation samples of the card's block."""
+    return seed_range("evaluation", n, block=BLOCK)
 
 
 def share(condition: Tensor) -> float:

@@ -15,11 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from card import portraits, semantics
-from card.base import Sizes
+from card.base import Sizes, evaluation_seeds
 from card.carried import carried_by_h
 from card.swapped import swapped_shares
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
-from hspace.diffusion.latents import seed_range
 from hspace.evaluation.readings import score
 from hspace.metrics.identity import true_accept_rate
 from hspace.output.charts import effect_heatmap
@@ -166,7 +165,7 @@ def _plain(value: Any) -> Any:
 
 def _generated(bench: Bench, folder: Path) -> dict[str, Any]:
     """Images of the model and of an untrained one."""
-    seeds, size = seed_range("evaluation", bench.sizes.generated), bench.sizes.batch_size
+    seeds, size = evaluation_seeds(bench.sizes.generated), bench.sizes.batch_size
     images = {
         "generated": portraits.generate(bench.model, seeds, batch_size=size),
         "untrained": portraits.generate(portraits.untrained(bench.model), seeds, batch_size=size),

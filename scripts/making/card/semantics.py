@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from card.base import Sizes, share
+from card.base import Sizes, evaluation_seeds, share
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import seed_range
 from hspace.diffusion.recording import collect
@@ -63,11 +63,12 @@ def component_effects(
     directions = pca(recorded, model, k=sizes.components, joint=True, rotation="varimax")
     path.unlink()
     readings = []
-    for scorer, role, n in ((annotator, "calibration", sizes.calibration), (judge, "evaluation", sizes.judged)):
+    read = ((annotator, seed_range("calibration", sizes.calibration)), (judge, evaluation_seeds(sizes.judged)))
+    for scorer, seeds in read:
         edits = edit_samples(
             model,
             directions,
-            seed_range(role, n),
+            seeds,
             strengths=COMPONENT_STRENGTHS,
             sampler=Sampler(batch_size=sizes.batch_size),
         )
@@ -150,7 +151,7 @@ def moved_images(
     weights = torch.diag(torch.tensor(strengths))
     weights = torch.cat([torch.zeros(1, len(strengths)), torch.stack([-weights, weights], dim=1).flatten(0, 1)])
     offsets = edit_offsets(directions, weights, len(model.process.timesteps))
-    latents = model.latents(seed_range("evaluation", sizes.judged))
+    latents = model.latents(evaluation_seeds(sizes.judged))
     images = apply_offsets(model, latents, offsets, sampler=Sampler(batch_size=sizes.batch_size)).transpose(0, 1)
     return images[0], images[1:].unflatten(0, (-1, 2))
 

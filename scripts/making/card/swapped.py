@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from card.base import evaluation_seeds
 from hspace.diffusion.checkpoints import DiffusionModel
-from hspace.diffusion.latents import seed_range
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.edits.mixing import swap
@@ -29,7 +29,7 @@ def swapped_shares(model: DiffusionModel, judge: Scorer, n: int, *, batch_size: 
 
     Source: ours; the paper swaps h in fig. 2a.
     """
-    seeds = seed_range("evaluation", 2 * n)
+    seeds = evaluation_seeds(2 * n)
     own, donors = (model.latents(half) for half in (seeds[:n], seeds[n:]))
     images = [_sampled(model, half, batch_size) for half in (seeds[:n], seeds[n:])]
     images.append(swap(model, own, donors, sampler=Sampler(batch_size=batch_size)).clamp(-1, 1))

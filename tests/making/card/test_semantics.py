@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from card.base import Sizes, share
+from card.base import Sizes, evaluation_seeds, share
 from card.semantics import (
     STRENGTHS,
     boundaries,
@@ -91,7 +91,7 @@ def test_effects_of_components_are_those_between_the_two_strengths(tiny_model: D
         joint=True,
         rotation="varimax",
     )
-    latents = tiny_model.latents(seed_range("evaluation", 12))
+    latents = tiny_model.latents(evaluation_seeds(12))
     images = edit(tiny_model, latents, found, component=1, strengths=[-2, 0, 2])
     low, unedited, high = (Brightness()(each) for each in images.unbind(1))
     assert matrix.effect[1] == pytest.approx(((high - low).mean(0) / unedited.std(0)).numpy(), rel=1e-3)
@@ -129,7 +129,7 @@ def test_the_smallest_strength_that_moves_enough_is_chosen(tiny_model: Diffusion
 def test_images_are_moved_both_ways_by_each_direction(tiny_model: DiffusionModel, directions: Directions) -> None:
     original, edited = moved_images(tiny_model, directions, [1.0, 2.0], SIZES)
     assert original.shape == (12, 3, 16, 16) and edited.shape == (2, 2, 12, 3, 16, 16)
-    latents = tiny_model.latents(seed_range("evaluation", 12))
+    latents = tiny_model.latents(evaluation_seeds(12))
     single = edit(tiny_model, latents, directions, component=1, strengths=[-2, 0, 2]).transpose(0, 1)
     for ours, theirs in ((edited[1, 0], single[0]), (original, single[1]), (edited[1, 1], single[2])):
         assert (ours - theirs).abs().max() < 1e-4

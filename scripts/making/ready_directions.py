@@ -30,13 +30,12 @@ log = logging.getLogger("ready_directions")
 SETTINGS = (
     "name=ready_directions", "output_dir=outputs/ready_directions", "tracking.mode=disabled",
     "study.index=600", "study.examples=60", "study.target=1",
-    "study.attributes=[smile,glasses,age,yaw,gender,hat]",
+    "study.attributes=[glasses,smile,yaw,age]",
     "evaluation.strength_samples=40", "evaluation.calibration_samples=60", "evaluation.num_samples=100",
     "evaluation.block=1", "batch_size=32",
 )  # fmt: skip
 METHODS: dict[str, dict[str, Any]] = {
     "boundary": {"name": "boundary"},
-    "whitened difference": {"name": "whitened"},
 }
 JUDGED = (-2.0, -1.0, 1.0, 2.0)
 """Strengths in sd at which the judge reads the chosen directions."""

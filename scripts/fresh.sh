@@ -16,7 +16,7 @@ if [ -z "${HERE:-}" ]; then
 fi
 export PIP_CONSTRAINT="$PWD/constraints.txt" PIP_DISABLE_PIP_VERSION_CHECK=1
 
-demo() { make -s demo && test -s outputs/demo/figures/directions.png; }
+demo() { make -s demo && test -s outputs/demo/figures/demo.png; }
 test_() { make -s test; }
 notebooks() { .venv/bin/python -m pytest -q tests/test_notebooks.py; }
 docs() { make -s docs && test -s outputs/site/index.html; }

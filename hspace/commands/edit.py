@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from hspace import __version__
 from hspace.diffusion.photographs import find_images
 from hspace.directions.hub import OWNER_AND_NAME, PREFIX
+from hspace.directions.shipped import READY
 from hspace.output.animation import write_animation, write_png
 from hspace.output.figures import strip_figure
 from hspace.runs.parsing import parse
@@ -118,7 +119,7 @@ def _named(inputs: Any) -> Any:
 
 def _one(reference: str) -> str:
     """The first direction of a file where none is named."""
-    whole = Path(reference).expanduser().is_file() or re.fullmatch(f"{PREFIX}{OWNER_AND_NAME}", reference)
+    whole = Path(reference).expanduser().is_file() or re.fullmatch(f"{PREFIX}{OWNER_AND_NAME}|{READY}[^:]+", reference)
     return f"{reference}:0" if whole else reference
 
 

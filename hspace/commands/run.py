@@ -92,6 +92,7 @@ def load(cfg: Config) -> Lab:
     check_scorers(cfg)
     annotator, judge = load_scorer(cfg.evaluation.annotator), load_scorer(cfg.evaluation.judge)
     identity = load_identity(cfg.evaluation.identity)
+    likeness = None if cfg.evaluation.likeness is None else load_identity(cfg.evaluation.likeness)
     check_attributes(cfg, shared_attributes(annotator, judge))
     # This stage is not announced, so that a model that cannot be loaded gives one line of error and nothing before it.
     model = load_model(
@@ -111,9 +112,9 @@ def load(cfg: Config) -> Lab:
         )  # fmt: skip
     if cfg.seed and not get_method(cfg.method.name).seeded:
         log.warning("method=%s has no seed: its directions are those of seed=0", cfg.method.name)
-    for network in (annotator, judge, identity):
+    for network in (annotator, judge, identity, *([likeness] if likeness else [])):
         place(network, model.device)
-    return Lab(cfg, model, annotator, judge, identity, load_regions(cfg.evaluation.regions), judge_name)
+    return Lab(cfg, model, annotator, judge, identity, likeness, load_regions(cfg.evaluation.regions), judge_name)
 
 
 def check_scorers(cfg: Config) -> None:

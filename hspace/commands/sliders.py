@@ -10,8 +10,10 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from hspace.diffusion.latents import seed_range
+from hspace.directions.hub import local_path
 from hspace.directions.operators import Operator, load_found
 from hspace.directions.record import Directions
+from hspace.directions.shipped import READY, ready_models
 from hspace.evaluation.calibration import MORE
 from hspace.evaluation.calibration import calibrate as find_strength
 from hspace.evaluation.ranges import Limits, range_of, slider_range, with_ranges
@@ -73,15 +75,13 @@ def range(options: argparse.Namespace, compose: Compose) -> int:
 
 
 def directions(options: argparse.Namespace, compose: Compose) -> int:
-    """Lists the contents of files of directions and operators.
+    """Lists the contents of files of directions and operators; without a file, of what comes with the package.
 
     Raises:
         InputError: If a file does not exist, or holds neither.
     """
-    if not options.inputs:
-        raise InputError("name a directions file or a folder, as in: hspace directions outputs/demo")
-    for path in _files(options.inputs):
-        found = load_found(path)
+    for path in _files(options.inputs) if options.inputs else [f"{READY}{name}" for name in ready_models()]:
+        found = load_found(local_path(path))
         meta = found.meta
         print(f"{path}: {meta.method} of {meta.model_id}, {len(meta.timesteps)} steps, strengths in {meta.unit}")
         for component, name in enumerate(meta.names):
@@ -97,6 +97,9 @@ def _bench(options: argparse.Namespace, compose: Compose, command: str) -> tuple
         raise InputError(f"hspace {command} needs --direction FILE[:NAME]; without a name it takes all of the file")
     if options.inputs:
         raise InputError(f"hspace {command} does not take the word {options.inputs[0]!r}")
+    shipped = next((each for each in options.direction if each.startswith(READY)), None)
+    if shipped is not None:
+        raise InputError(f"{shipped} is not to be changed: hspace {command} writes into the file; copy it first")
     bench = load_bench(parse(compose(options.settings)), options.direction)
     if bench.annotator is None:
         raise InputError(f"the portraits' scorers cannot read images of {bench.model.model_id}: set evaluation=faceapi")
@@ -120,7 +123,7 @@ def _keep(slider: Slider, record: dict[str, object]) -> None:
 def _files(words: list[str]) -> Iterator[Path]:
     """Files, and those below folders."""
     for word in words:
-        path = Path(word).expanduser()
+        path = local_path(word).expanduser()
         found = (each for name in NAMES for each in path.rglob(name))
         below = sorted(found) if path.is_dir() else [path]
         if not below:

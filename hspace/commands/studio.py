@@ -12,6 +12,7 @@ import uvicorn
 from omegaconf import DictConfig
 
 from hspace.diffusion.photographs import find_images
+from hspace.directions.shipped import READY, ready_models
 from hspace.runs.parsing import parse
 from hspace.studio.export import export
 from hspace.studio.server import Studio
@@ -37,8 +38,8 @@ def studio(options: argparse.Namespace, compose: Callable[[list[str]], DictConfi
     if not 0 <= options.samples <= 64 or not 0 <= options.port < 65536:
         raise InputError(f"--samples are 0 to 64 and --port 0 to 65535, got {options.samples} and {options.port}")
     photographs = tuple(path for word in options.photographs or [] for path in find_images(word))
-    references = options.direction or _found()
-    bench = load_bench(parse(compose(options.settings)), references)
+    cfg = parse(compose(options.settings))
+    bench = load_bench(cfg, options.direction or _found(cfg.model.path))
     if len(bench.sliders) > MOST_SLIDERS:
         raise InputError(f"a page has at most {MOST_SLIDERS} sliders, got {len(bench.sliders)}: name some as FILE:NAME")
     seeds = tuple(range(FIRST_SAMPLE, FIRST_SAMPLE + options.samples))
@@ -70,16 +71,17 @@ def serve(session: Session, port: int = 0, *, open_browser: bool = False) -> Non
         uvicorn.Server(settings).run(sockets=[listening])
 
 
-def _found() -> Sequence[str]:
-    """Directions that earlier runs left.
+def _found(model: str) -> Sequence[str]:
+    """Directions that earlier runs left, or the ready-made ones of the model.
 
     Raises:
         InputError: If there are none.
     """
-    found = sorted(Path("outputs").glob("*/directions.safetensors"))
-    for path in found:
+    for path in sorted(Path("outputs").glob("*/directions.safetensors")):
         if find_sliders(str(path)):
             return [str(path)]
+    if model in ready_models():
+        return [f"{READY}{model}"]
     raise InputError(
         "no directions in outputs/*/directions.safetensors: name a file by --direction, or find some by "
         "hspace experiment=demo"

@@ -106,7 +106,9 @@ def _range(parser: argparse.ArgumentParser) -> None:
 
 
 def _directions_command(parser: argparse.ArgumentParser) -> None:
-    parser.description = "List what directions files hold: hspace directions FILE|FOLDER …"
+    parser.description = (
+        "List what directions files hold: hspace directions FILE|FOLDER …; without a word, the ready-made ones"
+    )
 
 
 def _push(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from hspace.diffusion.identity import WEIGHTS
 from hspace.directions.record import Directions
+from hspace.directions.shipped import READY, ready_path
 from hspace.types import InputError, one_line
 
 PREFIX = "hub:"
@@ -24,12 +25,15 @@ T = TypeVar("T")
 
 
 def local_path(path: str | Path) -> Path:
-    """A path as it is, or the local copy of the file that `hub:OWNER/NAME` names, downloaded if it is missing.
+    """A path as it is, or the file that `ready:MODEL` names, or a local copy of that of `hub:OWNER/NAME`.
 
     Raises:
-        InputError: If the id is not of that form, or the hub cannot be reached or does not have the file.
+        InputError: If the name is not of that form, the model has no ready-made directions, or the hub cannot be
+            reached or does not have the file.
     """
     text = str(path)
+    if text.startswith(READY):
+        return ready_path(text.removeprefix(READY))
     if not text.startswith(PREFIX):
         return Path(path)
     repository = _checked(text.removeprefix(PREFIX))

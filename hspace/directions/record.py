@@ -92,7 +92,7 @@ class Directions:
             >>> model = load_model("portraits", num_steps=10)
             >>> directions = Directions.of(model, torch.ones(2, *model.h_shape), names=["a", "b"])
             >>> tuple(directions.directions.shape)
-            (2, 10, 192, 8, 8)
+            (2, 10, 64, 8, 8)
             >>> directions.select([1]).meta.names
             ('b',)
         """

@@ -72,6 +72,7 @@ METHODS: Registry[Named] = Registry(
             "pullback",
             "prompt_pairs",
             "file",
+            "ready",
         )
     },
 )

@@ -212,8 +212,14 @@ def order(edited: Edited) -> Value:
 
 @measure("identity", unit="cosine", higher_is_better=True)
 def identity(edited: Edited) -> Value:
-    """Mean cosine of the identity embeddings to those of the unedited samples."""
+    """Mean cosine of the identity embeddings, of all that a person owns, to those of the unedited samples."""
     return edited.sweep.readings.identity(edited.row)
+
+
+@measure("likeness", unit="cosine", higher_is_better=True)
+def likeness(edited: Edited) -> Value:
+    """The same of shape and features, which no judged attribute is; empty where no encoder reads them."""
+    return edited.sweep.readings.likeness(edited.row)
 
 
 @measure("ssim_outside", unit="structural similarity", higher_is_better=True, needs=("images", "region"))

@@ -1,5 +1,5 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""Readings of a scorer and an identity encoder from edits of the same samples."""
+"""Readings of a scorer and of encoders of a person from edits of the same samples."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ DIGITS = 5
 
 @dataclass(frozen=True)
 class Readings:
-    """Readings of a scorer and an identity encoder from samples and their edits.
+    """Readings of a scorer and of encoders of a person from samples and their edits.
 
     Attributes:
         scorer: Scorer that read them.
@@ -36,6 +36,7 @@ class Readings:
         people: Identity embeddings of the samples, unedited and under every edit, (n, 1 + E, D), of unit norm.
         images: The first samples unedited and under every edit, (shown, 1 + E, C, H, W) in [-1, 1].
         unit: Standard deviation of each score over unedited samples, (A,), in which effects are counted.
+        features: Likeness embeddings of the same images, (n, 1 + E, F), of unit norm; None where no encoder reads them.
     """
 
     scorer: Scorer
@@ -46,6 +47,7 @@ class Readings:
     people: Tensor
     images: Tensor
     unit: Tensor
+    features: Tensor | None = None
 
     @cached_property
     def visible(self) -> Tensor:
@@ -56,7 +58,12 @@ class Readings:
     @cached_property
     def cosine(self) -> Tensor:
         """Cosine of the identity embeddings of each edit and its original, (E, n)."""
-        return (self.people[:, 1:] * self.people[:, :1]).sum(-1).T
+        return _to_unedited(self.people)
+
+    @cached_property
+    def likeness_cosine(self) -> Tensor | None:
+        """Cosine of the likeness embeddings of each edit and its original, (E, n), where an encoder reads them."""
+        return None if self.features is None else _to_unedited(self.features)
 
     def effects(self) -> EffectMatrix:
         """Mean effects with their intervals, in `unit`."""
@@ -67,8 +74,13 @@ class Readings:
         return self.matrix(self.edited, self.visible, self.names)
 
     def identity(self, edit: int) -> Interval:
-        """Mean cosine of an edit."""
+        """Mean cosine of an edit's identity embeddings to those of the unedited samples."""
         return mean_interval(self.cosine[edit].numpy(), -1.0, 1.0)
+
+    def likeness(self, edit: int) -> Interval | None:
+        """The same of the likeness embeddings, where an encoder reads them."""
+        cosine = self.likeness_cosine
+        return None if cosine is None else mean_interval(cosine[edit].numpy(), -1.0, 1.0)
 
     def changes(self, edit: int, attribute: str) -> np.ndarray:
         """Change of an attribute under an edit, in `unit`, by sample, (n,); nan where it cannot be seen."""
@@ -84,16 +96,19 @@ class Readings:
         return edit_accuracy(before, after, binary=self.scorer.binary[column], strength=strength)
 
     def table(self) -> Table:
-        """Every score of every sample, empty where it is hidden, and the cosine to the unedited sample's identity."""
-        cosine = torch.cat([torch.ones_like(self.cosine[:1]), self.cosine])
-        scores = torch.cat([self.original[None], self.edited])
+        """Every score of every sample, empty where it is hidden, and the cosines to the unedited sample."""
+        cosines = {"identity": self.cosine, "likeness": self.likeness_cosine}
+        kept = {
+            name: torch.cat([torch.ones_like(each[:1]), each]) for name, each in cosines.items() if each is not None
+        }
+        scores, alike = torch.cat([self.original[None], self.edited]), torch.stack([*kept.values()], dim=-1)
         rows: list[tuple[Cell, ...]] = []
-        for edit, values, alike in zip(("unedited", *self.names), scores, cosine, strict=True):
-            shown = self.scorer.visible(values).tolist()
-            for seed, *row in zip(self.seeds, values.tolist(), shown, alike.tolist(), strict=True):
-                kept = (round(v, DIGITS) if seen else None for v, seen in zip(*row[:2], strict=True))
-                rows.append((edit, seed, *kept, round(row[2], DIGITS)))
-        return Table(("edit", "seed", *self.scorer.attributes, "identity"), tuple(rows), "Scores by sample.")
+        for edit, values, same in zip(("unedited", *self.names), scores, alike, strict=True):
+            shown = self.scorer.visible(values)
+            for seed, row, seen, person in zip(self.seeds, values.tolist(), shown.tolist(), same.tolist(), strict=True):
+                visible = (round(v, DIGITS) if s else None for v, s in zip(row, seen, strict=True))
+                rows.append((edit, seed, *visible, *(round(cosine, DIGITS) for cosine in person)))
+        return Table(("edit", "seed", *self.scorer.attributes, *kept), tuple(rows), "Scores by sample.")
 
     def matrix(self, edited: Tensor, visible: Tensor, names: Sequence[str]) -> EffectMatrix:
         """Effects of other scores of the same samples.
@@ -159,10 +174,16 @@ class Sweep:
     def strip(self, title: str, path: Path, notes: Sequence[str] = (), shown: int = 0) -> Path:
         """One sample as rows of directions and columns of strengths, the unedited one among them."""
         columns = sorted([0.0, *self.strengths])
-        images = self.readings.images[shown]
-        index = [[0 if s == 0 else 1 + self.row(j, s) for s in columns] for j in range(len(self.labels))]
-        labels = [f"{a}\n{b}" if b else a for a, b in zip(self.labels, notes or [""] * len(self.labels), strict=True)]
-        return strip_figure(images[torch.tensor(index)], labels, columns, title, path)
+        return strip_figure(self.shown(columns)[:, shown], self.noted(notes), columns, title, path)
+
+    def shown(self, strengths: Sequence[float]) -> Tensor:
+        """The first samples under every direction at some strengths, (directions, shown, strengths, C, H, W)."""
+        index = [[0 if s == 0 else 1 + self.row(j, s) for s in strengths] for j in range(len(self.labels))]
+        return self.readings.images[:, torch.tensor(index)].transpose(0, 1)
+
+    def noted(self, notes: Sequence[str]) -> list[str]:
+        """The label of each direction with a note under it, if there is one."""
+        return [f"{a}\n{b}" if b else a for a, b in zip(self.labels, notes or [""] * len(self.labels), strict=True)]
 
 
 @torch.no_grad()
@@ -171,11 +192,20 @@ def score(network: Scorer | Embedder, images: Images, batch_size: int = 256) -> 
     return torch.cat([network(batch.float()) for batch in images.split(batch_size)])
 
 
-def read(images: Tensor, scorer: Scorer, identity: Embedder) -> tuple[Tensor, Tensor]:
-    """Scores (n, m, A) and identity embeddings (n, m, D) of m images of each of n samples, (n, m, C, H, W)."""
+def read(images: Tensor, *networks: Scorer | Embedder) -> list[Tensor]:
+    """Scores (n, m, A) or embeddings (n, m, D), one tensor a network, of m images of each of n samples.
+
+    Args:
+        images: Images, (n, m, C, H, W) in [-1, 1].
+        networks: Networks that read them.
+    """
     flat = images.flatten(0, 1)
-    scores, people = (score(network, flat).unflatten(0, images.shape[:2]) for network in (scorer, identity))
-    return scores, people
+    return [score(network, flat).unflatten(0, images.shape[:2]) for network in networks]
+
+
+def _to_unedited(embeddings: Tensor) -> Tensor:
+    """Cosines of unit vectors (n, 1 + E, D) to the first of each row, (E, n)."""
+    return (embeddings[:, 1:] * embeddings[:, :1]).sum(-1).T
 
 
 def finite(values: Any) -> Any:

@@ -24,33 +24,46 @@ Array = Tensor | np.ndarray
 
 
 def strip_figure(
-    images: Array, row_labels: Sequence[str], strengths: Sequence[float], title: str, path: str | Path
+    images: Array,
+    row_labels: Sequence[str],
+    strengths: Sequence[float | str],
+    title: str,
+    path: str | Path,
+    tile: int = TILE,
 ) -> Path:
     """Draws edits as rows and strengths as columns, with the unedited column marked.
 
     Args:
-        images: Images, (rows, strengths, C, H, W) in [-1, 1], C 1 or 3.
+        images: Images, (rows, strengths, C, H, W) in [-1, 1], C 1 or 3; or of several samples side by side, (rows,
+            samples, strengths, C, H, W).
         row_labels: Labels, one per row, such as "component 3: yaw"; lines after the first are drawn smaller.
-        strengths: Strengths, one per column, in the directions' unit.
+        strengths: Strengths, one per column, in the directions' unit, or words, where those of the rows differ; 0 is
+            the unedited one.
         title: Text above the strip.
         path: PNG to write.
+        tile: Smallest side in pixels, to which images are enlarged by a whole factor.
 
     Raises:
         InputError: If labels and images do not agree or the images are not finite.
     """
-    tiles = _tiles(images, ndim=5)
-    if tiles.shape[:2] != (len(row_labels), len(strengths)):
-        raise InputError(f"images must be {len(row_labels)} rows of {len(strengths)}, got {tiles.shape[:2]}")
+    samples = images[:, None] if images.ndim == 5 else images
+    tiles = _tiles(samples, ndim=6, size=tile)
+    if (tiles.shape[0], tiles.shape[2]) != (len(row_labels), len(strengths)):
+        raise InputError(
+            f"images must be {len(row_labels)} rows of {len(strengths)}, got {(tiles.shape[0], tiles.shape[2])}"
+        )
+    groups, tiles = tiles.shape[1], tiles.reshape(len(tiles), -1, *tiles.shape[3:])
     labels = [_wrapped(label) for label in row_labels]
     with drawing():
         left = MARGIN + max(text_width(line, LABEL) for label in labels for line in label.split("\n")) + 2 * GAP
-        title = _fitted(title, left + len(strengths) * (tiles.shape[3] + GAP) - MARGIN)
+        title = _fitted(title, left + tiles.shape[1] * (tiles.shape[3] + GAP) - MARGIN)
         header = MARGIN + (title.count("\n") + 1) * _line(TITLE) + 2 * _line(LABEL)
-        figure, corners = _page(tiles.shape[:2], tiles.shape[2:4], left, header)
+        figure, corners = _page(tiles.shape[:2], tiles.shape[2:4], left, header, groups=groups)
         _text(figure, MARGIN, MARGIN, title, size=TITLE, weight="bold", va="top", linespacing=1.4)
         x, y = corners[0, 0]
-        _text(figure, x - 2 * GAP, y - GAP, "strength", size=SMALL, color=QUIET, ha="right", va="bottom")
-        for column, strength in enumerate(strengths):
+        if not any(isinstance(each, str) for each in strengths):
+            _text(figure, x - 2 * GAP, y - GAP, "strength", size=SMALL, color=QUIET, ha="right", va="bottom")
+        for column, strength in enumerate([*strengths] * groups):
             _draw_strength(figure, corners[:, column], tiles.shape[2:4], strength)
         for row, label in enumerate(labels):
             _draw_row_label(figure, corners[row, 0], tiles.shape[2], label)
@@ -108,12 +121,16 @@ def _tiles(images: Array, ndim: int, size: int = TILE) -> np.ndarray:
 
 
 def _page(
-    grid: tuple[int, ...], tile: tuple[int, ...], left: float, top: float, above: float = 0.0
+    grid: tuple[int, ...], tile: tuple[int, ...], left: float, top: float, above: float = 0.0, groups: int = 1
 ) -> tuple[Figure, np.ndarray]:
-    """A figure for a grid of tiles, and each tile's top left corner (rows, columns, 2) as x, y from the top left."""
+    """A figure for a grid of tiles, and each tile's top left corner (rows, columns, 2) as x, y from the top left.
+
+    The columns are those of one or more groups, which stand apart.
+    """
     (rows, columns), (height, width) = grid, tile
     corners = np.empty((rows, columns, 2))
-    corners[..., 0] = round(left) + np.arange(columns) * (width + GAP)
+    apart = np.arange(columns) // (columns // groups) * MARGIN
+    corners[..., 0] = round(left) + np.arange(columns) * (width + GAP) + apart
     corners[..., 1] = round(top + above) + np.arange(rows)[:, None] * (height + GAP + round(above))
     size = corners[-1, -1] + [width + MARGIN, height + MARGIN]
     figure = Figure(figsize=tuple(size / DPI), dpi=DPI)
@@ -128,13 +145,13 @@ def _draw_tiles(figure: Figure, corners: np.ndarray, tiles: np.ndarray) -> None:
         figure.figimage(tile, xo=int(x), yo=int(height - y - len(tile)), zorder=3)
 
 
-def _draw_strength(figure: Figure, corners: np.ndarray, tile: tuple[int, ...], strength: float) -> None:
+def _draw_strength(figure: Figure, corners: np.ndarray, tile: tuple[int, ...], strength: float | str) -> None:
     """The strength above a column; behind the unedited column, a band."""
     x, y = corners[0]
     unedited = strength == 0
     if unedited:
         _band(figure, x - GAP, y - 2 * GAP - _line(LABEL), tile[1] + 2 * GAP, corners[-1, 1] + tile[0] + GAP)
-    text = "unedited" if unedited else signed(strength, "+g")
+    text = "unedited" if unedited else strength if isinstance(strength, str) else signed(strength, "+g")
     weight = "bold" if unedited else "normal"
     _text(figure, x + tile[1] / 2, y - GAP, text, size=LABEL, weight=weight, ha="center", va="bottom")
 

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MAX_NOISE, MAX_BLUR, MAX_GAIN, MAX_SHIFT = 0.15, 0.9, 0.12, 0.10
+MAX_SATURATION, MAX_CONTRAST, MAX_STAIN = 0.25, 0.20, 0.12
 
 
 def diffusion_artefacts(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -33,6 +34,39 @@ def diffusion_artefacts(images: Tensor, generator: torch.Generator) -> Tensor:
     return images.clamp(-1, 1)
 
 
+def resampling_artefacts(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Coarsens, regrades and stains, each on a random half of the images and of random size.
+
+    Other faults than those of `diffusion_artefacts`, so that networks trained with the one and the other do not share
+    their mistakes.
+
+    Args:
+        images: (batch, 3, height, width) in [-1, 1].
+        generator: Source of randomness, on the CPU.
+
+    Returns:
+        Images in [-1, 1]: mixed with a copy that went through two thirds of the resolution, a contrast of 1 ± .2 and
+        a saturation of 1 ± .25, and smooth stains of a standard deviation up to .12.
+    """
+    n, _, height, width = images.shape
+
+    def amount() -> Tensor:
+        chosen = (torch.rand(n, 1, 1, 1, generator=generator) < 0.5).float()
+        return chosen * torch.rand(n, 1, 1, 1, generator=generator)
+
+    def around_one(spread: float) -> Tensor:
+        return 1 + spread * amount() * (2 * torch.rand(n, 1, 1, 1, generator=generator) - 1)
+
+    coarse = F.interpolate(images, size=(2 * height // 3, 2 * width // 3), mode="bilinear", antialias=True)
+    coarse = F.interpolate(coarse, size=(height, width), mode="bilinear")
+    images = torch.lerp(images, coarse, amount())
+    grey = images.mean(1, keepdim=True)
+    images = (grey + (images - grey) * around_one(MAX_SATURATION)) * around_one(MAX_CONTRAST)
+    stains = torch.randn(n, 3, height // 8, width // 8, generator=generator)
+    images = images + MAX_STAIN * amount() * F.interpolate(stains, size=(height, width), mode="bilinear")
+    return images.clamp(-1, 1)
+
+
 def _blur(images: Tensor, sigma: Tensor) -> Tensor:
     """Separable Gaussian blur with a standard deviation per image, in pixels; 0 leaves an image as it is."""
     n, channels, height, width = images.shape
@@ -42,3 +76,6 @@ def _blur(images: Tensor, sigma: Tensor) -> Tensor:
     flat = F.pad(images, (2, 2, 2, 2), mode="replicate").reshape(1, n * channels, height + 4, width + 4)
     flat = F.conv2d(flat, kernel[:, None, :, None], groups=n * channels)
     return F.conv2d(flat, kernel[:, None, None, :], groups=n * channels).reshape(images.shape)
+
+
+ARTEFACTS = {"diffusion": diffusion_artefacts, "resampling": resampling_artefacts}

@@ -4,6 +4,7 @@
 (n,) float tensor; the table `ATTRIBUTES` says what each means. The painting itself is in `layers`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,14 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hspace.portraits import layers
-from hspace.portraits.layers import REGIONS, Factors
+from hspace.portraits.painter import REGIONS, Factors
 
 __all__ = ["ATTRIBUTES", "JUDGED", "REGIONS", "Attribute", "Factors", "labels", "region_masks", "render"]
-__all__ += ["resample_expression", "resample_scene", "sample_factors", "visibility"]
+__all__ += ["resample_expression", "resample_looks", "resample_scene", "sample_factors", "visibility"]
 
 SUPERSAMPLING = 2
+CHUNK = 8
 EXPRESSION = ("smile", "mouth", "eyes", "brow", "glasses")
 """What is drawn anew for another expression of the same portrait."""
+FEATURES = ("face_width", "jaw", "eye_color", "eye_spacing", "nose")
+"""What of a person no judged attribute is."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,11 @@ ATTRIBUTES = (
     Attribute("nose", "continuous", 0.0, 1.0, "U(0, 1)", "person", False, "long nose"),
     Attribute("clothes", "continuous", 0.0, 1.0, "U(0, 1)", "scene", False, "colour of clothes and hat"),
     Attribute("background", "continuous", 0.0, 1.0, "U(0, 1)", "scene", False, "hue of the background"),
+    Attribute("hair_cut", "continuous", 0.0, 1.0, "U(0, 1)", "person", False, "one of five cuts"),
+    Attribute("freckles", "continuous", 0.0, 1.0, "U(0, 1)", "person", False, "freckles, above a half"),
+    Attribute("backdrop", "continuous", 0.0, 1.0, "U(0, 1)", "scene", False, "direction of the background's gradient"),
+    Attribute("bokeh", "continuous", 0.0, 1.0, "U(-1, 1) clipped", "scene", False, "bright lights out of focus"),
+    Attribute("scatter", "continuous", 0.0, 1.0, "U(0, 1)", "scene", False, "where these lights are"),
 )
 JUDGED = tuple(attribute for attribute in ATTRIBUTES if attribute.judged)
 
@@ -126,6 +135,7 @@ def _correlate(uniform: Factors, gender: Tensor, age: Tensor) -> Factors:
     factors["mouth"] = (1.5 * uniform["mouth"] - 0.5).clamp(min=0)
     factors["hair_length"] = torch.lerp(0.3 + 0.7 * uniform["hair_length"], 0.45 * uniform["hair_length"], gender)
     factors |= {name: 2 * uniform[name] - 1 for name in ("brow", "yaw", "pitch")}
+    factors["bokeh"] = (2 * uniform["bokeh"] - 1).clamp(min=0)
     return factors
 
 
@@ -160,6 +170,20 @@ def resample_scene(factors: Factors, generator: torch.Generator) -> Factors:
     return {attribute.id: (factors if attribute.owner == "person" else scene)[attribute.id] for attribute in ATTRIBUTES}
 
 
+def resample_looks(factors: Factors, generator: torch.Generator) -> Factors:
+    """Other people of the same features (`FEATURES`), in other scenes.
+
+    Args:
+        factors: Each (n,), as `sample_factors` gives them.
+        generator: Source of randomness, on the CPU.
+
+    Returns:
+        New factors that share nothing but the features with `factors`.
+    """
+    others = sample_factors(generator, len(factors["age"]), correlated=False)
+    return others | {name: factors[name] for name in FEATURES}
+
+
 def visibility(factors: Factors) -> Tensor:
     """Which judged attributes an image shows; scores of the others are left out.
 
@@ -184,7 +208,7 @@ def labels(factors: Factors) -> Tensor:
 
 
 def render(factors: Factors, size: int) -> Tensor:
-    """Paints portraits, anti-aliased, on a gradient background.
+    """Paints portraits, anti-aliased.
 
     Args:
         factors: Each (n,), as `sample_factors` gives them.
@@ -198,11 +222,21 @@ def render(factors: Factors, size: int) -> Tensor:
         >>> tuple(render(factors, 32).shape)
         (2, 3, 32, 32)
     """
-    fine = size * SUPERSAMPLING
-    canvas = torch.zeros(len(factors["age"]), 3, fine, fine)
-    for layer in layers.layers(factors, fine):
+    return torch.cat([_render(chunk, size) for chunk in _chunks(factors)])
+
+
+def _chunks(factors: Factors) -> Iterator[Factors]:
+    """A few portraits at a time: their layers fit the processor's cache."""
+    for start in range(0, len(factors["age"]), CHUNK):
+        yield {name: value[start : start + CHUNK] for name, value in factors.items()}
+
+
+def _render(factors: Factors, size: int) -> Tensor:
+    canvas = torch.zeros(len(factors["age"]), 3, size * SUPERSAMPLING, size * SUPERSAMPLING)
+    for layer in layers.layers(factors, size * SUPERSAMPLING):
         color = layer.color if layer.color.ndim == 4 else layer.color[:, :, None, None]
-        canvas.lerp_(color.expand_as(canvas), layer.coverage[:, None])
+        part = canvas[(..., *layer.window)]
+        part.lerp_(color.expand_as(part), layer.coverage[:, None])
     return F.avg_pool2d(canvas, SUPERSAMPLING).clamp(0, 1) * 2 - 1
 
 
@@ -217,14 +251,19 @@ def region_masks(factors: Factors, size: int) -> dict[str, Tensor]:
         By region (`REGIONS`): (n, size, size) bool. `face` includes the eyes, brows, mouth and nose in it; no other
         two regions share a pixel.
     """
-    fine = size * SUPERSAMPLING
-    canvas = torch.zeros(len(factors["age"]), len(REGIONS), fine, fine)
-    for layer in layers.layers(factors, fine):
-        if layer.region is None:
-            continue
-        canvas.mul_(1 - layer.coverage[:, None])
-        if layer.region in REGIONS:
-            canvas[:, REGIONS.index(layer.region)] += layer.coverage
-    masks = dict(zip(REGIONS, F.avg_pool2d(canvas, SUPERSAMPLING).unbind(1), strict=True))
+    shares = torch.cat([_region_shares(chunk, size) for chunk in _chunks(factors)])
+    masks = dict(zip(REGIONS, shares.unbind(1), strict=True))
     masks["face"] = torch.stack([masks[part] for part in ("face", "eyes", "brows", "mouth", "nose")]).sum(0)
     return {region: mask > 0.5 for region, mask in masks.items()}
+
+
+def _region_shares(factors: Factors, size: int) -> Tensor:
+    """Share of each pixel that a region has, (n, regions, size, size)."""
+    canvas = torch.zeros(len(factors["age"]), len(REGIONS), size * SUPERSAMPLING, size * SUPERSAMPLING)
+    for layer in layers.layers(factors, size * SUPERSAMPLING):
+        if layer.region is not None:
+            part = canvas[(..., *layer.window)]
+            part.mul_(1 - layer.coverage[:, None])
+            if layer.region in REGIONS:
+                part[:, REGIONS.index(layer.region)] += layer.coverage
+    return F.avg_pool2d(canvas, SUPERSAMPLING)

@@ -13,6 +13,7 @@ from hspace.portraits.faces import (
     labels,
     render,
     resample_expression,
+    resample_looks,
     resample_scene,
     sample_factors,
     visibility,
@@ -23,7 +24,7 @@ from hspace.system.progress import bar
 log: logging.Logger = logging.getLogger(__name__)
 
 CHUNK = 256
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -74,20 +75,22 @@ def rendered(
     return Rendered(images, labels(factors), visibility(factors))
 
 
-def rendered_pairs(n: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
+def rendered_pairs(n: int, size: int, seed: int, *, features: bool = False) -> tuple[Tensor, Tensor]:
     """Two images of each of n people, in unrelated scenes.
 
     Args:
         n: Number of people.
         size: Height and width in pixels.
         seed: Seed of the people and their scenes.
+        features: Whether the two share no more than a person's features, see `resample_looks`.
 
     Returns:
         Two (n, 3, size, size) uint8; row i of both shows person i.
     """
     generator = torch.Generator().manual_seed(seed)
     people = sample_factors(generator, n)
-    scenes = [resample_scene(people, generator) for _ in range(2)]
+    again = resample_looks if features else resample_scene
+    scenes = [again(people, generator) for _ in range(2)]
     first, second = (torch.from_numpy(_paint(scene, size)) for scene in scenes)
     return first, second
 

@@ -1,7 +1,7 @@
 """Signed distances of simple shapes, vectorised over images, and the anti-aliased coverage they give.
 
 Coordinates run over [-1, 1], x to the right and y down; a distance is negative inside. Positions and radii are
-(n, 1, 1) tensors (or floats), x and y are (1, size, size), so every result is (n, size, size).
+(n, 1, 1) tensors (or floats), x and y are (1, height, width), so every result is (n, height, width).
 """
 
 import torch
@@ -56,11 +56,17 @@ def both(*distances: Tensor) -> Tensor:
     return result
 
 
-def coverage(distance: Tensor, size: int) -> Tensor:
-    """Share of each pixel that the shape covers: a ramp one pixel wide across the boundary, in [0, 1].
+def blob(x: Tensor, y: Tensor, cx: Scalar, cy: Scalar, rx: Scalar, ry: Scalar) -> Tensor:
+    """A soft spot: 1 in the centre, a Gaussian of standard deviations `rx` and `ry`."""
+    return torch.exp(-0.5 * (((x - cx) / rx).square() + ((y - cy) / ry).square()))
 
-    Example:
-        >>> coverage(torch.tensor([-1.0, 0.0, 1.0]), 32).tolist()
-        [1.0, 0.5, 0.0]
+
+def coverage(distance: Tensor, size: int, softness: float = 0.0) -> Tensor:
+    """Share of each pixel that the shape covers: a ramp across the boundary, in [0, 1].
+
+    Args:
+        distance: To the shape.
+        size: Height and width in pixels of the whole image.
+        softness: Width of the ramp; never under one pixel.
     """
-    return (0.5 - distance * (size / 2)).clamp(0, 1)
+    return (0.5 - distance / max(2 / size, softness)).clamp(0, 1)

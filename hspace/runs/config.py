@@ -166,7 +166,8 @@ class EvaluationConfig:
         judge: Scorer that grades.
         allow_same_scorer: Whether one scorer may do both.
         num_samples: Number of images that each direction is judged on; with fewer than ten no figure has an interval.
-        identity: Encoder that says whether an edit shows the same person.
+        identity: Encoder that says whether an edit shows the same person, by all that a person owns.
+        likeness: Encoder that asks the same of shape and features alone, which no judged attribute is; or null.
         regions: Network that finds a named `method.mask` in the image.
         reference_samples: Number of unedited images whose spread is the unit of effects.
         calibration_samples: Number of images on which directions are named: one half confirms the other.
@@ -179,6 +180,7 @@ class EvaluationConfig:
     annotator: Annotated[str, _known(SCORERS)]
     judge: Annotated[str, _known(SCORERS)]
     identity: Annotated[str, _known(EMBEDDERS)]
+    likeness: Annotated[str, _known(EMBEDDERS)] | None
     regions: Annotated[str, _known(REGIONS)]
     allow_same_scorer: bool
     num_samples: Annotated[int, Field(ge=2, le=BLOCK)]

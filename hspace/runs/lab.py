@@ -55,7 +55,8 @@ class Lab:
         model: The model, at the configured steps.
         annotator: Names directions, and chooses examples, components and strengths, on discovery and calibration seeds.
         judge: Reads evaluation seeds, once.
-        identity: Identity encoder with unit-norm embeddings.
+        identity: Encoder of all that a person owns, with unit-norm embeddings.
+        likeness: Encoder of what no judged attribute is, or None.
         regions: Network that finds named regions, or None.
         judge_name: Name of the judge in tables: its id, with a mark where it also annotated.
         watch: Times the stages.
@@ -66,6 +67,7 @@ class Lab:
     annotator: Scorer
     judge: Scorer
     identity: Embedder
+    likeness: Embedder | None
     regions: RegionNetwork | None
     judge_name: str
     watch: Stopwatch = field(default_factory=Stopwatch)
@@ -260,7 +262,7 @@ class Lab:
         by: Scorer | None = None,
         shown: int = SHOWN,
     ) -> Readings:
-        """Edits every sample, and keeps what a scorer and the identity encoder read off.
+        """Edits every sample, and keeps what a scorer and the encoders of a person read off.
 
         Args:
             edits: Changes by name: offsets of h, (steps, C, H, W), or of x_T, (C, H, W), or operators.
@@ -270,18 +272,19 @@ class Lab:
         """
         seeds, scorer = tuple(self.seeds() if seeds is None else seeds), by or self.judge
         shown = min(shown, len(seeds))
-        attributes, dim = len(scorer.attributes), self.identity.dim
+        encoders = (self.identity,) if self.likeness is None else (self.identity, self.likeness)
+        widths = [len(scorer.attributes), *(each.dim for each in encoders)]
         key = {
             "edits": {name: change_key(change) for name, change in edits.items()}, "scorer": network_key(scorer),
-            "identity": network_key(self.identity), **edit_key(self.cfg, self.model),
+            "encoders": [network_key(each) for each in encoders], **edit_key(self.cfg, self.model),
         }  # fmt: skip
 
         def rows_of(seeds: Sequence[int], *, images: bool) -> Tensor:
-            """A row for each sample: for it and each edit the scores, the embedding, and the image where wanted."""
+            """A row for each sample: for it and each edit the scores, the embeddings, and the image where wanted."""
 
             def make(rows: range) -> Tensor:
                 pictures = self._pictures(edits, seeds[rows.start : rows.stop])
-                columns = [*read(pictures, scorer, self.identity), *([pictures.flatten(2)] if images else [])]
+                columns = [*read(pictures, scorer, *encoders), *([pictures.flatten(2)] if images else [])]
                 return torch.cat(columns, dim=2)
 
             # A shard is as long as any other, counted in images.
@@ -291,12 +294,12 @@ class Lab:
         with self.watch.stage("read"):
             first = rows_of(seeds[:shown], images=True)
             others = [rows_of(seeds[shown:], images=False)] if len(seeds) > shown else []
-            values = torch.cat([first[..., : attributes + dim], *others])
+            values = torch.cat([first[..., : sum(widths)], *others])
             unit = self.unit(scorer)
-        scores, people = values.split([attributes, dim], dim=2)
-        images = first[..., attributes + dim :].unflatten(2, self.model.image_shape)
+        scores, people, *features = values.split(widths, dim=2)
+        images = first[..., sum(widths) :].unflatten(2, self.model.image_shape)
         return Readings(
-            scorer, tuple(edits), seeds, scores[:, 0], scores[:, 1:].transpose(0, 1), people, images, unit,
+            scorer, tuple(edits), seeds, scores[:, 0], scores[:, 1:].transpose(0, 1), people, images, unit, *features,
         )  # fmt: skip
 
     def sweep(

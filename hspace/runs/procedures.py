@@ -11,6 +11,6 @@ PAPER = (
 )  # fmt: skip
 """The experiments of the paper's report, in its order."""
 EXPERIMENTS: Registry[Callable[..., Any]] = Registry(
-    "experiment", Callable, {name: f"hspace.experiments.{name}:run" for name in ("edit", *PAPER)}
+    "experiment", Callable, {name: f"hspace.experiments.{name}:run" for name in ("edit", "demo", *PAPER)}
 )
-"""Functions of a `Lab` that return a `Result`: one that edits with the configured method, and those of the paper."""
+"""Functions of a `Lab` that return a `Result`: the plain one, the demo, and those of the paper."""

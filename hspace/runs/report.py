@@ -146,7 +146,8 @@ def facts_of(lab: Lab, result: Result, seconds: float) -> dict[str, Any]:
 
 def key_of(lab: Lab) -> str:
     """The key of a kept record: all that results depend on, by content and not by name."""
-    networks = {"annotator": lab.annotator, "judge": lab.judge, "identity": lab.identity, "regions": lab.regions}
+    names = ("annotator", "judge", "identity", "likeness", "regions")
+    networks = {name: getattr(lab, name) for name in names}
     entries = [EXPERIMENTS.get(lab.cfg.procedure), get_method(lab.cfg.method.name).find]
     entries += [MEASURES.get(name) for name in lab.cfg.evaluation.measures]
     return key_sha256({

@@ -38,8 +38,8 @@ def load_identity(name: str = "portraits-identity") -> Embedder:
     """An identity encoder, with embeddings of unit norm.
 
     Args:
-        name: `portraits-identity`, `faceapi` or `faceapi:PATH`, `hub:MODEL`, where MODEL is a folder or hub id, the
-            name of an installed one, or `module:name`.
+        name: `portraits-identity`, `portraits-likeness`, `faceapi` or `faceapi:PATH`, `hub:MODEL`, where MODEL is a
+            folder or hub id, the name of an installed one, or `module:name`.
 
     Raises:
         InputError: If there is none of the name, or its model cannot be read.

@@ -22,6 +22,7 @@ EMBEDDERS: Registry[Any] = Registry(
     object,
     {
         "portraits-identity": "hspace.scorers.portraits:load_identity",
+        "portraits-likeness": "hspace.scorers.portraits:load_likeness",
         "hub": "hspace.scorers.hub:load_features",
         "faceapi": "hspace.scorers.faceapi:identity",
     },

@@ -1,4 +1,4 @@
-"""The networks of the embedded scorers: small, for 32 x 32 portraits, and of two different architectures.
+"""The networks of the embedded scorers: small, for 64 x 64 portraits, and of two different architectures.
 
 None of them normalises over the batch, so that a score never depends on the images beside it.
 """
@@ -18,7 +18,10 @@ class PlainNet(nn.Module):
 
     def __init__(self, outputs: int, width: int = 32) -> None:
         super().__init__()
-        stages = [(3, width), (width, 2 * width), (2 * width, 3 * width)]
+        self.stem: nn.Sequential = nn.Sequential(
+            nn.Conv2d(3, width, 5, stride=2, padding=2), nn.GroupNorm(8, width), nn.SiLU()
+        )
+        stages = [(width, width), (width, 2 * width), (2 * width, 3 * width)]
         self.trunk: nn.Sequential = nn.Sequential(*(self._stage(inner, outer) for inner, outer in stages), nn.Flatten())
         self.hidden: nn.Sequential = nn.Sequential(nn.Linear(3 * width * 16, 256), nn.SiLU())
         self.head: nn.Linear = nn.Linear(256, outputs)
@@ -31,11 +34,11 @@ class PlainNet(nn.Module):
         )  # fmt: skip
 
     def features(self, images: Tensor) -> Tensor:
-        """(batch, 3, 32, 32) to (batch, 256)."""
-        return self.hidden(self.trunk(images))
+        """(batch, 3, 64, 64) to (batch, 256)."""
+        return self.hidden(self.trunk(self.stem(images)))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, 3, 32, 32) to (batch, outputs)."""
+        """(batch, 3, 64, 64) to (batch, outputs)."""
         return self.head(self.features(images))
 
 
@@ -55,7 +58,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualNet(nn.Module):
-    """Residual blocks between poolings: the judge.
+    """Residual blocks between poolings, on blocks of 2 x 2 pixels: the judge.
 
     Args:
         outputs: Length of the output vector.
@@ -64,7 +67,7 @@ class ResidualNet(nn.Module):
 
     def __init__(self, outputs: int, width: int = 24) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1)]
+        layers: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(12, width, 3, padding=1)]
         for stage in (1, 2, 3):
             layers += [ResidualBlock(stage * width), nn.AvgPool2d(2), nn.Conv2d(stage * width, (stage + 1) * width, 1)]
         layers += [ResidualBlock(4 * width), nn.GroupNorm(4, 4 * width), nn.Conv2d(4 * width, 24, 1), nn.Flatten()]
@@ -73,30 +76,30 @@ class ResidualNet(nn.Module):
         self.head: nn.Linear = nn.Linear(192, outputs)
 
     def features(self, images: Tensor) -> Tensor:
-        """(batch, 3, 32, 32) to (batch, 192)."""
+        """(batch, 3, 64, 64) to (batch, 192)."""
         return self.hidden(self.trunk(images))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, 3, 32, 32) to (batch, outputs)."""
+        """(batch, 3, 64, 64) to (batch, outputs)."""
         return self.head(self.features(images))
 
 
 class RegionNet(nn.Module):
-    """A two-level U-Net of plain convolutions: the segmentation network.
+    """A U-Net of plain convolutions on blocks of 2 x 2 pixels: the segmentation network.
 
     Args:
         outputs: Number of regions.
-        width: Channels at full resolution.
+        width: Channels at half the resolution.
     """
 
     def __init__(self, outputs: int, width: int = 24) -> None:
         super().__init__()
-        self.fine: nn.Sequential = self._pair(3, width)
+        self.fine: nn.Sequential = self._pair(12, width)
         self.middle: nn.Sequential = self._pair(width, 2 * width)
         self.coarse: nn.Sequential = self._pair(2 * width, 4 * width)
         self.middle_up: nn.Sequential = self._pair(6 * width, 2 * width)
         self.fine_up: nn.Sequential = self._pair(3 * width, width)
-        self.head: nn.Conv2d = nn.Conv2d(width, outputs, 1)
+        self.head: nn.Conv2d = nn.Conv2d(width, 4 * outputs, 1)
 
     @staticmethod
     def _pair(inner: int, outer: int) -> nn.Sequential:
@@ -106,12 +109,13 @@ class RegionNet(nn.Module):
         )  # fmt: skip
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, 3, 32, 32) to logits (batch, outputs, 32, 32)."""
-        fine = self.fine(images)
+        """(batch, 3, 64, 64) to logits (batch, outputs, 64, 64)."""
+        fine = self.fine(F.pixel_unshuffle(images, 2))
         middle = self.middle(F.avg_pool2d(fine, 2))
         coarse = self.coarse(F.avg_pool2d(middle, 2))
         middle = self.middle_up(torch.cat([middle, F.interpolate(coarse, scale_factor=2.0)], dim=1))
-        return self.head(self.fine_up(torch.cat([fine, F.interpolate(middle, scale_factor=2.0)], dim=1)))
+        fine = self.fine_up(torch.cat([fine, F.interpolate(middle, scale_factor=2.0)], dim=1))
+        return F.pixel_shuffle(self.head(fine), 2)
 
 
 ARCHITECTURES: dict[str, type[PlainNet | ResidualNet | RegionNet]] = {

@@ -1,4 +1,4 @@
-"""The scorers of the embedded portraits: annotator, judge, identity and regions (scripts/making/train_scorers.py).
+"""The scorers of the embedded portraits: annotator, judge, identity, likeness, regions (making/train_scorers.py).
 
 The annotator labels examples and names directions; the judge, trained apart on other images with another
 architecture, grades edits. Weights lie in `weights/portraits/<name>/`, one safetensors and one JSON file each.
@@ -27,7 +27,7 @@ class ScorerConfig:
     """The contents of a folder's config.json.
 
     Attributes:
-        name: Role, `annotator`, `judge`, `identity` or `regions`.
+        name: Role, `annotator`, `judge`, `identity`, `likeness` or `regions`.
         architecture: Key of `ARCHITECTURES`.
         size: Height and width that the network reads; other images are resized.
         attributes: Ids of the outputs' attributes or regions; empty for the identity encoder.
@@ -147,8 +147,13 @@ def judge() -> PortraitScorer:
 
 
 def load_identity() -> PortraitIdentity:
-    """The embedded identity encoder."""
+    """The embedded identity encoder, which reads all that a person owns."""
     return PortraitIdentity(*_load("identity"))
+
+
+def load_likeness() -> PortraitIdentity:
+    """The embedded encoder of shape and features alone, which no judged attribute is."""
+    return PortraitIdentity(*_load("likeness"))
 
 
 def load_regions() -> PortraitRegions:

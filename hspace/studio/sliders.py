@@ -7,6 +7,7 @@ from pathlib import Path
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.directions.hub import PREFIX, local_path
 from hspace.directions.record import Directions
+from hspace.directions.shipped import READY
 from hspace.edits.sums import Term
 from hspace.runs.config import Config
 from hspace.scorers.factory import load_identity, load_scorer
@@ -90,14 +91,14 @@ def find_sliders(reference: str) -> list[Slider]:
 
     Args:
         reference: Reference, `FILE` for all directions of a file, or `FILE:NAME` for one, by its name or its number
-            from 0; the file may be `hub:OWNER/NAME`.
+            from 0; the file may be `hub:OWNER/NAME` or `ready:MODEL`.
 
     Raises:
         InputError: If the file does not exist, does not hold directions, or has none of that name.
     """
-    on_hub = reference.startswith(PREFIX)
+    prefix = next((each for each in (PREFIX, READY) if reference.startswith(each)), "")
     path, name = Path(reference).expanduser(), ""
-    if not path.is_file() and ":" in reference.removeprefix(PREFIX if on_hub else ""):
+    if not path.is_file() and ":" in reference.removeprefix(prefix):
         before, _, name = reference.rpartition(":")
         path = Path(before).expanduser()
     path = local_path(path)

@@ -191,7 +191,9 @@ def draw_expressions() -> None:
     generator = torch.Generator().manual_seed(60)
     people = sample_factors(generator, 100)
     scene = resample_scene(people, generator)
-    frown, smile = (render(scene | {"smile": torch.full((100,), value)}, 32) for value in (-1.0, 1.0))
+    frown, smile = (
+        render(scene | {"smile": torch.full((100,), value)}, model().image_shape[-1]) for value in (-1.0, 1.0)
+    )
     h = [ddim_inversion(model(), images, refine=0, record_h=True).h for images in (smile, frown)]
     plus, minus = (dict(zip(map(str, range(100)), _rows(trajectory), strict=True)) for trajectory in h)
     found = from_pairs(model(), plus, minus, name="smile", eta=0.0)

@@ -9,9 +9,7 @@ learning rate go to Weights & Biases, offline unless `tracking=online`.
 
 import logging
 import math
-import os
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,13 +17,16 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from configuration import training_configuration
+from diffusers import LDMPipeline  # pyright: ignore[reportPrivateImportUsage]
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-from diffusers.training_utils import EMAModel
+from encoded import Encoded, encoded, load_autoencoder, reduction
 from omegaconf import DictConfig, OmegaConf
+from pace import Pace, choices, fastest
 from retiming import cosine, retime
 from skips import changed_skips, targets
+from training import Training, learning_rate
 
 from hspace.portraits.rendered import Rendered, rendered, step_generator
 from hspace.runs.errors import guarded
@@ -35,6 +36,8 @@ from hspace.system.registry import unknown
 from hspace.types import InputError
 
 log = logging.getLogger("train_ddpm")
+
+Pair = tuple[Rendered | Encoded, Rendered | Encoded]
 
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
 CYCLE_RANGES = {
@@ -70,9 +73,8 @@ class Cycle:
     beta_schedule: Any
 
     def rate(self, step: int, cfg: DictConfig) -> float:
-        """Linear warm-up, constant, then linear decay to zero: the constant part does not depend on the length."""
-        decay = (self.stop - step) / (cfg.decay_share * (self.stop - self.first))
-        return self.learning_rate * min(1.0, (step - self.first + 1) / cfg.warmup_steps, max(0.0, decay))
+        """Of a step of the cycle; see `learning_rate`."""
+        return learning_rate(self.learning_rate, step - self.first, self.stop - self.first, cfg)
 
 
 def cycles(cfg: DictConfig) -> list[Cycle]:
@@ -84,6 +86,7 @@ def cycles(cfg: DictConfig) -> list[Cycle]:
     if not isinstance(cfg.batch_size, int) or cfg.batch_size < 2 or cfg.batch_size % 2:
         raise InputError(f"batch_size must be even, its halves exchange skip connections; got {cfg.batch_size}")
     check_beta_schedule("sampled_with", cfg.sampled_with)
+    choices(cfg.precision, cfg.threads)
     found, first = [], 0
     for each in cfg.cycles:
         if set(each) != CYCLE_KEYS:
@@ -130,13 +133,14 @@ def check_beta_schedule(key: str, schedule: Any) -> None:
 
 
 def loss_of_step(
-    unet: Any, scheduler: Any, data: tuple[Rendered, Rendered], step: int, cycle: Cycle, cfg: DictConfig
+    unet: Any, scheduler: Any, data: Pair, step: int, cycle: Cycle, cfg: DictConfig, pace: Pace
 ) -> torch.Tensor:
     """Mean squared error of the prediction for the batch of one step, which depends on (seed, step) alone.
 
-    Model times are stratified over each half of the batch, which lowers the variance of the gradient. An image loses
+    Model times are stratified over the batch, which lowers the variance of the gradient. An image loses
     its skips with probability skip_dropout · (1 - alpha_bar_t): hardly ever where the prediction is mostly the noise in
-    x_t. In a cycle that exchanges skips the halves show the same portraits with different expressions.
+    x_t. In a cycle that exchanges skips the halves show the same portraits with different expressions, and share their
+    model times.
 
     Args:
         unet: The network.
@@ -145,12 +149,15 @@ def loss_of_step(
         step: Of the training.
         cycle: That it belongs to.
         cfg: The configuration.
+        pace: Precision.
     """
     generator, half = step_generator(cfg.seed, step), cfg.batch_size // 2
     portraits, others = data
     index = torch.randint(len(portraits.images), (cfg.batch_size,), generator=generator)
-    t = (torch.arange(half) + torch.rand(half, generator=generator)) / half * scheduler.config.num_train_timesteps
-    x_0, t = portraits.batch(index), t.long().repeat(2)
+    different = half if cycle.skip_exchange else cfg.batch_size
+    u = (torch.arange(different) + torch.rand(different, generator=generator)) / different
+    t = (u * scheduler.config.num_train_timesteps).long().repeat(cfg.batch_size // different)
+    x_0 = portraits.batch(index)
     if cycle.skip_exchange:
         x_0[half:] = others.batch(index[:half])
     noise = torch.randn(x_0.shape, generator=generator)
@@ -160,69 +167,45 @@ def loss_of_step(
     exchanged &= kept & (alpha_bar < EXCHANGED_BELOW)
     x_0, noise, t = (a.to(unet.device) for a in (x_0, noise, t))
     x_t = scheduler.add_noise(x_0, noise, t)
-    with torch.autocast(unet.device.type, torch.bfloat16, enabled=cfg.bf16), changed_skips(unet, kept, exchanged):
+    with pace.autocast(unet.device.type), changed_skips(unet, kept, exchanged):
         output = unet(x_t, t).sample
     return F.mse_loss(output.float(), targets(scheduler, x_0, x_t, t, exchanged))
 
 
-@dataclass
-class Training:
-    """The state of a training, all of which a checkpoint keeps."""
+def training_set(cfg: DictConfig, *, other_expression: bool = False) -> Rendered | Encoded:
+    """What the network learns: portraits, or their latents where the configuration names an autoencoder."""
+    factor = 1 if cfg.autoencoder is None else reduction(cfg.autoencoder)
+    portraits = rendered(
+        cfg.train_images, factor * cfg.size, cfg.seed, Path(cfg.data), other_expression=other_expression
+    )
+    return portraits if cfg.autoencoder is None else encoded(portraits, cfg.autoencoder)
 
-    unet: UNet2DModel
-    ema: EMAModel
-    optimizer: torch.optim.Optimizer
-    step: int = 0
 
-    @classmethod
-    def start(cls, cfg: DictConfig, device: str) -> "Training":
-        """Random weights, which depend on the seed alone."""
-        torch.manual_seed(cfg.seed)
-        architecture = cast(dict[str, Any], OmegaConf.to_container(cfg.unet))
-        unet: Any = UNet2DModel(sample_size=cfg.size, **architecture)
-        unet.to(device)
-        return cls(unet, *_optimizer_and_average(unet, cfg))
+def new_network(cfg: DictConfig) -> UNet2DModel:
+    """Random weights, which depend on the seed alone."""
+    torch.manual_seed(cfg.seed)
+    return UNet2DModel(sample_size=cfg.size, **cast(dict[str, Any], OmegaConf.to_container(cfg.unet)))
 
-    def begin_cycle(self, before: Cycle, cycle: Cycle, cfg: DictConfig) -> None:
-        """Goes on from the averaged weights, with a new optimizer and average."""
-        self.ema.copy_to(self.unet.parameters())
-        if cycle.beta_schedule != before.beta_schedule:
-            _retime(self.unet, before.beta_schedule, cycle.beta_schedule, cfg)
-        self.ema, self.optimizer = _optimizer_and_average(self.unet, cfg)
 
-    def save(self, path: Path) -> None:
-        """Writes a checkpoint; a crash leaves the old one."""
-        parts = {name: getattr(self, name).state_dict() for name in ("unet", "ema", "optimizer")}
-        torch.save({**parts, "step": self.step}, path.with_suffix(".tmp"))
-        os.replace(path.with_suffix(".tmp"), path)
+def begin_cycle(training: Training, before: Cycle, cycle: Cycle, cfg: DictConfig) -> None:
+    """Goes on from the averaged weights, in the schedule of the next cycle."""
+    training.ema.copy_to(training.network.parameters())
+    if cycle.beta_schedule != before.beta_schedule:
+        _retime(training.network, before.beta_schedule, cycle.beta_schedule, cfg)
+    training.renew(cfg)
 
-    def resume(self, path: Path) -> None:
-        """Goes on from a checkpoint."""
-        state = torch.load(path, map_location=self.unet.device, weights_only=True)
-        for name in ("unet", "ema", "optimizer"):
-            getattr(self, name).load_state_dict(state[name])
-        self.ema.to(self.unet.device)
-        self.step = state["step"]
-        log.info("resumed at step %d", self.step)
 
-    def update(self, loss: torch.Tensor, rate: float) -> None:
-        """One step of the optimizer at a learning rate."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.ema.step(self.unet.parameters())
-        self.step += 1
-
-    def export(self, folder: Path, cycle: Cycle, cfg: DictConfig) -> None:
-        """Writes the averaged weights as a diffusers pipeline in half precision, retimed to `sampled_with`."""
-        averaged = UNet2DModel(**cast(dict[str, Any], self.unet.config))
-        self.ema.copy_to(averaged.parameters())
-        if cycle.beta_schedule != cfg.sampled_with:
-            _retime(averaged, cycle.beta_schedule, cfg.sampled_with, cfg)
-        DDPMPipeline(unet=averaged.half(), scheduler=scheduler_of(cfg.sampled_with, cfg)).save_pretrained(folder)
+def export(training: Training, folder: Path, cycle: Cycle, cfg: DictConfig) -> None:
+    """Writes the averaged weights as a diffusers pipeline in half precision, retimed to `sampled_with`."""
+    averaged = training.averaged()
+    if cycle.beta_schedule != cfg.sampled_with:
+        _retime(averaged, cycle.beta_schedule, cfg.sampled_with, cfg)
+    unet, scheduler = averaged.half(), scheduler_of(cfg.sampled_with, cfg)
+    if cfg.autoencoder is None:
+        DDPMPipeline(unet=unet, scheduler=scheduler).save_pretrained(folder)
+    else:
+        vqvae = cast(Any, load_autoencoder(cfg.autoencoder)).half()
+        LDMPipeline(vqvae=vqvae, unet=unet, scheduler=cast(Any, scheduler)).save_pretrained(folder)
 
 
 def _retime(unet: UNet2DModel, before: Any, after: Any, cfg: DictConfig) -> None:
@@ -230,37 +213,36 @@ def _retime(unet: UNet2DModel, before: Any, after: Any, cfg: DictConfig) -> None
     log.info("retimed from %s to %s: %.3f left", before, after, left)
 
 
-def _optimizer_and_average(unet: UNet2DModel, cfg: DictConfig) -> tuple[EMAModel, torch.optim.Optimizer]:
-    average = EMAModel(unet.parameters(), decay=cfg.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
-    average.to(unet.device)
-    return average, torch.optim.AdamW(unet.parameters(), weight_decay=0.01)
-
-
-def train(training: Training, data: tuple[Rendered, Rendered], cfg: DictConfig, run: Run) -> None:
-    """Trains through all cycles, with a checkpoint every few minutes and a point of every curve each 100 steps."""
-    output, planned = Path(cfg.output), cycles(cfg)
+def train(training: Training, data: Pair, cfg: DictConfig, run: Run) -> None:
+    """Trains through all cycles."""
+    planned = cycles(cfg)
     schedulers = [scheduler_of(cycle.beta_schedule, cfg) for cycle in planned]
-    losses, started, saved = [], time.perf_counter(), time.perf_counter()
-    while training.step < planned[-1].stop:
-        index = next(i for i, cycle in enumerate(planned) if training.step < cycle.stop)
-        cycle, scheduler = planned[index], schedulers[index]
-        if training.step == cycle.first > 0:
-            training.begin_cycle(planned[index - 1], cycle, cfg)
-        rate = cycle.rate(training.step, cfg)
-        loss = loss_of_step(training.unet, scheduler, data, training.step, cycle, cfg)
-        training.update(loss, rate)
-        losses.append(loss.item())
-        step, finished = training.step, training.step == planned[-1].stop
-        if step % 100 == 0 or finished:
-            speed = len(losses) * cfg.batch_size / (time.perf_counter() - started)
-            curves = {"images": step * cfg.batch_size, "loss": sum(losses) / len(losses), "images_per_second": speed}
-            log.info("step %d %s", step, " ".join(f"{name} {value:.4g}" for name, value in curves.items()))
-            run.log_metrics({**curves, "learning_rate": rate}, step=step)
-            losses, started = [], time.perf_counter()
-        if finished or time.perf_counter() - saved > 60 * cfg.checkpoint_minutes:
-            training.save(output / "checkpoint.pt")
-            training.export(output / "pipeline", cycle, cfg)
-            saved = time.perf_counter()
+    pace = _pace(training, schedulers[0], data, cfg)
+
+    def cycle_of(step: int) -> int:
+        return next(i for i, cycle in enumerate(planned) if step < cycle.stop)
+
+    def step(number: int) -> tuple[torch.Tensor, float]:
+        index = cycle_of(number)
+        if number == planned[index].first > 0:
+            begin_cycle(training, planned[index - 1], planned[index], cfg)
+        loss = loss_of_step(training.network, schedulers[index], data, number, planned[index], cfg, pace)
+        return loss, planned[index].rate(number, cfg)
+
+    def write(done: int) -> None:
+        export(training, Path(cfg.output) / "pipeline", planned[cycle_of(done - 1)], cfg)
+
+    training.run(planned[-1].stop, step, write, cfg, run)
+
+
+def _pace(training: Training, scheduler: DDPMScheduler, data: Pair, cfg: DictConfig) -> Pace:
+    """The fastest precision and number of threads that the configuration leaves open."""
+
+    def step(pace: Pace) -> None:
+        loss_of_step(training.network, scheduler, data, 0, cycles(cfg)[0], cfg, pace).backward()
+        training.optimizer.zero_grad()
+
+    return fastest(step, choices(cfg.precision, cfg.threads))
 
 
 def run_spec(cfg: DictConfig) -> RunSpec:
@@ -270,20 +252,22 @@ def run_spec(cfg: DictConfig) -> RunSpec:
     return RunSpec(identity, "train-ddpm", "train", settings, output, cfg.tracking)
 
 
-def main(arguments: list[str]) -> int:
-    """Trains from the last checkpoint to the end of the last cycle."""
+def main(arguments: list[str], name: str = "ddpm") -> int:
+    """Trains from the last checkpoint to the end of the last cycle.
+
+    Args:
+        arguments: Of the command line.
+        name: Of the configuration.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    cfg = training_configuration("ddpm", arguments)
-    planned = cycles(cfg)
-    automatic = "cuda" if torch.cuda.is_available() else "cpu"
-    checkpoint = Path(cfg.output) / "checkpoint.pt"
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    portraits = others = rendered(cfg.train_images, cfg.size, cfg.seed, Path(cfg.data))
-    if any(cycle.skip_exchange for cycle in planned):
-        others = rendered(cfg.train_images, cfg.size, cfg.seed, Path(cfg.data), other_expression=True)
-    training = Training.start(cfg, automatic if cfg.device == "auto" else cfg.device)
-    if checkpoint.exists():
-        training.resume(checkpoint)
+    cfg = training_configuration(name, arguments)
+    with_pairs = any(cycle.skip_exchange for cycle in cycles(cfg))
+    Path(cfg.output).mkdir(parents=True, exist_ok=True)
+    portraits = others = training_set(cfg)
+    if with_pairs:
+        others = training_set(cfg, other_expression=True)
+    training = Training.start(new_network(cfg), cfg)
+    training.resume(Path(cfg.output) / "checkpoint.pt")
     with open_run(run_spec(cfg)) as run:
         train(training, (portraits, others), cfg, run)
     return 0

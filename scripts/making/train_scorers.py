@@ -8,21 +8,25 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from configuration import training_configuration
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from pace import Pace, choices, fastest
 from torch import Tensor, nn
 from tqdm import trange
 
 from hspace.metrics.identity import true_accept_rate
-from hspace.portraits.artefacts import diffusion_artefacts
+from hspace.portraits.artefacts import ARTEFACTS
 from hspace.portraits.faces import JUDGED, REGIONS, region_masks, sample_factors
 from hspace.portraits.rendered import CHUNK, Rendered, rendered, rendered_pairs, step_generator
 from hspace.runs.errors import guarded
 from hspace.scorers.networks import ARCHITECTURES, unit_norm
 from hspace.scorers.portraits import ScorerConfig, save_scorer
+from hspace.system.registry import unknown
+from hspace.types import InputError
 
 log = logging.getLogger("train_scorers")
 
@@ -54,11 +58,20 @@ def train(network: nn.Module, loss_of_step: Callable[[torch.Generator], Tensor],
     optimizer = torch.optim.AdamW(network.parameters(), cfg.learning_rate, weight_decay=cfg.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, cfg.learning_rate, cfg.steps, pct_start=0.1)
     network.train()
-    for step in trange(cfg.steps, disable=None):
-        with torch.autocast("cpu", torch.bfloat16, enabled=cfg.bf16):
+
+    def gradients(pace: Pace, step: int) -> Tensor:
+        with pace.autocast("cpu"):
             loss = loss_of_step(step_generator(seed, step))
         optimizer.zero_grad()
         loss.backward()
+        return loss
+
+    def timed(pace: Pace) -> None:
+        gradients(pace, 0)
+
+    pace = fastest(timed, choices(cfg.precision, cfg.threads))
+    for step in trange(cfg.steps, disable=None):
+        loss = gradients(pace, step)
         optimizer.step()
         schedule.step()
         if step % 500 == 0:
@@ -101,18 +114,18 @@ def train_attributes(name: str, cfg: DictConfig) -> None:
     """Trains and saves the annotator or the judge."""
     data = rendered(cfg.train_images, cfg.size, cfg[name].seed, Path(cfg.data), correlated=False)
     torch.manual_seed(cfg[name].seed)
-    network = ARCHITECTURES[cfg[name].architecture](len(JUDGED))
+    network, faults = ARCHITECTURES[cfg[name].architecture](len(JUDGED)), ARTEFACTS[cfg[name].artefacts]
 
     def loss_of_step(generator: torch.Generator) -> Tensor:
         index = torch.randint(len(data.images), (cfg.batch_size,), generator=generator)
-        images = diffusion_artefacts(data.batch(index), generator)
+        images = faults(data.batch(index), generator)
         return attribute_loss(network(images), data.labels[index], data.visible[index])
 
     train(network, loss_of_step, cfg[name].seed, cfg)
     held_out = rendered(cfg.held_out.images, cfg.size, cfg.held_out.seed, Path(cfg.data))
     clean = held_out.batch(torch.arange(len(held_out.images)))
     figures = held_out_figures(outputs(network, clean), held_out)
-    degraded = outputs(network, diffusion_artefacts(clean, torch.Generator().manual_seed(cfg.held_out.seed)))
+    degraded = outputs(network, faults(clean, torch.Generator().manual_seed(cfg.held_out.seed)))
     temperature = fit_temperature(degraded, held_out.labels)
     ids = tuple(attribute.id for attribute in JUDGED)
     config = ScorerConfig(
@@ -129,29 +142,34 @@ def train_attributes(name: str, cfg: DictConfig) -> None:
     log.info("%s on held-out renders: %s", name, {key: round(value, 4) for key, value in figures.items()})
 
 
-def train_identity(cfg: DictConfig) -> None:
-    """Trains and saves the identity encoder on pairs of images of one person in two scenes."""
-    first, second = rendered_pairs(cfg.train_images // 2, cfg.size, cfg.identity.seed)
-    torch.manual_seed(cfg.identity.seed)
-    network = ARCHITECTURES[cfg.identity.architecture](cfg.identity.dim)
+def with_own(cfg: DictConfig, name: str) -> DictConfig:
+    """The configuration with a scorer's own number of images and steps in the place of those of all."""
+    own = {key: cfg[name][key] for key in ("train_images", "steps")}
+    return cast(DictConfig, OmegaConf.merge(cfg, own))
+
+
+def train_identity(name: str, cfg: DictConfig) -> None:
+    """Trains and saves an encoder of identity or likeness on pairs of images of one person in two scenes."""
+    settings, cfg = cfg[name], with_own(cfg, name)
+    first, second = rendered_pairs(cfg.train_images // 2, cfg.size, settings.seed, features=settings.features)
+    torch.manual_seed(settings.seed)
+    network = ARCHITECTURES[settings.architecture](settings.dim)
 
     def embed(images: Tensor, generator: torch.Generator) -> Tensor:
-        return network(diffusion_artefacts(images.float() / 127.5 - 1, generator))
+        return network(ARTEFACTS[settings.artefacts](images.float() / 127.5 - 1, generator))
 
     def loss_of_step(generator: torch.Generator) -> Tensor:
         index = torch.randint(len(first), (cfg.batch_size,), generator=generator)
         pair = embed(first[index], generator), embed(second[index], generator)
-        return margin_loss(*pair, scale=cfg.identity.scale, margin=cfg.identity.margin)
+        return margin_loss(*pair, scale=settings.scale, margin=settings.margin)
 
-    train(network, loss_of_step, cfg.identity.seed, cfg)
-    views = [
-        unit_norm(outputs(network, view.float() / 127.5 - 1))
-        for view in rendered_pairs(2048, cfg.size, cfg.held_out.seed)
-    ]
+    train(network, loss_of_step, settings.seed, cfg)
+    held_out = rendered_pairs(cfg.held_out.images, cfg.size, cfg.held_out.seed, features=settings.features)
+    views = [unit_norm(outputs(network, view.float() / 127.5 - 1)) for view in held_out]
     figures = {"true_accept_rate": true_accept_rate(views[0], views[1])}
-    config = ScorerConfig("identity", cfg.identity.architecture, cfg.size, (), (), cfg.identity.dim, (), figures)
-    save_scorer(Path(cfg.output) / "identity", config, network)
-    log.info("identity on unseen people: %s", figures)
+    config = ScorerConfig(name, settings.architecture, cfg.size, (), (), settings.dim, (), figures)
+    save_scorer(Path(cfg.output) / name, config, network)
+    log.info("%s on unseen people: %s", name, figures)
 
 
 def masks_of_stream(n: int, size: int, seed: int) -> Tensor:
@@ -163,7 +181,8 @@ def masks_of_stream(n: int, size: int, seed: int) -> Tensor:
 
 def train_regions(cfg: DictConfig) -> None:
     """Trains and saves the segmentation network, and measures its intersection over union on held-out renders."""
-    n = cfg.regions.train_images
+    cfg = with_own(cfg, "regions")
+    n = cfg.train_images
     data, masks = (
         rendered(n, cfg.size, cfg.regions.seed, Path(cfg.data)),
         masks_of_stream(n, cfg.size, cfg.regions.seed),
@@ -173,15 +192,13 @@ def train_regions(cfg: DictConfig) -> None:
 
     def loss_of_step(generator: torch.Generator) -> Tensor:
         index = torch.randint(n, (cfg.batch_size,), generator=generator)
-        images = diffusion_artefacts(data.batch(index), generator)
+        images = ARTEFACTS[cfg.regions.artefacts](data.batch(index), generator)
         return F.binary_cross_entropy_with_logits(network(images).float(), masks[index].float())
 
-    settings = cfg.copy()
-    settings.steps = cfg.regions.steps
-    train(network, loss_of_step, cfg.regions.seed, settings)
-    held_out = rendered(2048, cfg.size, cfg.held_out.seed, Path(cfg.data))
-    true = masks_of_stream(2048, cfg.size, cfg.held_out.seed)
-    found = outputs(network, held_out.batch(torch.arange(2048))) > 0
+    train(network, loss_of_step, cfg.regions.seed, cfg)
+    held_out = rendered(cfg.held_out.images, cfg.size, cfg.held_out.seed, Path(cfg.data))
+    true = masks_of_stream(cfg.held_out.images, cfg.size, cfg.held_out.seed)
+    found = outputs(network, held_out.batch(torch.arange(cfg.held_out.images))) > 0
     overlap, union = ((masks & true).sum(dim=(0, 2, 3)) for masks in (found, found | true))
     figures = {f"iou/{region}": (a / b).item() for region, a, b in zip(REGIONS, overlap, union, strict=True)}
     config = ScorerConfig("regions", cfg.regions.architecture, cfg.size, REGIONS, (), len(REGIONS), (), figures)
@@ -189,12 +206,33 @@ def train_regions(cfg: DictConfig) -> None:
     log.info("regions on held-out renders: %s", figures)
 
 
+TRAININGS: dict[str, Callable[[DictConfig], None]] = {
+    "annotator": partial(train_attributes, "annotator"),
+    "judge": partial(train_attributes, "judge"),
+    "identity": partial(train_identity, "identity"),
+    "likeness": partial(train_identity, "likeness"),
+    "regions": train_regions,
+}
+
+
+def check(cfg: DictConfig) -> None:
+    """Raises InputError if the configuration names what there is not."""
+    choices(cfg.precision, cfg.threads)
+    for name in cfg.scorers:
+        if name not in TRAININGS:
+            raise InputError(unknown("scorer", name, TRAININGS))
+        for key, known in (("architecture", ARCHITECTURES), ("artefacts", ARTEFACTS)):
+            if cfg[name][key] not in known:
+                raise InputError(unknown(f"{name}.{key}", cfg[name][key], known))
+
+
 def main(arguments: list[str]) -> int:
-    """Trains the scorers named in the configuration."""
+    """Trains the scorers named in the configuration, one after the other."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     cfg = training_configuration("scorers", arguments)
+    check(cfg)
     for name in cfg.scorers:
-        {"identity": train_identity, "regions": train_regions}.get(name, partial(train_attributes, name))(cfg)
+        TRAININGS[name](cfg)
     return 0
 
 

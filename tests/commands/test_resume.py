@@ -211,7 +211,7 @@ def test_every_damaged_file_of_the_cache_gives_the_same_results_or_none(
     cfg: Config, tiny_model: DiffusionModel, tmp_path: Path, turn: int
 ) -> None:
     roles = load_scorer("portraits-annotator"), load_scorer("portraits-judge"), load_identity()
-    lab = Lab(cfg, tiny_model, *roles, None, "judge")
+    lab = Lab(cfg, tiny_model, *roles, None, None, "judge")
 
     def outcome() -> tuple[bytes, bytes]:
         result = edit.run(lab)

@@ -1,5 +1,7 @@
 """Readings of edits: effects, intervals, and changes by sample."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +45,16 @@ def test_identity_has_its_interval(readings: Readings) -> None:
     assert readings.identity(1).value == pytest.approx(0.5) and np.isnan(readings.identity(1).low), "the same for all"
     assert readings.identity(0).value == pytest.approx(0.85) and readings.identity(0).low < 0.85
     assert readings.identity(0).n == 12
+
+
+def test_likeness_is_read_where_an_encoder_is_there(readings: Readings) -> None:
+    assert readings.likeness(0) is None and readings.table().columns[-1] == "identity"
+    both = replace(readings, features=readings.people.flip(1))
+    found = both.likeness(0)
+    assert found is not None and found.value != pytest.approx(readings.identity(0).value)
+    by_hand = (both.features[:, 1] * both.features[:, 0]).sum(-1).mean()
+    assert found.value == pytest.approx(float(by_hand))
+    assert both.table().columns[-2:] == ("identity", "likeness") and both.table().rows[0][-2:] == (1.0, 1.0)
 
 
 def test_changes_are_by_sample_and_unknown_where_hidden(readings: Readings) -> None:

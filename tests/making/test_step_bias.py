@@ -22,7 +22,7 @@ def step_bias(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def off_by(step_bias: Any, num_steps: int) -> dict[str, float]:
     scheduler = DDPMScheduler(trained_betas=cosine(1000, 0.6, -1), timestep_spacing="trailing")
-    found = step_bias.lost_shares(Schedule.of(scheduler, num_steps), 256, 4096)
+    found = step_bias.lost_shares(Schedule.of(scheduler, num_steps), 32, 256, 4096)
     return {name: difference for name, (_, difference) in found.items()}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import retiming
 import torch
 import train_ddpm
 
@@ -17,13 +18,14 @@ TINY = [
     "cycles=[{images: 4, learning_rate: 6e-4, skip_dropout: 0, skip_exchange: 0, beta_schedule: linear},"
     "{images: 4, learning_rate: 4e-4, skip_dropout: 0.5, skip_exchange: 0.5,"
     " beta_schedule: [0.6, -1, 2]}]",
-    "bf16=false", "device=cpu", "unet.block_out_channels=[8,8,8]", "unet.norm_num_groups=4",
+    "precision=float32", "threads=1", "device=cpu", "unet.block_out_channels=[8,8,8,8]", "unet.norm_num_groups=4",
     "unet.attention_head_dim=8",
 ]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
-def wandb_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def wandb_at_home_and_short_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retiming, "RETIME_ITERATIONS", 10)
     for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "elsewhere"))
     monkeypatch.delenv("WANDB_MODE", raising=False)
@@ -43,10 +45,10 @@ def test_an_interrupted_training_ends_where_an_unbroken_one_does(
     assert not (tmp_path / "unbroken" / "wandb").exists()
     real = train_ddpm.loss_of_step
 
-    def interrupted(unet: Any, scheduler: Any, data: Any, step: int, cycle: Any, cfg: Any) -> torch.Tensor:
+    def interrupted(unet: Any, scheduler: Any, data: Any, step: int, *more: Any) -> torch.Tensor:
         if step == stop:
             raise KeyboardInterrupt
-        return real(unet, scheduler, data, step, cycle, cfg)
+        return real(unet, scheduler, data, step, *more)
 
     with monkeypatch.context() as patched:
         patched.setattr(train_ddpm, "loss_of_step", interrupted)
@@ -54,7 +56,7 @@ def test_an_interrupted_training_ends_where_an_unbroken_one_does(
             run(tmp_path / "broken", "tracking=disabled")
     resumed = run(tmp_path / "broken", "tracking=disabled")
     assert resumed["step"] == unbroken["step"] == 4
-    weights = [[*state["unet"].values(), *state["ema"]["shadow_params"]] for state in (resumed, unbroken)]
+    weights = [[*state["network"].values(), *state["ema"]["shadow_params"]] for state in (resumed, unbroken)]
     assert max(float((ours - theirs).abs().max()) for ours, theirs in zip(*weights, strict=True)) < 1e-6
 
 

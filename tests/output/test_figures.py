@@ -39,6 +39,7 @@ def _around(effect: np.ndarray) -> dict[str, np.ndarray]:
 
 FIGURES: dict[str, Callable[[Path], Path]] = {
     "strip": lambda path: strip_figure(_images(2, 3, 3, 8, 8), ["a: yaw\n+1 sd", "b"], X, "Title", path),
+    "people": lambda path: strip_figure(_images(2, 3, 3, 3, 8, 8), ["a", "b"], ("-", 0, "+"), "Title", path, 64),
     "grid": lambda path: grid_figure(_images(5, 3, 8, 8), 3, path, titles=list("abcde")),
     "heatmap": lambda path: effect_heatmap(_matrix(), path),
     "curve": lambda path: curve_figure({"yaw": CURVE, "hat": CURVE}, path, x_label="strength", y_label="effect"),
@@ -101,6 +102,17 @@ def test_unedited_column_is_marked(tmp_path: Path) -> None:
     assert marked_pixels.sum() > 5000 and plain_pixels.sum() < 100
     band = np.nonzero(marked_pixels.sum(axis=0) > 50)[0]
     assert TILE < np.ptp(band) < 1.2 * TILE and abs(band.mean() - marked.shape[1] / 2) < 100
+
+
+def test_samples_side_by_side_stand_apart(tmp_path: Path) -> None:
+    alone = _read(strip_figure(torch.ones(1, 3, 3, 8, 8), ["a"], X, "", tmp_path / "alone.png"))
+    three = _read(strip_figure(-torch.ones(1, 3, 3, 3, 8, 8), ["a"], X, "", tmp_path / "three.png"))
+    assert three.shape[0] == alone.shape[0] and three.shape[1] > alone.shape[1] + 6 * TILE
+    black = (three == 0).all(axis=-1)
+    row = black[three.shape[0] * 3 // 4]
+    starts = np.nonzero(row & ~np.roll(row, 1))[0]
+    gaps = np.diff(starts) - TILE
+    assert len(starts) == 9 and gaps[[2, 5]].min() > 2 * gaps[[0, 1, 3, 4, 6, 7]].max()
 
 
 def test_colours_are_centred_at_zero(tmp_path: Path) -> None:

@@ -1,14 +1,16 @@
 """Artefacts for training scorers: in range, repeatable, and absent on part of the images."""
 
+import pytest
 import torch
 
-from hspace.portraits.artefacts import _blur, diffusion_artefacts
+from hspace.portraits.artefacts import ARTEFACTS, _blur
 from hspace.portraits.faces import render, sample_factors
 
 
-def test_artefacts_are_repeatable_in_range_and_leave_some_images_alone() -> None:
+@pytest.mark.parametrize("name", ARTEFACTS)
+def test_artefacts_are_repeatable_in_range_and_leave_some_images_alone(name: str) -> None:
     images = render(sample_factors(torch.Generator().manual_seed(0), 64), 32)
-    first, again = (diffusion_artefacts(images, torch.Generator().manual_seed(1)) for _ in range(2))
+    first, again = (ARTEFACTS[name](images, torch.Generator().manual_seed(1)) for _ in range(2))
     assert torch.equal(first, again)
     assert first.min() >= -1 and first.max() <= 1
     change = (first - images).abs().amax(dim=(1, 2, 3))

@@ -1,6 +1,7 @@
 """The portraits: exact labels, stated correlations, regions that agree with the picture, any resolution."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -8,12 +9,14 @@ import torch
 from hspace.portraits.faces import (
     ATTRIBUTES,
     EXPRESSION,
+    FEATURES,
     JUDGED,
     REGIONS,
     labels,
     region_masks,
     render,
     resample_expression,
+    resample_looks,
     resample_scene,
     sample_factors,
     visibility,
@@ -136,3 +139,68 @@ def test_the_mouth_region_holds_the_change_of_a_smile() -> None:
     change = (render(frown, 64) - render(smile, 64)).abs().sum(1)
     region = region_masks(frown, 64)["mouth"] | region_masks(smile, 64)["mouth"]
     assert (change * region).sum() / change.sum() > 0.85
+
+
+def amount(name: str, value: float, factors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return factors | {name: torch.full_like(factors[name], value)}
+
+
+@pytest.mark.parametrize(
+    ("attribute", "region"), [("mouth", "mouth"), ("eyes", "eyes"), ("hair_length", "hair"), ("face_width", "face")]
+)
+def test_a_part_grows_with_its_factor(attribute: str, region: str) -> None:
+    factors = amount("glasses", 0.0, amount("hat", 0.0, sample_factors(generator(), 16, correlated=False)))
+    sizes = [region_masks(amount(attribute, value, factors), 64)[region].sum((1, 2)) for value in (0.0, 0.3, 0.6, 1.0)]
+    assert all((more >= less).all() for less, more in pairwise(sizes))
+    assert (sizes[-1] > 1.05 * sizes[0]).all()
+
+
+def test_dark_skin_is_darker_and_old_hair_greyer() -> None:
+    factors = amount("glasses", 0.0, amount("hat", 0.0, sample_factors(generator(), 16, correlated=False)))
+    factors = amount("age", 0.2, factors)
+    masks = region_masks(factors, 64)
+
+    def mean(images: torch.Tensor, region: str) -> torch.Tensor:
+        mask = masks[region][:, None]
+        return (images * mask).sum((2, 3)) / mask.sum((2, 3))
+
+    brightness = [mean(render(amount("skin", value, factors), 64), "face").mean(1) for value in (0.0, 0.35, 0.7, 1.0)]
+    assert all((darker < lighter).all() for lighter, darker in pairwise(brightness))
+    fair = amount("hair_color", 0.8, factors)
+    colors = [mean(render(amount("age", value, fair), 64), "hair") for value in (0.4, 0.6, 0.75, 0.95)]
+    chroma = [color.amax(1) - color.amin(1) for color in colors]
+    assert all((greyer < before).all() for before, greyer in pairwise(chroma))
+
+
+def test_regions_agree_at_all_sizes() -> None:
+    factors = sample_factors(generator(), 8, correlated=False)
+    coarse, fine = region_masks(factors, 64), region_masks(factors, 128)
+    for region in REGIONS:
+        pooled = torch.nn.functional.avg_pool2d(fine[region][:, None].float(), 2)[:, 0] > 0.5
+        assert (pooled ^ coarse[region]).float().mean() < 0.01, region
+
+
+@pytest.mark.parametrize("name", ["background", "backdrop", "bokeh", "scatter"])
+def test_the_background_is_behind_the_person_and_nowhere_else(name: str) -> None:
+    factors = amount("bokeh", 1.0, sample_factors(generator(), 8, correlated=False))
+    change = (render(amount(name, 0.0, factors), 64) - render(amount(name, 0.4, factors), 64)).abs().amax(1)
+    masks = region_masks(factors, 64)
+    person = masks["face"] | masks["hair"] | masks["hat"] | masks["glasses"]
+    inside = person & (torch.nn.functional.avg_pool2d(person[:, None].float(), 5, stride=1, padding=2)[:, 0] > 0.999)
+    assert change[inside].max() < 1e-5
+    assert (change.amax((1, 2)) > 0.05).all()
+
+
+@pytest.mark.parametrize("name", ["smile", "age", "hair_color", "hair_length", "glasses", "hat", "yaw", "face_width"])
+def test_the_corners_show_the_background_alone(name: str) -> None:
+    factors = sample_factors(generator(), 8, correlated=False)
+    change = (render(amount(name, 0.0, factors), 64) - render(amount(name, 1.0, factors), 64)).abs()
+    assert change[:, :, :14, :8].max() == 0 == change[:, :, :14, -8:].max()
+
+
+def test_other_looks_keep_the_features_alone() -> None:
+    people = sample_factors(generator(), 64)
+    others = resample_looks(people, generator(1))
+    for attribute in ATTRIBUTES:
+        assert torch.equal(people[attribute.id], others[attribute.id]) == (attribute.id in FEATURES), attribute.id
+    assert not any(attribute.judged for attribute in ATTRIBUTES if attribute.id in FEATURES)

@@ -97,7 +97,7 @@ def test_a_fault_at_every_file_operation_leaves_no_record_of_files_that_are_not_
 
     def kept(out: Path, value: float) -> Any:
         monkeypatch.setattr(report, "key_of", lambda lab: f"model {value}")
-        return report.current(Lab(replace(default_config, output_dir=out), tiny_model, *networks, None, "judge"))
+        return report.current(Lab(replace(default_config, output_dir=out), tiny_model, *networks, None, None, "judge"))
 
     wanted = {value: write(tmp_path / f"whole {value}", value) for value in (1.0, 2.0)}
     n, ended = 1 - stride, 0

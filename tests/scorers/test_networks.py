@@ -12,9 +12,9 @@ from hspace.scorers.networks import ARCHITECTURES, to_input_size, unit_norm
 def test_an_output_does_not_depend_on_the_images_beside_it(name: str) -> None:
     torch.manual_seed(0)
     network = ARCHITECTURES[name](5)
-    images = torch.rand(4, 3, 32, 32) * 2 - 1
+    images = torch.rand(4, 3, 64, 64) * 2 - 1
     together = network(images)
-    assert together.shape == ((4, 5, 32, 32) if name == "regions" else (4, 5))
+    assert together.shape == ((4, 5, 64, 64) if name == "regions" else (4, 5))
     for mode in (True, False):
         network.train(mode)
         assert (network(images[2:3]) - together[2:3]).abs().max() < 1e-5
@@ -23,7 +23,7 @@ def test_an_output_does_not_depend_on_the_images_beside_it(name: str) -> None:
 @pytest.mark.parametrize("name", ["plain", "residual"])
 def test_the_head_reads_the_features(name: str) -> None:
     network: Any = ARCHITECTURES[name](5)
-    images = torch.rand(2, 3, 32, 32)
+    images = torch.rand(2, 3, 64, 64)
     assert torch.equal(network.head(network.features(images)), network(images))
 
 

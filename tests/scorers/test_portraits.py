@@ -9,11 +9,12 @@ from hspace.portraits.faces import (
     labels,
     region_masks,
     render,
+    resample_looks,
     resample_scene,
     sample_factors,
     visibility,
 )
-from hspace.scorers.portraits import SCORERS, PortraitFeatures, load_identity, load_regions, load_scorer
+from hspace.scorers.portraits import SCORERS, PortraitFeatures, load_identity, load_likeness, load_regions, load_scorer
 from hspace.types import Embedder, InputError, RegionNetwork, Scorer
 
 N = 512
@@ -27,7 +28,7 @@ def people() -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def images(people: dict[str, torch.Tensor]) -> torch.Tensor:
-    return render(people, 32)
+    return render(people, 64)
 
 
 @pytest.mark.parametrize("name", SCORERS)
@@ -66,12 +67,23 @@ def test_visibility_follows_the_scores(people: dict[str, torch.Tensor], images: 
 def test_identity_tells_people_apart_across_scenes(people: dict[str, torch.Tensor], images: torch.Tensor) -> None:
     identity = load_identity()
     assert isinstance(identity, Embedder)
-    first, second = identity(images), identity(render(resample_scene(people, torch.Generator().manual_seed(1)), 32))
+    first, second = identity(images), identity(render(resample_scene(people, torch.Generator().manual_seed(1)), 64))
     assert first.shape == (N, identity.dim) and (first.norm(dim=1) - 1).abs().max() < 1e-5
     cosine = first @ second.T
     others = cosine[~torch.eye(N, dtype=torch.bool)]
     threshold = others.sort().values[int(0.99 * len(others))]
     assert (cosine.diagonal() > threshold).float().mean() >= 0.95
+
+
+def test_likeness_tells_features_apart_whatever_else_changes(people: dict[str, torch.Tensor]) -> None:
+    likeness = load_likeness()
+    views = [likeness(render(resample_looks(people, torch.Generator().manual_seed(seed)), 64)) for seed in (1, 2)]
+    cosine = views[0] @ views[1].T
+    others = cosine[~torch.eye(N, dtype=torch.bool)]
+    threshold = others.sort().values[int(0.99 * len(others))]
+    assert (cosine.diagonal() > threshold).float().mean() >= 0.5
+    with pytest.raises(InputError, match="portraits-likeness"):
+        load_identity("portraits-likness")
 
 
 def test_features_are_the_hidden_layer_of_the_judge(images: torch.Tensor) -> None:
@@ -92,7 +104,7 @@ def test_regions_of_renders_are_found(people: dict[str, torch.Tensor], images: t
     network = load_regions()
     assert isinstance(network, RegionNetwork)
     few = {name: values[:128] for name, values in people.items()}
-    found, exact = network(images[:128]), region_masks(few, 32)
+    found, exact = network(images[:128]), region_masks(few, 64)
     assert tuple(found) == REGIONS
     for region in REGIONS:
         overlap, union = (found[region] & exact[region]).sum(), (found[region] | exact[region]).sum()

@@ -4,6 +4,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from hspace.diffusion.latents import seed_range
+
+BLOCK = 1
+"""Block of evaluation seeds that the card reads, which docs/results/readings.csv logs; everyday runs read block 0."""
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -11,35 +16,38 @@ class Sizes:
 
     Attributes:
         generated: Generated portraits, and fresh renders that they are compared with.
-        steps: Sampling steps of the generated portraits.
-        edit_steps: Sampling steps wherever h is edited, and of the untrained model.
+        steps: Sampling steps, those of the edits.
         reference: Fresh renders that stand for the renderer.
         training_renders: Renders of the training set that the nearest ones are sought in.
         people: Unseen people, two images each.
         discovery: Samples for PCA.
         components: Principal components.
         annotated: Samples among which examples are chosen.
-        examples: Examples on each side of a mean difference.
+        examples: Examples on each side of a boundary.
         calibration: Samples that names and strengths are chosen on.
         judged: Samples that the judge reads.
         pairs: Pairs of renders that differ in one attribute.
         batch_size: Rows of one U-Net pass.
     """
 
-    generated: int = 2048
-    steps: int = 25
-    edit_steps: int = 10
-    reference: int = 8192
-    training_renders: int = 131_072
-    people: int = 2048
-    discovery: int = 500
-    components: int = 8
-    annotated: int = 1000
-    examples: int = 100
+    generated: int = 1024
+    steps: int = 10
+    reference: int = 4096
+    training_renders: int = 65_536
+    people: int = 1024
+    discovery: int = 300
+    components: int = 10
+    annotated: int = 600
+    examples: int = 60
     calibration: int = 48
-    judged: int = 200
+    judged: int = 128
     pairs: int = 32
     batch_size: int = 32
+
+
+def evaluation_seeds(n: int) -> tuple[int, ...]:
+    """Seeds of the first evaluation samples of the card's block."""
+    return seed_range("evaluation", n, block=BLOCK)
 
 
 def share(condition: Tensor) -> float:

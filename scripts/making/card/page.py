@@ -41,13 +41,18 @@ def refresh(docs: Path, metrics: dict[str, Any], pictures: Path) -> None:
 
 def figures(metrics: dict[str, Any]) -> str:
     """All tables, as Markdown."""
-    tables = tuple(table(metrics) for table in (targets, _attributes, _components, _moved, _carried, _regions))
+    tables = tuple(
+        table(metrics) for table in (targets, _attributes, _components, _moved, _carried, _swapped, _regions)
+    )
     return "\n".join(map(to_markdown, tables))
 
 
 def targets(metrics: dict[str, Any]) -> Table:
     """Every figure that has a target, with whether it is met."""
     rows = (
+        _row(metrics, "bottleneck_ratio", "numbers of h, as a share of the image's", "≤", 0.34),
+        _row(metrics, "swap_background", "share of the background's difference that a swap of h carries", "≤", 0.3),
+        _row(metrics, "swap_judged", "the same of a judged attribute's, in the median", "≥", 0.7),
         _row(metrics, "decided_share", "generated portraits that the judge decides on, against renders", "≥", 0.9),
         _row(metrics, "marginal_error_max", "largest error of a binary attribute's share", "≤", 0.05),
         _row(metrics, "mean_error_max", "largest error of a continuous attribute's mean, in sd", "≤", 0.2),
@@ -58,17 +63,26 @@ def targets(metrics: dict[str, Any]) -> Table:
         _row(metrics, "fid_share", "FID of generated portraits: share of the way from floor to untrained", "≤", 0.05),
         _row(metrics, "judge_accuracy_min", "judge on renders: accuracy, worst binary attribute", "≥", 0.97),
         _row(metrics, "judge_r2_min", "judge on renders: R², worst continuous attribute", "≥", 0.95),
+        (
+            "errors of judge and annotator on renders: largest correlation",
+            "error_correlation",
+            metrics["error_correlation"],
+            "",
+            "",
+        ),
         _row(metrics, "agreement_min", "judge and annotator agree on generated portraits", "≥", 0.95),
         _row(metrics, "identity_tar", "identity: true accepts of unseen people at 1% false accepts", "≥", 0.95),
-        _row(metrics, "semantic_components", "principal components, of eight, that move one attribute", "≥", 4),
-        _row(metrics, "semantic_attributes", "different attributes among them", "≥", 3),
+        ("likeness: the same of features alone", "likeness_tar", metrics["likeness_tar"], "", ""),
+        _row(metrics, "semantic_components", "rotated components, of ten, that move one attribute", "≥", 5),
+        _row(metrics, "semantic_attributes", "different attributes among them", "≥", 4),
         _row(metrics, "moved_before", "share having the attribute at \N{MINUS SIGN}s, worst of five", "<", 0.2),
         _row(metrics, "moved_after", "share having the attribute at +s, worst of five", ">", 0.8),
+        _row(metrics, "moved_identity", "likeness to the unedited sample at both, worst of five", "≥", 0.5),
     )
     sizes = metrics["sizes"]
     caption = (
-        f"{sizes['generated']:,} portraits at {sizes['steps']} steps, eta = 1; edits at {sizes['edit_steps']} steps, "
-        f"eta = 1, read by the judge on {sizes['judged']} evaluation samples."
+        f"{sizes['generated']:,} portraits at the {sizes['steps']} steps of the edits, eta = 1; edits read by the "
+        f"judge on {sizes['judged']} evaluation samples."
     )
     return Table(("figure", "key", "measured", "target", "met"), rows, caption)
 
@@ -103,29 +117,31 @@ def _attributes(metrics: dict[str, Any]) -> Table:
 
 
 def _components(metrics: dict[str, Any]) -> Table:
-    """Principal components with a name."""
+    """Rotated principal components with a name."""
     columns = ("component", "attribute", "effect", "low", "ratio")
     rows = tuple(
         (*(row[column] for column in columns), "yes" if row["semantic"] else "no") for row in metrics["components"]
     )
     sizes = metrics["sizes"]
     caption = (
-        f"Principal components of h, of all steps together, from {sizes['discovery']} samples, that the annotator "
-        "gives a name. effect: change of the attribute from \N{MINUS SIGN}2 to +2, in sd, by the judge; low: lower end "
-        "of its 95% interval; ratio: to the next attribute's effect. Semantic: low ≥ .5 and ratio ≥ 1.5."
+        f"Principal components of h, of all steps together, rotated by varimax, from {sizes['discovery']} samples, "
+        "that the annotator gives a name. effect: change of the attribute from \N{MINUS SIGN}2 to +2, in sd, by the "
+        "judge; low: lower end of its 95% interval; ratio: to the next attribute's effect. Semantic: low ≥ .5 and "
+        "ratio ≥ 1.5."
     )
     return Table((*columns, "semantic"), rows, caption)
 
 
 def _moved(metrics: dict[str, Any]) -> Table:
-    """Mean differences."""
-    columns = ("strength", "unedited", "before", "after", "identity")
+    """Linear boundaries."""
+    columns = ("strength", "unedited", "before", "after", "identity", "owned")
     rows = tuple((name, *(row[column] for column in columns)) for name, row in metrics["moved"].items())
     count = metrics["sizes"]["examples"]
     caption = (
-        f"Mean differences of {count} + {count} annotated samples, at one strength s each: share of samples having the "
-        "attribute (smile: above the renderer's median; yaw: to the right) unedited, at \N{MINUS SIGN}s and at +s, and "
-        "the mean cosine of identities to the unedited samples over both."
+        f"Linear boundaries of {count} + {count} annotated samples, at one strength s each: share of samples having "
+        "the attribute (smile: above the renderer's median; yaw: to the right) unedited, at \N{MINUS SIGN}s and at +s, "
+        "and the mean cosine to the unedited samples over both: of likeness, which is of shape and features alone "
+        "(identity), and of all that a person owns (owned)."
     )
     return Table(("attribute", *columns), rows, caption)
 
@@ -140,6 +156,15 @@ def _carried(metrics: dict[str, Any]) -> Table:
         "that comes from h, the rest comes through the skip connections."
     )
     return Table(("attribute", *columns), rows, caption)
+
+
+def _swapped(metrics: dict[str, Any]) -> Table:
+    """What a swap of h carries."""
+    caption = (
+        "Samples with the h of another sample at every step: share of the difference of the two that comes along, by "
+        "the judge; that of the background by the colours of the upper corners."
+    )
+    return Table(("attribute", "carried"), tuple(metrics["swapped"].items()), caption)
 
 
 def _regions(metrics: dict[str, Any]) -> Table:

@@ -49,14 +49,15 @@ def attribute_figures(
         renders: Fresh ones.
 
     Returns:
-        By attribute: `judge`, accuracy or R² on the renders; `error`, the difference of the share or mean from the
-        renders' labels, a mean in sd; and for binary attributes `agreement` of the two scorers on generated portraits
-        and `decided`, how often the judge decides, as a multiple of how often on renders. Where an attribute is not
-        visible it is left out.
+        By attribute: `judge`, accuracy or R² on the renders; `error_correlation` of the two scorers on them; `error`,
+        the difference of the share or mean from the renders' labels, a mean in sd; and for binary attributes
+        `agreement` of the two scorers on generated portraits and `decided`, how often the judge decides, as a multiple
+        of how often on renders. Where an attribute is not visible it is left out.
     """
     read, again = score(judge, generated), score(annotator, generated)
     visible = judge.visible(read)
-    on_renders = score(judge, renders.batch(torch.arange(len(renders.images))))
+    real = renders.batch(torch.arange(len(renders.images)))
+    on_renders, again_on_renders = score(judge, real), score(annotator, real)
     figures = {}
     for j, attribute in enumerate(judge.attributes):
         shown, known = visible[:, j], renders.visible[:, j]
@@ -65,6 +66,8 @@ def attribute_figures(
             figures[attribute] = _binary_figures(scores, again[shown, j], predicted, labels)
         else:
             figures[attribute] = _continuous_figures(scores, predicted, labels)
+        errors = torch.stack([predicted - labels, again_on_renders[known, j] - labels])
+        figures[attribute]["error_correlation"] = float(torch.corrcoef(errors)[0, 1])
     return figures
 
 

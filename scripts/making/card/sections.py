@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -14,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from card import portraits, semantics
-from card.base import Sizes
+from card.base import Sizes, evaluation_seeds
 from card.carried import carried_by_h
+from card.swapped import swapped_shares
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
-from hspace.diffusion.latents import seed_range
 from hspace.evaluation.readings import score
 from hspace.metrics.identity import true_accept_rate
 from hspace.output.charts import effect_heatmap
@@ -29,6 +30,7 @@ from hspace.scorers.portraits import (
     PortraitIdentity,
     PortraitScorer,
     load_identity,
+    load_likeness,
     load_regions,
     load_scorer,
 )
@@ -38,7 +40,7 @@ from hspace.types import Images
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 """Part of every cache key, which is raised when a figure is measured in another way."""
 TRAINING_SEED = 10
 REFERENCE_SEED, FRESH_SEED, INDEPENDENT_SEED, PEOPLE_SEED, PAIRS_SEED = 70, 71, 72, 73, 74
@@ -53,21 +55,21 @@ class Bench:
     """All that is measured, and with what.
 
     Attributes:
-        model: At the steps of the generated portraits.
-        editable: The same at the steps of the edits.
+        model: At the steps of the edits, which the generated portraits have too.
         annotator: Chooses.
         judge: Reads.
-        identity: Identity encoder.
+        identity: Encoder of all that a person owns.
+        likeness: Encoder of shape and features, which no judged attribute is.
         sizes: How much is measured.
         renders_dir: Where renders are kept.
         training_dir: Where the renders of the training lie, or are painted to.
     """
 
     model: DiffusionModel
-    editable: DiffusionModel
     annotator: PortraitScorer
     judge: PortraitScorer
     identity: PortraitIdentity
+    likeness: PortraitIdentity
     sizes: Sizes
     renders_dir: Path
     training_dir: Path
@@ -94,9 +96,9 @@ def measure(model: str, sizes: Sizes, output: Path, training_dir: Path) -> dict[
         What metrics.json holds. Shares are fractions; a figure that does not exist is None.
     """
     bench = Bench(
-        load_model(model, num_steps=sizes.steps), load_model(model, num_steps=sizes.edit_steps),
+        load_model(model, num_steps=sizes.steps),
         load_scorer("portraits-annotator"), load_scorer("portraits-judge"), load_identity(),
-        sizes, output / "renders", training_dir,
+        load_likeness(), sizes, output / "renders", training_dir,
     )  # fmt: skip
     generated = _section(output, "generated", bench, _generated, scorers=False)
     images = load_file(generated / "images.safetensors")
@@ -106,6 +108,9 @@ def measure(model: str, sizes: Sizes, output: Path, training_dir: Path) -> dict[
         "components": _components,
         "moved": _moved,
         "carried": lambda bench, _: {"carried": carried_by_h(bench.model, bench.judge, sizes.pairs, PAIRS_SEED)},
+        "swapped": lambda bench, _: {
+            "swapped": swapped_shares(bench.model, bench.judge, sizes.judged // 2, batch_size=sizes.batch_size)
+        },
     }
     figures: dict[str, Any] = {}
     for name, build in sections.items():
@@ -113,6 +118,7 @@ def measure(model: str, sizes: Sizes, output: Path, training_dir: Path) -> dict[
         figures |= json.loads((folder / "figures.json").read_text(encoding="utf-8"))
         for picture in folder.glob("*.png"):
             write_bytes(output / "images" / picture.name, picture.read_bytes())
+    figures["bottleneck_ratio"] = math.prod(bench.model.h_shape) / math.prod(bench.model.image_shape)
     metrics = _summary(figures) | {"model_sha256": bench.model.identity.sha256, "sizes": asdict(sizes)}
     write_json(output / "metrics.json", metrics)
     return metrics
@@ -140,7 +146,9 @@ def _key(bench: Bench, scorers: bool) -> dict[str, Any]:
     if scorers:
         folder = package_path("weights") / "portraits"
         files = sorted(
-            path for name in ("annotator", "judge", "identity", "regions") for path in (folder / name).iterdir()
+            path
+            for name in ("annotator", "judge", "identity", "likeness", "regions")
+            for path in (folder / name).iterdir()
         )
         key |= {"scorers": {str(path.relative_to(folder)): sha256_file(path) for path in files}}
     return key
@@ -157,10 +165,10 @@ def _plain(value: Any) -> Any:
 
 def _generated(bench: Bench, folder: Path) -> dict[str, Any]:
     """Images of the model and of an untrained one."""
-    seeds, size = seed_range("evaluation", bench.sizes.generated), bench.sizes.batch_size
+    seeds, size = evaluation_seeds(bench.sizes.generated), bench.sizes.batch_size
     images = {
         "generated": portraits.generate(bench.model, seeds, batch_size=size),
-        "untrained": portraits.generate(portraits.untrained(bench.editable), seeds, batch_size=size),
+        "untrained": portraits.generate(portraits.untrained(bench.model), seeds, batch_size=size),
     }
     save_file(images, folder / "images.safetensors")
     return {}
@@ -200,35 +208,42 @@ def _nearest(bench: Bench, folder: Path, generated: Images, fresh: Images) -> di
 def _scorers(bench: Bench, folder: Path) -> dict[str, Any]:
     """Verification of unseen people, and what the training measured of the regions."""
     pairs = rendered_pairs(bench.sizes.people, bench.model.image_shape[-1], PEOPLE_SEED)
+    alike = rendered_pairs(bench.sizes.people, bench.model.image_shape[-1], PEOPLE_SEED, features=True)
     first, second = (score(bench.identity, _unit(images)) for images in pairs)
+    third, fourth = (score(bench.likeness, _unit(images)) for images in alike)
     held_out = load_regions().config.held_out
     regions = {name.removeprefix("iou/"): value for name, value in held_out.items()}
-    return {"identity_tar": true_accept_rate(first, second), "regions": regions}
+    return {
+        "identity_tar": true_accept_rate(first, second),
+        "likeness_tar": true_accept_rate(third, fourth),
+        "regions": regions,
+    }
 
 
 def _components(bench: Bench, folder: Path) -> dict[str, Any]:
     """Principal components of h."""
-    names, matrix = semantics.component_effects(bench.editable, bench.annotator, bench.judge, bench.sizes, folder)
+    names, matrix = semantics.component_effects(bench.model, bench.annotator, bench.judge, bench.sizes, folder)
     effect_heatmap(matrix, folder / "portraits_components.png")
     return {"components": semantics.semantic_components(names, matrix)}
 
 
 def _moved(bench: Bench, folder: Path) -> dict[str, Any]:
-    """Mean differences."""
+    """Linear boundaries."""
     labels, ids = bench.reference().labels, [attribute.id for attribute in JUDGED]
     borders = {"smile": float(labels[:, ids.index("smile")].median()), "yaw": 0.0}
     thresholds = {name: borders.get(name, 0.5) for name in MOVED}
-    directions = semantics.mean_differences(bench.editable, bench.annotator, MOVED, bench.sizes)
+    directions = semantics.boundaries(bench.model, bench.annotator, MOVED, bench.sizes)
     strengths = [
-        semantics.choose_strength(bench.editable, directions, j, bench.annotator, thresholds[name], bench.sizes)
+        semantics.choose_strength(bench.model, directions, j, bench.annotator, thresholds[name], bench.sizes)
         for j, name in enumerate(MOVED)
     ]
-    original, edited = semantics.moved_images(bench.editable, directions, strengths, bench.sizes)
+    original, edited = semantics.moved_images(bench.model, directions, strengths, bench.sizes)
     shown = original[None, :NUM_EDITED].expand(len(MOVED), -1, -1, -1, -1)
     rows = torch.stack([edited[:, 0, :NUM_EDITED], shown, edited[:, 1, :NUM_EDITED]], dim=2).flatten(0, 2)
     titles = [text for name in MOVED for text in [f"{name} \N{MINUS SIGN}", "unedited", f"{name} +"] * shown.shape[1]]
     grid_figure(rows, 3 * shown.shape[1], folder / "portraits_moved.png", titles, tile=TILE)
-    moved = semantics.moved_figures(original, edited, bench.judge, bench.identity, thresholds)
+    identities = {"owned": bench.identity, "identity": bench.likeness}
+    moved = semantics.moved_figures(original, edited, bench.judge, identities, thresholds)
     for name, strength in zip(MOVED, strengths, strict=True):
         moved[name] |= {"strength": strength, "threshold": thresholds[name]}
     return {"moved": moved}
@@ -247,9 +262,14 @@ def _summary(figures: dict[str, Any]) -> dict[str, Any]:
     semantic = [row for row in figures["components"] if row["semantic"]]
     by_attribute = {
         f"moved_{name}": {attribute: row[name] for attribute, row in figures["moved"].items()}
-        for name in ("before", "after", "identity", "strength")
+        for name in ("before", "after", "identity", "owned", "strength")
     }
+    judged = [value for name, value in figures["swapped"].items() if name != "background"]
     return {
+        "bottleneck_ratio": figures["bottleneck_ratio"],
+        "swap_background": figures["swapped"]["background"],
+        "swap_judged": None if None in judged else median(judged),
+        "error_correlation": _extreme(max, list(figures["attributes"].values()), "error_correlation"),
         "decided_share": _extreme(min, binary, "decided"),
         "marginal_error_max": _extreme(max, binary, "error"),
         "mean_error_max": _extreme(max, continuous, "error"),
@@ -259,10 +279,14 @@ def _summary(figures: dict[str, Any]) -> dict[str, Any]:
         "judge_r2_min": _extreme(min, continuous, "judge"),
         "agreement_min": _extreme(min, binary, "agreement"),
         "identity_tar": figures["identity_tar"],
+        "likeness_tar": figures["likeness_tar"],
         "semantic_components": len(semantic),
         "semantic_attributes": sorted({row["attribute"] for row in semantic}),
         **by_attribute,
-        **{name: figures[name] for name in ("nearest", "regions", "attributes", "components", "moved", "carried")},
+        **{
+            name: figures[name]
+            for name in ("nearest", "regions", "attributes", "components", "moved", "carried", "swapped")
+        },
     }
 
 

@@ -1,4 +1,4 @@
-"""How semantic the h-space is: what principal components and mean differences do to portraits.
+"""How semantic the h-space is: what rotated principal components and linear boundaries do to portraits.
 
 Names and strengths are chosen with the annotator on calibration seeds; the judge reads evaluation seeds.
 """
@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from card.base import Sizes, share
+from card.base import Sizes, evaluation_seeds, share
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import seed_range
 from hspace.diffusion.recording import collect
 from hspace.diffusion.sampler import Sampler
 from hspace.directions.annotations import annotate
+from hspace.directions.boundary import boundary
 from hspace.directions.pca import pca
 from hspace.directions.record import Directions
-from hspace.directions.supervised import supervised
 from hspace.edits.sums import apply_offsets, edit, edit_offsets
 from hspace.evaluation.effects import edit_samples, evaluate
 from hspace.evaluation.readings import score
@@ -37,16 +37,16 @@ MOVED_SHARES = (0.2, 0.8)
 """Shares having an attribute that an edit has to pass, at -s from above and at +s from below."""
 CALIBRATION_MARGIN = 0.1
 """By how much the annotator has to see these shares passed on calibration seeds."""
-MEAN_DIFFERENCE_STRENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+STRENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 """Strengths that are tried, smallest first."""
 
 
 def component_effects(
     model: DiffusionModel, annotator: Scorer, judge: Scorer, sizes: Sizes, folder: Path
 ) -> tuple[list[Name | None], EffectMatrix]:
-    """Names of the first principal components by the annotator, and their effects from -2 to +2 by the judge.
+    """Names of the first components by the annotator, and their effects from -2 to +2 by the judge.
 
-    Components are those of the whole trajectory: of single steps they need not be one direction at all of them.
+    Components are those of the whole trajectory, rotated by varimax.
 
     Args:
         model: The model, at the steps of the edits.
@@ -60,14 +60,15 @@ def component_effects(
     """
     seeds, path = seed_range("discovery", sizes.discovery), folder / "h.npy"
     recorded = collect(model, seeds, path, sampler=Sampler(batch_size=sizes.batch_size))
-    directions = pca(recorded, model, k=sizes.components, joint=True)
+    directions = pca(recorded, model, k=sizes.components, joint=True, rotation="varimax")
     path.unlink()
     readings = []
-    for scorer, role, n in ((annotator, "calibration", sizes.calibration), (judge, "evaluation", sizes.judged)):
+    read = ((annotator, seed_range("calibration", sizes.calibration)), (judge, evaluation_seeds(sizes.judged)))
+    for scorer, seeds in read:
         edits = edit_samples(
             model,
             directions,
-            seed_range(role, n),
+            seeds,
             strengths=COMPONENT_STRENGTHS,
             sampler=Sampler(batch_size=sizes.batch_size),
         )
@@ -106,12 +107,12 @@ def semantic_components(names: Sequence[Name | None], matrix: EffectMatrix) -> l
     return rows
 
 
-def mean_differences(model: DiffusionModel, annotator: Scorer, attributes: Sequence[str], sizes: Sizes) -> Directions:
-    """Mean differences, eq. 11, of the most extreme of the annotated samples: one direction per attribute."""
+def boundaries(model: DiffusionModel, annotator: Scorer, attributes: Sequence[str], sizes: Sizes) -> Directions:
+    """Normals of linear boundaries between the most extreme of the annotated samples: one direction per attribute."""
     annotations = annotate(
         model, seed_range("discovery", sizes.annotated), annotator, sampler=Sampler(batch_size=sizes.batch_size)
     )
-    found = [supervised(model, annotations, name, k=sizes.examples, batch_size=sizes.batch_size) for name in attributes]
+    found = [boundary(model, annotations, name, k=sizes.examples, batch_size=sizes.batch_size) for name in attributes]
     return Directions(torch.cat([each.directions for each in found]), replace(found[0].meta, names=tuple(attributes)))
 
 
@@ -131,7 +132,7 @@ def choose_strength(
     latents = model.latents(seed_range("calibration", sizes.calibration))
     column = annotator.attributes.index(directions.meta.names[component])
     margins = {}
-    for strength in MEAN_DIFFERENCE_STRENGTHS:
+    for strength in STRENGTHS:
         edited = edit(
             model, latents, directions, component=component, strengths=[-strength, strength],
             sampler=Sampler(batch_size=sizes.batch_size),
@@ -150,13 +151,17 @@ def moved_images(
     weights = torch.diag(torch.tensor(strengths))
     weights = torch.cat([torch.zeros(1, len(strengths)), torch.stack([-weights, weights], dim=1).flatten(0, 1)])
     offsets = edit_offsets(directions, weights, len(model.process.timesteps))
-    latents = model.latents(seed_range("evaluation", sizes.judged))
+    latents = model.latents(evaluation_seeds(sizes.judged))
     images = apply_offsets(model, latents, offsets, sampler=Sampler(batch_size=sizes.batch_size)).transpose(0, 1)
     return images[0], images[1:].unflatten(0, (-1, 2))
 
 
 def moved_figures(
-    original: Images, edited: Tensor, judge: Scorer, identity: Embedder, thresholds: Mapping[str, float]
+    original: Images,
+    edited: Tensor,
+    judge: Scorer,
+    identities: Mapping[str, Embedder],
+    thresholds: Mapping[str, float],
 ) -> dict[str, dict[str, float]]:
     """What the judge sees of edits.
 
@@ -164,19 +169,24 @@ def moved_figures(
         original: Unedited samples, (n, C, H, W).
         edited: From `moved_images`, one direction per threshold, (k, 2, n, C, H, W).
         judge: Reads the attributes.
-        identity: Identity encoder.
+        identities: Encoders of identity, by what the figure of each is called.
         thresholds: By attribute: a score above it has the attribute.
 
     Returns:
-        By attribute: the share of samples having it unedited, `before` at -s and `after` at +s, and the mean cosine of
-        the identities to the unedited samples over both.
+        By attribute: the share of samples having it unedited, `before` at -s and `after` at +s, and by encoder the mean
+        cosine of the identities to the unedited samples over both.
     """
-    person, unedited = score(identity, original), score(judge, original)
+    unedited = score(judge, original)
+    people = {name: score(encoder, original).repeat(2, 1) for name, encoder in identities.items()}
     figures = {}
     for (attribute, threshold), pair in zip(thresholds.items(), edited, strict=True):
         column = judge.attributes.index(attribute)
         before, after = (share(score(judge, images)[:, column] > threshold) for images in pair)
-        same = identity_preservation(torch.cat([person, person]), score(identity, pair.flatten(0, 1)))
+        images = pair.flatten(0, 1)
+        same = {
+            name: identity_preservation(people[name], score(encoder, images)).value
+            for name, encoder in identities.items()
+        }
         shares = {"unedited": share(unedited[:, column] > threshold), "before": before, "after": after}
-        figures[attribute] = {**shares, "identity": same.value}
+        figures[attribute] = {**shares, **same}
     return figures

@@ -19,7 +19,7 @@ def scorers() -> tuple[PortraitScorer, PortraitScorer]:
 def make_renders(n: int, seed: int, **fixed: float) -> Rendered:
     factors = sample_factors(torch.Generator().manual_seed(seed), n)
     factors |= {name: torch.full((n,), value) for name, value in fixed.items()}
-    images = ((render(factors, 32) + 1) * 127.5).round().to(torch.uint8)
+    images = ((render(factors, 64) + 1) * 127.5).round().to(torch.uint8)
     return Rendered(images, labels(factors), visibility(factors))
 
 

@@ -12,13 +12,13 @@ from hspace.portraits.faces import REGIONS
 from hspace.system.files import package_path
 
 SIZES = Sizes(
-    generated=24, steps=4, edit_steps=3, reference=64, training_renders=32, people=16, discovery=6, components=2,
+    generated=24, steps=3, reference=64, training_renders=32, people=16, discovery=6, components=2,
     annotated=8, examples=2, calibration=3, judged=4, pairs=2, batch_size=24,
 )  # fmt: skip
 SINGLE = {
     "decided_share", "marginal_error_max", "mean_error_max", "fid_generated", "fid_floor", "fid_independent",
     "fid_untrained", "fid_share", "judge_accuracy_min", "judge_r2_min", "agreement_min", "identity_tar",
-    "semantic_components",
+    "semantic_components", "bottleneck_ratio", "swap_background", "swap_judged", "error_correlation", "likeness_tar",
 }  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def test_every_section_is_measured_once_and_written(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("measured again")
 
-    for name in ("_generated", "_portraits", "_scorers", "_components", "_moved", "carried_by_h"):
+    for name in ("_generated", "_portraits", "_scorers", "_components", "_moved", "carried_by_h", "swapped_shares"):
         monkeypatch.setattr(sections, name, never)
     assert measure(str(tiny_pipeline_dir), SIZES, tmp_path / "card", tmp_path / "data") == metrics
 

@@ -4,12 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from card.base import Sizes, share
+from card.base import Sizes, evaluation_seeds, share
 from card.semantics import (
-    MEAN_DIFFERENCE_STRENGTHS,
+    STRENGTHS,
+    boundaries,
     choose_strength,
     component_effects,
-    mean_differences,
     moved_figures,
     moved_images,
     semantic_components,
@@ -54,7 +54,7 @@ class Colour:
 
 @pytest.fixture(scope="module")
 def directions(tiny_model: DiffusionModel) -> Directions:
-    return mean_differences(tiny_model, Brightness(), ("red", "green"), SIZES)
+    return boundaries(tiny_model, Brightness(), ("red", "green"), SIZES)
 
 
 def make_matrix() -> EffectMatrix:
@@ -84,14 +84,20 @@ def test_effects_of_components_are_those_between_the_two_strengths(tiny_model: D
     names, matrix = component_effects(tiny_model, Brightness(), Brightness(), SIZES, tmp_path)
     assert len(names) == 2 and matrix.effect.shape == (2, 2) and not list(tmp_path.glob("*.npy"))
     assert (matrix.low <= matrix.effect).all() and (matrix.effect <= matrix.high).all()
-    found = pca(collect(tiny_model, seed_range("discovery", 6), tmp_path / "h.npy"), tiny_model, k=2, joint=True)
-    latents = tiny_model.latents(seed_range("evaluation", 12))
+    found = pca(
+        collect(tiny_model, seed_range("discovery", 6), tmp_path / "h.npy"),
+        tiny_model,
+        k=2,
+        joint=True,
+        rotation="varimax",
+    )
+    latents = tiny_model.latents(evaluation_seeds(12))
     images = edit(tiny_model, latents, found, component=1, strengths=[-2, 0, 2])
     low, unedited, high = (Brightness()(each) for each in images.unbind(1))
     assert matrix.effect[1] == pytest.approx(((high - low).mean(0) / unedited.std(0)).numpy(), rel=1e-3)
 
 
-def test_mean_differences_are_named_after_their_attributes(directions: Directions) -> None:
+def test_boundaries_are_named_after_their_attributes(directions: Directions) -> None:
     assert directions.meta.names == ("red", "green") and directions.meta.unit == "difference"
     assert len(directions.directions) == 2 and not set(directions.meta.seeds) & set(seed_range("calibration", 10))
 
@@ -115,15 +121,15 @@ def test_the_smallest_strength_that_moves_enough_is_chosen(tiny_model: Diffusion
         return min(0.2 - before, after - 0.8)
 
     assert margin(chosen) >= 0.1 - 1e-9
-    assert all(margin(strength) < 0.1 for strength in MEAN_DIFFERENCE_STRENGTHS if strength < chosen)
+    assert all(margin(strength) < 0.1 for strength in STRENGTHS if strength < chosen)
     weak = replace(shifted, directions=shifted.directions * 1e-6)
-    assert choose_strength(tiny_model, weak, 0, Brightness(), threshold, SIZES) in MEAN_DIFFERENCE_STRENGTHS
+    assert choose_strength(tiny_model, weak, 0, Brightness(), threshold, SIZES) in STRENGTHS
 
 
 def test_images_are_moved_both_ways_by_each_direction(tiny_model: DiffusionModel, directions: Directions) -> None:
     original, edited = moved_images(tiny_model, directions, [1.0, 2.0], SIZES)
     assert original.shape == (12, 3, 16, 16) and edited.shape == (2, 2, 12, 3, 16, 16)
-    latents = tiny_model.latents(seed_range("evaluation", 12))
+    latents = tiny_model.latents(evaluation_seeds(12))
     single = edit(tiny_model, latents, directions, component=1, strengths=[-2, 0, 2]).transpose(0, 1)
     for ours, theirs in ((edited[1, 0], single[0]), (original, single[1]), (edited[1, 1], single[2])):
         assert (ours - theirs).abs().max() < 1e-4
@@ -133,5 +139,5 @@ def test_shares_and_identity_are_counted() -> None:
     original = torch.full((12, 3, 2, 2), 0.5)
     original[:3, 1] = -0.5
     edited = torch.stack([-original, original])[None]
-    figures = moved_figures(original, edited, Brightness(), Colour(), {"green": 0.0})
+    figures = moved_figures(original, edited, Brightness(), {"identity": Colour()}, {"green": 0.0})
     assert figures["green"] == {"unedited": 0.75, "before": 0.25, "after": 0.75, "identity": pytest.approx(0, abs=1e-6)}

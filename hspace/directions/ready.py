@@ -1,0 +1,29 @@
+"""Ready-made directions of the embedded models: found, calibrated and measured beforehand."""
+
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.directions.method import Sources, method
+from hspace.directions.record import Directions
+from hspace.directions.settings import Settings
+from hspace.directions.shipped import ready_path
+from hspace.system.registry import unknown
+from hspace.types import InputError
+
+
+class ReadySettings(Settings):
+    """Settings of `method=ready`."""
+
+    attribute: str = "smile"
+    """Attribute that the direction changes."""
+
+    def count(self) -> int:
+        """Number of directions."""
+        return 1
+
+
+@method("ready", settings=ReadySettings, kept=False, samples=False)
+def find(model: DiffusionModel, sources: Sources, settings: ReadySettings) -> Directions:
+    """The ready-made direction of an attribute; strength 1 changes it by 1 sd."""
+    found = Directions.load(ready_path(model.model_id))
+    if settings.attribute not in found.meta.names:
+        raise InputError(unknown("method.attribute", settings.attribute, found.meta.names))
+    return found.select([found.meta.names.index(settings.attribute)])

@@ -1,0 +1,58 @@
+"""What a swap of h carries from one sample to another: attributes, which it should, and the background, which not."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from card.base import evaluation_seeds
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.sampler import Sampler
+from hspace.diffusion.sampling import sample
+from hspace.edits.mixing import swap
+from hspace.evaluation.readings import score
+from hspace.portraits.backdrop import background_embedding
+from hspace.types import Images, Scorer
+
+
+def swapped_shares(model: DiffusionModel, judge: Scorer, n: int, *, batch_size: int) -> dict[str, float]:
+    """How much of the difference of two samples the h of the other brings along, in the mean over samples.
+
+    Args:
+        model: At the steps of the edits.
+        judge: Reads attributes; the background is read without it.
+        n: Samples, each with a donor of its own; evaluation seeds.
+        batch_size: Rows of one pass.
+
+    Returns:
+        By judged attribute, and `background`: 0 if the swapped sample has its own, 1 if it has that of the donor.
+
+    Source: ours; the paper swaps h in fig. 2a.
+    """
+    seeds = evaluation_seeds(2 * n)
+    own, donors = (model.latents(half) for half in (seeds[:n], seeds[n:]))
+    images = [_sampled(model, half, batch_size) for half in (seeds[:n], seeds[n:])]
+    images.append(swap(model, own, donors, sampler=Sampler(batch_size=batch_size)).clamp(-1, 1))
+    scores = [score(judge, each) for each in images]
+    shares = {name: carried_share(*(each[:, j] for each in scores)) for j, name in enumerate(judge.attributes)}
+    return shares | {"background": carried_share(*(background_embedding(each) for each in images))}
+
+
+def _sampled(model: DiffusionModel, seeds: Sequence[int], batch_size: int) -> Images:
+    batches = (seeds[first : first + batch_size] for first in range(0, len(seeds), batch_size))
+    return torch.cat([sample(model, model.latents(batch)).x_0.cpu().clamp(-1, 1) for batch in batches])
+
+
+def carried_share(own: Tensor, donor: Tensor, swapped: Tensor) -> float:
+    """Slope of the change by the swap against the difference of donor and sample.
+
+    Args:
+        own: Of the samples, (n,) or (n, d).
+        donor: Of their donors.
+        swapped: Of the samples with the h of the donors.
+
+    Returns:
+        The slope through the origin, over all samples and dimensions; nan where donors and samples do not differ.
+    """
+    difference = (donor - own).double()
+    return float(((swapped - own).double() * difference).sum() / difference.square().sum())

@@ -1,0 +1,55 @@
+"""Portraits as the latents of an autoencoder, encoded once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from torch import Tensor
+
+from hspace.portraits.rendered import Rendered
+from hspace.types import InputError
+
+CHUNK = 32
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Latents in memory.
+
+    Attributes:
+        images: (n, channel, height, width) float16, scaled to unit variance.
+    """
+
+    images: Tensor
+
+    def batch(self, index: Tensor) -> Tensor:
+        """Latents of the given rows, float32."""
+        return self.images[index].float()
+
+
+def load_autoencoder(folder: str) -> AutoencoderKL:
+    """An autoencoder that was trained, in evaluation mode, without gradients.
+
+    Raises:
+        InputError: If the folder holds none.
+    """
+    if not (Path(folder) / "config.json").exists():
+        raise InputError(f"autoencoder={folder} is not a folder that train_autoencoder.py wrote")
+    network = cast(Any, AutoencoderKL.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False))
+    return network.eval().requires_grad_(False)
+
+
+def reduction(folder: str) -> int:
+    """How many times smaller than the images the latents of an autoencoder are."""
+    return 2 ** (len(load_autoencoder(folder).config["block_out_channels"]) - 1)
+
+
+@torch.no_grad()
+def encoded(portraits: Rendered, folder: str) -> Encoded:
+    """The means of the posteriors of all portraits."""
+    network = cast(Any, load_autoencoder(folder))
+    rows = torch.arange(len(portraits.images)).split(CHUNK)
+    means = [network.encode(portraits.batch(index)).latent_dist.mode().half() for index in rows]
+    return Encoded(torch.cat(means) * network.config.scaling_factor)

@@ -1,0 +1,129 @@
+"""What all trainings share: weights with their average and optimizer, checkpoints, and the loop around the steps."""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.training_utils import EMAModel
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from hspace.runs.tracking import Run
+
+log = logging.getLogger("training")
+
+WEIGHT_DECAY = 0.01
+
+
+@dataclass
+class Training:
+    """The state of a training, all of which a checkpoint keeps."""
+
+    network: Any
+    ema: EMAModel
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+
+    @classmethod
+    def start(cls, network: nn.Module, cfg: DictConfig) -> "Training":
+        """A network with a new optimizer and average, on the device of the configuration."""
+        automatic = "cuda" if torch.cuda.is_available() else "cpu"
+        network.to(automatic if cfg.device == "auto" else cfg.device)
+        return cls(network, *_average_and_optimizer(network, cfg))
+
+    def renew(self, cfg: DictConfig) -> None:
+        """Goes on with a new optimizer and average."""
+        self.ema, self.optimizer = _average_and_optimizer(self.network, cfg)
+
+    def save(self, path: Path) -> None:
+        """Writes a checkpoint; a crash leaves the old one."""
+        parts = {name: getattr(self, name).state_dict() for name in ("network", "ema", "optimizer")}
+        torch.save({**parts, "step": self.step}, path.with_suffix(".tmp"))
+        os.replace(path.with_suffix(".tmp"), path)
+
+    def resume(self, path: Path) -> None:
+        """Goes on from a checkpoint, if there is one."""
+        if not path.exists():
+            return
+        device = next(self.network.parameters()).device
+        state = torch.load(path, map_location=device, weights_only=True)
+        for name in ("network", "ema", "optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+        self.ema.to(device)
+        self.step = state["step"]
+        log.info("resumed at step %d", self.step)
+
+    def update(self, loss: Tensor, rate: float) -> None:
+        """One step of the optimizer at a learning rate."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.ema.step(self.network.parameters())
+        self.step += 1
+
+    def averaged(self) -> Any:
+        """A network of the same kind with the averaged weights."""
+        copy = type(self.network).from_config(self.network.config)
+        self.ema.copy_to(copy.parameters())
+        return copy.eval()
+
+    def run(
+        self,
+        stop: int,
+        step: Callable[[int], tuple[Tensor, float]],
+        export: Callable[[int], None],
+        cfg: DictConfig,
+        run: Run,
+    ) -> None:
+        """Trains to a step, with a checkpoint every few minutes and a point of every curve each 100 steps.
+
+        Args:
+            stop: The step after the last.
+            step: Loss and learning rate of a step.
+            export: Writes what comes of the training so far.
+            cfg: Has batch_size, output and checkpoint_minutes.
+            run: Where the curves go.
+        """
+        losses, started, saved = [], time.perf_counter(), time.perf_counter()
+        while self.step < stop:
+            loss, rate = step(self.step)
+            self.update(loss, rate)
+            losses.append(loss.item())
+            if self.step % 100 == 0 or self.step == stop:
+                speed = len(losses) * cfg.batch_size / (time.perf_counter() - started)
+                curves = {"images": self.step * cfg.batch_size, "loss": sum(losses) / len(losses)}
+                curves |= {"images_per_second": speed, "learning_rate": rate}
+                log.info("step %d %s", self.step, " ".join(f"{name} {value:.4g}" for name, value in curves.items()))
+                run.log_metrics(curves, step=self.step)
+                losses, started = [], time.perf_counter()
+            if self.step == stop or time.perf_counter() - saved > 60 * cfg.checkpoint_minutes:
+                self.save(Path(cfg.output) / "checkpoint.pt")
+                export(self.step)
+                saved = time.perf_counter()
+
+
+def _average_and_optimizer(network: nn.Module, cfg: DictConfig) -> tuple[EMAModel, torch.optim.Optimizer]:
+    average = EMAModel(network.parameters(), decay=cfg.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
+    average.to(next(network.parameters()).device)
+    return average, torch.optim.AdamW(network.parameters(), weight_decay=WEIGHT_DECAY)
+
+
+def learning_rate(highest: float, step: int, stop: int, cfg: DictConfig) -> float:
+    """Linear warm-up, constant, then linear decay to zero: the constant part does not depend on the length.
+
+    Args:
+        highest: In the constant part.
+        step: From the beginning of the rise.
+        stop: The step at which it is zero.
+        cfg: Has warmup_steps and decay_share, the part of all steps over which the rate falls.
+    """
+    decay = (stop - step) / (cfg.decay_share * stop)
+    return highest * min(1.0, (step + 1) / cfg.warmup_steps, max(0.0, decay))

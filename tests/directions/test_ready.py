@@ -1,0 +1,50 @@
+"""Ready-made directions: in the package, chosen by attribute, for the model that they were found on."""
+
+from pathlib import Path
+
+import pytest
+
+from hspace.cli import main
+from hspace.diffusion.checkpoints import load_model
+from hspace.directions.hub import local_path
+from hspace.directions.record import Directions
+from hspace.directions.shipped import ready_models, ready_path
+from hspace.portraits.faces import JUDGED
+from hspace.studio.sliders import find_sliders
+from hspace.types import InputError
+
+
+def test_they_fit_the_model_that_they_come_with() -> None:
+    assert ready_models() == ["portraits"]
+    found = Directions.load(ready_path("portraits"))
+    found.check(load_model("portraits", num_steps=10), eta=1.0)
+    assert {"smile", "glasses", "age", "yaw"} <= set(found.meta.names) <= {attribute.id for attribute in JUDGED}
+    effects = found.meta.effects
+    assert effects is not None and set(effects["attributes"]) == set(found.meta.names)
+    assert found.meta.annotator is not None and found.meta.annotator["id"] != effects["judge"]
+
+
+def test_a_word_names_them_where_a_file_does() -> None:
+    assert local_path("ready:portraits") == ready_path("portraits")
+    (slider,) = find_sliders("ready:portraits:smile")
+    assert slider.name == "smile" and slider.path == ready_path("portraits")
+
+
+def test_a_model_without_any_is_named() -> None:
+    with pytest.raises(InputError, match="ready-made directions are of portraits, got model 'sdxl'"):
+        ready_path("sdxl")
+
+
+def test_they_are_listed_and_never_changed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["directions"]) == 0
+    assert "smile" in capsys.readouterr().out
+    before = ready_path("portraits").read_bytes()
+    assert main(["range", "--direction", "ready:portraits:smile"]) == 2
+    assert "ready:portraits:smile is not to be changed" in capsys.readouterr().err
+    assert ready_path("portraits").read_bytes() == before
+
+
+def test_an_unknown_attribute_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["method=ready", "method.attribute=clothes", "tracking.mode=disabled", f"output_dir={tmp_path / 'out'}"]
+    assert main(words) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1 and not (tmp_path / "out").exists()

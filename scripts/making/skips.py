@@ -32,7 +32,8 @@ def changed_skips(unet: Any, kept: Tensor, exchanged: Tensor) -> Iterator[None]:
         changed = (torch.where(exchanged, other_half(skip), skip) * kept.to(skip.dtype) for skip in skips)
         return hidden, tuple(changed), *rest
 
-    hooks = [block.register_forward_pre_hook(change) for block in unet.up_blocks]
+    # A transformer has no such blocks.
+    hooks = [block.register_forward_pre_hook(change) for block in getattr(unet, "up_blocks", ())]
     try:
         yield
     finally:

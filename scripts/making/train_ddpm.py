@@ -21,6 +21,7 @@ from diffusers import LDMPipeline  # pyright: ignore[reportPrivateImportUsage]
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from dit import check_cycles, condition, is_transformer, new_transformer, save_pipeline
 from encoded import Encoded, encoded, load_autoencoder, reduction
 from omegaconf import DictConfig, OmegaConf
 from pace import Pace, choices, fastest
@@ -99,6 +100,8 @@ def cycles(cfg: DictConfig) -> list[Cycle]:
         settings = {name: each[name] for name in CYCLE_KEYS - {"images"}}
         found.append(Cycle(first, stop, **settings))
         first = stop
+    if is_transformer(cfg):
+        check_cycles(found, cfg.sampled_with)
     return found
 
 
@@ -168,7 +171,7 @@ def loss_of_step(
     x_0, noise, t = (a.to(unet.device) for a in (x_0, noise, t))
     x_t = scheduler.add_noise(x_0, noise, t)
     with pace.autocast(unet.device.type), changed_skips(unet, kept, exchanged):
-        output = unet(x_t, t).sample
+        output = unet(x_t, t, **condition(unet, t)).sample
     return F.mse_loss(output.float(), targets(scheduler, x_0, x_t, t, exchanged))
 
 
@@ -181,9 +184,11 @@ def training_set(cfg: DictConfig, *, other_expression: bool = False) -> Rendered
     return portraits if cfg.autoencoder is None else encoded(portraits, cfg.autoencoder)
 
 
-def new_network(cfg: DictConfig) -> UNet2DModel:
-    """Random weights, which depend on the seed alone."""
+def new_network(cfg: DictConfig) -> Any:
+    """A U-Net, or a transformer where the configuration has one, with random weights that depend on the seed alone."""
     torch.manual_seed(cfg.seed)
+    if is_transformer(cfg):
+        return new_transformer(cfg)
     return UNet2DModel(sample_size=cfg.size, **cast(dict[str, Any], OmegaConf.to_container(cfg.unet)))
 
 
@@ -205,6 +210,8 @@ def export(training: Training, folder: Path, cycle: Cycle, cfg: DictConfig) -> N
         DDPMPipeline(unet=unet, scheduler=scheduler).save_pretrained(folder)
     else:
         vqvae = cast(Any, load_autoencoder(cfg.autoencoder)).half()
+        if is_transformer(cfg):
+            return save_pipeline(unet, vqvae, scheduler, folder)
         LDMPipeline(vqvae=vqvae, unet=unet, scheduler=cast(Any, scheduler)).save_pretrained(folder)
 
 
@@ -262,10 +269,10 @@ def main(arguments: list[str], name: str = "ddpm") -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     cfg = training_configuration(name, arguments)
     with_pairs = any(cycle.skip_exchange for cycle in cycles(cfg))
-    Path(cfg.output).mkdir(parents=True, exist_ok=True)
     portraits = others = training_set(cfg)
     if with_pairs:
         others = training_set(cfg, other_expression=True)
+    Path(cfg.output).mkdir(parents=True, exist_ok=True)
     training = Training.start(new_network(cfg), cfg)
     training.resume(Path(cfg.output) / "checkpoint.pt")
     with open_run(run_spec(cfg)) as run:

@@ -19,7 +19,8 @@ __all__ = ["ATTRIBUTES", "JUDGED", "REGIONS", "Attribute", "Factors", "labels", 
 __all__ += ["resample_expression", "resample_looks", "resample_scene", "sample_factors", "visibility"]
 
 SUPERSAMPLING = 2
-CHUNK = 8
+CHUNK, GPU_CHUNK = 8, 256
+"""Portraits painted at a time: on a CPU their layers fit its cache."""
 EXPRESSION = ("smile", "mouth", "eyes", "brow", "glasses")
 """What is drawn anew for another expression of the same portrait."""
 FEATURES = ("face_width", "jaw", "eye_color", "eye_spacing", "nose")
@@ -208,7 +209,7 @@ def labels(factors: Factors) -> Tensor:
 
 
 def render(factors: Factors, size: int) -> Tensor:
-    """Paints portraits, anti-aliased.
+    """Paints portraits, anti-aliased, on the device of the factors.
 
     Args:
         factors: Each (n,), as `sample_factors` gives them.
@@ -222,13 +223,14 @@ def render(factors: Factors, size: int) -> Tensor:
         >>> tuple(render(factors, 32).shape)
         (2, 3, 32, 32)
     """
-    return torch.cat([_render(chunk, size) for chunk in _chunks(factors)])
+    with factors["age"].device:
+        return torch.cat([_render(chunk, size) for chunk in _chunks(factors)])
 
 
 def _chunks(factors: Factors) -> Iterator[Factors]:
-    """A few portraits at a time: their layers fit the processor's cache."""
-    for start in range(0, len(factors["age"]), CHUNK):
-        yield {name: value[start : start + CHUNK] for name, value in factors.items()}
+    step = CHUNK if factors["age"].device.type == "cpu" else GPU_CHUNK
+    for start in range(0, len(factors["age"]), step):
+        yield {name: value[start : start + step] for name, value in factors.items()}
 
 
 def _render(factors: Factors, size: int) -> Tensor:
@@ -251,7 +253,8 @@ def region_masks(factors: Factors, size: int) -> dict[str, Tensor]:
         By region (`REGIONS`): (n, size, size) bool. `face` includes the eyes, brows, mouth and nose in it; no other
         two regions share a pixel.
     """
-    shares = torch.cat([_region_shares(chunk, size) for chunk in _chunks(factors)])
+    with factors["age"].device:
+        shares = torch.cat([_region_shares(chunk, size) for chunk in _chunks(factors)])
     masks = dict(zip(REGIONS, shares.unbind(1), strict=True))
     masks["face"] = torch.stack([masks[part] for part in ("face", "eyes", "brows", "mouth", "nose")]).sum(0)
     return {region: mask > 0.5 for region, mask in masks.items()}

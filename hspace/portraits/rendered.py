@@ -1,7 +1,7 @@
 """Rendered data sets, painted once and kept on disk: training reads them many times."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ log: logging.Logger = logging.getLogger(__name__)
 
 CHUNK = 256
 VERSION = 2
+NOISE_SEED = 200
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,19 @@ class Rendered:
 
     def batch(self, index: Tensor) -> Tensor:
         """Images of the given rows, (batch, 3, size, size) float32 in [-1, 1]."""
-        return self.images[index].float() / 127.5 - 1
+        return self.images[index.to(self.images.device)].float() / 127.5 - 1
+
+    def to(self, device: torch.device) -> "Rendered":
+        """The same, with the images on a device."""
+        return replace(self, images=self.images.to(device))
 
 
 def rendered(
     n: int, size: int, seed: int, cache_dir: Path, *, correlated: bool = True, other_expression: bool = False
 ) -> Rendered:
     """Portraits of one private stream of factors; painted on first use, read from `cache_dir` later.
+
+    A GPU paints if there is one, equal to the CPU's painting up to rounding.
 
     Args:
         n: Number of portraits.
@@ -95,11 +102,18 @@ def rendered_pairs(n: int, size: int, seed: int, *, features: bool = False) -> t
     return first, second
 
 
+def painting_device() -> torch.device:
+    """A GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def _paint(factors: Factors, size: int) -> np.ndarray:
     """Images as uint8, (n, 3, size, size)."""
+    device = painting_device()
     starts = bar(range(0, len(factors["age"]), CHUNK), stage="paint")
-    chunks = ({name: value[start : start + CHUNK] for name, value in factors.items()} for start in starts)
-    return np.concatenate([((render(chunk, size) + 1) * 127.5).round().to(torch.uint8).numpy() for chunk in chunks])
+    chunks = ({name: value[start : start + CHUNK].to(device) for name, value in factors.items()} for start in starts)
+    images = (render(chunk, size) for chunk in chunks)
+    return np.concatenate([((image + 1) * 127.5).round().to(torch.uint8).cpu().numpy() for image in images])
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -108,3 +122,16 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     Torch's CPU generator keeps the low 32 bits of a seed: seeds under 400 and steps under 10,000,000 do not collide.
     """
     return torch.Generator().manual_seed(seed * 10_000_000 + step)
+
+
+def step_noise(shape: torch.Size, seed: int, step: int, device: torch.device) -> Tensor:
+    """The normal noise of one training step, drawn on the device that computes the step.
+
+    Args:
+        shape: Of the noise.
+        seed: Of the training, under 200: the noise has a stream of its own, apart from that of `step_generator`.
+        step: Of the training.
+        device: On which the numbers depend.
+    """
+    generator = torch.Generator(device).manual_seed((seed + NOISE_SEED) * 10_000_000 + step)
+    return torch.randn(shape, generator=generator, device=device)

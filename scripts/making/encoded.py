@@ -11,7 +11,7 @@ from torch import Tensor
 from hspace.portraits.rendered import Rendered
 from hspace.types import InputError
 
-CHUNK = 32
+CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,11 @@ class Encoded:
 
     def batch(self, index: Tensor) -> Tensor:
         """Latents of the given rows, float32."""
-        return self.images[index].float()
+        return self.images[index.to(self.images.device)].float()
+
+    def to(self, device: torch.device) -> "Encoded":
+        """The same on a device."""
+        return Encoded(self.images.to(device))
 
 
 def load_autoencoder(folder: str) -> AutoencoderKL:
@@ -48,8 +52,8 @@ def reduction(folder: str) -> int:
 
 @torch.no_grad()
 def encoded(portraits: Rendered, folder: str) -> Encoded:
-    """The means of the posteriors of all portraits."""
-    network = cast(Any, load_autoencoder(folder))
+    """The means of the posteriors of all portraits, computed where their images are."""
+    network = cast(Any, load_autoencoder(folder)).to(portraits.images.device)
     rows = torch.arange(len(portraits.images)).split(CHUNK)
     means = [network.encode(portraits.batch(index)).latent_dist.mode().half() for index in rows]
     return Encoded(torch.cat(means) * network.config.scaling_factor)

@@ -81,5 +81,7 @@ def _seconds(step: Callable[[Pace], None], pace: Pace) -> float:
     for _ in range(1 + REPETITIONS):
         started = time.perf_counter()
         step(pace)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         took.append(time.perf_counter() - started)
     return min(took[1:])

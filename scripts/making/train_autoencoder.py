@@ -21,7 +21,7 @@ from pace import Pace, choices, fastest
 from torch import Tensor
 from training import Training, learning_rate
 
-from hspace.portraits.rendered import Rendered, rendered, step_generator
+from hspace.portraits.rendered import Rendered, rendered, step_generator, step_noise
 from hspace.runs.errors import guarded
 from hspace.runs.tracking import Run, RunSpec, open_run
 from hspace.system.cache import key_sha256
@@ -49,10 +49,10 @@ def loss_of_step(network: Any, data: Rendered, step: int, cfg: DictConfig, pace:
     """Loss of the batch of one step, which depends on (seed, step) alone."""
     generator = step_generator(cfg.seed, step)
     index = torch.randint(len(data.images), (cfg.batch_size,), generator=generator)
-    images = data.batch(index).to(network.device)
+    images = data.batch(index)
     with pace.autocast(network.device.type):
         posterior = network.encode(images).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator).to(network.device)
+        noise = step_noise(posterior.mean.shape, cfg.seed, step, network.device)
         found = network.decode(posterior.mean + posterior.std * noise).sample
     return reconstruction_loss(found.float(), images, cfg) + cfg.kl_weight * posterior.kl().mean()
 
@@ -120,6 +120,7 @@ def main(arguments: list[str]) -> int:
     data = rendered(cfg.train_images, cfg.size, cfg.seed, Path(cfg.data))
     held_out = rendered(cfg.held_out.images, cfg.size, cfg.held_out.seed, Path(cfg.data))
     training = Training.start(new_network(cfg), cfg)
+    data = data.to(training.network.device)
     training.resume(Path(cfg.output) / "checkpoint.pt")
     with open_run(run_spec(cfg)) as run:
         train(training, data, held_out.batch(torch.arange(cfg.held_out.images)), cfg, run)

@@ -29,7 +29,7 @@ from retiming import cosine, retime
 from skips import changed_skips, targets
 from training import Training, learning_rate
 
-from hspace.portraits.rendered import Rendered, rendered, step_generator
+from hspace.portraits.rendered import Rendered, rendered, step_generator, step_noise
 from hspace.runs.errors import guarded
 from hspace.runs.tracking import Run, RunSpec, open_run
 from hspace.system.cache import key_sha256
@@ -148,7 +148,8 @@ def loss_of_step(
     Args:
         unet: The network.
         scheduler: Has the noise levels and the prediction type.
-        data: Portraits, and the same ones with other expressions, which only cycles that exchange skips read.
+        data: Portraits, and the same ones with other expressions, which only cycles that exchange skips read; on the
+            network's device.
         step: Of the training.
         cycle: That it belongs to.
         cfg: The configuration.
@@ -163,24 +164,25 @@ def loss_of_step(
     x_0 = portraits.batch(index)
     if cycle.skip_exchange:
         x_0[half:] = others.batch(index[:half])
-    noise = torch.randn(x_0.shape, generator=generator)
+    noise = step_noise(x_0.shape, cfg.seed, step, x_0.device)
     alpha_bar = scheduler.alphas_cumprod[t]
     kept = torch.rand(cfg.batch_size, generator=generator) >= cycle.skip_dropout * (1 - alpha_bar)
     exchanged = (torch.rand(half, generator=generator) < cycle.skip_exchange).repeat(2)
     exchanged &= kept & (alpha_bar < EXCHANGED_BELOW)
-    x_0, noise, t = (a.to(unet.device) for a in (x_0, noise, t))
+    t = t.to(x_0.device)
     x_t = scheduler.add_noise(x_0, noise, t)
     with pace.autocast(unet.device.type), changed_skips(unet, kept, exchanged):
         output = unet(x_t, t, **condition(unet, t)).sample
     return F.mse_loss(output.float(), targets(scheduler, x_0, x_t, t, exchanged))
 
 
-def training_set(cfg: DictConfig, *, other_expression: bool = False) -> Rendered | Encoded:
-    """What the network learns: portraits, or their latents where the configuration names an autoencoder."""
+def training_set(cfg: DictConfig, device: torch.device, *, other_expression: bool = False) -> Rendered | Encoded:
+    """What the network learns, on a device: portraits, or latents where the configuration names an autoencoder."""
     factor = 1 if cfg.autoencoder is None else reduction(cfg.autoencoder)
     portraits = rendered(
         cfg.train_images, factor * cfg.size, cfg.seed, Path(cfg.data), other_expression=other_expression
     )
+    portraits = portraits.to(device)
     return portraits if cfg.autoencoder is None else encoded(portraits, cfg.autoencoder)
 
 
@@ -269,11 +271,12 @@ def main(arguments: list[str], name: str = "ddpm") -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     cfg = training_configuration(name, arguments)
     with_pairs = any(cycle.skip_exchange for cycle in cycles(cfg))
-    portraits = others = training_set(cfg)
-    if with_pairs:
-        others = training_set(cfg, other_expression=True)
-    Path(cfg.output).mkdir(parents=True, exist_ok=True)
     training = Training.start(new_network(cfg), cfg)
+    device = training.network.device
+    portraits = others = training_set(cfg, device)
+    if with_pairs:
+        others = training_set(cfg, device, other_expression=True)
+    Path(cfg.output).mkdir(parents=True, exist_ok=True)
     training.resume(Path(cfg.output) / "checkpoint.pt")
     with open_run(run_spec(cfg)) as run:
         train(training, (portraits, others), cfg, run)

@@ -17,11 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from pace import Pace, choices, fastest
 from torch import Tensor, nn
 from tqdm import trange
+from training import training_device
 
 from hspace.metrics.identity import true_accept_rate
 from hspace.portraits.artefacts import ARTEFACTS
 from hspace.portraits.faces import JUDGED, REGIONS, region_masks, sample_factors
-from hspace.portraits.rendered import CHUNK, Rendered, rendered, rendered_pairs, step_generator
+from hspace.portraits.rendered import CHUNK, Rendered, painting_device, rendered, rendered_pairs, step_generator
 from hspace.runs.errors import guarded
 from hspace.scorers.networks import ARCHITECTURES, unit_norm
 from hspace.scorers.portraits import ScorerConfig, save_scorer
@@ -37,8 +38,9 @@ SPREAD = torch.tensor([(attribute.high - attribute.low) / 3.5 for attribute in J
 def attribute_loss(output: Tensor, labels: Tensor, visible: Tensor) -> Tensor:
     """Cross-entropy of the binary attributes plus squared error, in units of the spread, of the visible others."""
     output = output.float()
+    labels, visible = labels.to(output.device), visible.to(output.device)
     binary = F.binary_cross_entropy_with_logits(output[:, BINARY], labels[:, BINARY])
-    error = ((output - labels) / SPREAD).square() * visible
+    error = ((output - labels) / SPREAD.to(output.device)).square() * visible
     return binary + error[:, ~BINARY].sum() / visible[:, ~BINARY].sum()
 
 
@@ -48,19 +50,24 @@ def margin_loss(first: Tensor, second: Tensor, scale: float, margin: float) -> T
     Source: Wang et al. 2018 (arXiv 1801.05599), eq. 5, with the batch's other people in place of class centres.
     """
     cosine = unit_norm(first.float()) @ unit_norm(second.float()).T
-    logits = scale * (cosine - margin * torch.eye(len(cosine)))
-    target = torch.arange(len(cosine))
+    logits = scale * (cosine - margin * torch.eye(len(cosine), device=cosine.device))
+    target = torch.arange(len(cosine), device=cosine.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
 def train(network: nn.Module, loss_of_step: Callable[[torch.Generator], Tensor], seed: int, cfg: DictConfig) -> None:
-    """AdamW with a one-cycle learning rate; the batch of a step depends on (seed, step) alone."""
+    """AdamW with a one-cycle learning rate; the batch of a step depends on (seed, step) alone.
+
+    The network is trained on the device of the configuration, and ends on the CPU.
+    """
+    device = training_device(cfg)
+    network.to(device)
     optimizer = torch.optim.AdamW(network.parameters(), cfg.learning_rate, weight_decay=cfg.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, cfg.learning_rate, cfg.steps, pct_start=0.1)
     network.train()
 
     def gradients(pace: Pace, step: int) -> Tensor:
-        with pace.autocast("cpu"):
+        with pace.autocast(device.type):
             loss = loss_of_step(step_generator(seed, step))
         optimizer.zero_grad()
         loss.backward()
@@ -76,7 +83,12 @@ def train(network: nn.Module, loss_of_step: Callable[[torch.Generator], Tensor],
         schedule.step()
         if step % 500 == 0:
             log.info("step %d loss %.4f", step, loss.item())
-    network.eval()
+    network.cpu().eval()
+
+
+def on_device_of(network: nn.Module, images: Tensor) -> Tensor:
+    """Images where the weights of a network are."""
+    return images.to(next(network.parameters()).device)
 
 
 @torch.no_grad()
@@ -119,7 +131,7 @@ def train_attributes(name: str, cfg: DictConfig) -> None:
     def loss_of_step(generator: torch.Generator) -> Tensor:
         index = torch.randint(len(data.images), (cfg.batch_size,), generator=generator)
         images = faults(data.batch(index), generator)
-        return attribute_loss(network(images), data.labels[index], data.visible[index])
+        return attribute_loss(network(on_device_of(network, images)), data.labels[index], data.visible[index])
 
     train(network, loss_of_step, cfg[name].seed, cfg)
     held_out = rendered(cfg.held_out.images, cfg.size, cfg.held_out.seed, Path(cfg.data))
@@ -156,7 +168,8 @@ def train_identity(name: str, cfg: DictConfig) -> None:
     network = ARCHITECTURES[settings.architecture](settings.dim)
 
     def embed(images: Tensor, generator: torch.Generator) -> Tensor:
-        return network(ARTEFACTS[settings.artefacts](images.float() / 127.5 - 1, generator))
+        spoilt = ARTEFACTS[settings.artefacts](images.float() / 127.5 - 1, generator)
+        return network(on_device_of(network, spoilt))
 
     def loss_of_step(generator: torch.Generator) -> Tensor:
         index = torch.randint(len(first), (cfg.batch_size,), generator=generator)
@@ -175,8 +188,9 @@ def train_identity(name: str, cfg: DictConfig) -> None:
 def masks_of_stream(n: int, size: int, seed: int) -> Tensor:
     """Exact region masks of the n portraits that `rendered` paints for a seed, (n, regions, size, size) bool."""
     factors = sample_factors(torch.Generator().manual_seed(seed), n)
-    chunks = ({key: value[i : i + CHUNK] for key, value in factors.items()} for i in range(0, n, CHUNK))
-    return torch.cat([torch.stack(list(region_masks(chunk, size).values()), dim=1) for chunk in chunks])
+    device = painting_device()
+    chunks = ({key: value[i : i + CHUNK].to(device) for key, value in factors.items()} for i in range(0, n, CHUNK))
+    return torch.cat([torch.stack(list(region_masks(chunk, size).values()), dim=1).cpu() for chunk in chunks])
 
 
 def train_regions(cfg: DictConfig) -> None:
@@ -193,7 +207,8 @@ def train_regions(cfg: DictConfig) -> None:
     def loss_of_step(generator: torch.Generator) -> Tensor:
         index = torch.randint(n, (cfg.batch_size,), generator=generator)
         images = ARTEFACTS[cfg.regions.artefacts](data.batch(index), generator)
-        return F.binary_cross_entropy_with_logits(network(images).float(), masks[index].float())
+        output = network(on_device_of(network, images)).float()
+        return F.binary_cross_entropy_with_logits(output, masks[index].float().to(output.device))
 
     train(network, loss_of_step, cfg.regions.seed, cfg)
     held_out = rendered(cfg.held_out.images, cfg.size, cfg.held_out.seed, Path(cfg.data))

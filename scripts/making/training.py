@@ -32,8 +32,7 @@ class Training:
     @classmethod
     def start(cls, network: nn.Module, cfg: DictConfig) -> "Training":
         """A network with a new optimizer and average, on the device of the configuration."""
-        automatic = "cuda" if torch.cuda.is_available() else "cpu"
-        network.to(automatic if cfg.device == "auto" else cfg.device)
+        network.to(training_device(cfg))
         return cls(network, *_average_and_optimizer(network, cfg))
 
     def renew(self, cfg: DictConfig) -> None:
@@ -96,10 +95,10 @@ class Training:
         while self.step < stop:
             loss, rate = step(self.step)
             self.update(loss, rate)
-            losses.append(loss.item())
+            losses.append(loss.detach())  # not yet a number: that would wait for the GPU in each step
             if self.step % 100 == 0 or self.step == stop:
                 speed = len(losses) * cfg.batch_size / (time.perf_counter() - started)
-                curves = {"images": self.step * cfg.batch_size, "loss": sum(losses) / len(losses)}
+                curves = {"images": self.step * cfg.batch_size, "loss": torch.stack(losses).mean().item()}
                 curves |= {"images_per_second": speed, "learning_rate": rate}
                 log.info("step %d %s", self.step, " ".join(f"{name} {value:.4g}" for name, value in curves.items()))
                 run.log_metrics(curves, step=self.step)
@@ -108,6 +107,12 @@ class Training:
                 self.save(Path(cfg.output) / "checkpoint.pt")
                 export(self.step)
                 saved = time.perf_counter()
+
+
+def training_device(cfg: DictConfig) -> torch.device:
+    """That of the configuration; `auto` is a GPU if there is one."""
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(automatic if cfg.device == "auto" else cfg.device)
 
 
 def _average_and_optimizer(network: nn.Module, cfg: DictConfig) -> tuple[EMAModel, torch.optim.Optimizer]:

@@ -9,6 +9,7 @@ import hashlib
 import math
 import operator
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -39,6 +40,9 @@ RULES: dict[str, Rule] = {
 
 NEIGHBOUR_NOISE = 0.15
 """Share of the variance that is new in a neighbour's noise."""
+
+THREADED = 2**20
+"""Number of values from which on several threads draw them."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +203,20 @@ def draw(seeds: Seeds, role: str, shape: tuple[int, ...]) -> Tensor:
     numbers = as_seeds(seeds)
     if not numbers:
         raise InputError("seeds must name at least one sample, got none")
-    return torch.from_numpy(np.stack([_normal(seed, role, shape) for seed in numbers]))
+    noise = np.empty((len(numbers), *shape), dtype=np.float32)
+
+    def fill(row: int) -> None:
+        _generator(numbers[row], role).standard_normal(out=noise[row], dtype=np.float32)
+
+    # The generators are independent and let other threads run while they draw.
+    threads = min(torch.get_num_threads(), len(numbers)) if noise.size >= THREADED else 1
+    if threads == 1:
+        for row in range(len(numbers)):
+            fill(row)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(fill, range(len(numbers))))
+    return torch.from_numpy(noise)
 
 
 def as_seeds(seeds: Seeds) -> tuple[int, ...]:
@@ -231,13 +248,17 @@ def as_seed(seed: SupportsIndex) -> int:
 
 
 def _normal(seed: int, role: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Standard normal float32 values of one stream, keyed by a 128-bit hash of (seed, role).
+    """Standard normal float32 values of one stream."""
+    return _generator(seed, role).standard_normal(shape, dtype=np.float32)
 
-    numpy's generator because torch's, on the CPU, keeps only the low 32 bits of its seed: hashed keys would collide.
+
+def _generator(seed: int, role: str) -> np.random.Generator:
+    """The generator of one stream, keyed by a 128-bit hash of (seed, role).
+
+    numpy's because torch's, on the CPU, keeps only the low 32 bits of its seed: hashed keys would collide.
     """
     digest = hashlib.blake2b(f"{role}/{seed}".encode(), digest_size=16).digest()
-    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
-    return generator.standard_normal(shape, dtype=np.float32)
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
 
 
 def seed_range(role: str, n: int, start: int = 0, block: int = 0) -> tuple[int, ...]:

@@ -71,6 +71,11 @@ class _Space:
     def rotated(self, rotation: Tensor) -> "_Space":
         return _Space(*(part @ rotation for part in self.columns))
 
+    def leading(self, k: int) -> tuple[Tensor, Tensor]:
+        """U and V of the first k triplets, once the columns are those of triplets: J V is U times descending values."""
+        q, r = torch.linalg.qr(self.images[:, :k])
+        return q * r.diagonal().sign(), self.basis[:, :k]
+
     @property
     def columns(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.basis, self.images, self.normal
@@ -106,7 +111,7 @@ def top_triplets(operator: Operator, k: int, *, tolerance: float = 1e-4, block_s
     block = orthonormal_to(space.basis, _start(operator, n, size))
     while True:
         space, products = space.extended(operator, block), products + 2 * block.shape[1]
-        u, s, rotation = torch.linalg.svd(space.images, full_matrices=False)
+        s, rotation = _right_singular(space.images)
         best = space.rotated(rotation.mT)
         residuals = (best.normal - best.basis * s**2).norm(dim=0)[:k] / s[0].clamp(min=torch.finfo(s.dtype).tiny) ** 2
         if len(residuals) == k and bool((residuals <= tolerance).all()):
@@ -117,10 +122,18 @@ def top_triplets(operator: Operator, k: int, *, tolerance: float = 1e-4, block_s
         block = orthonormal_to(space.basis, space.normal[:, -size:])[:, : n - space.basis.shape[1]]
         if space.basis.shape[1] + size > 2 * k + 10 * size:
             space = best.rotated(torch.eye(len(s), k + 5 * size, dtype=s.dtype, device=s.device))
-    return _triplets(operator, u[:, :k], s[:k], best.basis[:, :k], residuals, products)
+    return _triplets(operator, *best.leading(k), s[:k], residuals, products)
 
 
-def _triplets(operator: Operator, space_u: Tensor, s: Tensor, v: Tensor, residuals: Tensor, products: int) -> Triplets:
+def _right_singular(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Singular values and right vectors (as rows) of a tall matrix."""
+    # Of the small triangle, on the CPU: a GPU takes far longer for the singular values of a tall matrix.
+    triangle = torch.linalg.qr(images, mode="r").R
+    _, s, rotation = torch.linalg.svd(triangle.cpu(), full_matrices=False)
+    return s.to(images.device), rotation.to(images.device)
+
+
+def _triplets(operator: Operator, space_u: Tensor, v: Tensor, s: Tensor, residuals: Tensor, products: int) -> Triplets:
     """Columns to tensors, with the sign fixed."""
     rank = int((s > 10 * torch.finfo(s.dtype).eps * s[0]).sum())
     if rank < len(s):

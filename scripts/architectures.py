@@ -28,8 +28,13 @@ CELEBAHQ: dict[str, Any] = {
 
 def celebahq(dtype: str) -> DiffusionModel:
     """The random model, saved and loaded the way a real one is."""
-    torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "celebahq-architecture"
-        DDPMPipeline(unet=UNet2DModel(**CELEBAHQ).eval(), scheduler=DDPMScheduler()).save_pretrained(path)
-        return load_model(str(path), dtype=dtype)
+        return load_model(str(saved_celebahq(Path(folder))), dtype=dtype)
+
+
+def saved_celebahq(folder: Path) -> Path:
+    """The folder of the random model, saved in a folder the way a real one is."""
+    torch.manual_seed(0)
+    path = folder / "celebahq-architecture"
+    DDPMPipeline(unet=UNet2DModel(**CELEBAHQ).eval(), scheduler=DDPMScheduler()).save_pretrained(path)
+    return path

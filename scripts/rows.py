@@ -28,7 +28,6 @@ from hspace.diffusion.recording import collect as collect_h
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.directions.jacobian import DecoderJacobian
-from hspace.directions.jacobian import jacobian as jacobian_directions
 from hspace.directions.krylov import Triplets, top_triplets
 from hspace.directions.solvers import GRAM_LIMIT, gram_pca, krylov_pca
 from hspace.edits.sums import apply_offsets
@@ -260,32 +259,3 @@ def imports(name: str, model: DiffusionModel) -> Row:
     row = within(name, lambda: start("from hspace.cli import main; main(['--help'])"), 1.0, "")
     note = f"hspace --help, of 1 s allowed; import hspace takes {importing:.2g} s, of .5 s allowed"
     return replace(row, ratio=max(row.ratio, importing / 0.5), note=note + row.note)
-
-
-def trajectories(name: str, model: DiffusionModel, n: int = 1000, batch: int = 64) -> Row:
-    """H of n trajectories on disk, against the seconds allowed on an H200."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "h.npy"
-        row = within(name, lambda: collect_h(model, range(n), path, sampler=Sampler(batch_size=batch)), 30.0, "")
-    rate = n * len(model.process.timesteps) * pass_operations(model) / row.ours_s
-    note = (
-        f"{n} trajectories of {len(model.process.timesteps)} steps, batch {batch}, {model.dtype}, h on disk; "
-        f"{rate / 1e12:.3g} of {matrix_rate(model) / 1e12:.3g} Tflop/s that a large matrix product reaches"
-    )
-    return replace(row, note=note + row.note)
-
-
-def directions(name: str, model: DiffusionModel, k: int = 10) -> Row:
-    """Top directions of one sample at every step, against the seconds allowed on an H200."""
-    latents, steps = model.latents([0]), len(model.process.timesteps)
-    found = jacobian_directions(model, latents, k=k, tolerance=TOLERANCE)
-    assert found.residuals is not None
-    note = f"top {k} at {steps} steps, {model.dtype}, largest residual {float(found.residuals.max()):.0e}"
-    return within(name, lambda: jacobian_directions(model, latents, k=k, tolerance=TOLERANCE), 10.0, note)
-
-
-@torch.no_grad()
-def matrix_rate(model: DiffusionModel, side: int = 4096) -> float:
-    """Floating-point operations per second of a square matrix product in the model's dtype."""
-    a = torch.randn(side, side, device=model.device).to(model.dtype)
-    return 2 * side**3 / min(timed(lambda: a @ a) for _ in range(LONG_PAIRS))

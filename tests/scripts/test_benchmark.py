@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 @pytest.fixture
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(SCRIPTS)
-    names = ("benchmark", "rows", "measuring", "comparators", "architectures")
+    names = ("benchmark", "rows", "gpu_rows", "measuring", "comparators", "architectures")
     yield importlib.import_module("benchmark")
     for name in names:
         sys.modules.pop(name, None)
@@ -42,8 +43,7 @@ def run(benchmark: Any, monkeypatch: pytest.MonkeyPatch, rows: str, model: str, 
 
 
 def small(benchmark: Any, monkeypatch: pytest.MonkeyPatch, row: str, **sizes: int) -> None:
-    functions = benchmark.ROWS if row in benchmark.ROWS else benchmark.ON_REQUEST
-    monkeypatch.setitem(functions, row, partial(functions[row], **sizes))
+    monkeypatch.setitem(benchmark.ROWS, row, partial(benchmark.ROWS[row], **sizes))
 
 
 def test_a_row_has_the_agreed_form(
@@ -105,18 +105,57 @@ def test_the_architecture_of_celebahq(benchmark: Any) -> None:
     assert sum(weight.numel() for weight in unet.parameters()) == 113_673_219
 
 
-@pytest.mark.slow
-def test_rows_for_one_card(benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a tiny model with the blocks of celebahq."""
+@pytest.fixture
+def tiny_card(benchmark: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The rows of a GPU on a tiny model with the blocks of celebahq."""
     tiny = {"sample_size": 64, "block_out_channels": (4, 4, 4, 4, 8, 8), "norm_num_groups": 2, "layers_per_block": 1}
     monkeypatch.setitem(vars(sys.modules["architectures"]), "CELEBAHQ", sys.modules["architectures"].CELEBAHQ | tiny)
-    small(benchmark, monkeypatch, "trajectories", n=2, batch=2)
-    small(benchmark, monkeypatch, "directions", k=1)
-    monkeypatch.setattr(sys.modules["rows"], "matrix_rate", partial(sys.modules["rows"].matrix_rate, side=16))
-    run(benchmark, monkeypatch, "trajectories,directions", "celebahq-architecture", "--output", str(tmp_path))
-    rows = json.loads((tmp_path / "benchmark.json").read_text())["rows"]
-    assert [row["other_s"] for row in rows] == [30.0, 10.0]
-    assert "Tflop/s that a large matrix product reaches" in rows[0]["note"]
+    gpu = sys.modules["gpu_rows"]
+    monkeypatch.setattr(gpu, "SIDE", 16)
+    monkeypatch.setattr(gpu, "PAIRS", 1)
+    sizes = {
+        "pass": {"batch": 2},
+        "trajectories": {"n": 3, "batch": 2},
+        "directions": {"k": 1},
+        "sampling": {"batch": 2},
+    }
+    for name, row in list(gpu.GPU_ROWS.items()):
+        monkeypatch.setitem(gpu.GPU_ROWS, name, partial(row, **sizes.get(name.split("_")[0], {})))
+    return gpu
+
+
+@pytest.mark.slow
+def test_rows_of_a_gpu(benchmark: Any, tiny_card: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = [name for name in tiny_card.GPU_ROWS if not name.endswith("compiled")]  # a compiler takes minutes
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--gpu", "--rows", ",".join(wanted), "--output", str(tmp_path)])
+    assert benchmark.main() == 0
+    rows = {row["name"]: row for row in json.loads((tmp_path / "benchmark.json").read_text())["rows"]}
+    assert list(rows) == wanted
+    assert rows["trajectories"]["other_s"] == 30.0 * 3 / 1000 and rows["directions"]["other_s"] == 10.0
+    assert "of matrix_bfloat16" in rows["pass_bfloat16"]["note"]
+
+
+def test_a_row_that_fails_or_takes_too_long_is_left_out(
+    benchmark: Any, tiny_card: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(name: str, card: Any) -> Any:
+        raise RuntimeError("no kernel\nfor this")
+
+    def sleeps(name: str, card: Any) -> Any:
+        try:
+            time.sleep(30)
+        except Exception:
+            pytest.fail("swallowed")
+
+    found: list[list[str]] = []
+    for name, row in (("directions", fails), ("trajectories", sleeps)):
+        monkeypatch.setitem(tiny_card.GPU_ROWS, name, row)
+    tiny_card.measure(
+        ["directions", "trajectories", "matrix_tf32"], 1.5, 60, lambda rows: found.append([row.name for row in rows])
+    )
+    assert found == [["matrix_tf32"]]
+    said = capsys.readouterr().out
+    assert "directions: RuntimeError: no kernel" in said and "trajectories: not done in 2 s" in said
 
 
 def test_comparators_reach_the_reference(

@@ -5,6 +5,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -144,7 +145,7 @@ def full_precision() -> Iterator[None]:
 
     TF32 keeps ten bits: errors of 1e-3 in J are as large as the gaps between its singular values.
     """
-    kinds = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    kinds: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [kind.allow_tf32 for kind in kinds]
     for kind in kinds:
         kind.allow_tf32 = False

@@ -21,7 +21,6 @@ from hydra import compose, initialize_config_dir
 from hspace.commands.run import run
 from hspace.experiments import table1
 from hspace.output.booklet import Chapter, publish, read_record, write_report
-from hspace.portraits.faces import ATTRIBUTES
 from hspace.runs.blocks import block_for, log_reading, read_log, state
 from hspace.runs.config import Config
 from hspace.runs.errors import guarded
@@ -31,6 +30,7 @@ from hspace.runs.report import RECORD, commit, write
 from hspace.system.files import package_path, write_json
 from hspace.system.registry import unknown
 from hspace.types import InputError
+from hspace.worlds.portraits.faces import ATTRIBUTES
 
 log = logging.getLogger("reproduce")
 

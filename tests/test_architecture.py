@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "hspace"
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 ROWS = [line.split("|")[1:-1] for line in PAGE.splitlines() if line.startswith("| `")]
-INSIDE = {re.findall(r"\w+", room)[0]: re.findall(r"`(\w+)`", modules) for room, _, modules, _ in ROWS}
+INSIDE = {re.findall(r"[\w/]+\w", room)[0]: re.findall(r"`(\w+)`", modules) for room, _, modules, _ in ROWS}
 ORDER = list(INSIDE)
 OWNERS = {
     "diffusers": {"diffusion"},
@@ -37,22 +37,30 @@ def imported(node: ast.AST) -> list[str]:
     return []
 
 
+def room_of(parts: list[str]) -> str:
+    """The innermost room of the table that path parts below hspace lie in."""
+    rooms = ("/".join(parts[:depth]) for depth in range(len(parts), 0, -1))
+    return next((room for room in rooms if room in ORDER), parts[0])
+
+
 def may_import(importer: list[str], name: str) -> bool:
     """Whether a module of ours, as path parts below hspace, may import `name`."""
     library, *ours = name.split(".")
     if library != "hspace":
         return importer[0] in OWNERS.get(library, {importer[0]})
-    if ours[0] != importer[0]:
-        return ours[0] == "__version__" or ours[0] in ORDER[: ORDER.index(importer[0])]
-    room = INSIDE[importer[0]]
-    return ours[1] in room[: room.index(importer[1])]
+    room, other = room_of(importer), room_of(ours)
+    if other != room:
+        return other == "__version__" or other in ORDER[: ORDER.index(room)]
+    inside, depth = INSIDE[room], room.count("/") + 1
+    return ours[depth] in inside[: inside.index(importer[depth])]
 
 
 def test_the_table_names_every_room_and_every_module_once() -> None:
     assert len(ORDER) == len(ROWS) <= 20
     entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
     assert len(entries) <= 20
-    assert {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in MODULES} == set(ORDER)
+    places = [list(path.relative_to(PACKAGE).with_suffix("").parts) for path in MODULES]
+    assert {"/".join(place[:-1]) or place[0] for place in places} == set(ORDER)
     for room in ORDER:
         modules = sorted(path.stem for path in (PACKAGE / room).glob("*.py") if path.stem != "__init__")
         assert sorted(INSIDE[room]) == modules

@@ -74,5 +74,5 @@ def _experiments() -> Iterable[tuple[str, str]]:
 
 
 def _attributes() -> Iterable[tuple[str, str]]:
-    attributes = import_module("hspace.portraits.faces").ATTRIBUTES
+    attributes = import_module("hspace.worlds.portraits.faces").ATTRIBUTES
     return [(attribute.id, f"{attribute.kind}: {attribute.meaning}") for attribute in attributes]

@@ -15,12 +15,12 @@ from hspace.evaluation.readings import Sweep, score
 from hspace.output.charts import effect_heatmap
 from hspace.output.figures import grid_figure
 from hspace.output.tables import Table, format_number
-from hspace.portraits.faces import render, resample_scene, sample_factors
 from hspace.runs.keys import tensor_sha256
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
 from hspace.system.shards import in_batches
 from hspace.types import InputError, Scorer
+from hspace.worlds.portraits.faces import render, resample_scene, sample_factors
 
 PEOPLE, SHOWN = 60, 3
 NEUTRAL = {"smile": 0.0, "mouth": 0.0, "eyes": 0.5, "brow": 0.0}

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from hspace.portraits.faces import visibility
 from hspace.scorers.networks import ARCHITECTURES, PlainNet, ResidualNet, to_input_size, unit_norm
 from hspace.system.files import package_path, write_atomic, write_json
 from hspace.types import Images, InputError, Scores
+from hspace.worlds.portraits.faces import visibility
 
 SCORERS = ("portraits-annotator", "portraits-judge")
 

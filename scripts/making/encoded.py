@@ -8,8 +8,8 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
-from hspace.portraits.rendered import Rendered
 from hspace.types import InputError
+from hspace.worlds.portraits.rendered import Rendered
 
 CHUNK = 64
 

@@ -21,8 +21,8 @@ from train_ddpm import check_beta_schedule, scheduler_of
 
 from hspace.diffusion.process import Schedule
 from hspace.output.tables import Table, to_markdown
-from hspace.portraits.faces import JUDGED, render, sample_factors
 from hspace.runs.errors import guarded
+from hspace.worlds.portraits.faces import JUDGED, render, sample_factors
 
 RENDERS, SAMPLES, BATCH, SEED = 8192, 20_480, 512, 99
 DIMENSIONS = 192

@@ -21,11 +21,11 @@ from pace import Pace, choices, fastest
 from torch import Tensor
 from training import Training, learning_rate
 
-from hspace.portraits.rendered import Rendered, rendered, step_generator, step_noise
 from hspace.runs.errors import guarded
 from hspace.runs.tracking import Run, RunSpec, open_run
 from hspace.system.cache import key_sha256
 from hspace.types import Images
+from hspace.worlds.portraits.rendered import Rendered, rendered, step_generator, step_noise
 
 log = logging.getLogger("train_autoencoder")
 

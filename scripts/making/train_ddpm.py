@@ -29,12 +29,12 @@ from retiming import cosine, retime
 from skips import changed_skips, targets
 from training import Training, learning_rate
 
-from hspace.portraits.rendered import Rendered, rendered, step_generator, step_noise
 from hspace.runs.errors import guarded
 from hspace.runs.tracking import Run, RunSpec, open_run
 from hspace.system.cache import key_sha256
 from hspace.system.registry import unknown
 from hspace.types import InputError
+from hspace.worlds.portraits.rendered import Rendered, rendered, step_generator, step_noise
 
 log = logging.getLogger("train_ddpm")
 

@@ -20,14 +20,14 @@ from tqdm import trange
 from training import training_device
 
 from hspace.metrics.identity import true_accept_rate
-from hspace.portraits.artefacts import ARTEFACTS
-from hspace.portraits.faces import JUDGED, REGIONS, region_masks, sample_factors
-from hspace.portraits.rendered import CHUNK, Rendered, painting_device, rendered, rendered_pairs, step_generator
 from hspace.runs.errors import guarded
 from hspace.scorers.networks import ARCHITECTURES, unit_norm
 from hspace.scorers.portraits import ScorerConfig, save_scorer
 from hspace.system.registry import unknown
 from hspace.types import InputError
+from hspace.worlds.artefacts import ARTEFACTS
+from hspace.worlds.portraits.faces import JUDGED, REGIONS, region_masks, sample_factors
+from hspace.worlds.portraits.rendered import CHUNK, Rendered, painting_device, rendered, rendered_pairs, step_generator
 
 log = logging.getLogger("train_scorers")
 

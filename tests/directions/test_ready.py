@@ -9,9 +9,9 @@ from hspace.diffusion.checkpoints import load_model
 from hspace.directions.hub import local_path
 from hspace.directions.record import Directions
 from hspace.directions.shipped import ready_models, ready_path
-from hspace.portraits.faces import JUDGED
 from hspace.studio.sliders import find_sliders
 from hspace.types import InputError
+from hspace.worlds.portraits.faces import JUDGED
 
 
 def test_they_fit_the_model_that_they_come_with() -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 import train_scorers
 
-from hspace.portraits.faces import JUDGED, REGIONS
 from hspace.types import InputError
+from hspace.worlds.portraits.faces import JUDGED, REGIONS
 
 TINY = [
     "train_images=16", "held_out.images=32", "batch_size=8", "steps=2", "precision=float32", "threads=1",

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from hspace.portraits.faces import (
+from hspace.scorers.portraits import SCORERS, PortraitFeatures, load_identity, load_likeness, load_regions, load_scorer
+from hspace.types import Embedder, InputError, RegionNetwork, Scorer
+from hspace.worlds.portraits.faces import (
     JUDGED,
     REGIONS,
     labels,
@@ -14,8 +16,6 @@ from hspace.portraits.faces import (
     sample_factors,
     visibility,
 )
-from hspace.scorers.portraits import SCORERS, PortraitFeatures, load_identity, load_likeness, load_regions, load_scorer
-from hspace.types import Embedder, InputError, RegionNetwork, Scorer
 
 N = 512
 BINARY = [attribute.kind == "binary" for attribute in JUDGED]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.process import Schedule
-from hspace.portraits.faces import JUDGED, Attribute, render, sample_factors
 from hspace.types import Images, Scorer
+from hspace.worlds.portraits.faces import JUDGED, Attribute, render, sample_factors
 
 ENDS = (0.1, 0.9)
 """Of the range of a continuous attribute: where the two portraits of a pair lie."""

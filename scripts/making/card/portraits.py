@@ -13,8 +13,8 @@ from hspace.diffusion.sampling import sample
 from hspace.diffusion.unet import SemanticUNet
 from hspace.evaluation.readings import score
 from hspace.metrics.fid import FID
-from hspace.portraits.rendered import Rendered
 from hspace.types import Embedder, Images, Scorer
+from hspace.worlds.portraits.rendered import Rendered
 
 UNDECIDED = (0.1, 0.9)
 """Probabilities between which a scorer has not decided."""

@@ -23,8 +23,6 @@ from hspace.evaluation.readings import score
 from hspace.metrics.identity import true_accept_rate
 from hspace.output.charts import effect_heatmap
 from hspace.output.figures import grid_figure
-from hspace.portraits.faces import JUDGED
-from hspace.portraits.rendered import Rendered, rendered, rendered_pairs
 from hspace.scorers.portraits import (
     PortraitFeatures,
     PortraitIdentity,
@@ -37,6 +35,8 @@ from hspace.scorers.portraits import (
 from hspace.system.cache import cached, key_sha256
 from hspace.system.files import package_path, sha256_file, write_bytes, write_json
 from hspace.types import Images
+from hspace.worlds.portraits.faces import JUDGED
+from hspace.worlds.portraits.rendered import Rendered, rendered, rendered_pairs
 
 log = logging.getLogger(__name__)
 

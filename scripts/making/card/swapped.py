@@ -11,8 +11,8 @@ from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.edits.mixing import swap
 from hspace.evaluation.readings import score
-from hspace.portraits.backdrop import background_embedding
 from hspace.types import Images, Scorer
+from hspace.worlds.portraits.backdrop import background_embedding
 
 
 def swapped_shares(model: DiffusionModel, judge: Scorer, n: int, *, batch_size: int) -> dict[str, float]:

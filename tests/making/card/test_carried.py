@@ -9,8 +9,8 @@ from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.denoiser import Denoiser
-from hspace.portraits.faces import ATTRIBUTES, JUDGED
 from hspace.scorers.portraits import PortraitScorer, load_scorer
+from hspace.worlds.portraits.faces import ATTRIBUTES, JUDGED
 
 
 @pytest.fixture(scope="module")

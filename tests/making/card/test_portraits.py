@@ -6,9 +6,9 @@ from card.portraits import attribute_figures, decided_share, fid, generate, near
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.sampling import sample
-from hspace.portraits.faces import labels, render, sample_factors, visibility
-from hspace.portraits.rendered import Rendered
 from hspace.scorers.portraits import PortraitFeatures, PortraitScorer, load_scorer
+from hspace.worlds.portraits.faces import labels, render, sample_factors, visibility
+from hspace.worlds.portraits.rendered import Rendered
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from card.page import figures
 from card.sections import PAIRS_SEED, REFERENCE_SEED, TRAINING_SEED, measure
 from omegaconf import OmegaConf
 
-from hspace.portraits.faces import REGIONS
 from hspace.system.files import package_path
+from hspace.worlds.portraits.faces import REGIONS
 
 SIZES = Sizes(
     generated=24, steps=3, reference=64, training_renders=32, people=16, discovery=6, components=2,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hspace.portraits.painter import Layer, Painter
-from hspace.portraits.sdf import blob, both, box, coverage, ellipse
+from hspace.worlds.portraits.painter import Layer, Painter
+from hspace.worlds.sdf import blob, both, box, coverage, ellipse
 
 CUTS = (
     # part, hairline in the middle, its fall to the sides, curl

@@ -2,8 +2,8 @@
 
 import torch
 
-from hspace.portraits.backdrop import background_embedding, background_hue
-from hspace.portraits.faces import render, resample_expression, sample_factors
+from hspace.worlds.portraits.backdrop import background_embedding, background_hue
+from hspace.worlds.portraits.faces import render, resample_expression, sample_factors
 
 PLAIN = {"bokeh": torch.zeros(64)}
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from hspace.portraits.faces import (
+from hspace.worlds.portraits.faces import (
     ATTRIBUTES,
     EXPRESSION,
     FEATURES,

@@ -5,10 +5,10 @@ from itertools import chain
 
 import torch
 
-from hspace.portraits.hair import Hair, beard
-from hspace.portraits.painter import BLACK, WHITE, Factors, Layer, Painter, color
-from hspace.portraits.scene import background, body, hat, neck
-from hspace.portraits.sdf import blob, both, box, coverage, ellipse, outline
+from hspace.worlds.portraits.hair import Hair, beard
+from hspace.worlds.portraits.painter import BLACK, WHITE, Factors, Layer, Painter, color
+from hspace.worlds.portraits.scene import background, body, hat, neck
+from hspace.worlds.sdf import blob, both, box, coverage, ellipse, outline
 
 LIPS, MOUTH, TONGUE = (0.78, 0.20, 0.27), (0.27, 0.05, 0.07), (0.78, 0.33, 0.33)
 EYESHADOW, BLUSH, RIM = (0.50, 0.33, 0.60), (0.95, 0.42, 0.38), (0.10, 0.08, 0.09)

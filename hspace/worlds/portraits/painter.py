@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hspace.portraits.sdf import coverage, pixel_grid, superellipse
+from hspace.worlds.sdf import coverage, pixel_grid, superellipse
 
 Factors = dict[str, Tensor]
 Window = tuple[slice, slice]

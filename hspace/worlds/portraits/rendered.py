@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hspace.portraits.faces import (
+from hspace.system.files import write_atomic
+from hspace.system.progress import bar
+from hspace.worlds.portraits.faces import (
     Factors,
     labels,
     render,
@@ -18,8 +20,6 @@ from hspace.portraits.faces import (
     sample_factors,
     visibility,
 )
-from hspace.system.files import write_atomic
-from hspace.system.progress import bar
 
 log: logging.Logger = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from hspace.portraits.faces import labels, render, resample_expression, resample_scene, sample_factors
-from hspace.portraits.rendered import rendered, rendered_pairs
+from hspace.worlds.portraits.faces import labels, render, resample_expression, resample_scene, sample_factors
+from hspace.worlds.portraits.rendered import rendered, rendered_pairs
 
 
 def test_images_and_labels_belong_together_and_survive_the_disk(tmp_path: Path) -> None:

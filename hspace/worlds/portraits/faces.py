@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hspace.portraits import layers
-from hspace.portraits.painter import REGIONS, Factors
+from hspace.worlds.portraits import layers
+from hspace.worlds.portraits.painter import REGIONS, Factors
 
 __all__ = ["ATTRIBUTES", "JUDGED", "REGIONS", "Attribute", "Factors", "labels", "region_masks", "render"]
 __all__ += ["resample_expression", "resample_looks", "resample_scene", "sample_factors", "visibility"]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from hspace.portraits.artefacts import ARTEFACTS, _blur
-from hspace.portraits.faces import render, sample_factors
+from hspace.worlds.artefacts import ARTEFACTS, _blur
+from hspace.worlds.portraits.faces import render, sample_factors
 
 
 @pytest.mark.parametrize("name", ARTEFACTS)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hspace.portraits.sdf import both, box, coverage, ellipse, outline, pixel_grid, superellipse
+from hspace.worlds.sdf import both, box, coverage, ellipse, outline, pixel_grid, superellipse
 
 
 @pytest.mark.parametrize("size", [16, 33, 128])

@@ -1,4 +1,4 @@
-"""The configuration of a training script: a file of conf/train and key=value overrides."""
+"""The configuration of a training script: a file of conf/train, its changes by a world, and overrides."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -8,13 +8,16 @@ from omegaconf import DictConfig, OmegaConf
 from hspace.system.files import package_path
 from hspace.system.registry import unknown
 from hspace.types import InputError
+from hspace.worlds.world import WORLDS
 
 
 def training_configuration(name: str, overrides: Sequence[str]) -> DictConfig:
     """conf/train/NAME.yaml with overrides in the notation of OmegaConf's dot lists.
 
+    Another world than that of the file has its own values of some keys in conf/train/WORLD.yaml, under NAME.
+
     Args:
-        name: ddpm or scorers.
+        name: Such as ddpm or scorers.
         overrides: Such as `unet.layers_per_block=2`; a key that holds a list takes the whole list.
 
     Raises:
@@ -23,7 +26,16 @@ def training_configuration(name: str, overrides: Sequence[str]) -> DictConfig:
     defaults = cast(DictConfig, OmegaConf.load(package_path("conf") / "train" / f"{name}.yaml"))
     changes = OmegaConf.from_dotlist(list(overrides))
     _check(changes, defaults)
-    return cast(DictConfig, OmegaConf.merge(defaults, changes))
+    return cast(DictConfig, OmegaConf.merge(defaults, _of_world(changes.get("world", defaults.world), name), changes))
+
+
+def _of_world(world: str, name: str) -> DictConfig:
+    """What a world changes in a configuration; nothing if it has no file."""
+    WORLDS.get(world)
+    path = package_path("conf") / "train" / f"{world}.yaml"
+    if not path.is_file():
+        return OmegaConf.create()
+    return OmegaConf.load(path).get(name, OmegaConf.create())
 
 
 def _check(changes: DictConfig, defaults: DictConfig, prefix: str = "") -> None:

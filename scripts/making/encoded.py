@@ -1,4 +1,4 @@
-"""Portraits as the latents of an autoencoder, encoded once."""
+"""Pictures as the latents of an autoencoder, encoded once."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
 from hspace.types import InputError
-from hspace.worlds.portraits.rendered import Rendered
+from hspace.worlds.rendered import Rendered
 
 CHUNK = 64
 
@@ -51,9 +51,9 @@ def reduction(folder: str) -> int:
 
 
 @torch.no_grad()
-def encoded(portraits: Rendered, folder: str) -> Encoded:
-    """The means of the posteriors of all portraits, computed where their images are."""
-    network = cast(Any, load_autoencoder(folder)).to(portraits.images.device)
-    rows = torch.arange(len(portraits.images)).split(CHUNK)
-    means = [network.encode(portraits.batch(index)).latent_dist.mode().half() for index in rows]
+def encoded(pictures: Rendered, folder: str) -> Encoded:
+    """The means of the posteriors of all pictures, computed where their images are."""
+    network = cast(Any, load_autoencoder(folder)).to(pictures.images.device)
+    rows = torch.arange(len(pictures.images)).split(CHUNK)
+    means = [network.encode(pictures.batch(index)).latent_dist.mode().half() for index in rows]
     return Encoded(torch.cat(means) * network.config.scaling_factor)

@@ -25,7 +25,8 @@ from hspace.runs.errors import guarded
 from hspace.runs.tracking import Run, RunSpec, open_run
 from hspace.system.cache import key_sha256
 from hspace.types import Images
-from hspace.worlds.portraits.rendered import Rendered, rendered, step_generator, step_noise
+from hspace.worlds.rendered import Rendered, rendered, step_generator, step_noise
+from hspace.worlds.world import WORLDS
 
 log = logging.getLogger("train_autoencoder")
 
@@ -117,8 +118,9 @@ def main(arguments: list[str]) -> int:
     cfg = training_configuration("autoencoder", arguments)
     choices(cfg.precision, cfg.threads)
     Path(cfg.output).mkdir(parents=True, exist_ok=True)
-    data = rendered(cfg.train_images, cfg.size, cfg.seed, Path(cfg.data))
-    held_out = rendered(cfg.held_out.images, cfg.size, cfg.held_out.seed, Path(cfg.data))
+    world = WORLDS.get(cfg.world)
+    data = rendered(world, cfg.train_images, cfg.size, cfg.seed, Path(cfg.data))
+    held_out = rendered(world, cfg.held_out.images, cfg.size, cfg.held_out.seed, Path(cfg.data))
     training = Training.start(new_network(cfg), cfg)
     data = data.to(training.network.device)
     training.resume(Path(cfg.output) / "checkpoint.pt")

@@ -1,4 +1,4 @@
-"""Trains the embedded portraits DDPM; resumable, on a CPU or a GPU with the same configuration.
+"""Trains a DDPM of a drawn world; resumable, on a CPU or a GPU with the same configuration.
 
     python scripts/making/train_ddpm.py [key=value ...]        # keys: conf/train/ddpm.yaml
 
@@ -34,7 +34,8 @@ from hspace.runs.tracking import Run, RunSpec, open_run
 from hspace.system.cache import key_sha256
 from hspace.system.registry import unknown
 from hspace.types import InputError
-from hspace.worlds.portraits.rendered import Rendered, rendered, step_generator, step_noise
+from hspace.worlds.rendered import Rendered, rendered, step_generator, step_noise
+from hspace.worlds.world import WORLDS
 
 log = logging.getLogger("train_ddpm")
 
@@ -61,7 +62,7 @@ class Cycle:
         stop: The step after its last.
         learning_rate: The highest.
         skip_dropout: How often an image loses its skip connections, see `loss_of_step`; in [0, 1].
-        skip_exchange: How often it has those of the same portrait with another expression; in [0, 1].
+        skip_exchange: How often it has those of another view of the same picture, see `World.vary`; in [0, 1].
         beta_schedule: How noise grows with t: a name of diffusers, or [width, shift, slope] of `cosine`. Where it
             changes, the network is retimed, see `retime`.
     """
@@ -142,26 +143,25 @@ def loss_of_step(
 
     Model times are stratified over the batch, which lowers the variance of the gradient. An image loses
     its skips with probability skip_dropout · (1 - alpha_bar_t): hardly ever where the prediction is mostly the noise in
-    x_t. In a cycle that exchanges skips the halves show the same portraits with different expressions, and share their
-    model times.
+    x_t. In a cycle that exchanges skips the halves show two views of the same pictures, and share their model times.
 
     Args:
         unet: The network.
         scheduler: Has the noise levels and the prediction type.
-        data: Portraits, and the same ones with other expressions, which only cycles that exchange skips read; on the
-            network's device.
+        data: Pictures, and other views of the same ones, which only cycles that exchange skips read; on the network's
+            device.
         step: Of the training.
         cycle: That it belongs to.
         cfg: The configuration.
         pace: Precision.
     """
     generator, half = step_generator(cfg.seed, step), cfg.batch_size // 2
-    portraits, others = data
-    index = torch.randint(len(portraits.images), (cfg.batch_size,), generator=generator)
+    pictures, others = data
+    index = torch.randint(len(pictures.images), (cfg.batch_size,), generator=generator)
     different = half if cycle.skip_exchange else cfg.batch_size
     u = (torch.arange(different) + torch.rand(different, generator=generator)) / different
     t = (u * scheduler.config.num_train_timesteps).long().repeat(cfg.batch_size // different)
-    x_0 = portraits.batch(index)
+    x_0 = pictures.batch(index)
     if cycle.skip_exchange:
         x_0[half:] = others.batch(index[:half])
     noise = step_noise(x_0.shape, cfg.seed, step, x_0.device)
@@ -176,14 +176,12 @@ def loss_of_step(
     return F.mse_loss(output.float(), targets(scheduler, x_0, x_t, t, exchanged))
 
 
-def training_set(cfg: DictConfig, device: torch.device, *, other_expression: bool = False) -> Rendered | Encoded:
-    """What the network learns, on a device: portraits, or latents where the configuration names an autoencoder."""
+def training_set(cfg: DictConfig, device: torch.device, *, varied: bool = False) -> Rendered | Encoded:
+    """What the network learns, on a device: pictures, or latents where the configuration names an autoencoder."""
     factor = 1 if cfg.autoencoder is None else reduction(cfg.autoencoder)
-    portraits = rendered(
-        cfg.train_images, factor * cfg.size, cfg.seed, Path(cfg.data), other_expression=other_expression
-    )
-    portraits = portraits.to(device)
-    return portraits if cfg.autoencoder is None else encoded(portraits, cfg.autoencoder)
+    world, folder = WORLDS.get(cfg.world), Path(cfg.data)
+    pictures = rendered(world, cfg.train_images, factor * cfg.size, cfg.seed, folder, varied=varied).to(device)
+    return pictures if cfg.autoencoder is None else encoded(pictures, cfg.autoencoder)
 
 
 def new_network(cfg: DictConfig) -> Any:
@@ -273,13 +271,13 @@ def main(arguments: list[str], name: str = "ddpm") -> int:
     with_pairs = any(cycle.skip_exchange for cycle in cycles(cfg))
     training = Training.start(new_network(cfg), cfg)
     device = training.network.device
-    portraits = others = training_set(cfg, device)
+    pictures = others = training_set(cfg, device)
     if with_pairs:
-        others = training_set(cfg, device, other_expression=True)
+        others = training_set(cfg, device, varied=True)
     Path(cfg.output).mkdir(parents=True, exist_ok=True)
     training.resume(Path(cfg.output) / "checkpoint.pt")
     with open_run(run_spec(cfg)) as run:
-        train(training, (portraits, others), cfg, run)
+        train(training, (pictures, others), cfg, run)
     return 0
 
 

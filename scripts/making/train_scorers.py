@@ -1,4 +1,4 @@
-"""Trains the scorers of the portraits and measures them on renders that no training saw.
+"""Trains the scorers of a drawn world and measures them on renders that no training saw.
 
 python scripts/making/train_scorers.py [key=value ...]     # keys: conf/train/scorers.yaml
 """
@@ -26,22 +26,29 @@ from hspace.scorers.portraits import ScorerConfig, save_scorer
 from hspace.system.registry import unknown
 from hspace.types import InputError
 from hspace.worlds.artefacts import ARTEFACTS
-from hspace.worlds.portraits.faces import JUDGED, REGIONS, region_masks, sample_factors
-from hspace.worlds.portraits.rendered import CHUNK, Rendered, painting_device, rendered, rendered_pairs, step_generator
+from hspace.worlds.attributes import Attribute
+from hspace.worlds.rendered import CHUNK, Rendered, painting_device, rendered, rendered_pairs, step_generator
+from hspace.worlds.world import WORLDS, World
 
 log = logging.getLogger("train_scorers")
 
-BINARY = torch.tensor([attribute.kind == "binary" for attribute in JUDGED])
-SPREAD = torch.tensor([(attribute.high - attribute.low) / 3.5 for attribute in JUDGED])
+Attributes = tuple[Attribute, ...]
 
 
-def attribute_loss(output: Tensor, labels: Tensor, visible: Tensor) -> Tensor:
-    """Cross-entropy of the binary attributes plus squared error, in units of the spread, of the visible others."""
-    output = output.float()
+def binary_of(attributes: Attributes) -> Tensor:
+    """Which attributes are binary, (attributes,) bool."""
+    return torch.tensor([attribute.kind == "binary" for attribute in attributes])
+
+
+def attribute_loss(output: Tensor, labels: Tensor, visible: Tensor, attributes: Attributes) -> Tensor:
+    """Cross-entropy of the visible binary attributes plus squared error, in units of the spread, of the others."""
+    output, binary = output.float(), binary_of(attributes)
     labels, visible = labels.to(output.device), visible.to(output.device)
-    binary = F.binary_cross_entropy_with_logits(output[:, BINARY], labels[:, BINARY])
-    error = ((output - labels) / SPREAD.to(output.device)).square() * visible
-    return binary + error[:, ~BINARY].sum() / visible[:, ~BINARY].sum()
+    spread = torch.tensor([(attribute.high - attribute.low) / 3.5 for attribute in attributes], device=output.device)
+    entropy = F.binary_cross_entropy_with_logits(output, labels, reduction="none") * visible
+    error = ((output - labels) / spread).square() * visible
+    parts = [loss[:, kind].sum() / visible[:, kind].sum() for loss, kind in ((entropy, binary), (error, ~binary))]
+    return parts[0] + parts[1]
 
 
 def margin_loss(first: Tensor, second: Tensor, scale: float, margin: float) -> Tensor:
@@ -97,7 +104,7 @@ def outputs(network: nn.Module, images: Tensor) -> Tensor:
     return torch.cat([network(chunk) for chunk in images.split(512)])
 
 
-def fit_temperature(logits: Tensor, labels: Tensor) -> Tensor:
+def fit_temperature(logits: Tensor, labels: Tensor, binary: Tensor) -> Tensor:
     """Divisor of each binary logit that minimises the cross-entropy, by a fine grid; 1 for continuous attributes.
 
     Source: Guo et al. 2017 (arXiv 1706.04599), temperature scaling.
@@ -106,13 +113,13 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> Tensor:
     losses = torch.stack(
         [F.binary_cross_entropy_with_logits(logits / t, labels, reduction="none").mean(0) for t in grid]
     )
-    return torch.where(BINARY, grid[losses.argmin(0)], 1.0)
+    return torch.where(binary, grid[losses.argmin(0)], 1.0)
 
 
-def held_out_figures(output: Tensor, data: Rendered) -> dict[str, float]:
+def held_out_figures(output: Tensor, data: Rendered, attributes: Attributes) -> dict[str, float]:
     """Accuracy of each binary attribute and R² of each continuous one where it is visible."""
     figures = {}
-    for j, attribute in enumerate(JUDGED):
+    for j, attribute in enumerate(attributes):
         seen = data.visible[:, j]
         predicted, true = output[seen, j], data.labels[seen, j]
         if attribute.kind == "binary":
@@ -124,28 +131,31 @@ def held_out_figures(output: Tensor, data: Rendered) -> dict[str, float]:
 
 def train_attributes(name: str, cfg: DictConfig) -> None:
     """Trains and saves the annotator or the judge."""
-    data = rendered(cfg.train_images, cfg.size, cfg[name].seed, Path(cfg.data), correlated=False)
+    world = WORLDS.get(cfg.world)
+    judged, binary = world.judged, binary_of(world.judged)
+    data = rendered(world, cfg.train_images, cfg.size, cfg[name].seed, Path(cfg.data), correlated=False)
     torch.manual_seed(cfg[name].seed)
-    network, faults = ARCHITECTURES[cfg[name].architecture](len(JUDGED)), ARTEFACTS[cfg[name].artefacts]
+    network, faults = ARCHITECTURES[cfg[name].architecture](len(judged)), ARTEFACTS[cfg[name].artefacts]
 
     def loss_of_step(generator: torch.Generator) -> Tensor:
         index = torch.randint(len(data.images), (cfg.batch_size,), generator=generator)
         images = faults(data.batch(index), generator)
-        return attribute_loss(network(on_device_of(network, images)), data.labels[index], data.visible[index])
+        output = network(on_device_of(network, images))
+        return attribute_loss(output, data.labels[index], data.visible[index], judged)
 
     train(network, loss_of_step, cfg[name].seed, cfg)
-    held_out = rendered(cfg.held_out.images, cfg.size, cfg.held_out.seed, Path(cfg.data))
+    held_out = rendered(world, cfg.held_out.images, cfg.size, cfg.held_out.seed, Path(cfg.data))
     clean = held_out.batch(torch.arange(len(held_out.images)))
-    figures = held_out_figures(outputs(network, clean), held_out)
+    figures = held_out_figures(outputs(network, clean), held_out, judged)
     degraded = outputs(network, faults(clean, torch.Generator().manual_seed(cfg.held_out.seed)))
-    temperature = fit_temperature(degraded, held_out.labels)
-    ids = tuple(attribute.id for attribute in JUDGED)
+    temperature = fit_temperature(degraded, held_out.labels, binary)
+    ids = tuple(attribute.id for attribute in judged)
     config = ScorerConfig(
         name,
         cfg[name].architecture,
         cfg.size,
         ids,
-        tuple(BINARY.tolist()),
+        tuple(binary.tolist()),
         len(ids),
         tuple(temperature.tolist()),
         figures,
@@ -161,9 +171,9 @@ def with_own(cfg: DictConfig, name: str) -> DictConfig:
 
 
 def train_identity(name: str, cfg: DictConfig) -> None:
-    """Trains and saves an encoder of identity or likeness on pairs of images of one person in two scenes."""
-    settings, cfg = cfg[name], with_own(cfg, name)
-    first, second = rendered_pairs(cfg.train_images // 2, cfg.size, settings.seed, features=settings.features)
+    """Trains and saves an encoder of identity or likeness on pairs of images, see `World.pairs`."""
+    world, settings, cfg = WORLDS.get(cfg.world), cfg[name], with_own(cfg, name)
+    first, second = rendered_pairs(world, cfg.train_images // 2, cfg.size, settings.seed, name)
     torch.manual_seed(settings.seed)
     network = ARCHITECTURES[settings.architecture](settings.dim)
 
@@ -177,32 +187,33 @@ def train_identity(name: str, cfg: DictConfig) -> None:
         return margin_loss(*pair, scale=settings.scale, margin=settings.margin)
 
     train(network, loss_of_step, settings.seed, cfg)
-    held_out = rendered_pairs(cfg.held_out.images, cfg.size, cfg.held_out.seed, features=settings.features)
+    held_out = rendered_pairs(world, cfg.held_out.images, cfg.size, cfg.held_out.seed, name)
     views = [unit_norm(outputs(network, view.float() / 127.5 - 1)) for view in held_out]
     figures = {"true_accept_rate": true_accept_rate(views[0], views[1])}
     config = ScorerConfig(name, settings.architecture, cfg.size, (), (), settings.dim, (), figures)
     save_scorer(Path(cfg.output) / name, config, network)
-    log.info("%s on unseen people: %s", name, figures)
+    log.info("%s on unseen pairs: %s", name, figures)
 
 
-def masks_of_stream(n: int, size: int, seed: int) -> Tensor:
-    """Exact region masks of the n portraits that `rendered` paints for a seed, (n, regions, size, size) bool."""
-    factors = sample_factors(torch.Generator().manual_seed(seed), n)
+def masks_of_stream(world: World, n: int, size: int, seed: int) -> Tensor:
+    """Exact region masks of the n pictures that `rendered` paints for a seed, (n, regions, size, size) bool."""
+    assert world.region_masks is not None, "checked"
+    masks, factors = world.region_masks, world.sample_factors(torch.Generator().manual_seed(seed), n)
     device = painting_device()
     chunks = ({key: value[i : i + CHUNK].to(device) for key, value in factors.items()} for i in range(0, n, CHUNK))
-    return torch.cat([torch.stack(list(region_masks(chunk, size).values()), dim=1).cpu() for chunk in chunks])
+    return torch.cat([torch.stack(list(masks(chunk, size).values()), dim=1).cpu() for chunk in chunks])
 
 
 def train_regions(cfg: DictConfig) -> None:
     """Trains and saves the segmentation network, and measures its intersection over union on held-out renders."""
-    cfg = with_own(cfg, "regions")
+    world, cfg = WORLDS.get(cfg.world), with_own(cfg, "regions")
     n = cfg.train_images
     data, masks = (
-        rendered(n, cfg.size, cfg.regions.seed, Path(cfg.data)),
-        masks_of_stream(n, cfg.size, cfg.regions.seed),
+        rendered(world, n, cfg.size, cfg.regions.seed, Path(cfg.data)),
+        masks_of_stream(world, n, cfg.size, cfg.regions.seed),
     )
     torch.manual_seed(cfg.regions.seed)
-    network = ARCHITECTURES[cfg.regions.architecture](len(REGIONS))
+    network = ARCHITECTURES[cfg.regions.architecture](len(world.regions))
 
     def loss_of_step(generator: torch.Generator) -> Tensor:
         index = torch.randint(n, (cfg.batch_size,), generator=generator)
@@ -211,12 +222,14 @@ def train_regions(cfg: DictConfig) -> None:
         return F.binary_cross_entropy_with_logits(output, masks[index].float().to(output.device))
 
     train(network, loss_of_step, cfg.regions.seed, cfg)
-    held_out = rendered(cfg.held_out.images, cfg.size, cfg.held_out.seed, Path(cfg.data))
-    true = masks_of_stream(cfg.held_out.images, cfg.size, cfg.held_out.seed)
+    held_out = rendered(world, cfg.held_out.images, cfg.size, cfg.held_out.seed, Path(cfg.data))
+    true = masks_of_stream(world, cfg.held_out.images, cfg.size, cfg.held_out.seed)
     found = outputs(network, held_out.batch(torch.arange(cfg.held_out.images))) > 0
     overlap, union = ((masks & true).sum(dim=(0, 2, 3)) for masks in (found, found | true))
-    figures = {f"iou/{region}": (a / b).item() for region, a, b in zip(REGIONS, overlap, union, strict=True)}
-    config = ScorerConfig("regions", cfg.regions.architecture, cfg.size, REGIONS, (), len(REGIONS), (), figures)
+    figures = {f"iou/{region}": (a / b).item() for region, a, b in zip(world.regions, overlap, union, strict=True)}
+    config = ScorerConfig(
+        "regions", cfg.regions.architecture, cfg.size, world.regions, (), len(world.regions), (), figures
+    )
     save_scorer(Path(cfg.output) / "regions", config, network)
     log.info("regions on held-out renders: %s", figures)
 
@@ -230,15 +243,22 @@ TRAININGS: dict[str, Callable[[DictConfig], None]] = {
 }
 
 
+def trainings(world: World) -> tuple[str, ...]:
+    """Names of the scorers that a world can have."""
+    attributes = ("annotator", "judge")
+    return (*attributes, *world.pairs, *(["regions"] if world.regions else []))
+
+
 def check(cfg: DictConfig) -> None:
     """Raises InputError if the configuration names what there is not."""
     choices(cfg.precision, cfg.threads)
+    known = trainings(WORLDS.get(cfg.world))
     for name in cfg.scorers:
-        if name not in TRAININGS:
-            raise InputError(unknown("scorer", name, TRAININGS))
-        for key, known in (("architecture", ARCHITECTURES), ("artefacts", ARTEFACTS)):
-            if cfg[name][key] not in known:
-                raise InputError(unknown(f"{name}.{key}", cfg[name][key], known))
+        if name not in known:
+            raise InputError(unknown(f"scorer of {cfg.world}", name, known))
+        for key, choosable in (("architecture", ARCHITECTURES), ("artefacts", ARTEFACTS)):
+            if cfg[name][key] not in choosable:
+                raise InputError(unknown(f"{name}.{key}", cfg[name][key], choosable))
 
 
 def main(arguments: list[str]) -> int:

@@ -32,7 +32,7 @@ def test_every_scorer_is_trained_measured_and_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("scorers=[juge]", "unknown scorer 'juge': did you mean 'judge'?"),
+        ("scorers=[juge]", "unknown scorer of portraits 'juge': did you mean 'judge'?"),
         ("judge.artefacts=noise", "unknown judge.artefacts 'noise'"),
         ("threads=many", "threads must be auto or a number above 0, got many"),
     ],
@@ -49,6 +49,6 @@ def test_what_is_hidden_costs_nothing() -> None:
     brow = [attribute.id for attribute in JUDGED].index("brow")
     output[0, brow] = 5.0
     visible[0, brow] = False
-    exact = train_scorers.attribute_loss(torch.zeros_like(output), labels, visible)
-    assert torch.equal(train_scorers.attribute_loss(output, labels, visible), exact)
-    assert train_scorers.attribute_loss(output, labels, torch.ones_like(visible)) > exact
+    exact = train_scorers.attribute_loss(torch.zeros_like(output), labels, visible, JUDGED)
+    assert torch.equal(train_scorers.attribute_loss(output, labels, visible, JUDGED), exact)
+    assert train_scorers.attribute_loss(output, labels, torch.ones_like(visible), JUDGED) > exact

@@ -4,52 +4,30 @@
 (n,) float tensor; the table `ATTRIBUTES` says what each means. The painting itself is in `layers`.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from hspace.worlds.portraits import layers
-from hspace.worlds.portraits.painter import REGIONS, Factors
+from hspace.worlds.attributes import (
+    Attribute,
+    Factors,
+    independent_factors,
+    judged_of,
+    seen_of,
+    uniform_factors,
+    values_of,
+)
+from hspace.worlds.layers import picture, region_shares
+from hspace.worlds.portraits.layers import layers
+from hspace.worlds.portraits.painter import REGIONS
+from hspace.worlds.world import World
 
-__all__ = ["ATTRIBUTES", "JUDGED", "REGIONS", "Attribute", "Factors", "labels", "region_masks", "render"]
+__all__ = ["ATTRIBUTES", "JUDGED", "PORTRAITS", "REGIONS", "Attribute", "Factors", "labels", "region_masks", "render"]
 __all__ += ["resample_expression", "resample_looks", "resample_scene", "sample_factors", "visibility"]
 
-SUPERSAMPLING = 2
-CHUNK, GPU_CHUNK = 8, 256
-"""Portraits painted at a time: on a CPU their layers fit its cache."""
 EXPRESSION = ("smile", "mouth", "eyes", "brow", "glasses")
 """What is drawn anew for another expression of the same portrait."""
 FEATURES = ("face_width", "jaw", "eye_color", "eye_spacing", "nose")
 """What of a person no judged attribute is."""
-
-
-@dataclass(frozen=True)
-class Attribute:
-    """One factor of variation.
-
-    Attributes:
-        id: Name used in configs, metadata, tables and W&B keys alike.
-        kind: `binary` (0 or 1) or `continuous`.
-        low: Smallest value.
-        high: Largest value.
-        marginal: Distribution, with or without correlations.
-        owner: `person` if an identity keeps it, else `scene`.
-        judged: Whether scorers read it from images.
-        meaning: Look of a large value.
-    """
-
-    id: str
-    kind: Literal["binary", "continuous"]
-    low: float
-    high: float
-    marginal: str
-    owner: Literal["person", "scene"]
-    judged: bool
-    meaning: str
 
 
 ATTRIBUTES = (
@@ -84,7 +62,7 @@ ATTRIBUTES = (
     Attribute("bokeh", "continuous", 0.0, 1.0, "U(-1, 1) clipped", "scene", False, "bright lights out of focus"),
     Attribute("scatter", "continuous", 0.0, 1.0, "U(0, 1)", "scene", False, "where these lights are"),
 )
-JUDGED = tuple(attribute for attribute in ATTRIBUTES if attribute.judged)
+JUDGED = judged_of(ATTRIBUTES)
 
 
 def sample_factors(generator: torch.Generator, n: int, *, correlated: bool = True) -> Factors:
@@ -115,11 +93,11 @@ def sample_factors(generator: torch.Generator, n: int, *, correlated: bool = Tru
     """
     if correlated:
         return _draw_correlated(generator, n)
-    return {attribute.id: _draw_correlated(generator, n)[attribute.id] for attribute in ATTRIBUTES}
+    return independent_factors(ATTRIBUTES, lambda: _draw_correlated(generator, n))
 
 
 def _draw_correlated(generator: torch.Generator, n: int) -> Factors:
-    uniform = {attribute.id: torch.rand(n, generator=generator) for attribute in ATTRIBUTES}
+    uniform = uniform_factors(ATTRIBUTES, generator, n)
     return _correlate(uniform, (uniform["gender"] < 0.5).float(), uniform["age"])
 
 
@@ -152,7 +130,7 @@ def resample_expression(factors: Factors, generator: torch.Generator) -> Factors
     Returns:
         New factors that share all others with `factors`.
     """
-    uniform = {attribute.id: torch.rand(len(factors["age"]), generator=generator) for attribute in ATTRIBUTES}
+    uniform = uniform_factors(ATTRIBUTES, generator, len(factors["age"]))
     fresh = _correlate(uniform, factors["gender"], factors["age"])
     return factors | {name: fresh[name] for name in EXPRESSION}
 
@@ -199,13 +177,12 @@ def visibility(factors: Factors) -> Tensor:
         "hair_color": (factors["age"] < 0.6) & (bare | (factors["hair_length"] > 0.35)),
         "hair_length": bare | (factors["hair_length"] > 0.35),
     }
-    everywhere = torch.ones_like(bare)
-    return torch.stack([shown.get(attribute.id, everywhere) for attribute in JUDGED], dim=1)
+    return seen_of(JUDGED, shown, bare)
 
 
 def labels(factors: Factors) -> Tensor:
     """Exact values of the judged attributes, (n, judged attributes), in the order of `JUDGED`."""
-    return torch.stack([factors[attribute.id] for attribute in JUDGED], dim=1)
+    return values_of(JUDGED, factors)
 
 
 def render(factors: Factors, size: int) -> Tensor:
@@ -223,23 +200,7 @@ def render(factors: Factors, size: int) -> Tensor:
         >>> tuple(render(factors, 32).shape)
         (2, 3, 32, 32)
     """
-    with factors["age"].device:
-        return torch.cat([_render(chunk, size) for chunk in _chunks(factors)])
-
-
-def _chunks(factors: Factors) -> Iterator[Factors]:
-    step = CHUNK if factors["age"].device.type == "cpu" else GPU_CHUNK
-    for start in range(0, len(factors["age"]), step):
-        yield {name: value[start : start + step] for name, value in factors.items()}
-
-
-def _render(factors: Factors, size: int) -> Tensor:
-    canvas = torch.zeros(len(factors["age"]), 3, size * SUPERSAMPLING, size * SUPERSAMPLING)
-    for layer in layers.layers(factors, size * SUPERSAMPLING):
-        color = layer.color if layer.color.ndim == 4 else layer.color[:, :, None, None]
-        part = canvas[(..., *layer.window)]
-        part.lerp_(color.expand_as(part), layer.coverage[:, None])
-    return F.avg_pool2d(canvas, SUPERSAMPLING).clamp(0, 1) * 2 - 1
+    return picture(factors, size, layers)
 
 
 def region_masks(factors: Factors, size: int) -> dict[str, Tensor]:
@@ -253,20 +214,22 @@ def region_masks(factors: Factors, size: int) -> dict[str, Tensor]:
         By region (`REGIONS`): (n, size, size) bool. `face` includes the eyes, brows, mouth and nose in it; no other
         two regions share a pixel.
     """
-    with factors["age"].device:
-        shares = torch.cat([_region_shares(chunk, size) for chunk in _chunks(factors)])
+    shares = region_shares(factors, size, layers, REGIONS)
     masks = dict(zip(REGIONS, shares.unbind(1), strict=True))
     masks["face"] = torch.stack([masks[part] for part in ("face", "eyes", "brows", "mouth", "nose")]).sum(0)
     return {region: mask > 0.5 for region, mask in masks.items()}
 
 
-def _region_shares(factors: Factors, size: int) -> Tensor:
-    """Share of each pixel that a region has, (n, regions, size, size)."""
-    canvas = torch.zeros(len(factors["age"]), len(REGIONS), size * SUPERSAMPLING, size * SUPERSAMPLING)
-    for layer in layers.layers(factors, size * SUPERSAMPLING):
-        if layer.region is not None:
-            part = canvas[(..., *layer.window)]
-            part.mul_(1 - layer.coverage[:, None])
-            if layer.region in REGIONS:
-                part[:, REGIONS.index(layer.region)] += layer.coverage
-    return F.avg_pool2d(canvas, SUPERSAMPLING)
+PORTRAITS = World(
+    id="portraits",
+    version=2,
+    attributes=ATTRIBUTES,
+    sample_factors=sample_factors,
+    render=render,
+    visibility=visibility,
+    vary=resample_expression,
+    pairs={"identity": resample_scene, "likeness": resample_looks},
+    regions=REGIONS,
+    region_masks=region_masks,
+)
+"""Faces under a light, with expression, hair and headgear."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hspace.worlds.portraits.painter import Layer, Painter
+from hspace.worlds.layers import Layer
+from hspace.worlds.portraits.painter import Painter
 from hspace.worlds.sdf import blob, both, box, coverage, ellipse
 
 CUTS = (

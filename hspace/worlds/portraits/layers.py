@@ -5,8 +5,10 @@ from itertools import chain
 
 import torch
 
+from hspace.worlds.attributes import Factors
+from hspace.worlds.layers import Layer, color
 from hspace.worlds.portraits.hair import Hair, beard
-from hspace.worlds.portraits.painter import BLACK, WHITE, Factors, Layer, Painter, color
+from hspace.worlds.portraits.painter import BLACK, WHITE, Painter
 from hspace.worlds.portraits.scene import background, body, hat, neck
 from hspace.worlds.sdf import blob, both, box, coverage, ellipse, outline
 

@@ -5,7 +5,6 @@ moves and foreshortens every feature consistently. The light comes from the uppe
 Coordinates run over [-1, 1], x right and y down.
 """
 
-import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,10 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hspace.worlds.sdf import coverage, pixel_grid, superellipse
-
-Factors = dict[str, Tensor]
-Window = tuple[slice, slice]
+from hspace.worlds.attributes import Factors
+from hspace.worlds.layers import Canvas, color, palette
+from hspace.worlds.sdf import superellipse
 
 REGIONS = ("eyes", "brows", "mouth", "nose", "hair", "hat", "glasses", "face")
 
@@ -29,24 +27,6 @@ GREY, BLACK, WHITE = (0.80, 0.80, 0.82), (0.07, 0.06, 0.07), (0.98, 0.97, 0.96)
 MAX_YAW, MAX_PITCH = math.radians(24), math.radians(13)
 LIGHT = (-0.48, -0.52, 0.71)
 SHADED, LIT = (0.60, 0.49, 0.53), (1.07, 1.04, 1.00)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One coat of paint.
-
-    Attributes:
-        coverage: (n, height, width) of the window, in [0, 1].
-        color: (n, 3) or (n, 3, height, width), in [0, 1].
-        region: The region of `REGIONS` that it belongs to, "other" for what merely hides one, None for shading that
-            leaves the region under it as it is.
-        window: Rows and columns of the image that it covers.
-    """
-
-    coverage: Tensor
-    color: Tensor
-    region: str | None
-    window: Window
 
 
 @dataclass(frozen=True)
@@ -87,14 +67,13 @@ class Head:
         return x, y, (torch.cos(azimuth + self.yaw) / torch.cos(azimuth)).clamp(min=0.3)
 
 
-class Painter:
+class Painter(Canvas):
     """Coordinates, colours and light of one batch of portraits at one resolution, or of a window of them."""
 
+    maps = ("x", "y", "face_shape", "light")
+
     def __init__(self, factors: Factors, size: int) -> None:
-        self.size = size
-        self.x, self.y = pixel_grid(size)
-        self.window: Window = (slice(0, size), slice(0, size))
-        self.f = {name: value[:, None, None] for name, value in factors.items()}
+        super().__init__(factors, size)
         f = self.f
         self.head = Head(
             cx=0.05 * f["yaw"],
@@ -129,35 +108,6 @@ class Painter:
         lambert = (LIGHT[0] * across + LIGHT[1] * down) / 1.07 + LIGHT[2] * towards
         return ((lambert + 0.30) / 1.15).clamp(0, 1)
 
-    def crop(self, left: float, right: float, top: float, bottom: float) -> "Painter":
-        """The same portraits within a window of the whole image, for what lies in a small part of it."""
-        low, high = ((max(edge, -1.0) + 1) / 2 * self.size for edge in (left, top)), (right, bottom)
-        starts = [int(edge) for edge in low]
-        stops = [math.ceil((min(edge, 1.0) + 1) / 2 * self.size) for edge in high]
-        part = copy.copy(self)
-        columns, rows = (slice(start, stop) for start, stop in zip(starts, stops, strict=True))
-        part.window = (rows, columns)
-        part.x, part.y = self.x[:, rows, columns], self.y[:, rows, columns]
-        part.face_shape, part.light = self.face_shape[:, rows, columns], self.light[:, rows, columns]
-        return part
-
-    def halved(self) -> "Painter":
-        """The same portraits at half the resolution; without shape and light of the head."""
-        part = copy.copy(self)
-        part.x, part.y = pixel_grid(self.size // 2)
-        part.size = self.size // 2
-        return part
-
-    def paint(
-        self, distance: Tensor, color: Tensor, region: str | None, opacity: Tensor | float = 1.0, softness: float = 0.0
-    ) -> Layer:
-        """A layer that fills a shape."""
-        return Layer(coverage(distance, self.size, softness) * opacity, color, region, self.window)
-
-    def tint(self, amount: Tensor, color: Tensor) -> Layer:
-        """A layer of light or shade that belongs to no region."""
-        return Layer(amount, color, None, self.window)
-
     def lit(self, color: Tensor, light: Tensor | None = None) -> Tensor:
         """A colour under the light of the head (or another one), warm where it is dark: (n, 3, height, width)."""
         shaded, full = (torch.tensor(tone)[None, :, None, None] for tone in (SHADED, LIT))
@@ -168,16 +118,3 @@ class Painter:
         spacing = 0.43 + 0.07 * self.f["eye_spacing"]
         for side in (-1, 1):
             yield side, *self.head.place(side * spacing, 0.08)
-
-
-def palette(colors: tuple[tuple[float, ...], ...], position: Tensor) -> Tensor:
-    """Linear interpolation along a list of colours: (n,) in [0, 1] to (n, 3)."""
-    table = torch.tensor(colors)
-    scaled = position * (len(colors) - 1)
-    index = scaled.long().clamp(max=len(colors) - 2)
-    return torch.lerp(table[index], table[index + 1], (scaled - index)[:, None])
-
-
-def color(rgb: tuple[float, ...]) -> Tensor:
-    """A constant colour, (1, 3)."""
-    return torch.tensor([rgb])

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hspace.worlds.portraits.painter import WHITE, Layer, Painter, color
+from hspace.worlds.layers import Layer, color
+from hspace.worlds.portraits.painter import WHITE, Painter
 from hspace.worlds.sdf import blob, both, box, coverage, ellipse
 
 LIGHTS = ((0.0, 0.24, 1), (1.1, 0.17, -1), (2.3, 0.28, 1), (3.5, 0.14, -1), (4.4, 0.22, 1), (5.5, 0.18, -1))

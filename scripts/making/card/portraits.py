@@ -14,7 +14,7 @@ from hspace.diffusion.unet import SemanticUNet
 from hspace.evaluation.readings import score
 from hspace.metrics.fid import FID
 from hspace.types import Embedder, Images, Scorer
-from hspace.worlds.portraits.rendered import Rendered
+from hspace.worlds.rendered import Rendered
 
 UNDECIDED = (0.1, 0.9)
 """Probabilities between which a scorer has not decided."""

@@ -35,8 +35,8 @@ from hspace.scorers.portraits import (
 from hspace.system.cache import cached, key_sha256
 from hspace.system.files import package_path, sha256_file, write_bytes, write_json
 from hspace.types import Images
-from hspace.worlds.portraits.faces import JUDGED
-from hspace.worlds.portraits.rendered import Rendered, rendered, rendered_pairs
+from hspace.worlds.portraits.faces import JUDGED, PORTRAITS
+from hspace.worlds.rendered import Rendered, rendered, rendered_pairs
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Bench:
 
     def renders(self, n: int, seed: int, *, correlated: bool = True) -> Rendered:
         """Fresh renders of the model's size."""
-        return rendered(n, self.model.image_shape[-1], seed, self.renders_dir, correlated=correlated)
+        return rendered(PORTRAITS, n, self.model.image_shape[-1], seed, self.renders_dir, correlated=correlated)
 
     def reference(self) -> Rendered:
         """The renders that stand for the renderer."""
@@ -196,7 +196,7 @@ def _portraits(bench: Bench, folder: Path, generated: Tensor, untrained: Tensor)
 def _nearest(bench: Bench, folder: Path, generated: Images, fresh: Images) -> dict[str, float]:
     """Distances to the nearest render of the training, of generated portraits and of fresh renders; and a picture."""
     size = bench.model.image_shape[-1]
-    training = rendered(bench.sizes.training_renders, size, TRAINING_SEED, bench.training_dir)
+    training = rendered(PORTRAITS, bench.sizes.training_renders, size, TRAINING_SEED, bench.training_dir)
     rows, distances = portraits.nearest(generated[:NUM_NEAREST], training.images)
     titles = [f"sample {i}" for i in range(len(rows))] + [f"{distance:.2f}" for distance in distances]
     pairs = torch.cat([generated[:NUM_NEAREST], training.batch(rows)])
@@ -207,8 +207,8 @@ def _nearest(bench: Bench, folder: Path, generated: Images, fresh: Images) -> di
 
 def _scorers(bench: Bench, folder: Path) -> dict[str, Any]:
     """Verification of unseen people, and what the training measured of the regions."""
-    pairs = rendered_pairs(bench.sizes.people, bench.model.image_shape[-1], PEOPLE_SEED)
-    alike = rendered_pairs(bench.sizes.people, bench.model.image_shape[-1], PEOPLE_SEED, features=True)
+    pairs = rendered_pairs(PORTRAITS, bench.sizes.people, bench.model.image_shape[-1], PEOPLE_SEED, "identity")
+    alike = rendered_pairs(PORTRAITS, bench.sizes.people, bench.model.image_shape[-1], PEOPLE_SEED, "likeness")
     first, second = (score(bench.identity, _unit(images)) for images in pairs)
     third, fourth = (score(bench.likeness, _unit(images)) for images in alike)
     held_out = load_regions().config.held_out

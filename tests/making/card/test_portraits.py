@@ -8,7 +8,7 @@ from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.sampling import sample
 from hspace.scorers.portraits import PortraitFeatures, PortraitScorer, load_scorer
 from hspace.worlds.portraits.faces import labels, render, sample_factors, visibility
-from hspace.worlds.portraits.rendered import Rendered
+from hspace.worlds.rendered import Rendered
 
 
 @pytest.fixture(scope="module")

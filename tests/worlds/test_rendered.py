@@ -4,15 +4,15 @@ from pathlib import Path
 
 import torch
 
-from hspace.worlds.portraits.faces import labels, render, resample_expression, resample_scene, sample_factors
-from hspace.worlds.portraits.rendered import rendered, rendered_pairs
+from hspace.worlds.portraits.faces import PORTRAITS, labels, render, resample_expression, resample_scene, sample_factors
+from hspace.worlds.rendered import rendered, rendered_pairs
 
 
 def test_images_and_labels_belong_together_and_survive_the_disk(tmp_path: Path) -> None:
-    painted = rendered(300, 16, seed=5, cache_dir=tmp_path)
+    painted = rendered(PORTRAITS, 300, 16, seed=5, cache_dir=tmp_path)
     (path,) = tmp_path.iterdir()
     stamp = path.stat().st_mtime_ns
-    read = rendered(300, 16, seed=5, cache_dir=tmp_path)
+    read = rendered(PORTRAITS, 300, 16, seed=5, cache_dir=tmp_path)
     assert path.stat().st_mtime_ns == stamp and torch.equal(painted.images, read.images)
     factors = sample_factors(torch.Generator().manual_seed(5), 300)
     assert torch.equal(read.labels, labels(factors))
@@ -20,8 +20,8 @@ def test_images_and_labels_belong_together_and_survive_the_disk(tmp_path: Path) 
 
 
 def test_other_expressions_are_those_of_the_same_portraits(tmp_path: Path) -> None:
-    portraits = rendered(20, 16, seed=5, cache_dir=tmp_path)
-    others = rendered(20, 16, seed=5, cache_dir=tmp_path, other_expression=True)
+    portraits = rendered(PORTRAITS, 20, 16, seed=5, cache_dir=tmp_path)
+    others = rendered(PORTRAITS, 20, 16, seed=5, cache_dir=tmp_path, varied=True)
     generator = torch.Generator().manual_seed(5)
     factors = sample_factors(generator, 20)
     expected = resample_expression(factors, generator)
@@ -31,7 +31,7 @@ def test_other_expressions_are_those_of_the_same_portraits(tmp_path: Path) -> No
 
 
 def test_pairs_show_one_person_in_two_scenes() -> None:
-    first, second = rendered_pairs(5, 16, seed=3)
+    first, second = rendered_pairs(PORTRAITS, 5, 16, 3, "identity")
     generator = torch.Generator().manual_seed(3)
     people = sample_factors(generator, 5)
     for view in (first, second):

@@ -10,27 +10,18 @@ from torch import Tensor
 
 from hspace.system.files import write_atomic
 from hspace.system.progress import bar
-from hspace.worlds.portraits.faces import (
-    Factors,
-    labels,
-    render,
-    resample_expression,
-    resample_looks,
-    resample_scene,
-    sample_factors,
-    visibility,
-)
+from hspace.worlds.attributes import Factors
+from hspace.worlds.world import World
 
 log: logging.Logger = logging.getLogger(__name__)
 
 CHUNK = 256
-VERSION = 2
 NOISE_SEED = 200
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """Portraits in memory.
+    """Pictures of a world in memory.
 
     Attributes:
         images: Images, (n, 3, size, size) uint8.
@@ -52,53 +43,54 @@ class Rendered:
 
 
 def rendered(
-    n: int, size: int, seed: int, cache_dir: Path, *, correlated: bool = True, other_expression: bool = False
+    world: World, n: int, size: int, seed: int, cache_dir: Path, *, correlated: bool = True, varied: bool = False
 ) -> Rendered:
-    """Portraits of one private stream of factors; painted on first use, read from `cache_dir` later.
+    """Pictures of one private stream of factors; painted on first use, read from `cache_dir` later.
 
     A GPU paints if there is one, equal to the CPU's painting up to rounding.
 
     Args:
-        n: Number of portraits.
+        world: What is painted.
+        n: Number of pictures.
         size: Height and width in pixels.
         seed: Seed of the stream.
         cache_dir: Folder of the cached images.
-        correlated: Whether factors are correlated; see `sample_factors`.
-        other_expression: Whether to paint the same portraits with another expression, see `resample_expression`.
+        correlated: Whether factors are correlated.
+        varied: Whether to paint another view of the same pictures, see `World.vary`.
     """
     generator = torch.Generator().manual_seed(seed)
-    factors = sample_factors(generator, n, correlated=correlated)
-    if other_expression:
-        factors = resample_expression(factors, generator)
-    kind = f"{'' if correlated else '_independent'}{'_expression' if other_expression else ''}"
-    path = cache_dir / f"portraits_v{VERSION}_{size}px_{n}_seed{seed}{kind}.npy"
+    factors = world.sample_factors(generator, n, correlated=correlated)
+    if varied:
+        factors = world.vary(factors, generator)
+    kind = f"{'' if correlated else '_independent'}{'_varied' if varied else ''}"
+    path = cache_dir / f"{world.id}_v{world.version}_{size}px_{n}_seed{seed}{kind}.npy"
     if not path.exists():
-        log.info("painting %d portraits at %d pixels into %s", n, size, path)
+        log.info("painting %d %s at %d pixels into %s", n, world.id, size, path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        images = _paint(factors, size)
+        images = _paint(world, factors, size)
         with write_atomic(path) as temporary, open(temporary, "wb") as stream:
             np.save(stream, images)
     images = torch.from_numpy(np.load(path, allow_pickle=False))
-    return Rendered(images, labels(factors), visibility(factors))
+    return Rendered(images, world.labels(factors), world.visibility(factors))
 
 
-def rendered_pairs(n: int, size: int, seed: int, *, features: bool = False) -> tuple[Tensor, Tensor]:
-    """Two images of each of n people, in unrelated scenes.
+def rendered_pairs(world: World, n: int, size: int, seed: int, encoder: str) -> tuple[Tensor, Tensor]:
+    """Two images each of n things, with all drawn anew that an encoder does not read.
 
     Args:
-        n: Number of people.
+        world: What is painted.
+        n: Number of pairs.
         size: Height and width in pixels.
-        seed: Seed of the people and their scenes.
-        features: Whether the two share no more than a person's features, see `resample_looks`.
+        seed: Seed of what stays, and of what is drawn anew.
+        encoder: One of the world's `pairs`.
 
     Returns:
-        Two (n, 3, size, size) uint8; row i of both shows person i.
+        Two (n, 3, size, size) uint8; row i of both shows the same.
     """
     generator = torch.Generator().manual_seed(seed)
-    people = sample_factors(generator, n)
-    again = resample_looks if features else resample_scene
-    scenes = [again(people, generator) for _ in range(2)]
-    first, second = (torch.from_numpy(_paint(scene, size)) for scene in scenes)
+    things = world.sample_factors(generator, n)
+    scenes = [world.pairs[encoder](things, generator) for _ in range(2)]
+    first, second = (torch.from_numpy(_paint(world, scene, size)) for scene in scenes)
     return first, second
 
 
@@ -107,12 +99,12 @@ def painting_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _paint(factors: Factors, size: int) -> np.ndarray:
+def _paint(world: World, factors: Factors, size: int) -> np.ndarray:
     """Images as uint8, (n, 3, size, size)."""
-    device = painting_device()
-    starts = bar(range(0, len(factors["age"]), CHUNK), stage="paint")
+    device, n = painting_device(), len(next(iter(factors.values())))
+    starts = bar(range(0, n, CHUNK), stage="paint")
     chunks = ({name: value[start : start + CHUNK].to(device) for name, value in factors.items()} for start in starts)
-    images = (render(chunk, size) for chunk in chunks)
+    images = (world.render(chunk, size) for chunk in chunks)
     return np.concatenate([((image + 1) * 127.5).round().to(torch.uint8).cpu().numpy() for image in images])
 
 

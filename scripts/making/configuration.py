@@ -35,7 +35,7 @@ def _of_world(world: str, name: str) -> DictConfig:
     path = package_path("conf") / "train" / f"{world}.yaml"
     if not path.is_file():
         return OmegaConf.create()
-    return OmegaConf.load(path).get(name, OmegaConf.create())
+    return cast(DictConfig, OmegaConf.load(path)).get(name, OmegaConf.create())
 
 
 def _check(changes: DictConfig, defaults: DictConfig, prefix: str = "") -> None:

@@ -18,6 +18,7 @@ from hspace.metrics.names import UNNAMED, numbered
 from hspace.output.charts import effect_heatmap
 from hspace.output.figures import grid_figure
 from hspace.output.tables import UNKNOWN, Cell, Table, format_number
+from hspace.runs.effects import in_effects
 from hspace.runs.lab import SHOWN, Lab
 from hspace.runs.report import Result
 from hspace.types import InputError
@@ -35,7 +36,8 @@ def run(lab: Lab) -> Result:
     """Finds directions by the configured method, names them, edits samples along each, and measures the edits.
 
     Raises:
-        InputError: If a measure needs a region and the method has none, or more samples, or roles share seeds.
+        InputError: If a measure needs a region and the method has none, or more samples, roles share seeds, or effects
+            are configured that a direction or an operator cannot be scaled to.
     """
     measures = [MEASURES.get(name) for name in lab.cfg.evaluation.measures]
     needs = frozenset[str]().union(*(each.needs for each in measures))
@@ -50,6 +52,10 @@ def run(lab: Lab) -> Result:
         discovery=directions.meta.seeds, calibration=lab.reference_seeds("calibration"), evaluation=lab.seeds()
     )
     directions, targets = _named(lab, directions)
+    if lab.cfg.edit.effects is not None:
+        if isinstance(directions, Operator):
+            raise InputError("edit.effects scales directions, and an operator was found: give edit.strengths in [0, 1]")
+        directions = in_effects(lab, directions, targets, lab.cfg.edit.effects)
     sweep = lab.sweep(changes(directions), shown=len(lab.seeds()) if "images" in needs else SHOWN)
     with lab.watch.stage("measure"):
         measured = _measured(lab, measures, sweep, directions, targets)
@@ -88,15 +94,22 @@ def _named(lab: Lab, directions: Found) -> tuple[Found, Targets]:
         return directions, [own if own in lab.attributes else None]
     if attribute is not None:
         return directions, [attribute] * len(directions.meta.names)
-    found = lab.name(directions.directions, max(map(abs, lab.strengths)))
+    found = lab.name(directions.directions, max(map(abs, lab.cfg.edit.strengths)))
     signs = torch.tensor([1.0 if each is None else float(each.sign) for each in found])
     plain = [_unnamed(name, lab.annotator.attributes) for name in directions.meta.names]
     names = tuple(f"{old}: {label}" for old, label in zip(plain, numbered(found), strict=True))
     turned = directions.directions * signs.view(-1, *[1] * (directions.directions.ndim - 1))
     kept = directions.meta.calibration or {}
-    records = {new: kept[old] for old, new in zip(directions.meta.names, names, strict=True) if old in kept}
+    # What was measured of a direction holds for one of the other sign no more.
+    records = {
+        new: kept[old]
+        for old, new, sign in zip(directions.meta.names, names, signs.tolist(), strict=True)
+        if old in kept and sign > 0
+    }
     meta = replace(directions.meta, names=names, calibration=records or None)
-    named = replace(directions, directions=turned, meta=meta)
+    named = replace(
+        directions, directions=turned, meta=meta, range=directions.range if bool((signs > 0).all()) else None
+    )
     return named, [each and each.attribute for each in found]
 
 

@@ -1,6 +1,5 @@
 """Fig. 11: Asyrp makes an edit stronger; at equal effect it and symmetric injection look alike."""
 
-import math
 from dataclasses import replace
 
 import torch
@@ -44,7 +43,7 @@ def run(lab: Lab) -> Result:
                 matched[name].readings.identity(row),
             )
         )
-    ratio = strength["symmetric"].strength / (strength["asyrp"].strength or math.nan)
+    ratio = strength["symmetric"].strength / strength["asyrp"].strength
     images = [each.readings.images[:, 1 + each.row(0, 1.0)] for each in matched.values()]
     apart = float((images[0] - images[1]).square().mean().sqrt())
     moved = float((images[0] - matched["symmetric"].readings.images[:, 0]).square().mean().sqrt())

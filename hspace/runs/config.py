@@ -144,7 +144,8 @@ class EditConfig:
 
     Attributes:
         strengths: Factors of the directions, in the directions' unit.
-        effects: Effects in sd in their place: each direction is scaled so that strength 1 moves its attribute by 1 sd.
+        effects: Effects in sd in their place: each direction is scaled so that the largest of them, as a strength,
+            moves its attribute by that many sd; the others are in proportion.
         components: Indices of the directions to apply; None is all.
         start: First step of the edit; 0 is the noisiest.
         stop: Step before which the edit ends; None is the end.

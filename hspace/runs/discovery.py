@@ -160,9 +160,9 @@ class RunSources:
         if regions == "portraits-regions" and self.model.image_shape[1] > 64:
             raise InputError(
                 f"method.mask={region}: the embedded network knows regions of portraits, not those of "
-                f"{self.model.model_id}: set evaluation.regions=hub:MODEL to a face parser"
+                f"{self.model.model_id}: set evaluation.regions=faceapi, or hub:MODEL to a face parser"
             )
-        image = sample(self.model, self.model.latents([seed]), sampler=self.sampler).x_0.float()
+        image = sample(self.model, self.model.latents([seed]), sampler=self.sampler).x_0.float().cpu()
         return make_mask(region, size, image=image, network=load_regions(regions))
 
     def effects(self, vectors: Tensor) -> EffectMatrix:

@@ -123,48 +123,13 @@ class Lab:
         return found
 
     def found(self) -> Found:
-        """What the configured method finds: directions, or an operator; directions in sd where effects are configured.
-
-        Raises:
-            InputError: If effects are configured, and a direction moves no attribute surely.
-        """
-        found = self._found()
-        if self.cfg.edit.effects is None or isinstance(found, Operator):
-            return found
-        return self._in_effects(found, max(map(abs, self.cfg.edit.effects)))
-
-    def found_again(self) -> Found:
-        """What the configured method finds on the discovery samples of the next seed, in its own unit."""
-        return self.draw(1)._found()
-
-    def _found(self) -> Found:
+        """What the configured method finds: directions, or an operator."""
         with self.watch.stage("discover"):
             return discover(self.cfg, self.model, self.annotator)
 
-    def _in_effects(self, directions: Directions, largest: float) -> Directions:
-        """The directions, scaled so that strength `largest` moves their attributes by that many sd."""
-        names, attribute = directions.meta.names, getattr(self.cfg.method, "attribute", None)
-        if attribute is None:
-            found = self.name(directions.directions, max(map(abs, self.cfg.edit.strengths)))
-            targets = [each and each.attribute for each in found]
-        else:
-            targets = [attribute] * len(names)
-        records: dict[str, Any] = {}
-        scales = []
-        for j, (name, target) in enumerate(zip(names, targets, strict=True)):
-            if target is None:
-                raise InputError(
-                    f"edit.effects: {name} moves no attribute surely at strength {max(self.cfg.edit.strengths):g}: "
-                    "choose others by edit.components, or give edit.strengths"
-                )
-            record = self.calibrate(directions, j, target, largest)
-            if not record.reached:
-                log.warning("%s moves %s by %+.2f sd at most, in place of %g", name, target, record.effect, largest)
-            scales.append(record.strength / largest)
-            records[name] = {"calibration": json.loads(json.dumps(asdict(record)))}
-        factors = torch.tensor(scales).view(-1, *[1] * (directions.directions.ndim - 1))
-        meta = replace(directions.meta, unit="sd of effect", calibration=records, effects=None)
-        return replace(directions, directions=factors * directions.directions, meta=meta, range=None)
+    def found_again(self) -> Found:
+        """What the configured method finds on the discovery samples of the next seed."""
+        return self.draw(1).found()
 
     def components(self) -> Directions:
         """The principal components per step that `method=pca` is configured to find.

@@ -110,6 +110,11 @@ def _validated(record: Any, values: dict[str, Any], prefix: str) -> Any:
 
 def _check_method(config: Config) -> None:
     method, edit = config.method, config.edit
+    if edit.effects is not None and config.procedure != "edit":
+        raise InputError(
+            f"edit.effects is read by procedure=edit, and procedure={config.procedure} takes strengths: set "
+            "edit.strengths"
+        )
     try:
         method.check(config.diffusion.num_steps)
     except ValueError as error:

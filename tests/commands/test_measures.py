@@ -61,6 +61,7 @@ def test_strengths_given_as_effects(tiny_pipeline_dir: Path, tmp_path: Path) -> 
     assert found.meta.unit == "sd of effect" and found.meta.calibration is not None
     told = found.meta.calibration[found.meta.names[0]]["calibration"]
     assert told["reached"] and abs(told["effect"] - 0.1) < 0.01
+    assert told["strength"] == 0.1 and min(abs(s - 0.1) for s, _ in told["tried"]) < 1e-9, "in the unit of the file"
     tiny, scorer = load_model(str(tiny_pipeline_dir), num_steps=3, device="cpu"), load_scorer("portraits-annotator")
     column = scorer.attributes.index("skin")
     images = edited_by(tiny, tiny.latents(told["seeds"]), found, component=0, strengths=[0.0, 0.1])
@@ -75,6 +76,7 @@ def test_strengths_given_as_effects(tiny_pipeline_dir: Path, tmp_path: Path) -> 
     ("words", "hint"),
     [
         (["edit.effects=[0]"], "edit.effects must hold a number besides 0"),
+        (["edit.effects=[1]", "procedure=fig4"], "edit.effects is read by procedure=edit"),
         (["edit.effects=[1]", "method=erase", "method.attribute=skin"], "edit.effects scales directions"),
         (["edit.effects=[1]", "method=random", "method.k=1", "method.num_samples=12"], "moves no attribute surely"),
     ],

@@ -121,5 +121,6 @@ def _like(
         unit=f"{meta.unit}, {'norm restored' if renormalise else 'projected'}",
         seeds=tuple(dict.fromkeys(seeds)),
         calibration=None,
+        report={},
     )
     return Directions(v, meta)

@@ -109,6 +109,6 @@ def erase_conditions(
     erased = torch.stack(steps, dim=1).float().reshape(directions.directions.shape)
     names = tuple(f"{name} without {', '.join(conditions)}"[:200] for name in directions.meta.names)
     meta = replace(
-        directions.meta, names=names, method=f"{directions.meta.method}, conditions erased", calibration=None
+        directions.meta, names=names, method=f"{directions.meta.method}, conditions erased", calibration=None, report={}
     )
     return Directions(erased, meta)

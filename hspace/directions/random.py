@@ -58,5 +58,5 @@ def random(like: Directions, *, seed: SupportsIndex) -> Directions:
     scale = like.norms().cpu() / noise.norms()
     scale = scale.reshape(*scale.shape, *(1,) * (noise.directions.ndim - scale.ndim))
     names = tuple(f"random {j}, seed {seed}" for j in range(len(like.directions)))
-    meta = replace(like.meta, method="random", names=names, seeds=(), calibration=None)
+    meta = replace(like.meta, method="random", names=names, seeds=(), calibration=None, report={})
     return Directions(noise.directions * scale, meta)

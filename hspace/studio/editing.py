@@ -94,10 +94,7 @@ def fit_own_samples(bench: Bench, samples: int) -> HGaussian:
 def distances_of(bench: Bench, source: Source, strengths: Sequence[float], gaussian: HGaussian) -> tuple[float, float]:
     """Distance of the source's h from the model's own samples, without and with the edit: mean over steps."""
     sampler = bench.cfg.sampler
-    terms = [
-        slider.term(strength, sampler.start, sampler.stop)
-        for slider, strength in zip(bench.sliders, strengths, strict=True)
-    ]
+    terms = [slider.term(strength) for slider, strength in zip(bench.sliders, strengths, strict=True)]
     offset, space = sum_offsets(bench.model, terms), terms[0].directions.meta.space
     before, after = distances(bench.model, source.latents, offset, gaussian, space=space, sampler=sampler)
     return float(before.mean()), float(after.mean())

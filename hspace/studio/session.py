@@ -198,6 +198,7 @@ class Session:
             settings={},
             seeds=tuple(seeds),
             calibration=None,
+            report={},
             effects=None,
         )
         return self._add(Directions(vector, meta), name)[0]

@@ -102,7 +102,10 @@ def _bench(options: argparse.Namespace, compose: Compose, command: str) -> tuple
         raise InputError(f"{shipped} is not to be changed: hspace {command} writes into the file; copy it first")
     bench = load_bench(parse(compose(options.settings)), options.direction)
     if bench.annotator is None:
-        raise InputError(f"the portraits' scorers cannot read images of {bench.model.model_id}: set evaluation=faceapi")
+        raise InputError(
+            f"the portraits' scorers cannot read images of {bench.model.model_id}: set evaluation=clip or "
+            "evaluation=faceapi"
+        )
     return bench, bench.annotator
 
 

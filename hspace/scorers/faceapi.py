@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from hspace.scorers import facenets
 from hspace.scorers.facefiles import embedded, find_package, in_torch, read_network
 from hspace.scorers.facenets import EXPRESSIONS, SIZES, views
-from hspace.scorers.networks import unit_norm
-from hspace.types import Features, Images, Scores
+from hspace.scorers.networks import log_odds, unit_norm
+from hspace.types import Features, Images, Scores, in_one_line
 
 BINARY = ("face", *("smile" if name == "happy" else name for name in EXPRESSIONS))
 """Probabilities: that there is a face, and of each of seven expressions."""
@@ -99,11 +99,11 @@ class FaceScorer(nn.Module):
     """
 
     id: str = "faceapi"
-    attributes: tuple[str, ...] = ATTRIBUTES
-    binary: tuple[bool, ...] = (True,) * len(BINARY) + (False,) * (len(ATTRIBUTES) - len(BINARY))
 
     def __init__(self) -> None:
         super().__init__()
+        self.attributes: tuple[str, ...] = ATTRIBUTES
+        self.binary: tuple[bool, ...] = (True,) * len(BINARY) + (False,) * (len(ATTRIBUTES) - len(BINARY))
         self.finder: FaceFinder = FaceFinder()
         self.expressions: Network = Network(embedded("expressions"))
         self.age: Network = Network(embedded("age"))
@@ -119,7 +119,7 @@ class FaceScorer(nn.Module):
         pixels = to_pixels(images)
         faces = self.finder(pixels)
         faces_alone = views(pixels, box_of_points(faces.points, *pixels.shape[-2:]), SIZES["expressions"])
-        expressions = _log_odds(facenets.expressions(faces_alone, self.expressions.weights))
+        expressions = log_odds(facenets.expressions(faces_alone, self.expressions.weights))
         age = facenets.age(faces_alone, self.age.weights)
         measures = torch.stack([age, *pose(faces.points), *openings(faces.points)], dim=1)
         return torch.cat([faces.logits[:, None], expressions, measures], dim=1)
@@ -190,8 +190,12 @@ def identity(package: str | None = None) -> FaceIdentity:
     Raises:
         InputError: If the package is not there, or cannot be read.
     """
-    stored = read_network(find_package(package), "identity")
-    return FaceIdentity({name: in_torch(name, each) for name, each in stored.items()})
+    place = find_package(package)
+    stored = read_network(place, "identity")
+    with in_one_line(str(place)):
+        made = FaceIdentity({name: in_torch(name, each) for name, each in stored.items()})
+        made(torch.zeros(1, 3, 64, 64))
+    return made
 
 
 def regions() -> FaceRegions:
@@ -258,12 +262,6 @@ def to_pixels(images: Images) -> Tensor:
 def _opening(points: Tensor, left: int, right: int, pairs: tuple[tuple[int, int], ...]) -> Tensor:
     heights = [(points[:, below] - points[:, above]).norm(dim=1) for above, below in pairs]
     return torch.stack(heights).mean(0) / (points[:, right] - points[:, left]).norm(dim=1).clamp(min=1e-6)
-
-
-def _log_odds(logits: Tensor) -> Tensor:
-    """Of each class against all the others, (batch, classes)."""
-    others = [torch.cat([logits[:, :i], logits[:, i + 1 :]], dim=1).logsumexp(dim=1) for i in range(logits.shape[1])]
-    return logits - torch.stack(others, dim=1)
 
 
 def _hull(points: np.ndarray, height: int, width: int) -> Tensor:

@@ -29,6 +29,8 @@ FILES = {
     "identity": "face_recognition_model",
 }
 """Names of the networks' files in the npm package."""
+LARGEST = 2**26
+"""Bytes of the largest file that is read."""
 
 
 @dataclass(frozen=True)
@@ -131,9 +133,18 @@ def _entry(entry: dict, data: memoryview) -> tuple[Stored, memoryview]:
 def _read(package: Path, name: str) -> bytes:
     """A file of the package, wherever it lies in it."""
     if package.is_dir():
-        return next(package.rglob(name)).read_bytes()
+        path = next(package.rglob(name), None)
+        if path is None or path.stat().st_size > LARGEST:
+            raise _lacking(package, name)
+        return path.read_bytes()
     with tarfile.open(package) as archive:
-        member = next(member for member in archive if Path(member.name).name == name and member.isfile())
+        member = next((each for each in archive if Path(each.name).name == name and each.isfile()), None)
+        if member is None or member.size > LARGEST:
+            raise _lacking(package, name)
         file = archive.extractfile(member)
         assert file is not None, "it is a file"
         return file.read()
+
+
+def _lacking(package: Path, name: str) -> InputError:
+    return InputError(f"{package} has no {name} of at most {LARGEST >> 20} MB: is it @vladmandic/face-api?")

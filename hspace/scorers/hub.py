@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hspace.scorers.networks import unit_norm
+from hspace.scorers.networks import log_odds, unit_norm
 from hspace.scorers.pretrained import Preprocessing, Pretrained, read_pretrained
 from hspace.types import Images, InputError, Scores
 
@@ -64,13 +64,7 @@ class HubScorer(Pretrained):
         if self.problem == "regression":
             return logits.to(images.device)
         if self.problem == "single_label_classification":
-            # Only for the most likely label can 1 - p round to 0: its odds are those against the sum of the others.
-            top = logits.argmax(dim=1, keepdim=True)
-            others = logits.scatter(1, top, -torch.inf).logsumexp(dim=1, keepdim=True)
-            log_p = logits.log_softmax(dim=1)
-            odds = log_p - torch.log1p(-log_p.exp())
-            # A label without any other is certain, within the range of a float.
-            logits = odds.scatter(1, top, logits.gather(1, top) - others).clamp(max=torch.finfo(logits.dtype).max)
+            logits = log_odds(logits)
         return torch.where(self.get_buffer("opposite"), -logits, logits).to(images.device)
 
     def visible(self, scores: Scores) -> Tensor:

@@ -125,6 +125,20 @@ ARCHITECTURES: dict[str, type[PlainNet | ResidualNet | RegionNet]] = {
 }
 
 
+def log_odds(logits: Tensor) -> Tensor:
+    """Log-odds of each class against all the others, of the logits of exclusive classes, (batch, classes).
+
+    A class without any other is certain, within the range of a float.
+    """
+    # Only for the most likely class can 1 - p round to 0: its odds are those against the sum of the others.
+    top = logits.argmax(dim=1, keepdim=True)
+    others = logits.scatter(1, top, -torch.inf).logsumexp(dim=1, keepdim=True)
+    # The top class's value is replaced below; in the formula it could give a gradient of 0 / 0.
+    log_p = logits.log_softmax(dim=1).scatter(1, top, -1.0)
+    odds = log_p - torch.log1p(-log_p.exp())
+    return odds.scatter(1, top, logits.gather(1, top) - others).clamp(max=torch.finfo(logits.dtype).max)
+
+
 def to_input_size(images: Tensor, size: int) -> Tensor:
     """Images resized to what a network reads; unchanged where they already fit."""
     if images.shape[-2:] == (size, size):

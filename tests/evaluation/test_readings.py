@@ -52,6 +52,7 @@ def test_likeness_is_read_where_an_encoder_is_there(readings: Readings) -> None:
     both = replace(readings, features=readings.people.flip(1))
     found = both.likeness(0)
     assert found is not None and found.value != pytest.approx(readings.identity(0).value)
+    assert both.features is not None
     by_hand = (both.features[:, 1] * both.features[:, 0]).sum(-1).mean()
     assert found.value == pytest.approx(float(by_hand))
     assert both.table().columns[-2:] == ("identity", "likeness") and both.table().rows[0][-2:] == (1.0, 1.0)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from hspace.scorers import factory
 from hspace.scorers.portraits import SCORERS, PortraitFeatures, load_identity, load_likeness, load_regions, load_scorer
 from hspace.types import Embedder, InputError, RegionNetwork, Scorer
 from hspace.worlds.portraits.faces import (
@@ -83,7 +84,7 @@ def test_likeness_tells_features_apart_whatever_else_changes(people: dict[str, t
     threshold = others.sort().values[int(0.99 * len(others))]
     assert (cosine.diagonal() > threshold).float().mean() >= 0.5
     with pytest.raises(InputError, match="portraits-likeness"):
-        load_identity("portraits-likness")
+        factory.load_identity("portraits-likness")
 
 
 def test_features_are_the_hidden_layer_of_the_judge(images: torch.Tensor) -> None:

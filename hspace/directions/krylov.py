@@ -17,7 +17,7 @@ MAX_PRODUCTS_PER_TRIPLET = 200
 
 
 @runtime_checkable
-class Operator(Protocol):
+class LinearMap(Protocol):
     """A linear map J from tensors of one shape to tensors of another; every product takes and gives a block."""
 
     in_shape: tuple[int, ...]
@@ -61,7 +61,7 @@ class _Space:
     images: Tensor
     normal: Tensor
 
-    def extended(self, operator: Operator, block: Tensor) -> "_Space":
+    def extended(self, operator: LinearMap, block: Tensor) -> "_Space":
         """The space with more columns, each of which costs one product of either kind."""
         image = operator.jvp(block.T.unflatten(1, operator.in_shape)).flatten(1)
         normal = operator.vjp(image.unflatten(1, operator.out_shape)).flatten(1)
@@ -81,7 +81,7 @@ class _Space:
         return self.basis, self.images, self.normal
 
 
-def top_triplets(operator: Operator, k: int, *, tolerance: float = 1e-4, block_size: int | None = None) -> Triplets:
+def top_triplets(operator: LinearMap, k: int, *, tolerance: float = 1e-4, block_size: int | None = None) -> Triplets:
     """Block Golub-Kahan-Lanczos with full reorthogonalisation and thick restarts.
 
     Every block is J^T J times the one before it, projected off all earlier ones; the triplets are those of J on the
@@ -133,7 +133,7 @@ def _right_singular(images: Tensor) -> tuple[Tensor, Tensor]:
     return s.to(images.device), rotation.to(images.device)
 
 
-def _triplets(operator: Operator, space_u: Tensor, v: Tensor, s: Tensor, residuals: Tensor, products: int) -> Triplets:
+def _triplets(operator: LinearMap, space_u: Tensor, v: Tensor, s: Tensor, residuals: Tensor, products: int) -> Triplets:
     """Columns to tensors, with the sign fixed."""
     rank = int((s > 10 * torch.finfo(s.dtype).eps * s[0]).sum())
     if rank < len(s):
@@ -143,7 +143,7 @@ def _triplets(operator: Operator, space_u: Tensor, v: Tensor, s: Tensor, residua
     return Triplets(u.unflatten(1, operator.out_shape), s, v.unflatten(1, operator.in_shape), residuals, products)
 
 
-def _start(operator: Operator, n: int, size: int) -> Tensor:
+def _start(operator: LinearMap, n: int, size: int) -> Tensor:
     """Gaussian columns, drawn on the CPU so that they are the same on every device."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(n, size, generator=generator).to(operator.device, operator.dtype)
@@ -157,7 +157,7 @@ def orthonormal_to(basis: Tensor, columns: Tensor) -> Tensor:
     return columns
 
 
-def _check(operator: Operator, k: int, tolerance: float, block_size: int | None) -> None:
+def _check(operator: LinearMap, k: int, tolerance: float, block_size: int | None) -> None:
     most = min(math.prod(operator.in_shape), math.prod(operator.out_shape))
     if not 1 <= k <= most:
         raise InputError(f"k must be from 1 to {most}, the smaller side of the Jacobian, got {k}")

@@ -20,6 +20,8 @@ from hspace.types import InputError
 TILE = 192
 """Smallest side in pixels, to which images are enlarged by a whole factor."""
 GAP, MARGIN = 10.0, 36.0
+LABEL_WIDTH = 40
+"""Most characters of a line of a row's label."""
 Array = Tensor | np.ndarray
 
 
@@ -187,7 +189,7 @@ def _line(size: float) -> float:
 
 
 def _wrapped(label: str) -> str:
-    return "\n".join(part for line in label.split("\n") for part in textwrap.wrap(line, 32) or [""])
+    return "\n".join(part for line in label.split("\n") for part in textwrap.wrap(line, LABEL_WIDTH) or [""])
 
 
 def _fitted(title: str, width: float) -> str:

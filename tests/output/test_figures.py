@@ -10,7 +10,7 @@ from PIL import Image
 from hspace.metrics.effect import EffectMatrix
 from hspace.output.charts import curve_figure, effect_heatmap
 from hspace.output.drawing import vector_copies
-from hspace.output.figures import TILE, grid_figure, strip_figure
+from hspace.output.figures import LABEL_WIDTH, TILE, _wrapped, grid_figure, strip_figure
 from hspace.types import InputError
 
 X = [-2.0, 0.0, 2.0]
@@ -102,6 +102,12 @@ def test_unedited_column_is_marked(tmp_path: Path) -> None:
     assert marked_pixels.sum() > 5000 and plain_pixels.sum() < 100
     band = np.nonzero(marked_pixels.sum(axis=0) > 50)[0]
     assert TILE < np.ptp(band) < 1.2 * TILE and abs(band.mean() - marked.shape[1] / 2) < 100
+
+
+def test_a_label_is_one_line_where_it_fits() -> None:
+    assert _wrapped("component 3: hair_length (+ gender)") == "component 3: hair_length (+ gender)"
+    lines = _wrapped("a: yaw\n" + 8 * "several words ").split("\n")
+    assert lines[0] == "a: yaw" and len(lines) > 3 and max(map(len, lines)) <= LABEL_WIDTH
 
 
 def test_samples_side_by_side_stand_apart(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def find(model: DiffusionModel, sources: Sources, settings: PullbackSettings) ->
         seeds=tuple(dict.fromkeys((settings.sample, settings.onto))),
         report={"survives": survives.tolist()},
     )
-    return replace(directions, directions=_at_all_steps(model, vectors), meta=meta)
+    return Directions(_at_all_steps(model, vectors), meta)
 
 
 @dataclass(frozen=True)

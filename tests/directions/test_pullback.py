@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -13,7 +14,17 @@ from torch import Tensor
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
-from hspace.directions.pullback import Basis, EncoderJacobian, pullback, pullback_basis, sample_at, transported
+from hspace.directions.method import Sources
+from hspace.directions.pullback import (
+    Basis,
+    EncoderJacobian,
+    find,
+    pullback,
+    pullback_basis,
+    sample_at,
+    transported,
+)
+from hspace.directions.record import Directions
 from hspace.runs.parsing import settings_of
 from hspace.types import InputError
 
@@ -95,6 +106,16 @@ def test_transport_is_the_projection_on_the_other_basis(basis: Basis) -> None:
     same, whole = transported(basis, basis)
     torch.testing.assert_close(same, basis.u, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(whole, torch.ones(4), atol=1e-5, rtol=1e-5)
+
+
+def test_what_is_projected_has_no_singular_values_of_its_own(model: DiffusionModel) -> None:
+    settings = settings_of({"name": "pullback", "k": 2, "sample": 4, "step": STEP})
+    sources = MagicMock(spec=Sources, sampler=Sampler())
+    own, other = (find(model, sources, each) for each in (settings, settings.model_copy(update={"onto": 5})))
+    assert isinstance(own, Directions) and own.singular_values is not None and own.residuals is not None
+    assert isinstance(other, Directions) and other.singular_values is None and other.residuals is None
+    assert other.meta.seeds == (4, 5) and len(other.meta.report["survives"]) == 2
+    torch.testing.assert_close(other.norms(), torch.ones(2, 3))
 
 
 def test_what_is_not_there_is_refused(model: DiffusionModel, basis: Basis) -> None:

@@ -73,15 +73,15 @@ def prompt_pairs(
         raise InputError(f"prompt pairs need a model of prompts or classes, and {model.model_id} takes none")
     if prompt == own.prompt:
         raise InputError(f"prompt must differ from the model's own, got {prompt!r} for both")
-    other, total = model.with_prompt(prompt, own.guidance), torch.zeros(0)
+    other, total = model.with_prompt(prompt, own.guidance), torch.zeros((), dtype=torch.float64)
     for rows in row_batches(len(seeds), sampler.batch_size):
         latents = model.latents([seeds[row] for row in rows])
         with_concept, without = (trajectories(each, latents, sampler).double().sum(dim=0) for each in (other, model))
-        total = with_concept - without if rows.start == 0 else total + with_concept - without
+        total = total + with_concept - without
     difference = _averaged(total, model.h_shape) if average else total
-    meta = difference_meta(
-        model, "h", model.process.etas(sampler.eta), "prompt pairs", prompt[:200], tuple(map(int, seeds))
-    )
+    # A name is one line, which a prompt need not be.
+    name, eta = repr(prompt)[1:-1][:200], model.process.etas(sampler.eta)
+    meta = difference_meta(model, "h", eta, "prompt pairs", name, tuple(map(int, seeds)))
     return Directions((difference / len(seeds)).float()[None].contiguous(), replace(meta, settings={"prompt": prompt}))
 
 

@@ -40,6 +40,14 @@ def test_it_is_the_mean_difference_of_pairs_of_the_same_noise(model: DiffusionMo
     torch.testing.assert_close(found.directions[0], expected, atol=1e-5, rtol=1e-3)
 
 
+def test_a_prompt_of_several_lines_has_a_name_of_one(model: DiffusionModel) -> None:
+    prompt = "a man\nwith a smile"
+    found = prompt_pairs(model, prompt, [3], sampler=SAMPLER)
+    assert found.meta.names == ("a man\\nwith a smile",) and found.meta.settings == {"prompt": prompt}
+    long = prompt_pairs(model, 300 * "é", [3], sampler=SAMPLER)
+    assert long.meta.names == (200 * "é",)
+
+
 def test_what_has_no_pairs_is_refused(model: DiffusionModel, tiny_model: DiffusionModel) -> None:
     with pytest.raises(InputError, match="takes none"):
         prompt_pairs(tiny_model, "a smile", [1])

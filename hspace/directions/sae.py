@@ -101,15 +101,18 @@ def sparse_features(
         k directions of unit "activation", the same at every position: strength 1 adds a feature everywhere as much as
         it is there, on average, where it is used. Their report holds, on held-out samples, the share of variance that
         the features explain and that as many principal components of positions do, the features that a position uses,
-        and the share of dead ones; then the share of live features, and of these components, that get a name.
+        and the share of dead ones; then the share of live features, and of these components, that get a name, where
+        there are annotations.
 
     Raises:
-        InputError: If h is from another model, the samples differ or are under ten, there are fewer features than
-            asked for, or several processes run.
+        InputError: If h or scores are from another model, the samples differ or are under ten, there are fewer features
+            than asked for, or several processes run.
 
     Source: Gao et al. 2024 (arXiv 2406.04093), sec. 2; names and their correction ours.
     """
     recorded.provenance.check(model.provenance(), "recorded samples")
+    if annotations is not None:
+        annotations.check(model)
     channels, n = num_channels(recorded.h_shape), len(recorded.seeds)
     _check(recorded, annotations, k, active, expansion * channels)
     vectors = Vectors.of(recorded)
@@ -126,9 +129,10 @@ def sparse_features(
         "features": expansion * channels,
         **fit_of(coder, components, vectors, held),
         "dead": 1 - float(usage.used[list(held)].any(dim=0).double().mean()),
-        "named": len(named) / max(int(live.sum()), 1),
-        "named_by_components": len(named_components) / len(components),
     }
+    if annotations is not None:
+        report["named"] = len(named) / max(int(live.sum()), 1)
+        report["named_by_components"] = len(named_components) / len(components)
     chosen = ([*named] + [j for j in usage.share.argsort(descending=True).tolist() if j not in named])[:k]
     steps = vectors.scale[:, None] * coder.decoder[chosen, None] * usage.typical[chosen, None, None]
     meta = DirectionsMeta(

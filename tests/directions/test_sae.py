@@ -1,5 +1,6 @@
 """Sparse autoencoders: a known dictionary is found again, and the figures are those of their definitions."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -174,8 +175,10 @@ def test_features_are_directions_of_the_model(
     assert 0 < report["explained_variance"] < 1 and 0 < report["explained_variance_by_components"] < 1
     assert report["features"] == 64 and 0 < report["active"] <= 4
     assert 0 <= report["dead"] < 1 and 0 <= report["named"] <= 1
+    assert 0 <= report["named_by_components"] <= 1
     by_use = sparse_features(tiny_model, recorded, k=3, active=4, updates=2, batch=128)
     assert all(name.startswith("feature ") and "," not in name for name in by_use.meta.names)
+    assert set(report) - set(by_use.meta.report) == {"named", "named_by_components"}
 
 
 def test_what_cannot_be_learnt_is_refused(
@@ -189,3 +192,6 @@ def test_what_cannot_be_learnt_is_refused(
     other = collect(tiny_model, range(1, 21), tmp_path / "other.npy")
     with pytest.raises(InputError, match="same samples"):
         sparse_features(tiny_model, other, annotations, k=1)
+    weights = replace(annotations.provenance, model={"network.tensors": "0" * 64})
+    with pytest.raises(InputError, match="the annotations do not fit: model"):
+        sparse_features(tiny_model, recorded, replace(annotations, provenance=weights), k=1)

@@ -41,7 +41,10 @@ class Hair:
     """The hair of a batch of portraits: behind the head, in front of it, and its shadow on the forehead."""
 
     def __init__(self, p: Painter) -> None:
-        self.p, self.cut = p, Cut.of(p)
+        self.p: Painter = p
+        self.cut: Cut = Cut.of(p)
+        self.strands: Tensor
+        self.distance: Tensor
         self.strands, self.distance = self._strands()
 
     def _strands(self) -> tuple[Tensor, Tensor]:

@@ -75,7 +75,7 @@ class Painter(Canvas):
     def __init__(self, factors: Factors, size: int) -> None:
         super().__init__(factors, size)
         f = self.f
-        self.head = Head(
+        self.head: Head = Head(
             cx=0.05 * f["yaw"],
             cy=0.05 - 0.02 * f["pitch"],
             width=0.47 + 0.10 * f["face_width"],
@@ -85,12 +85,13 @@ class Painter(Canvas):
         )
         age = factors["age"][:, None]
         skin = palette(SKIN, factors["skin"])
-        self.skin = torch.lerp(skin, skin.mean(1, keepdim=True), 0.3 * age)
-        self.hair = torch.lerp(palette(HAIR, factors["hair_color"]), color(GREY), ((age - 0.5) / 0.4).clamp(0, 1))
-        self.eye_color = palette(EYES, factors["eye_color"])
-        self.clothes = palette(CLOTHES, factors["clothes"])
-        self.face_shape = self._face_shape()
-        self.light = self._light()
+        self.skin: Tensor = torch.lerp(skin, skin.mean(1, keepdim=True), 0.3 * age)
+        grey = ((age - 0.5) / 0.4).clamp(0, 1)
+        self.hair: Tensor = torch.lerp(palette(HAIR, factors["hair_color"]), color(GREY), grey)
+        self.eye_color: Tensor = palette(EYES, factors["eye_color"])
+        self.clothes: Tensor = palette(CLOTHES, factors["clothes"])
+        self.face_shape: Tensor = self._face_shape()
+        self.light: Tensor = self._light()
 
     def _face_shape(self) -> Tensor:
         """Distance to the outline of the head, which narrows towards the chin."""

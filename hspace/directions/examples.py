@@ -15,7 +15,7 @@ from hspace.directions.leace import erase_conditions
 from hspace.directions.metadata import DirectionsMeta
 from hspace.directions.method import Sources
 from hspace.directions.record import Directions
-from hspace.directions.settings import MAX_SAMPLES, Settings
+from hspace.directions.settings import MAX_SAMPLES, Settings, check_sides
 from hspace.system.shards import Batches
 from hspace.types import InputError
 
@@ -40,15 +40,7 @@ class ExampleSettings(Settings):
 
     @model_validator(mode="after")
     def _check_examples(self) -> "ExampleSettings":
-        if 2 * self.k > self.num_samples:
-            raise ValueError(
-                f"k must be at most half of method.num_samples={self.num_samples} (k examples on each side), "
-                f"got {self.k}"
-            )
-        if self.attribute in (self.conditions or ()):
-            raise ValueError(f"conditions must not name method.attribute itself, got {self.attribute}")
-        if self.attribute in self.match:
-            raise ValueError(f"match must not name method.attribute itself, got {self.attribute}")
+        check_sides(self.k, self.num_samples)
         return self
 
     def count(self) -> int:

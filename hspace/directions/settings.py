@@ -3,7 +3,7 @@
 
 from typing import ClassVar, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from hspace.diffusion.sampler import SEEDS_PER_ROLE
 from hspace.system.registry import Registry
@@ -15,7 +15,8 @@ MAX_SAMPLES = SEEDS_PER_ROLE
 class Settings(BaseModel):
     """Settings of a method: the keys below `method.` in a configuration, with their rules.
 
-    Fields named attribute, target, match and conditions name attributes of the scorers and are checked.
+    Fields named attribute, target, match and conditions name attributes of the scorers and are checked; the last three
+    must not name the first.
     """
 
     strengths: ClassVar[tuple[float, float] | None] = None
@@ -28,6 +29,15 @@ class Settings(BaseModel):
     name: str = ""
     """What the configuration calls the method."""
 
+    @model_validator(mode="after")
+    def _check_others(self) -> "Settings":
+        attribute = getattr(self, "attribute", None)
+        for field in ("target", "match", "conditions"):
+            named = getattr(self, field, None) or ()
+            if attribute in ((named,) if isinstance(named, str) else named):
+                raise ValueError(f"{field} must not name method.attribute itself, got {attribute}")
+        return self
+
     def count(self) -> int | None:
         """Number of directions, where the settings alone say it."""
         return None
@@ -38,6 +48,16 @@ class Settings(BaseModel):
         Raises:
             ValueError: If they do not fit.
         """
+
+
+def check_sides(k: int, num_samples: int) -> None:
+    """Checks that there are samples for k examples on each side.
+
+    Raises:
+        ValueError: If there are not.
+    """
+    if 2 * k > num_samples:
+        raise ValueError(f"k must be at most half of method.num_samples={num_samples} (k on each side), got {k}")
 
 
 @runtime_checkable

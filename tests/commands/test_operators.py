@@ -67,7 +67,7 @@ def test_the_other_operators_run_too(method: str, own: list[str], place: list[st
     ("words", "message"),
     [
         (["method=erase", "edit.strengths=[-1,1]"], "edit.strengths must be in [0, 1] for method=erase, got -1"),
-        (["method=switch", "method.target=skin"], "method.target must not be method.attribute itself"),
+        (["method=switch", "method.target=skin"], "method.target must not name method.attribute itself"),
         (["method=switch", "method.target=skinn"], "method.target"),
         (["method=transport", "method.k=300"], "method.k must be at most half of method.num_samples=500"),
         (["method=transport", "method.towards=up"], "method.towards"),

@@ -77,7 +77,7 @@ def test_small_sizes_go_with_every_method(composed: Callable[..., DictConfig], m
     config = parse(composed(f"method={method}", small, *needed_by(method)))
     num_samples = getattr(config.method, "num_samples", None)
     assert num_samples is None or num_samples < 500
-    assert (num_samples is None) == (method in ("jacobian", "pullback", "file"))
+    assert (num_samples is None) == (method in ("jacobian", "pullback", "file", "ready"))
 
 
 @pytest.mark.parametrize("method", METHODS.names())
@@ -169,6 +169,28 @@ def test_a_wrong_value_is_one_line_that_names_it(composed: Callable[..., DictCon
         parse(composed(override))
     message = str(error.value)
     assert WRONG[override] in message and "\n" not in message and len(message) < 250
+
+
+@pytest.mark.parametrize(
+    ("method", "key", "value"),
+    [
+        ("supervised", "conditions", ["age", "smile"]), ("boundary", "match", ["smile"]), ("switch", "target", "smile"),
+        ("counter", "conditions", ["smile"]), ("transport", "match", ["smile"]), ("trained", "conditions", ["smile"]),
+    ],
+)  # fmt: skip
+def test_an_attribute_is_not_its_own_condition(method: str, key: str, value: str | list[str]):
+    with pytest.raises(InputError, match=rf"method\.{key} must not name method\.attribute itself, got smile"):
+        settings_of({"name": method, "attribute": "smile", key: value})
+    other = "age" if isinstance(value, str) else ["age"]
+    assert getattr(settings_of({"name": method, "attribute": "smile", key: other}), key) is not None
+
+
+@pytest.mark.parametrize("method", ["supervised", "switch", "transport", "self_discovered", "counter"])
+def test_there_are_samples_for_both_sides(method: str):
+    values = {"name": method, "k": 6, "num_samples": 11} | ({"base": "whitened"} if method == "counter" else {})
+    with pytest.raises(InputError, match=r"method\.k must be at most half of method\.num_samples=11"):
+        settings_of(values)
+    assert settings_of(values | {"num_samples": 12}).count() == 1
 
 
 def test_an_unknown_attribute_names_the_nearest(default: Config):

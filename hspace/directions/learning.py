@@ -1,6 +1,7 @@
 """Learning of offsets by gradients: common parts of the methods that train something on a frozen network."""
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from pydantic import Field
@@ -53,6 +54,25 @@ def epochs(n: int, batch: int, generator: torch.Generator) -> Iterator[list[int]
             rows += torch.randperm(n, generator=generator).tolist()
         yield rows[:batch]
         rows = rows[batch:]
+
+
+def spread_of(pieces: Iterable[tuple[int, Tensor]]) -> float:
+    """Root of the mean over steps of the variance of h over samples, channels and positions.
+
+    Args:
+        pieces: A step, and h of some samples at it; how the samples of a step are divided makes no difference.
+
+    Example:
+        >>> pieces = (0, [1.0, 2.0]), (0, [3.0]), (1, [0.0, 2.0])
+        >>> round(spread_of((step, torch.tensor(h)) for step, h in pieces) ** 2, 6)
+        1.5
+    """
+    moments: defaultdict[int, Tensor] = defaultdict(lambda: torch.zeros(3, dtype=torch.float64))
+    for step, h in pieces:
+        x = h.float().cpu().double()
+        moments[step] += torch.stack([x.new_tensor(x.numel()), x.sum(), x.square().sum()])
+    count, total, squares = torch.stack([*moments.values()]).unbind(1)
+    return float(((squares - total.square() / count) / (count - 1)).mean().sqrt())
 
 
 def one_pass(cond: Conditioning | None) -> Conditioning | None:

@@ -1,8 +1,7 @@
 # pyright: strict, reportUnknownMemberType=false
 """Self-discovered vectors: the constant offset of h under which a frozen network explains images of a concept best."""
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -13,11 +12,11 @@ from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.sampler import Sampler
 from hspace.directions.annotations import extremes
 from hspace.directions.examples import difference_meta, how_chosen
-from hspace.directions.learning import LearningSettings, clean_samples, epochs, learn, one_pass
+from hspace.directions.learning import LearningSettings, clean_samples, epochs, learn, one_pass, spread_of
 from hspace.directions.method import Sources, method
 from hspace.directions.positions import everywhere, num_channels
 from hspace.directions.record import Directions
-from hspace.directions.settings import MAX_SAMPLES
+from hspace.directions.settings import MAX_SAMPLES, check_sides
 from hspace.system.shards import row_batches
 from hspace.types import InputError, Seeds
 
@@ -38,11 +37,8 @@ class SelfDiscoveredSettings(LearningSettings):
 
     @model_validator(mode="after")
     def _check_examples(self) -> "SelfDiscoveredSettings":
-        if self.prompt is None and 2 * self.k > self.num_samples:
-            raise ValueError(
-                f"k must be at most half of method.num_samples={self.num_samples}, for images without the attribute to "
-                f"be left, got {self.k}"
-            )
+        if self.prompt is None:
+            check_sides(self.k, self.num_samples)
         return self
 
     def count(self) -> int:
@@ -177,11 +173,13 @@ class DenoisingTask:
     @torch.no_grad()
     def spread(self, x_0: Tensor, steps: Sequence[int], generator: torch.Generator) -> float:
         """Standard deviation of h over all channels, positions and steps, of noised images."""
-        variances: list[Tensor] = []
-        rows = row_batches(len(x_0), self.batch_size)
-        for step, part in itertools.product(steps, rows):
-            images = x_0[part.start : part.stop]
-            t = self.model.process.timesteps[step]
-            x_t = self.model.process.add_noise(images, torch.randn(images.shape, generator=generator), t)
-            variances.append(self.model.denoiser.encode(x_t.to(self.model.device), t, self._cond).h.float().var())
-        return float(torch.stack(variances).mean().sqrt())
+        model = self.model
+
+        def pieces() -> Iterator[tuple[int, Tensor]]:
+            for step in steps:
+                t = model.process.timesteps[step]
+                x_t = model.process.add_noise(x_0, torch.randn(x_0.shape, generator=generator), t).to(model.device)
+                for rows in row_batches(len(x_0), self.batch_size):
+                    yield step, model.denoiser.encode(x_t[rows.start : rows.stop], t, self._cond).h
+
+        return spread_of(pieces())

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
@@ -14,7 +14,7 @@ from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import Edit, adding, reverse
 from hspace.directions.annotations import Annotations
 from hspace.directions.examples import difference_meta
-from hspace.directions.learning import LearningSettings, epochs, learn
+from hspace.directions.learning import LearningSettings, epochs, learn, spread_of
 from hspace.directions.method import Sources, method
 from hspace.directions.record import Directions
 from hspace.directions.settings import MAX_SAMPLES
@@ -43,12 +43,6 @@ class TrainedSettings(LearningSettings):
     """Annotated samples, whose spread is the unit; a tenth, at least ten, is kept for the report."""
     updates: int = Field(60, ge=1, le=1_000_000)
     """Updates by Adam, whose rate falls to 0 in equal steps."""
-
-    @model_validator(mode="after")
-    def _check_conditions(self) -> "TrainedSettings":
-        if self.attribute in (self.conditions or ()):
-            raise ValueError(f"conditions must not name method.attribute itself, got {self.attribute}")
-        return self
 
     def count(self) -> int:
         """Number of directions."""
@@ -175,9 +169,8 @@ def trained(
     offsets, losses = learn(start, lambda given, _: task.gradient(given, some(), scale), updates=updates, rate=rate)
     effects = task.effects(scale * offsets, model.latents(kept), annotations.attributes)
     how = f"trained by {annotations.scorer}"
-    meta = difference_meta(
-        model, "h", annotations.eta, how, attribute, annotations.seeds, annotations.provenance.annotator
-    )
+    eta = model.process.etas(sampler.eta)
+    meta = difference_meta(model, "h", eta, how, attribute, annotations.seeds, annotations.provenance.annotator)
     report = {"loss_first": losses[0], "loss_last": losses[-1], "annotator": annotations.scorer, "effects": effects}
     return Directions((scale * offsets)[None], replace(meta, unit="target", report=report))
 
@@ -228,9 +221,9 @@ class TrainingTask:
     @torch.no_grad()
     def spread(self, latents: Latents) -> float:
         """Standard deviation of h over all channels, positions and steps of unedited trajectories."""
-        one = latents.select(range(min(len(latents.seeds), self.sampler.batch_size)))
-        variances = [step.encoded.h.float().var() for step in reverse(self.model, one, sampler=self.sampler)]
-        return float(torch.stack(variances).mean().sqrt())
+        parts = (latents.select(rows) for rows in row_batches(len(latents.seeds), self.sampler.batch_size))
+        steps = (step for part in parts for step in reverse(self.model, part, sampler=self.sampler))
+        return spread_of((step.index, step.encoded.h) for step in steps)
 
     @torch.no_grad()
     def effects(self, offsets: Tensor, latents: Latents, attributes: Sequence[str]) -> dict[str, list[float | None]]:

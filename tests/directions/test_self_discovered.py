@@ -75,6 +75,20 @@ def test_the_pieces_of_a_batch_make_no_difference(model: DiffusionModel) -> None
     torch.testing.assert_close(slope, other)
 
 
+def test_the_spread_of_h_and_the_noise_do_not_depend_on_the_batch_size(model: DiffusionModel) -> None:
+    x_0, spreads, after = normal(5, *model.sample_shape, seed=1), list[float](), list[float]()
+    for size in (5, 2):
+        generator = torch.Generator().manual_seed(0)
+        spreads.append(DenoisingTask(model, size).spread(x_0, range(STEPS), generator))
+        after.append(float(torch.randn((), generator=generator)))
+    assert spreads[0] == pytest.approx(spreads[1], rel=1e-9) and after[0] == after[1]
+    generator, variances = torch.Generator().manual_seed(0), list[Tensor]()
+    for t in model.process.timesteps:
+        x_t = model.process.add_noise(x_0, torch.randn(x_0.shape, generator=generator), t)
+        variances.append(model.denoiser.encode(x_t, t).h.detach().var())
+    assert spreads[0] == pytest.approx(float(torch.stack(variances).mean().sqrt()), rel=1e-5)
+
+
 @pytest.mark.parametrize("per_step", [False, True])
 def test_it_learns_one_vector_for_all_positions(tiny_model: DiffusionModel, per_step: bool) -> None:
     x_0 = clean_samples(tiny_model, range(4), Sampler())

@@ -125,6 +125,20 @@ def test_the_loss_of_no_offset_is_that_of_the_target_alone(model: DiffusionModel
     assert loss == pytest.approx(0.7**2, rel=1e-5)
 
 
+def test_the_spread_of_h_is_that_of_all_samples_whatever_the_batch_size(model: DiffusionModel) -> None:
+    aim, latents = Aim(Colors(), 0, (), torch.ones(3), target=1.0, hold=0.0, likeness=0.0), model.latents(range(5))
+    whole, parts = (TrainingTask(model, aim, Sampler(batch_size=size)).spread(latents) for size in (5, 2))
+    h = sample(model, latents, record_h=True).h
+    assert h is not None
+    expected = h.transpose(0, 1).flatten(1).var(dim=1).mean().sqrt()
+    assert whole == pytest.approx(float(expected), rel=1e-5) and parts == pytest.approx(whole, rel=1e-5)
+
+
+def test_offsets_belong_to_the_eta_that_they_were_trained_at(model: DiffusionModel, annotations: Annotations) -> None:
+    found = trained(model, Colors(), annotations, "red", updates=1, batch=1, sampler=Sampler(eta=0.25))
+    assert found.meta.provenance.eta == (0.25, 0.25)
+
+
 def test_gradients_pass_through_clip(tiny_clip_dir: Path) -> None:
     scorer = load_clip(str(tiny_clip_dir))
     images = torch.rand(2, 3, 32, 32, requires_grad=True)

@@ -1,7 +1,7 @@
 # pyright: strict, reportUnknownMemberType=false
 """Scored samples, and the choice of examples among them; h is not kept, since a seed generates it again."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ from torch import Tensor
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import as_seeds
 from hspace.diffusion.provenance import Provenance
+from hspace.diffusion.recording import Recorded
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.directions.matching import match_pairs
 from hspace.scorers.identity import scorer_identity
+from hspace.system import distributed
 from hspace.system.progress import bar
 from hspace.system.records import (
     Rule,
@@ -236,7 +238,8 @@ def _matched(
     """The first k pairs of rows with and without an attribute that are alike in others, those with most of it first."""
     rows = rows[annotations.sort_keys[rows, column].argsort(descending=True, stable=True)]
     values = annotations.scores[rows, column]
-    low, high = (0.5 if annotations.binary[column] else float(values.quantile(end)) for end in (THIRD, 1 - THIRD))
+    fixed = annotations.binary[column] or len(rows) == 0
+    low, high = (0.5 if fixed else float(values.quantile(end)) for end in (THIRD, 1 - THIRD))
     treated, control = rows[values > high], rows[values <= low]
     scores = annotations.scores[:, list(others)].double().numpy()
     both = len(treated) > 0 and len(control) > 0
@@ -270,3 +273,18 @@ def _ends(annotations: Annotations, rows: Tensor, column: int, k: int) -> tuple[
         reason = f"{above} of {len(rows)} samples are above {bound:g}"
         raise InputError(f"{k} examples on each side do not differ in {name}: {reason}")
     return list(map(int, rows[highest])), list(map(int, rows[lowest]))
+
+
+def steps_of(model: DiffusionModel, recorded: Recorded, annotations: Annotations) -> Iterator[Tensor]:
+    """H of the annotated samples at each step, (n, d) float64.
+
+    Raises:
+        InputError: If h or scores are of another model, the samples or their eta differ, or several processes run.
+    """
+    annotations.check(model)
+    recorded.provenance.check(model.provenance(eta=annotations.eta), "recorded samples")
+    if distributed.world() > 1:
+        raise InputError(f"h and its scores are read together by one process, got {distributed.world()}")
+    if tuple(recorded.seeds) != tuple(annotations.seeds):
+        raise InputError("h and scores must be of the same samples, got different seeds")
+    return (torch.from_numpy(h.astype("float64")) for h in recorded.open())

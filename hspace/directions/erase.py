@@ -6,10 +6,10 @@ from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.recording import Recorded
-from hspace.directions.annotations import Annotations
+from hspace.directions.annotations import Annotations, steps_of
 from hspace.directions.leace import Eraser, fit_eraser
 from hspace.directions.method import Sources, method
-from hspace.directions.operators import Operator, OperatorSettings, operator_meta, stacked, steps_of
+from hspace.directions.operators import Operator, OperatorSettings, operator_meta, stacked
 from hspace.directions.settings import MAX_SAMPLES
 
 
@@ -38,7 +38,7 @@ def erase(
     """Edits h' = h - strength W^-1 u u^T W (h - mean) with W = S^(-1/2) and a unit vector u ~ W S_hz.
 
     S is the covariance of h, S_hz that with the score z. At strength 1 no linear regression of z on h' is left at any
-    step.
+    step of unedited samples; later steps of an edited trajectory differ.
 
     Args:
         model: Model of the recording and the annotations.
@@ -51,15 +51,16 @@ def erase(
         An operator of rank 1.
 
     Raises:
-        InputError: If the samples differ, fewer than three show the attribute, or it does not vary among them.
+        InputError: If model or samples differ, several processes run, fewer than three samples show the attribute, or
+            it does not vary among them.
 
     Source: Belrose et al. 2023 (arXiv 2306.03819), theorem 4.2; see `fit_eraser`.
     """
-    annotations.check(model)
+    steps = steps_of(model, recorded, annotations)
     column = annotations.column(attribute)
     shown = annotations.visible[:, column]
     scores = annotations.scores[shown][:, [column]].double()
-    maps = [_towards(fit_eraser(h[shown], scores), h[shown], scores) for h in steps_of(recorded, annotations)]
+    maps = [_towards(fit_eraser(seen, scores), seen, scores) for seen in (h[shown] for h in steps)]
     settings = {"attribute": attribute, "one_sided": one_sided}
     mean, left, right = (
         stacked(parts, model.h_shape)

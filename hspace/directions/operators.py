@@ -1,7 +1,7 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Operators: edits of h that depend on the h that they edit, as one record and one file."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
-from hspace.diffusion.recording import Recorded
 from hspace.directions.annotations import Annotations
 from hspace.directions.metadata import DirectionsMeta
 from hspace.directions.record import KIND, Directions, check_tensor, fitted
@@ -143,11 +142,19 @@ class Operator:
         Raises:
             InputError: If a difference is not allowed, or h has another shape.
         """
-        meta = fitted(self.meta, model, eta, allow)
+        meta = fitted(self.meta, model, eta, allow, what="operators")
+        self.check_shape(model)
+        return self if meta is self.meta else replace(self, meta=meta)
+
+    def check_shape(self, model: DiffusionModel) -> None:
+        """Check that the operator is one of this model's h.
+
+        Raises:
+            InputError: If it is not, with the operator's shape and the model's.
+        """
         ours, theirs = tuple(self.mean.shape), (len(model.process.timesteps), *model.h_shape)
         if ours != theirs:
             raise InputError(f"the operator does not fit: shape is {ours} in the operator, {theirs} here")
-        return self if meta is self.meta else replace(self, meta=meta)
 
     def select(self, components: Sequence[int]) -> "Operator":
         """The operator itself.
@@ -188,17 +195,6 @@ def load_found(path: str | Path) -> Found:
         return (Operator if KIND in facts else Directions).parse(facts, tensors)
 
     return load_record(path, "directions", parse)
-
-
-def steps_of(recorded: Recorded, annotations: Annotations) -> Iterator[Tensor]:
-    """H of the annotated samples at each step, (n, d) float64.
-
-    Raises:
-        InputError: If the samples of the two differ.
-    """
-    if tuple(recorded.seeds) != tuple(annotations.seeds):
-        raise InputError("an operator needs h and scores of the same samples, got different seeds")
-    return (torch.from_numpy(h.astype("float64")) for h in recorded.open())
 
 
 def rows_of(annotations: Annotations, seeds: Sequence[int]) -> list[int]:

@@ -214,15 +214,19 @@ class Directions:
 
 
 def fitted(
-    meta: DirectionsMeta, model: DiffusionModel, eta: float | Sequence[float] | None, allow: Sequence[str]
+    meta: DirectionsMeta,
+    model: DiffusionModel,
+    eta: float | Sequence[float] | None,
+    allow: Sequence[str],
+    what: str = "directions",
 ) -> DirectionsMeta:
-    """The metadata as those of another provenance, where the differences are allowed; see `Directions.fit`.
+    """The metadata of `what` as those of another provenance, where the differences are allowed; see `Directions.fit`.
 
     Raises:
         InputError: If a difference is not allowed, with both values.
     """
     origin, here = meta.provenance, model.provenance(eta=eta, tap=meta.space == "h")
-    accepted = origin.check(here, "directions", allow)
+    accepted = origin.check(here, what, allow)
     if not accepted:
         return meta
     known = {name: getattr(here, name) for name in FIELDS if getattr(here, name) is not None}

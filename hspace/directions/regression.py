@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.recording import Recorded
-from hspace.directions.annotations import Annotations
+from hspace.directions.annotations import Annotations, steps_of
 from hspace.directions.examples import difference_meta
 from hspace.directions.method import Sources, method
 from hspace.directions.record import Directions
@@ -55,20 +55,16 @@ def regression(model: DiffusionModel, recorded: Recorded, annotations: Annotatio
         One direction of unit "std": strength 1 goes along with one standard deviation of the score.
 
     Raises:
-        InputError: If the samples differ, or there are not more of them than attributes.
+        InputError: If model or samples differ, several processes run, or there are not more samples than attributes.
     """
-    annotations.check(model)
-    if tuple(recorded.seeds) != tuple(annotations.seeds):
-        raise InputError("regression needs h and scores of the same samples, got different seeds")
+    steps = steps_of(model, recorded, annotations)
     column = annotations.column(attribute)
     scores, others = standardised(annotations), len(annotations.attributes)
     if len(scores) <= others + 1:
         raise InputError(f"regression on {others} attributes needs more samples than that, got {len(scores)}")
     # One row of the pseudo-inverse gives this coefficient, so that h is read once, one step at a time.
     weights = torch.linalg.pinv(scores)[column]
-    h = recorded.open()
-    steps = [weights @ torch.from_numpy(h[step].astype("float64")) for step in range(len(h))]
-    found = torch.stack(steps).float().unflatten(-1, recorded.h_shape)
+    found = torch.stack([weights @ h for h in steps]).float().unflatten(-1, recorded.h_shape)
     how = f"regression, annotated by {annotations.scorer}"
     meta = difference_meta(
         model, "h", annotations.eta, how, attribute, annotations.seeds, annotations.provenance.annotator

@@ -7,14 +7,18 @@ from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.recording import Recorded
-from hspace.directions.annotations import Annotations, extremes
+from hspace.directions.annotations import Annotations, extremes, steps_of
 from hspace.directions.method import Sources, method
-from hspace.directions.operators import Operator, OperatorSettings, operator_meta, rows_of, stacked, steps_of
-from hspace.directions.settings import MAX_SAMPLES
+from hspace.directions.operators import Operator, OperatorSettings, operator_meta, rows_of, stacked
+from hspace.directions.settings import MAX_SAMPLES, check_sides
 from hspace.directions.shrinkage import shrunk_covariance
+from hspace.types import InputError
 
 COLLINEAR = 1e-6
 """Share of the larger of two whitened means below which what is left of the other one counts as rounding."""
+
+MISSED = 1e-3
+"""Largest error of a readout at the two means, where it is to be 1 and -1; of opposite means rounding is far below."""
 
 
 class SwitchSettings(OperatorSettings):
@@ -31,10 +35,7 @@ class SwitchSettings(OperatorSettings):
 
     @model_validator(mode="after")
     def _check_switch(self) -> "SwitchSettings":
-        if 2 * self.k > self.num_samples:
-            raise ValueError(f"k must be at most half of method.num_samples={self.num_samples}, got {self.k}")
-        if self.target == self.attribute:
-            raise ValueError(f"target must not be method.attribute itself, got {self.target}")
+        check_sides(self.k, self.num_samples)
         return self
 
 
@@ -65,7 +66,7 @@ def switch(
 
     s and t are the means of the two groups minus the neutral mean m. Of all such w the one is taken that is shortest in
     the covariance S of h: S^(1/2) w = pinv([s̃, t̃]^T) (1, -1) with s̃ = S^(-1/2) s. Done twice at strength 1, the map
-    changes nothing.
+    changes nothing. All this holds at any step of unedited samples; later steps of an edited trajectory differ.
 
     Args:
         model: Model of the recording and the annotations.
@@ -81,18 +82,19 @@ def switch(
         An operator of rank 1.
 
     Raises:
-        InputError: If the samples differ, or the examples cannot be chosen, see `extremes`.
+        InputError: If model or samples differ, several processes run, or the examples cannot be chosen, see `extremes`,
+            or change places, see `exchange`.
 
     Source: MidSteer's switch, left = S^(1/2) (s̃ - t̃) and right = pinv(s̃) S^(-1/2), to which this is equal where m is
     half-way, so that t = -s. With another attribute theirs maps m + s to m + t, but not m + t to m + s. S is shrunk
     (Ledoit-Wolf), since samples are far fewer than dimensions.
     """
-    annotations.check(model)
+    steps = steps_of(model, recorded, annotations)
     examples = extremes(annotations, attribute, k)
     others = examples.minus if target is None else extremes(annotations, target, k).plus
     groups = [rows_of(annotations, seeds) for seeds in (examples.plus, others)]
     maps: list[tuple[Tensor, Tensor, Tensor]] = []
-    for h in steps_of(recorded, annotations):
+    for h in steps:
         means = torch.stack([h[rows].mean(0) for rows in groups])
         neutral = means.mean(0) if target is None else h.mean(0)
         maps.append((neutral, *exchange(h - h.mean(0), means - neutral)))
@@ -109,6 +111,9 @@ def exchange(samples: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Two tensors, (1, d).
 
+    Raises:
+        InputError: If there is no such w: the points lie on one line through 0, and are not opposite.
+
     Example:
         >>> points = torch.eye(4, dtype=torch.float64)
         >>> left, right = exchange(points - points.mean(0), points[:2])
@@ -118,5 +123,8 @@ def exchange(samples: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
     """
     covariance = shrunk_covariance(samples)
     white = covariance.power(means, -0.5)
-    readout = torch.linalg.pinv(white, rtol=COLLINEAR) @ torch.tensor([1.0, -1.0], dtype=white.dtype)
+    goal = torch.tensor([1.0, -1.0], dtype=white.dtype)
+    readout = torch.linalg.pinv(white, rtol=COLLINEAR) @ goal
+    if not torch.allclose(white @ readout, goal, rtol=0, atol=MISSED):
+        raise InputError("two groups whose means lie on one line with the neutral point cannot change places")
     return means[:1] - means[1:], covariance.power(readout[None], -0.5)

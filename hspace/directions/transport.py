@@ -10,10 +10,10 @@ from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.recording import Recorded
-from hspace.directions.annotations import Annotations, extremes
+from hspace.directions.annotations import Annotations, extremes, steps_of
 from hspace.directions.method import Sources, method
-from hspace.directions.operators import Operator, OperatorSettings, operator_meta, rows_of, stacked, steps_of
-from hspace.directions.settings import MAX_SAMPLES
+from hspace.directions.operators import Operator, OperatorSettings, operator_meta, rows_of, stacked
+from hspace.directions.settings import MAX_SAMPLES, check_sides
 
 
 class TransportSettings(OperatorSettings):
@@ -30,10 +30,7 @@ class TransportSettings(OperatorSettings):
 
     @model_validator(mode="after")
     def _check_transport(self) -> "TransportSettings":
-        if 2 * self.k > self.num_samples:
-            raise ValueError(f"k must be at most half of method.num_samples={self.num_samples}, got {self.k}")
-        if self.attribute in self.match:
-            raise ValueError(f"match must not name method.attribute itself, got {self.attribute}")
+        check_sides(self.k, self.num_samples)
         return self
 
 
@@ -75,17 +72,17 @@ def transport(
         An operator with a gain of w - 1 about the mean of the group that samples come from.
 
     Raises:
-        InputError: If the samples differ, or the examples cannot be chosen, see `extremes`.
+        InputError: If model or samples differ, several processes run, or the examples cannot be chosen, see `extremes`.
 
     Source: Rodriguez et al. 2024 (arXiv 2410.23054), Linear-AcT. Theirs pools positions, which here differ in meaning
     (eyes, mouth), so that each unit of h has a map; and theirs fits a layer after the ones before it have been edited,
     where here the maps of all steps are fitted to unedited samples.
     """
-    annotations.check(model)
+    steps = steps_of(model, recorded, annotations)
     examples = extremes(annotations, attribute, k, match=match)
     sides = (examples.minus, examples.plus) if towards == "most" else (examples.plus, examples.minus)
     source, goal = (rows_of(annotations, seeds) for seeds in sides)
-    maps = [monotone(h[source], h[goal]) for h in steps_of(recorded, annotations)]
+    maps = [monotone(h[source], h[goal]) for h in steps]
     mean, gain, shift = (stacked(parts, model.h_shape) for parts in zip(*maps, strict=True))
     settings = {"attribute": attribute, "towards": towards, "k": k, "match": list(match)}
     meta = operator_meta(model, annotations, attribute, "transport", settings)

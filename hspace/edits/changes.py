@@ -92,6 +92,8 @@ def apply_changes(
         space = "x_T" if tuple(offsets.shape[1:]) == model.sample_shape else "h"
         return apply_offsets(model, latents, offsets, space=space, sampler=sampler)
     operators = cast(Sequence[Operator], given)
+    for operator in operators:
+        operator.check_shape(model)
 
     def edited(batch: Latents, index: list[int]) -> Tensor:
         return sample(model, batch, sampler=sampler, edit=operating([operators[edit] for edit in index])).x_0

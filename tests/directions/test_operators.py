@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,12 @@ from hspace.directions.annotations import Annotations, annotate, extremes
 from hspace.directions.erase import erase
 from hspace.directions.operators import Operator, load_found, rows_of
 from hspace.directions.record import Directions
+from hspace.directions.regression import regression
 from hspace.directions.switch import exchange, switch
 from hspace.directions.transport import monotone, transport
-from hspace.edits.changes import operate
+from hspace.edits.changes import apply_changes, operate
 from hspace.evaluation.manifold import fit_gaussian, off_manifold
+from hspace.system import distributed
 from hspace.types import InputError
 
 SAMPLES = range(40)
@@ -244,7 +247,7 @@ def test_strengths_and_components_beyond_an_operators_are_refused(operator: Oper
 def test_an_operator_of_another_model_is_refused(tiny_model: DiffusionModel, operator: Operator) -> None:
     elsewhere = replace(operator.meta.provenance, tap=("before",))
     other = replace(operator, meta=replace(operator.meta, provenance=elsewhere))
-    with pytest.raises(InputError, match="tap"):
+    with pytest.raises(InputError, match="the operators do not fit: tap"):
         operate(tiny_model, tiny_model.latents([7]), other, strengths=[1.0])
     allowed = other.fit(tiny_model, allow=("tap",))
     assert allowed.meta.differences and allowed.meta.provenance.tap == operator.meta.provenance.tap
@@ -254,6 +257,56 @@ def test_samples_that_differ_are_refused(tiny_model: DiffusionModel, annotations
     other = collect(tiny_model, range(1, 41), tmp_path / "h.npy")
     with pytest.raises(InputError, match="same samples"):
         erase(tiny_model, other, annotations, "green")
+
+
+FITS: dict[str, Callable[..., object]] = {
+    "erase": erase,
+    "switch": partial(switch, k=8),
+    "transport": partial(transport, k=8),
+    "regression": regression,
+}
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_h_and_scores_must_belong_together(
+    name: str,
+    tiny_model: DiffusionModel,
+    recorded: Recorded,
+    annotations: Annotations,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fit = FITS[name]
+    tap = replace(recorded, provenance=replace(recorded.provenance, tap=("before",)))
+    with pytest.raises(InputError, match="the recorded samples do not fit: tap"):
+        fit(tiny_model, tap, annotations, "green")
+    still = replace(recorded, provenance=replace(recorded.provenance, eta=(0.0,) * 3))
+    with pytest.raises(InputError, match="the recorded samples do not fit: eta"):
+        fit(tiny_model, still, annotations, "green")
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    with pytest.raises(InputError, match="together by one process, got 2"):
+        fit(tiny_model, recorded, annotations, "green")
+
+
+@pytest.mark.parametrize("share", [2.0, 1.0, 0.5])
+def test_groups_on_one_side_of_the_neutral_point_cannot_change_places(share: float) -> None:
+    points = torch.randn(30, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    points = points - points.mean(0)
+    with pytest.raises(InputError, match="lie on one line with the neutral point"):
+        exchange(points, torch.stack([points[0], share * points[0]]))
+    left, right = exchange(points, torch.stack([points[0], -points[0]]))
+    torch.testing.assert_close(points[0] - (points[0] @ right[0]) * left[0], -points[0])
+
+
+def test_an_operator_of_another_shape_is_refused_wherever_it_is_applied(
+    tiny_model: DiffusionModel, operator: Operator
+) -> None:
+    parts = {name: tensor[..., :1] for name, tensor in operator.tensors().items()}
+    other = replace(operator, **parts)
+    message = "the operator does not fit: shape is"
+    with pytest.raises(InputError, match=message):
+        other.fit(tiny_model)
+    with pytest.raises(InputError, match=message):
+        apply_changes(tiny_model, tiny_model.latents([7]), [operator, other])
 
 
 def test_the_cost_of_an_operator_is_that_of_the_h_that_the_decoder_gets(

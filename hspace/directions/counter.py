@@ -16,8 +16,9 @@ from hspace.diffusion.recording import Recorded
 from hspace.directions.examples import difference_meta
 from hspace.directions.method import Sources, get_method, method
 from hspace.directions.record import Directions
-from hspace.directions.settings import MAX_SAMPLES, Settings
+from hspace.directions.settings import MAX_SAMPLES, Settings, check_sides
 from hspace.metrics.effect import EffectMatrix
+from hspace.system import distributed
 from hspace.types import InputError
 
 REACH = 0.5
@@ -49,10 +50,8 @@ class CounterSettings(Settings):
 
     @model_validator(mode="after")
     def _check_counter(self) -> "CounterSettings":
-        if self.attribute in (self.conditions or ()):
-            raise ValueError(f"conditions must not name method.attribute itself, got {self.attribute}")
-        if self.base != "regression" and 2 * self.k > self.num_samples:
-            raise ValueError(f"k must be at most half of method.num_samples={self.num_samples}, got {self.k}")
+        if self.base != "regression":
+            check_sides(self.k, self.num_samples)
         return self
 
     def count(self) -> int:
@@ -66,6 +65,8 @@ def find(model: DiffusionModel, sources: Sources, settings: CounterSettings) -> 
 
     Source: ours; eq. 12 of Haas et al. 2024 in the space of effects.
     """
+    if distributed.world() > 1:
+        raise InputError(f"method=counter measures its mixtures in one process, got {distributed.world()}")
     annotations = sources.annotations(settings.num_samples)
     others = [name for name in annotations.attributes if name != settings.attribute]
     names = (settings.attribute, *(others if settings.conditions is None else settings.conditions))

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -10,9 +11,13 @@ import torch
 from torch import Tensor
 
 from hspace.cli import main
-from hspace.directions.counter import mixture, single_steps, unit_norm
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.directions.counter import find, mixture, single_steps, unit_norm
+from hspace.directions.method import Sources
 from hspace.directions.record import Directions
 from hspace.metrics.effect import EffectMatrix, effect_matrix
+from hspace.runs.parsing import settings_of
+from hspace.system import distributed
 from hspace.types import InputError
 
 NAMES = ("smile", "gender", "age")
@@ -100,6 +105,12 @@ def test_a_time_profile_takes_the_steps_that_move_one_attribute_alone() -> None:
     assert judge(vectors).selectivity_of(0, "smile").value < 0.5
     mixed = torch.einsum("m,m...->...", weights.double(), vectors)[None]
     np.testing.assert_allclose(judge(mixed).effect, [[1, 0, 0]], atol=1e-5)
+
+
+def test_it_runs_in_one_process(monkeypatch: pytest.MonkeyPatch, tiny_model: DiffusionModel) -> None:
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    with pytest.raises(InputError, match="method=counter measures its mixtures in one process, got 2"):
+        find(tiny_model, MagicMock(spec=Sources), settings_of({"name": "counter"}))
 
 
 def test_an_attribute_that_does_not_move_is_refused() -> None:

@@ -51,7 +51,9 @@ class Canvas:
     maps: tuple[str, ...] = ("x", "y")
 
     def __init__(self, factors: Factors, size: int) -> None:
-        self.size = size
+        self.size: int = size
+        self.x: Tensor
+        self.y: Tensor
         self.x, self.y = pixel_grid(size)
         self.window: Window = (slice(0, size), slice(0, size))
         self.f: Factors = {name: value[:, None, None] for name, value in factors.items()}

@@ -70,7 +70,7 @@ class Head:
 class Painter(Canvas):
     """Coordinates, colours and light of one batch of portraits at one resolution, or of a window of them."""
 
-    maps = ("x", "y", "face_shape", "light")
+    maps: tuple[str, ...] = ("x", "y", "face_shape", "light")
 
     def __init__(self, factors: Factors, size: int) -> None:
         super().__init__(factors, size)

@@ -165,11 +165,12 @@ def loss_of_step(
     if cycle.skip_exchange:
         x_0[half:] = others.batch(index[:half])
     noise = step_noise(x_0.shape, cfg.seed, step, x_0.device)
-    alpha_bar = scheduler.alphas_cumprod[t]
-    kept = torch.rand(cfg.batch_size, generator=generator) >= cycle.skip_dropout * (1 - alpha_bar)
-    exchanged = (torch.rand(half, generator=generator) < cycle.skip_exchange).repeat(2)
-    exchanged &= kept & (alpha_bar < EXCHANGED_BELOW)
+    u_kept, u_exchanged = (torch.rand(n, generator=generator).to(x_0.device) for n in (cfg.batch_size, half))
     t = t.to(x_0.device)
+    # The scheduler keeps its noise levels where it has added noise before.
+    alpha_bar = scheduler.alphas_cumprod.to(t.device)[t]
+    kept = u_kept >= cycle.skip_dropout * (1 - alpha_bar)
+    exchanged = (u_exchanged < cycle.skip_exchange).repeat(2) & kept & (alpha_bar < EXCHANGED_BELOW)
     x_t = scheduler.add_noise(x_0, noise, t)
     with pace.autocast(unet.device.type), changed_skips(unet, kept, exchanged):
         output = unet(x_t, t, **condition(unet, t)).sample

@@ -6,6 +6,7 @@ Coordinates run over [-1, 1], x right and y down. Factors are (n, 1, 1) there, s
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -116,18 +117,23 @@ def picture(factors: Factors, size: int, painting: Painting) -> Tensor:
     Returns:
         (n, 3, size, size) float32 in [-1, 1].
     """
-    with _device(factors):
+    with _on(_device(factors)):
         return torch.cat([_picture(chunk, size, painting) for chunk in _chunks(factors)])
 
 
 def region_shares(factors: Factors, size: int, painting: Painting, regions: tuple[str, ...]) -> Tensor:
     """Share of each pixel that a region has, (n, regions, size, size); arguments as of `picture`."""
-    with _device(factors):
+    with _on(_device(factors)):
         return torch.cat([_region_shares(chunk, size, painting, regions) for chunk in _chunks(factors)])
 
 
 def _device(factors: Factors) -> torch.device:
     return next(iter(factors.values())).device
+
+
+def _on(device: torch.device) -> AbstractContextManager[object]:
+    """New tensors are made on the device; the CPU needs no help, which would slow every operation down."""
+    return nullcontext() if device.type == "cpu" else device
 
 
 def _chunks(factors: Factors) -> Iterator[Factors]:

@@ -69,4 +69,8 @@ class World:
         return values_of(self.judged, factors)
 
 
-WORLDS: Registry[World] = Registry("world", World, {"portraits": "hspace.worlds.portraits.faces:PORTRAITS"})
+WORLDS: Registry[World] = Registry(
+    "world",
+    World,
+    {"portraits": "hspace.worlds.portraits.faces:PORTRAITS", "rooms": "hspace.worlds.rooms.rooms:ROOMS"},
+)

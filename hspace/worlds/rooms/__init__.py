@@ -1,0 +1,1 @@
+"""The drawn world of bedrooms, whose every image has exact labels."""

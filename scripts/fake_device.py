@@ -24,9 +24,11 @@ SCALARS_MEET = ("_local_scalar_dense", "copy_", "_foreach_copy_")
 """Operations between devices."""
 INDICES_MEET = ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put")
 """Operations whose indices may lie on the CPU, while the other tensors do not."""
-POINTWISE = ("add", "sub", "rsub", "mul", "div", "pow", "where", "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge",
-             "bitwise_and", "bitwise_or", "bitwise_xor", "logical_and", "logical_or", "remainder", "atan2", "fmod",
-             "floor_divide", "addcmul", "addcdiv", "__and__", "__or__", "copysign", "hypot")  # fmt: skip
+POINTWISE = {
+    "add", "sub", "rsub", "mul", "div", "pow", "where", "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge",
+    "bitwise_and", "bitwise_or", "bitwise_xor", "logical_and", "logical_or", "remainder", "atan2", "fmod",
+    "floor_divide", "addcmul", "addcdiv", "__and__", "__or__", "copysign", "hypot",
+}  # fmt: skip
 """Operations that take a number of the CPU as a tensor without axes."""
 
 

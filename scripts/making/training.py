@@ -49,11 +49,11 @@ class Training:
         """Goes on from a checkpoint, if there is one."""
         if not path.exists():
             return
-        device = next(self.network.parameters()).device
-        state = torch.load(path, map_location=device, weights_only=True)
+        # By way of the CPU, where the optimizer counts its steps: on a GPU it would wait for each count.
+        state = torch.load(path, map_location="cpu", weights_only=True)
         for name in ("network", "ema", "optimizer"):
             getattr(self, name).load_state_dict(state[name])
-        self.ema.to(device)
+        self.ema.to(next(self.network.parameters()).device)
         self.step = state["step"]
         log.info("resumed at step %d", self.step)
 

@@ -106,25 +106,26 @@ Painting = Callable[[Factors, int], Iterable[Layer]]
 """Gives the layers of a batch at a resolution, from the background to the front."""
 
 
-def picture(factors: Factors, size: int, painting: Painting) -> Tensor:
+def picture(factors: Factors, size: int, painting: Painting, *, chunk: int = CHUNK) -> Tensor:
     """Paints, anti-aliased, on the device of the factors.
 
     Args:
         factors: Each (n,).
         size: Height and width in pixels; any.
         painting: Gives the layers.
+        chunk: Pictures painted at a time on a CPU.
 
     Returns:
         (n, 3, size, size) float32 in [-1, 1].
     """
     with _on(_device(factors)):
-        return torch.cat([_picture(chunk, size, painting) for chunk in _chunks(factors)])
+        return torch.cat([_picture(part, size, painting) for part in _chunks(factors, chunk)])
 
 
 def region_shares(factors: Factors, size: int, painting: Painting, regions: tuple[str, ...]) -> Tensor:
     """Share of each pixel that a region has, (n, regions, size, size); arguments as of `picture`."""
     with _on(_device(factors)):
-        return torch.cat([_region_shares(chunk, size, painting, regions) for chunk in _chunks(factors)])
+        return torch.cat([_region_shares(part, size, painting, regions) for part in _chunks(factors, CHUNK)])
 
 
 def _device(factors: Factors) -> torch.device:
@@ -136,8 +137,8 @@ def _on(device: torch.device) -> AbstractContextManager[object]:
     return nullcontext() if device.type == "cpu" else device
 
 
-def _chunks(factors: Factors) -> Iterator[Factors]:
-    step = CHUNK if _device(factors).type == "cpu" else GPU_CHUNK
+def _chunks(factors: Factors, chunk: int) -> Iterator[Factors]:
+    step = chunk if _device(factors).type == "cpu" else GPU_CHUNK
     for start in range(0, _count(factors), step):
         yield {name: value[start : start + step] for name, value in factors.items()}
 

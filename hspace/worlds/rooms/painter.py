@@ -61,7 +61,7 @@ class Room(Canvas):
         """
         seen = [self.camera.project(*corner)[:2] for corner in corners]
         xs, ys = (torch.stack([point[i].flatten() for point in seen]) for i in (0, 1))
-        left, right, top, bottom = torch.stack([xs.min(), xs.max(), ys.min(), ys.max()]).tolist()
+        left, right, top, bottom = torch.stack([xs.min(), xs.max(), ys.min(), ys.max()]).cpu().tolist()
         if towards is not None:
             sides = ((left, 1.0) if towards[0] > 0 else (-1.0, right)) if towards[0] else (-1.0, 1.0)
             ends = ((top, 1.0) if towards[1] > 0 else (-1.0, bottom)) if towards[1] else (-1.0, 1.0)

@@ -26,6 +26,8 @@ from hspace.worlds.rooms.painter import Room
 from hspace.worlds.rooms.shell import picture, walls, window
 from hspace.worlds.world import World
 
+CHUNK = 32
+"""Rooms painted at a time: many layers are small, so that more of them at once are faster than few in the cache."""
 HOUR = ("night", "lamp", "sun", "clouds")
 """What is drawn anew for the same room at another hour."""
 
@@ -141,7 +143,7 @@ def render(factors: Factors, size: int) -> Tensor:
     Returns:
         (n, 3, size, size) float32 in [-1, 1].
     """
-    return painted(factors, size, layers)
+    return painted(factors, size, layers, chunk=CHUNK)
 
 
 ROOMS = World(

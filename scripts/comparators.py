@@ -17,7 +17,7 @@ from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.process import Schedule
 from hspace.diffusion.sampling import sample
-from hspace.directions.krylov import Operator
+from hspace.directions.krylov import LinearMap
 
 SVDS_TOLERANCE = 3e-2
 """ARPACK's residual relative to each eigenvalue, for about the angle that ours has; its default takes longer."""
@@ -110,7 +110,7 @@ def published_directions(
     return torch.cat(found_v)
 
 
-def svds_directions(operator: Operator, k: int) -> tuple[Tensor, int]:
+def svds_directions(operator: LinearMap, k: int) -> tuple[Tensor, int]:
     """K right singular vectors, (k, n), by scipy's ARPACK on the same products, and how many it took."""
     count = 0
 

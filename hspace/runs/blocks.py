@@ -20,7 +20,7 @@ from hspace.types import InputError
 
 COLUMNS: tuple[str, ...] = ("date", "commit", "block", "experiment", "state")
 PACKAGE = Path(__file__).parents[1]
-ROOMS = ("metrics", "diffusion", "portraits", "scorers", "directions", "edits", "evaluation", "runs", "experiments")
+ROOMS = ("metrics", "diffusion", "worlds", "scorers", "directions", "edits", "evaluation", "runs", "experiments")
 """Rooms of the package whose code decides on numbers."""
 
 

@@ -22,6 +22,9 @@ TINY = [
 ]  # fmt: skip
 
 
+TINY_SCORERS = {"train_images": 16, "steps": 2}
+
+
 def test_a_world_changes_what_its_file_says_and_an_override_comes_last() -> None:
     cfg = training_configuration("ddpm", ["world=rooms", "unet.attention_head_dim=16"])
     assert list(cfg.unet.block_out_channels) == [16, 32, 64, 48] and cfg.unet.attention_head_dim == 16
@@ -42,20 +45,25 @@ def test_rooms_are_learnt_by_the_same_trainer(tmp_path: Path) -> None:
     assert painted == ["rooms_v1_16px_8_seed10.npy", "rooms_v1_16px_8_seed10_varied.npy"]
 
 
-def test_rooms_have_an_annotator_and_a_judge_of_their_own_attributes(tmp_path: Path) -> None:
+def test_rooms_have_scorers_of_their_own(tmp_path: Path) -> None:
     sizes = ["train_images=16", "held_out.images=32", "batch_size=8", "steps=2", "precision=float32", "threads=1"]
-    train_scorers.main(["world=rooms", *sizes, f"output={tmp_path / 'weights'}", f"data={tmp_path / 'data'}"])
+    own = [f"{name}.{key}={value}" for name in ("identity", "regions") for key, value in TINY_SCORERS.items()]
+    train_scorers.main(["world=rooms", *sizes, *own, f"output={tmp_path / 'weights'}", f"data={tmp_path / 'data'}"])
     configs = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("weights/*/config.json")}
-    assert set(configs) == {"annotator", "judge"}
+    assert set(configs) == {"annotator", "judge", "identity", "regions"}
     ids = [attribute.id for attribute in WORLDS.get("rooms").judged]
-    assert all(config["attributes"] == ids for config in configs.values())
+    assert configs["annotator"]["attributes"] == ids == configs["judge"]["attributes"]
+    assert configs["regions"]["attributes"] == list(WORLDS.get("rooms").regions)
 
 
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
         (["world=gardens"], "unknown world 'gardens': there is portraits, rooms"),
-        (["world=rooms", "scorers=[identity]"], "unknown scorer of rooms 'identity': there is annotator, judge"),
+        (
+            ["world=rooms", "scorers=[likeness]"],
+            "unknown scorer of rooms 'likeness': there is annotator, identity, judge, regions",
+        ),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_written(tmp_path: Path, overrides: list[str], line: str) -> None:

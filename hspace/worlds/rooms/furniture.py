@@ -21,7 +21,7 @@ from hspace.worlds.rooms.painter import (
     WOOD,
     Room,
 )
-from hspace.worlds.sdf import both, ellipse
+from hspace.worlds.sdf import both, coverage, ellipse
 
 HEADBOARD = 1.12
 FOLD, PILLOWS = 2.95, 3.42
@@ -133,14 +133,10 @@ def lamp(r: Room) -> Iterator[Layer]:
     off = color(SHADE)[:, :, None, None] * (pleats * (1 - 1.2 * right))[:, None] * light
     inner = (1.08 - 1.6 * (right / 0.19).square() * 0.12 - 0.9 * (up - middle).abs()) * pleats
     lit = color(GLOW)[:, :, None, None] * inner[:, None]
-    yield Layer(_covered(part, shape, scale), torch.lerp(off, lit, on[:, None]), None, part.window)
+    yield Layer(coverage(shape * scale, part.size), torch.lerp(off, lit, on[:, None]), part.region, part.window)
     around = (right.square() + (up - middle).square()).sqrt()
     glow = 0.42 * on * torch.exp(-(around / 0.30).square() * 1.2)
     yield part.tint(glow * smooth(0.72 - around, 0.0, 0.25), color((1.0, 0.80, 0.48)))
-
-
-def _covered(r: Room, distance: Tensor, scale: Tensor) -> Tensor:
-    return (0.5 - distance * scale * r.size / 2).clamp(0, 1)
 
 
 def plant(r: Room) -> Iterator[Layer]:

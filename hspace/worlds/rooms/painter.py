@@ -1,5 +1,6 @@
 """What all parts of a room are painted with: camera, light, colours, and faces of furniture."""
 
+import copy
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -27,7 +28,13 @@ Amount = Tensor | float
 
 
 class Room(Canvas):
-    """One batch of rooms at one resolution, or a window of them."""
+    """One batch of rooms at one resolution, or a window of them, or a part of the furniture.
+
+    Attributes:
+        region: What of the room is painted.
+    """
+
+    region: str | None = None
 
     def __init__(self, factors: Factors, size: int) -> None:
         super().__init__(factors, size)
@@ -41,6 +48,12 @@ class Room(Canvas):
         self.blanket = palette(BLANKET, factors["blanket"])
         self.floor = palette(FLOOR, factors["floor"])
         self.rug = palette(RUG, factors["rug"])
+
+    def part(self, region: str) -> "Room":
+        """The same rooms, of which a region is painted."""
+        same = copy.copy(self)
+        same.region = region
+        return same
 
     def plane(self, axis: int, at: Scalar, normal: tuple[float, float, float]) -> Surface:
         """Where rays meet the plane on which one of x, y and z (0, 1, 2) has a value."""
@@ -81,7 +94,7 @@ class Room(Canvas):
             shade: Share of the room's light that reaches it.
         """
         covered = coverage(p.seen(distance), self.size) * (p.depth < torch.inf) * shown
-        return Layer(covered, self.light.lit(p, albedo, shade), None, self.window)
+        return Layer(covered, self.light.lit(p, albedo, shade), self.region, self.window)
 
     def box(self, box: Box, albedo: Tensor, shade: float = 1.0) -> Iterator[Layer]:
         """The right side, the front and the top of a box of one colour; no camera sees more."""
@@ -121,7 +134,7 @@ class Room(Canvas):
             shown: Opacity.
         """
         albedo = albedo[:, :, None, None] if albedo.ndim == 2 else albedo
-        return Layer(coverage(distance * scale, self.size) * shown, albedo * light, None, self.window)
+        return Layer(coverage(distance * scale, self.size) * shown, albedo * light, self.region, self.window)
 
     def light_at(self, x: Scalar, y: Scalar, z: Scalar) -> Tensor:
         """Light that something small gets on the side that faces the camera, (n, 3, 1, 1)."""

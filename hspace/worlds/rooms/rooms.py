@@ -19,7 +19,7 @@ from hspace.worlds.attributes import (
     uniform_factors,
     values_of,
 )
-from hspace.worlds.layers import Layer
+from hspace.worlds.layers import Layer, region_shares
 from hspace.worlds.layers import picture as painted
 from hspace.worlds.rooms.furniture import bed, lamp, plant, stand
 from hspace.worlds.rooms.painter import Room
@@ -52,6 +52,10 @@ ATTRIBUTES = (
     Attribute("clouds", "continuous", 0.0, 1.0, "U(0, 1)", "scene", False, "where clouds or moon are"),
 )
 JUDGED = judged_of(ATTRIBUTES)
+
+FURNITURE = {"window": window, "picture": picture, "table": stand, "lamp": lamp, "bed": bed, "plant": plant}
+"""What paints a region, from the back to the front."""
+REGIONS = ("wall", "ceiling", "floor", *FURNITURE)
 
 
 def sample_factors(generator: torch.Generator, n: int, *, correlated: bool = True) -> Factors:
@@ -104,6 +108,20 @@ def resample_hour(factors: Factors, generator: torch.Generator) -> Factors:
     return factors | {name: others[name] for name in HOUR}
 
 
+def resample_scene(factors: Factors, generator: torch.Generator) -> Factors:
+    """The same rooms at another hour, seen by another camera.
+
+    Args:
+        factors: The rooms, each factor (n,).
+        generator: Source of randomness, on the CPU.
+
+    Returns:
+        New factors that share every one that a room owns with `factors`.
+    """
+    scene = sample_factors(generator, len(factors["night"]), correlated=False)
+    return {attribute.id: (factors if attribute.owner == "room" else scene)[attribute.id] for attribute in ATTRIBUTES}
+
+
 def visibility(factors: Factors) -> Tensor:
     """Which judged attributes an image shows; scores of the others are left out.
 
@@ -130,7 +148,7 @@ def layers(factors: Factors, size: int) -> Iterator[Layer]:
         size: Height and width in pixels.
     """
     r = Room(factors, size)
-    return chain(walls(r), window(r), picture(r), stand(r), lamp(r), bed(r), plant(r))
+    return chain(walls(r), *(paint(r.part(region)) for region, paint in FURNITURE.items()))
 
 
 def render(factors: Factors, size: int) -> Tensor:
@@ -146,6 +164,20 @@ def render(factors: Factors, size: int) -> Tensor:
     return painted(factors, size, layers, chunk=CHUNK)
 
 
+def region_masks(factors: Factors, size: int) -> dict[str, Tensor]:
+    """Exact visible region of each part: a pixel belongs to the part that paints more than half of it.
+
+    Args:
+        factors: Each (n,), as `sample_factors` gives them.
+        size: Height and width in pixels; any.
+
+    Returns:
+        By region (`REGIONS`): (n, size, size) bool; no two share a pixel.
+    """
+    shares = region_shares(factors, size, layers, REGIONS)
+    return {region: share > 0.5 for region, share in zip(REGIONS, shares.unbind(1), strict=True)}
+
+
 ROOMS = World(
     id="rooms",
     version=1,
@@ -154,5 +186,8 @@ ROOMS = World(
     render=render,
     visibility=visibility,
     vary=resample_hour,
+    pairs={"identity": resample_scene},
+    regions=REGIONS,
+    region_masks=region_masks,
 )
 """Bedrooms by day and at night."""

@@ -10,7 +10,7 @@ from hspace.worlds.layers import Layer, color
 from hspace.worlds.rooms.geometry import DEEP, HIGH, WIDE, Surface, between, rectangle, smooth, stripes
 from hspace.worlds.rooms.light import BAR, LINTEL, MIDDLE, SILL
 from hspace.worlds.rooms.painter import BED_FAR, BED_LEFT, BED_NEAR, WHITE, WOOD, Room
-from hspace.worlds.sdf import blob, both, ellipse, outline
+from hspace.worlds.sdf import blob, both, coverage, ellipse, outline
 
 CEILING = (0.93, 0.91, 0.87)
 DAY_SKY, NIGHT_SKY = ((0.42, 0.68, 0.95), (0.86, 0.93, 0.97)), ((0.04, 0.06, 0.17), (0.15, 0.19, 0.38))
@@ -24,18 +24,19 @@ INK = (0.16, 0.14, 0.16)
 
 def walls(r: Room) -> Iterator[Layer]:
     """Back wall, side walls, ceiling and floor."""
-    part = r.near([(side * WIDE, y, DEEP) for side in (-1, 1) for y in (0.0, HIGH)])
+    wall = r.part("wall")
+    part = wall.near([(side * WIDE, y, DEEP) for side in (-1, 1) for y in (0.0, HIGH)])
     p = part.plane(2, DEEP, (0.0, 0.0, -1.0))
     yield part.face(p, p.x.abs() - 9, papered(part, p.x, p.y), 1.0, edges(p.y, WIDE - p.x.abs()))
     for side in (-1.0, 1.0):
-        part = r.near([(side * WIDE, y, DEEP) for y in (0.0, HIGH)], towards=(side, 0))
+        part = wall.near([(side * WIDE, y, DEEP) for y in (0.0, HIGH)], towards=(side, 0))
         p = part.plane(0, side * WIDE, (-side, 0.0, 0.0))
         yield part.face(p, p.z - DEEP, papered(part, p.z, p.y), 1.0, edges(p.y, DEEP - p.z))
-    part = r.near([(side * WIDE, HIGH, DEEP) for side in (-1, 1)], towards=(0, -1))
+    part = r.part("ceiling").near([(side * WIDE, HIGH, DEEP) for side in (-1, 1)], towards=(0, -1))
     p = part.plane(1, HIGH, (0.0, -1.0, 0.0))
     corner = torch.minimum(WIDE - p.x.abs(), DEEP - p.z)
     yield part.face(p, -corner, color(CEILING), 1.0, 1.12 - 0.25 * torch.exp(-corner.clamp(min=0) / 0.3))
-    yield floor(r.near([(side * WIDE, 0.0, DEEP) for side in (-1, 1)], towards=(0, 1)))
+    yield floor(r.part("floor").near([(side * WIDE, 0.0, DEEP) for side in (-1, 1)], towards=(0, 1)))
 
 
 def papered(r: Room, across: Tensor, y: Tensor) -> Tensor:
@@ -62,7 +63,7 @@ def floor(r: Room) -> Layer:
     wood = r.floor[:, :, None, None] * (1 + grain - 0.22 * smooth(0.07 - seam, 0.0, 0.05))[:, None]
     oval = ellipse(p.x, p.z, r.bed_right + 0.62, 1.95, 0.62, 0.95)
     ring = 1 - 0.20 * smooth(0.06 - outline(oval, 0.0).sub(0.12).abs(), 0.0, 0.03)
-    rug = (0.5 - p.seen(oval) * r.size / 2).clamp(0, 1)[:, None]
+    rug = coverage(p.seen(oval), r.size)[:, None]
     albedo = torch.lerp(wood, r.rug[:, :, None, None] * ring[:, None], rug)
     bed = rectangle(p.x, p.z, BED_LEFT, r.bed_right, BED_NEAR, BED_FAR)
     shade = (1 - 0.5 * torch.exp(-bed.clamp(min=0) / 0.16)) * (1 - 0.25 * torch.exp(-corner.clamp(min=0) / 0.25))
@@ -122,8 +123,7 @@ def _tone(rgb: tuple[float, ...]) -> Tensor:
 
 def _flat(r: Room, p: Surface, distance: Tensor, shown: Tensor) -> Layer:
     """A shape that shines by itself."""
-    amount = (0.5 - p.seen(distance) * r.size / 2).clamp(0, 1)
-    return Layer(amount, shown, None, r.window)
+    return Layer(coverage(p.seen(distance), r.size), shown, r.region, r.window)
 
 
 def picture(r: Room) -> Iterator[Layer]:

@@ -11,9 +11,12 @@ from hspace.worlds.rooms.rooms import (
     ATTRIBUTES,
     HOUR,
     JUDGED,
+    REGIONS,
     labels,
+    region_masks,
     render,
     resample_hour,
+    resample_scene,
     sample_factors,
     visibility,
 )
@@ -132,3 +135,24 @@ def test_no_window_of_the_image_cuts_what_is_painted_in_it(monkeypatch: pytest.M
     images = render(factors, 48)
     monkeypatch.setattr(Room, "near", lambda room, corners, towards=None: room.crop(-1, 1, -1, 1))
     assert (render(factors, 48) - images).abs().max() < 0.02
+
+
+def test_another_scene_keeps_what_the_room_owns() -> None:
+    factors = sample_factors(generator(), 64)
+    others = resample_scene(factors, generator(1))
+    for attribute in ATTRIBUTES:
+        assert torch.equal(factors[attribute.id], others[attribute.id]) == (attribute.owner == "room"), attribute.id
+
+
+def test_regions_are_where_their_part_is_painted() -> None:
+    factors = rooms(8)
+    masks = region_masks(factors, 48)
+    assert tuple(masks) == REGIONS
+    assert torch.stack(list(masks.values())).sum(0).max() == 1
+    assert torch.stack(list(masks.values())).sum(0).float().mean() > 0.9
+    for part in ("picture", "plant"):
+        changed = (render(factors, 48) - render(factors | {part: torch.zeros(8)}, 48)).abs().amax(1) > 0.01
+        assert torch.equal(masks[part].any(dim=(1, 2)), factors[part] > 0)
+        assert (masks[part] & ~changed).float().mean() < 0.01
+    sizes = [region_masks(factors | {"bed": torch.full((8,), value)}, 48)["bed"].sum((1, 2)) for value in (0.0, 1.0)]
+    assert (sizes[1] > sizes[0]).all()

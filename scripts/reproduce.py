@@ -3,6 +3,7 @@
 python scripts/reproduce.py table1 fig3            # or: all
 python scripts/reproduce.py all --fast             # few samples; said in the report
 python scripts/reproduce.py all model=celebahq evaluation=clip      # on photographs
+python scripts/reproduce.py transformer            # not among all: on models that scripts/making trains
 python scripts/reproduce.py table1 --from-results  # the table again from the scores in docs/results, no model
 python scripts/reproduce.py all --publish          # on evaluation samples that nothing was chosen on, into docs/results
 """
@@ -25,7 +26,7 @@ from hspace.runs.blocks import block_for, log_reading, read_log, state
 from hspace.runs.config import Config
 from hspace.runs.errors import guarded
 from hspace.runs.parsing import parse
-from hspace.runs.procedures import PAPER
+from hspace.runs.procedures import BEYOND, PAPER
 from hspace.runs.report import RECORD, commit, write
 from hspace.system.files import package_path, write_json
 from hspace.system.registry import unknown
@@ -119,9 +120,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     names = [word for word in options.words if "=" not in word]
     overrides = [word for word in options.words if "=" in word] + (["size=fast"] if options.fast else [])
-    mistaken = [name for name in names if name not in {*PAPER, "all"}]
+    mistaken = [name for name in names if name not in {*PAPER, *BEYOND, "all"}]
     if mistaken or not names:
-        raise InputError(unknown("experiment", mistaken[0] if mistaken else "", [*PAPER, "all"]))
+        raise InputError(unknown("experiment", mistaken[0] if mistaken else "", [*PAPER, *BEYOND, "all"]))
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("hspace").setLevel(logging.INFO)
     output = options.output or ROOT / "outputs" / "reproduce"

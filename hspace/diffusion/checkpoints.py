@@ -17,7 +17,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from huggingface_hub import hf_hub_download  # pyright: ignore[reportUnknownVariableType]
 
 from hspace.diffusion.codecs import Codec
-from hspace.diffusion.denoiser import Conditioning, Denoiser
+from hspace.diffusion.denoiser import Conditioning, CutDenoiser, Denoiser
 from hspace.diffusion.families import IGNORED, Encoder, Family, Loaded, Request, find_family
 from hspace.diffusion.identity import SCHEDULER, Identity
 from hspace.diffusion.latents import Latents
@@ -100,6 +100,20 @@ class DiffusionModel:
         if self.encode_prompt is None:
             raise InputError(f"{self.model_id} takes no prompt, got {prompt!r}")
         return replace(self, cond=self.encode_prompt(prompt, guidance))
+
+    def tapped(self, tap: str) -> "DiffusionModel":
+        """The same model with its h at another place; the network is shared.
+
+        Args:
+            tap: Place of h; see `hspace.diffusion.taps`.
+
+        Raises:
+            InputError: If the network does not have that place, or is not one that can be tapped anywhere.
+        """
+        denoiser = self.denoiser
+        if not isinstance(denoiser, CutDenoiser):
+            raise InputError(f"{self.model_id} has one place of h, {denoiser.tap}, got {tap}")
+        return replace(self, denoiser=CutDenoiser(denoiser.network, tap, denoiser.wiring))
 
     def provenance(
         self,

@@ -138,13 +138,14 @@ def _modulation(network: nn.Module) -> Tap:
     raise InputError(f"{type(network).__name__} has no modulation shared by all blocks; tap block:0.mod")
 
 
-def _blocks(network: nn.Module) -> list[str]:
+def blocks_of(network: nn.Module) -> list[str]:
+    """Paths of a transformer's blocks in the order in which they are run; a U-Net has none."""
     lists = [name for name in BLOCK_LISTS if hasattr(network, name)]
     return [f"{name}.{i}" for name in lists for i in range(len(getattr(network, name)))]
 
 
 def _in_block(network: nn.Module, name: str, number: int, inside: str | None, image_tokens: int | None) -> Tap:
-    blocks = _blocks(network)
+    blocks = blocks_of(network)
     if number >= len(blocks):
         raise InputError(f"tap {name} is not there; {_offer(network)}")
     kind = type(network.get_submodule(blocks[number])).__name__
@@ -171,5 +172,5 @@ def _inside(kind: str, path: str, name: str, inside: str | None) -> Tap:
 
 
 def _offer(network: nn.Module) -> str:
-    count = len(_blocks(network))
+    count = len(blocks_of(network))
     return f"it has block:0 to block:{count - 1}" if count else "tap it before, middle or after the mid block"

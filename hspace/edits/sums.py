@@ -231,18 +231,19 @@ def every_edit(
     batch_size: int,
     edited: Callable[[Latents, list[int]], Tensor],
     hint: Callable[[int], str] = lambda edit: "",
-) -> Edits:
+) -> Tensor:
     """Every sample under every edit, in batches.
 
     Args:
         latents: The samples.
         num_edits: Number of edits.
         batch_size: Rows of a batch; a row is a sample under one edit.
-        edited: Function that gives the images of a batch whose rows have edits of some indices.
+        edited: Function that gives the images of a batch whose rows have edits of some indices, or what is read
+            off them.
         hint: Advice that ends the error about an edit whose images are not finite.
 
     Returns:
-        Images, (batch, edits, channel, height, width), on the CPU.
+        Images, or what is read off them, (batch, edits, ...), on the CPU.
 
     Raises:
         NotFinite: If an image becomes NaN or infinite; `row` is the edit.

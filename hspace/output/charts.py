@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from hspace.metrics.effect import EffectMatrix
 from hspace.output.drawing import (
@@ -107,6 +108,52 @@ def curve_figure(
         if len(curves) > 1:
             figure.legend(frameon=False, fontsize=SMALL, loc="outside right upper")
         return save(figure, path, vectors=True)
+
+
+def curve_grid(
+    grid: Mapping[str, Mapping[str, Mapping[str, Sequence[Sequence[float]]]]], path: str | Path, *, x_label: str
+) -> Path:
+    """Draws curves over whole numbers in rows of panels of one y axis each, with a legend for all.
+
+    Args:
+        grid: Curves by label, as in `curve_figure`, by the title of their column, by the name of y with its unit.
+        path: PNG to write.
+        x_label: Name of x, with its unit.
+
+    Raises:
+        InputError: If there is no panel, or a curve is not two or four sequences of one length.
+    """
+    titles = list(dict.fromkeys(title for row in grid.values() for title in row))
+    if not titles:
+        raise InputError("a grid of curves needs at least one panel, got none")
+    labels = list(dict.fromkeys(label for row in grid.values() for curves in row.values() for label in curves))
+    with drawing():
+        figure = Figure(figsize=(1.9 * len(titles) + 1.6, 1.6 * len(grid) + 0.5), dpi=DPI, layout="constrained")
+        panels = figure.subplots(len(grid), len(titles), sharex=True, sharey="row", squeeze=False)
+        for row, (y_label, columns) in zip(panels, grid.items(), strict=True):
+            row[0].set_ylabel(y_label)
+            for axes, title in zip(row, titles, strict=True):
+                _draw_panel(axes, columns.get(title, {}), labels)
+        for axes, title in zip(panels[0], titles, strict=True):
+            axes.set_title(title, size=LABEL, loc="left")
+        for axes in panels[-1]:
+            axes.set_xlabel(x_label)
+        found = (axes.get_legend_handles_labels() for axes in panels.flat)
+        lines = {label: line for handles, names in found for line, label in zip(handles, names, strict=True)}
+        figure.legend(
+            [lines[label] for label in labels], labels, frameon=False, fontsize=SMALL, loc="outside lower left",
+            ncols=len(titles),
+        )  # fmt: skip
+        return save(figure, path, vectors=True)
+
+
+def _draw_panel(axes: Axes, curves: Mapping[str, Sequence[Sequence[float]]], labels: Sequence[str]) -> None:
+    axes.axhline(0, color=BAND, linewidth=0.8, zorder=0)
+    for label, curve in curves.items():
+        i = labels.index(label)
+        _draw_curve(axes, label, curve, PALETTE[i % len(PALETTE)], solid=i < len(PALETTE))
+    axes.tick_params(labelsize=SMALL, length=2.5)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
 
 def _draw_curve(axes: Axes, label: str, curve: Sequence[Sequence[float]], color: str, solid: bool) -> None:

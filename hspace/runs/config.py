@@ -204,6 +204,8 @@ class StudyConfig:
         examples: Number of examples on each side of a mean difference.
         repeats: Number of draws of examples, each with evaluation samples of its own; intervals over them need five.
         target: Effect, in sd, at which edits are compared.
+        beside: Folders of further models that are measured beside `model`.
+        taps: Taps of a transformer that are measured; `*` is every block.
     """
 
     title: Text
@@ -213,6 +215,8 @@ class StudyConfig:
     examples: Count
     repeats: Count
     target: NotNegative
+    beside: tuple[Filepath, ...]
+    taps: tuple[Text, ...]
 
 
 @dataclass(frozen=True, config=RULES)

@@ -21,7 +21,7 @@ from hspace.types import Embedder, RegionNetwork, Scorer
 
 VERSIONS = {
     "collect": 3, "annotate": 4, "discover": 6, "calibrate": 3, "read": 1, "unit": 2, "swap": 1, "invert": 1,
-    "effects": 1,
+    "effects": 1, "find": 1, "dose": 1, "exchange": 1,
 }  # fmt: skip
 """Version of each stage; after a change to a higher one, older results of the stage are not used."""
 PLACES = ("output_dir", "cache_dir")
@@ -101,6 +101,9 @@ def files_key(cfg: Any) -> dict[str, str | None]:
     for name, value in vars(cfg).items():
         if isinstance(value, Path) and name not in PLACES:
             found[name] = path_sha256(value.expanduser())
+        elif isinstance(value, tuple):
+            folders = (part for part in value if isinstance(part, Path))
+            found |= {f"{name}[{i}]": path_sha256(folder.expanduser()) for i, folder in enumerate(folders)}
         elif isinstance(value, str) and value.lower().endswith(PICTURES):
             found[name] = path_sha256(Path(value).expanduser())
         elif not isinstance(value, Path | str) and hasattr(value, "__dict__"):

@@ -10,7 +10,9 @@ PAPER = (
     "fig18", "compare_methods",
 )  # fmt: skip
 """The experiments of the paper's report, in its order."""
+BEYOND = ("transformer",)
+"""Further experiments, on models that do not come with the package."""
 EXPERIMENTS: Registry[Callable[..., Any]] = Registry(
-    "experiment", Callable, {name: f"hspace.experiments.{name}:run" for name in ("edit", "demo", *PAPER)}
+    "experiment", Callable, {name: f"hspace.experiments.{name}:run" for name in ("edit", "demo", *PAPER, *BEYOND)}
 )
-"""Functions of a `Lab` that return a `Result`: the plain one, the demo, and those of the paper."""
+"""Functions of a `Lab` that return a `Result`: the plain one, the demo, those of the paper and others."""

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from hspace.metrics.effect import EffectMatrix
-from hspace.output.charts import curve_figure, effect_heatmap
+from hspace.output.charts import curve_figure, curve_grid, effect_heatmap
 from hspace.output.drawing import vector_copies
 from hspace.output.figures import LABEL_WIDTH, TILE, _wrapped, grid_figure, strip_figure
 from hspace.types import InputError
@@ -43,6 +43,11 @@ FIGURES: dict[str, Callable[[Path], Path]] = {
     "grid": lambda path: grid_figure(_images(5, 3, 8, 8), 3, path, titles=list("abcde")),
     "heatmap": lambda path: effect_heatmap(_matrix(), path),
     "curve": lambda path: curve_figure({"yaw": CURVE, "hat": CURVE}, path, x_label="strength", y_label="effect"),
+    "curves": lambda path: curve_grid(
+        {"effect": {"early": {"yaw": CURVE}, "late": {"hat": CURVE}}, "identity": {"late": {"yaw": CURVE}}},
+        path,
+        x_label="block",
+    ),
 }
 
 
@@ -56,7 +61,7 @@ def test_same_drawing_same_bytes_and_nothing_else_on_disk(name: str, tmp_path: P
     first = FIGURES[name](tmp_path / "new" / "first.png")
     with matplotlib.rc_context({"font.size": 30, "figure.dpi": 31, "savefig.bbox": "standard"}):
         second = FIGURES[name](tmp_path / "second.png")
-    kinds = [".pdf", ".png", ".svg"] if name in ("heatmap", "curve") else [".png"]
+    kinds = [".pdf", ".png", ".svg"] if name in ("heatmap", "curve", "curves") else [".png"]
     assert sorted(file.name for file in first.parent.iterdir()) == [f"first{kind}" for kind in kinds]
     for kind in kinds:
         assert first.with_suffix(kind).read_bytes() == second.with_suffix(kind).read_bytes(), kind
@@ -147,6 +152,8 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
         curve_figure({"yaw": CURVE[:3]}, path, x_label="", y_label="")
     with pytest.raises(InputError, match="at least one curve"):
         curve_figure({}, path, x_label="", y_label="")
+    with pytest.raises(InputError, match="at least one panel"):
+        curve_grid({"effect": {}}, path, x_label="")
     assert not path.exists()
 
 

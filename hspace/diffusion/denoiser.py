@@ -167,6 +167,8 @@ class CutDenoiser(nn.Module):
         """
         super().__init__()
         self.network, self.tap, self.wiring = network, tap, wiring
+        # From Python 3.12 on, `isinstance` of a protocol does not look where torch keeps submodules.
+        self.__dict__["network"] = network
         self.sample_shape = wiring.sample_shape
         self._cut = Cut(network, find_taps(network, tap, wiring.image_tokens))
         self._find_shapes()

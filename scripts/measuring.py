@@ -1,6 +1,7 @@
 """Measurements side by side, their file and their table in the docs."""
 
 import platform
+import shutil
 import statistics
 import subprocess
 import time
@@ -107,7 +108,9 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """The commit of this checkout, with a plus sign if it was changed since."""
+    """The commit of this checkout, with a plus sign if it was changed since; a copy without git does not know it."""
+    if shutil.which("git") is None:
+        return "unknown"
     described = subprocess.run(
         ["git", "describe", "--always", "--dirty=+"], cwd=Path(__file__).parent, capture_output=True, text=True
     )

@@ -1,7 +1,7 @@
 """Rendered data sets, painted once and kept on disk: training reads them many times."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +38,8 @@ class Rendered:
         return self.images[index.to(self.images.device)].float() / 127.5 - 1
 
     def to(self, device: torch.device) -> "Rendered":
-        """The same, with the images on a device."""
-        return replace(self, images=self.images.to(device))
+        """The same on a device."""
+        return Rendered(self.images.to(device), self.labels.to(device), self.visible.to(device))
 
 
 def rendered(
@@ -108,12 +108,12 @@ def _paint(world: World, factors: Factors, size: int) -> np.ndarray:
     return np.concatenate([((image + 1) * 127.5).round().to(torch.uint8).cpu().numpy() for image in images])
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
+def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
     """The generator of one training step, so that a resumed training draws the same batches as an unbroken one.
 
     Torch's CPU generator keeps the low 32 bits of a seed: seeds under 400 and steps under 10,000,000 do not collide.
     """
-    return torch.Generator().manual_seed(seed * 10_000_000 + step)
+    return torch.Generator(device).manual_seed(seed * 10_000_000 + step)
 
 
 def step_noise(shape: torch.Size, seed: int, step: int, device: torch.device) -> Tensor:

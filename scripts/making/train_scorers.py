@@ -43,7 +43,6 @@ def binary_of(attributes: Attributes) -> Tensor:
 def attribute_loss(output: Tensor, labels: Tensor, visible: Tensor, attributes: Attributes) -> Tensor:
     """Cross-entropy of the visible binary attributes plus squared error, in units of the spread, of the others."""
     output, binary = output.float(), binary_of(attributes)
-    labels, visible = labels.to(output.device), visible.to(output.device)
     spread = torch.tensor([(attribute.high - attribute.low) / 3.5 for attribute in attributes], device=output.device)
     entropy = F.binary_cross_entropy_with_logits(output, labels, reduction="none") * visible
     error = ((output - labels) / spread).square() * visible
@@ -75,7 +74,7 @@ def train(network: nn.Module, loss_of_step: Callable[[torch.Generator], Tensor],
 
     def gradients(pace: Pace, step: int) -> Tensor:
         with pace.autocast(device.type):
-            loss = loss_of_step(step_generator(seed, step))
+            loss = loss_of_step(step_generator(seed, step, device))
         optimizer.zero_grad()
         loss.backward()
         return loss
@@ -91,11 +90,6 @@ def train(network: nn.Module, loss_of_step: Callable[[torch.Generator], Tensor],
         if step % 500 == 0:
             log.info("step %d loss %.4f", step, loss.item())
     network.cpu().eval()
-
-
-def on_device_of(network: nn.Module, images: Tensor) -> Tensor:
-    """Images where the weights of a network are."""
-    return images.to(next(network.parameters()).device)
 
 
 @torch.no_grad()
@@ -134,14 +128,14 @@ def train_attributes(name: str, cfg: DictConfig) -> None:
     world = WORLDS.get(cfg.world)
     judged, binary = world.judged, binary_of(world.judged)
     data = rendered(world, cfg.train_images, cfg.size, cfg[name].seed, Path(cfg.data), correlated=False)
+    data = data.to(training_device(cfg))
     torch.manual_seed(cfg[name].seed)
     network, faults = ARCHITECTURES[cfg[name].architecture](len(judged)), ARTEFACTS[cfg[name].artefacts]
 
     def loss_of_step(generator: torch.Generator) -> Tensor:
-        index = torch.randint(len(data.images), (cfg.batch_size,), generator=generator)
+        index = torch.randint(len(data.images), (cfg.batch_size,), generator=generator, device=generator.device)
         images = faults(data.batch(index), generator)
-        output = network(on_device_of(network, images))
-        return attribute_loss(output, data.labels[index], data.visible[index], judged)
+        return attribute_loss(network(images), data.labels[index], data.visible[index], judged)
 
     train(network, loss_of_step, cfg[name].seed, cfg)
     held_out = rendered(world, cfg.held_out.images, cfg.size, cfg.held_out.seed, Path(cfg.data))
@@ -165,24 +159,24 @@ def train_attributes(name: str, cfg: DictConfig) -> None:
 
 
 def with_own(cfg: DictConfig, name: str) -> DictConfig:
-    """The configuration with a scorer's own number of images and steps in the place of those of all."""
-    own = {key: cfg[name][key] for key in ("train_images", "steps")}
+    """The configuration with a scorer's own numbers in the place of those of all."""
+    own = {key: cfg[name][key] for key in ("train_images", "steps", "batch_size") if key in cfg[name]}
     return cast(DictConfig, OmegaConf.merge(cfg, own))
 
 
 def train_identity(name: str, cfg: DictConfig) -> None:
     """Trains and saves an encoder of identity or likeness on pairs of images, see `World.pairs`."""
     world, settings, cfg = WORLDS.get(cfg.world), cfg[name], with_own(cfg, name)
-    first, second = rendered_pairs(world, cfg.train_images // 2, cfg.size, settings.seed, name)
+    pairs = rendered_pairs(world, cfg.train_images // 2, cfg.size, settings.seed, name)
+    first, second = (images.to(training_device(cfg)) for images in pairs)
     torch.manual_seed(settings.seed)
     network = ARCHITECTURES[settings.architecture](settings.dim)
 
     def embed(images: Tensor, generator: torch.Generator) -> Tensor:
-        spoilt = ARTEFACTS[settings.artefacts](images.float() / 127.5 - 1, generator)
-        return network(on_device_of(network, spoilt))
+        return network(ARTEFACTS[settings.artefacts](images.float() / 127.5 - 1, generator))
 
     def loss_of_step(generator: torch.Generator) -> Tensor:
-        index = torch.randint(len(first), (cfg.batch_size,), generator=generator)
+        index = torch.randint(len(first), (cfg.batch_size,), generator=generator, device=generator.device)
         pair = embed(first[index], generator), embed(second[index], generator)
         return margin_loss(*pair, scale=settings.scale, margin=settings.margin)
 
@@ -208,24 +202,22 @@ def train_regions(cfg: DictConfig) -> None:
     """Trains and saves the segmentation network, and measures its intersection over union on held-out renders."""
     world, cfg = WORLDS.get(cfg.world), with_own(cfg, "regions")
     n = cfg.train_images
-    data, masks = (
-        rendered(world, n, cfg.size, cfg.regions.seed, Path(cfg.data)),
-        masks_of_stream(world, n, cfg.size, cfg.regions.seed),
-    )
+    device = training_device(cfg)
+    data = rendered(world, n, cfg.size, cfg.regions.seed, Path(cfg.data)).to(device)
+    masks = masks_of_stream(world, n, cfg.size, cfg.regions.seed).to(device)
     torch.manual_seed(cfg.regions.seed)
     network = ARCHITECTURES[cfg.regions.architecture](len(world.regions))
 
     def loss_of_step(generator: torch.Generator) -> Tensor:
-        index = torch.randint(n, (cfg.batch_size,), generator=generator)
+        index = torch.randint(n, (cfg.batch_size,), generator=generator, device=generator.device)
         images = ARTEFACTS[cfg.regions.artefacts](data.batch(index), generator)
-        output = network(on_device_of(network, images)).float()
-        return F.binary_cross_entropy_with_logits(output, masks[index].float().to(output.device))
+        return F.binary_cross_entropy_with_logits(network(images).float(), masks[index].float())
 
     train(network, loss_of_step, cfg.regions.seed, cfg)
     held_out = rendered(world, cfg.held_out.images, cfg.size, cfg.held_out.seed, Path(cfg.data))
     true = masks_of_stream(world, cfg.held_out.images, cfg.size, cfg.held_out.seed)
     found = outputs(network, held_out.batch(torch.arange(cfg.held_out.images))) > 0
-    overlap, union = ((masks & true).sum(dim=(0, 2, 3)) for masks in (found, found | true))
+    overlap, union = ((each & true).sum(dim=(0, 2, 3)) for each in (found, found | true))
     figures = {f"iou/{region}": (a / b).item() for region, a, b in zip(world.regions, overlap, union, strict=True)}
     config = ScorerConfig(
         "regions", cfg.regions.architecture, cfg.size, world.regions, (), len(world.regions), (), figures

@@ -90,6 +90,7 @@ def load(cfg: Config) -> Lab:
         InputError: If they do not fit together.
     """
     check_scorers(cfg)
+    check_beside(cfg)
     annotator, judge = load_scorer(cfg.evaluation.annotator), load_scorer(cfg.evaluation.judge)
     identity = load_identity(cfg.evaluation.identity)
     likeness = None if cfg.evaluation.likeness is None else load_identity(cfg.evaluation.likeness)
@@ -128,6 +129,20 @@ def check_scorers(cfg: Config) -> None:
             raise InputError(
                 f"model={cfg.model.name} makes photographs, and evaluation.{key}={scorer} reads the embedded portraits "
                 "only: set evaluation=clip, evaluation=hub or evaluation=faceapi"
+            )
+
+
+def check_beside(cfg: Config) -> None:
+    """Checks that further models are there, before any work.
+
+    Raises:
+        InputError: If one is not.
+    """
+    for folder in cfg.study.beside:
+        if not (folder / "model_index.json").is_file():
+            raise InputError(
+                f"study.beside: {folder} holds no model: python scripts/making/train_autoencoder.py, then "
+                "train_latent.py and train_transformer.py train those of the portraits"
             )
 
 

@@ -26,7 +26,7 @@ def run(lab: Lab) -> Result:
     """Measures supervised directions, components and swaps of h at every place of the configured models.
 
     Raises:
-        InputError: If a model is not there, or its network lacks a tap.
+        InputError: If a network lacks a tap, or two models are of one kind.
     """
     measured, constant = [], []
     for place in _places(lab):
@@ -58,12 +58,6 @@ def run(lab: Lab) -> Result:
 
 def _places(lab: Lab) -> Iterator[Place]:
     """Every place of every model; a model's samples are annotated once."""
-    for folder in lab.cfg.study.beside:
-        if not (folder / "model_index.json").is_file():
-            raise InputError(
-                f"study.beside: {folder} holds no model: python scripts/making/train_autoencoder.py, then "
-                "train_latent.py and train_transformer.py beside it train them"
-            )
     seen = set[str]()
     for model in (lab.model, *(_load(lab, folder) for folder in lab.cfg.study.beside)):
         name, taps = _described(lab, model)

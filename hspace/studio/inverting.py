@@ -28,7 +28,7 @@ class Inversion:
 
     Attributes:
         latents: Latents of one sample that `sample` turns into `x_0` at the same eta.
-        x_0: Reconstructed image, (1, channel, height, width).
+        x_0: Reconstructed image, (1, channel, height, width), on the CPU.
         error: Root mean square difference between `x_0` and the photograph, in images of [-1, 1].
         kept: Whether it was read from a file.
     """
@@ -83,7 +83,7 @@ def _made(
         found = edit_friendly_inversion(model, images, sampler=Sampler(etas), seeds=[seed])
     else:
         found = ddim_inversion(model, images)
-    made = Inversion(found.latents, found.x_0, float(found.reconstruction.rms))
+    made = Inversion(found.latents, found.x_0.cpu(), float(found.reconstruction.rms))
     latents = made.latents
     parts = {"x_T": latents.x_T, "z": latents.z, "residual": latents.residual, "x_0": made.x_0}
     tensors = {key: part.cpu().contiguous() for key, part in parts.items() if part is not None}

@@ -143,7 +143,7 @@ class _Generator(torch.Generator):
     def __new__(cls, device: Any = "cpu") -> "_Generator":
         """One of the CPU, which is marked if it is to be the device's."""
         ours = torch.device(device).type == NAME
-        made = super().__new__(cls, "cpu" if ours else device)
+        made = super().__new__(cls, "cpu" if ours else device)  # pyright: ignore[reportCallIssue]
         made.ours = ours
         return made
 

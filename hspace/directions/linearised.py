@@ -70,20 +70,21 @@ class NetworkJacobian(ABC):
         """J^T u, (block, *out_shape) to (block, *in_shape), in one batched reverse pass."""
         with full_precision():
             linear = self._linearised(len(u))
-            return _gradient(linear.output, linear.offset, u).to(self.dtype)
+            return _gradient(linear.output, linear.offset, u)
 
     def _jvp(self, v: Tensor, forward_mode: str) -> Tensor:
         if forward_mode == "double backward":
             linear = self._linearised(len(v))
-            return _gradient(linear.pulled, linear.cotangent, v).to(self.dtype)
+            return _gradient(linear.pulled, linear.cotangent, v)
         output, origin = self._function(1), torch.zeros_like(self._point)
 
         def along(tangent: Tensor) -> Tensor:
             return torch.func.jvp(output, (origin,), (tangent,))[1]
 
+        size = _sizes(v)
         with forward_derivatives(self._network):
-            product = torch.vmap(along)(v[:, None].to(origin))
-        return product[:, 0].to(self.dtype)
+            product = torch.vmap(along)((v / size)[:, None].to(origin))
+        return _sized(size, product[:, 0].to(self.dtype))
 
     def _first_jvp(self, v: Tensor) -> Tensor:
         """J v by the first of FORWARD_MODES with <J v, J v> = <J^T J v, v>, which is kept for all later products.
@@ -157,5 +158,18 @@ def full_precision() -> Iterator[None]:
 
 
 def _gradient(output: Tensor, by: Tensor, vectors: Tensor) -> Tensor:
-    """The transpose of d output / d by, applied to `vectors`; the graph stays."""
-    return torch.autograd.grad(output, by, vectors.to(output), retain_graph=True)[0]
+    """The transpose of d output / d by, applied to `vectors`, in their dtype; the graph stays."""
+    size = _sizes(vectors)
+    product = torch.autograd.grad(output, by, (vectors / size).to(output), retain_graph=True)[0]
+    return _sized(size, product.to(vectors))
+
+
+def _sizes(vectors: Tensor) -> Tensor:
+    """A power of two near the largest entry of each vector: float16 has no numbers as small as those of J^T J v."""
+    largest = vectors.flatten(1).abs().amax(dim=1)
+    power = torch.where(largest > 0, torch.frexp(largest).exponent, 0)
+    return torch.ldexp(torch.ones_like(largest), power).reshape(-1, *(1,) * (vectors.ndim - 1))
+
+
+def _sized(size: Tensor, products: Tensor) -> Tensor:
+    return products * size.reshape(-1, *(1,) * (products.ndim - 1))

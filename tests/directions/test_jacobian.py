@@ -373,6 +373,20 @@ def test_a_mask_of_one_pixel_has_three_directions(single_model: DiffusionModel, 
         jacobian(single_model, latents, k=4, mask=pixel, **FAST)
 
 
+def test_half_precision_holds_products_however_small(
+    folder: str, single_model: DiffusionModel, latents: Latents
+) -> None:
+    """float16 has no numbers under 6e-8; products are linear, so that their vectors can be of any size."""
+    half = load_model(folder, num_steps=3, device="cpu", dtype="float16")
+    operators = [DecoderJacobian(each.denoiser, encode(each, latents)) for each in (single_model, half)]
+    v = torch.randn(2, *half.h_shape, generator=torch.Generator().manual_seed(0))
+    images = [operator.jvp(1e-9 * v) for operator in operators]
+    pulled = [operator.vjp(images[0]) for operator in operators]
+    for exact, found in (images, pulled):
+        assert found.dtype == torch.float32
+        assert (found - exact).norm() <= 1e-2 * exact.norm()
+
+
 @pytest.mark.parametrize(("kind", "prompt"), [("tiny_ldm_dir", ""), ("tiny_sd_dir", "a face")])
 def test_latent_and_guided_models(kind: str, prompt: str, request: pytest.FixtureRequest) -> None:
     """Guidance moves both passes' h by one offset, so its Jacobian is that of the guided prediction."""

@@ -74,5 +74,9 @@ def _experiments() -> Iterable[tuple[str, str]]:
 
 
 def _attributes() -> Iterable[tuple[str, str]]:
-    attributes = import_module("hspace.worlds.portraits.faces").ATTRIBUTES
-    return [(attribute.id, f"{attribute.kind}: {attribute.meaning}") for attribute in attributes]
+    worlds = import_module("hspace.worlds.world").WORLDS
+    return [
+        (attribute.id, f"{world}, {attribute.kind}: {attribute.meaning}")
+        for world in worlds.names()
+        for attribute in worlds.get(world).attributes
+    ]

@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from hspace.diffusion.checkpoints import EMBEDDED, load_model
+from hspace.diffusion.checkpoints import EMBEDDED, drawn_world, load_model
 from hspace.directions.file import FileSettings
 from hspace.directions.hub import local_path
 from hspace.directions.metadata import annotated_by
@@ -22,10 +22,11 @@ from hspace.runs.config import Config, config_sha256
 from hspace.runs.lab import Lab
 from hspace.runs.memory import fitted
 from hspace.runs.parsing import check_attributes
-from hspace.runs.procedures import EXPERIMENTS
+from hspace.runs.procedures import ANY_MODEL, EXPERIMENTS
 from hspace.runs.report import Result
 from hspace.runs.stopwatch import Stopwatch, duration
 from hspace.runs.tracking import Run, track
+from hspace.scorers.embedded import world_of
 from hspace.scorers.factory import (
     NOT_MEANT,
     load_identity,
@@ -36,7 +37,6 @@ from hspace.scorers.factory import (
     told_name,
 )
 from hspace.scorers.identity import scorer_identity
-from hspace.scorers.portraits import SCORERS
 from hspace.system import distributed
 from hspace.system.files import read_json
 from hspace.types import InputError, Scorer
@@ -108,8 +108,8 @@ def load(cfg: Config) -> Lab:
     judge_name = judge_of(cfg, annotator, judge, given)
     if NOT_MEANT in judge_name:
         log.warning(
-            "%s is %s (%s): its names and grades may mean nothing; evaluation=clip, hub and faceapi name others",
-            judge.id, NOT_MEANT, model.model_id,
+            "%s for %s: its names and grades may mean nothing; evaluation=clip, hub and faceapi name others",
+            judge_name, model.model_id,
         )  # fmt: skip
     if cfg.seed and not get_method(cfg.method.name).seeded:
         log.warning("method=%s has no seed: its directions are those of seed=0", cfg.method.name)
@@ -119,15 +119,25 @@ def load(cfg: Config) -> Lab:
 
 
 def check_scorers(cfg: Config) -> None:
-    """Checks that the scorers of the embedded portraits are not used for a model of photographs.
+    """Checks that the scorers of a drawn world are not used for a model of another one, or of photographs.
 
     Raises:
-        InputError: If they are.
+        InputError: If they are, and the experiment needs scores.
     """
+    drawn = drawn_world(cfg.model.path)
+    photographs = cfg.model.name not in (*EMBEDDED, "local", "hub")
     for key, scorer in (("annotator", cfg.evaluation.annotator), ("judge", cfg.evaluation.judge)):
-        if scorer in SCORERS and cfg.model.name not in (*EMBEDDED, "local", "hub"):
+        world = world_of(scorer)
+        if world is None or cfg.procedure in ANY_MODEL:
+            continue
+        if drawn not in (world, None):
             raise InputError(
-                f"model={cfg.model.name} makes photographs, and evaluation.{key}={scorer} reads the embedded portraits "
+                f"model={cfg.model.name} makes {drawn}, and evaluation.{key}={scorer} reads {world}: "
+                f"set evaluation={drawn}"
+            )
+        if photographs:
+            raise InputError(
+                f"model={cfg.model.name} makes photographs, and evaluation.{key}={scorer} reads the embedded {world} "
                 "only: set evaluation=clip, evaluation=hub or evaluation=faceapi"
             )
 
@@ -178,7 +188,7 @@ def judge_of(cfg: Config, annotator: Scorer, judge: Scorer, given: Found | None)
             f"evaluation.judge is {judge.id}, which annotated for these directions and would grade its own choices: "
             "name another, or set evaluation.allow_same_scorer=true"
         )
-    return told_name(judge, annotated=same, embedded=cfg.model.path in EMBEDDED)
+    return told_name(judge, annotated=same, world=drawn_world(cfg.model.path))
 
 
 @contextmanager

@@ -103,7 +103,7 @@ def _bench(options: argparse.Namespace, compose: Compose, command: str) -> tuple
     bench = load_bench(parse(compose(options.settings)), options.direction)
     if bench.annotator is None:
         raise InputError(
-            f"the portraits' scorers cannot read images of {bench.model.model_id}: set evaluation=clip or "
+            f"{bench.cfg.evaluation.annotator} cannot read images of {bench.model.model_id}: set evaluation=clip or "
             "evaluation=faceapi"
         )
     return bench, bench.annotator

@@ -29,8 +29,8 @@ from hspace.system.hub import why_unreachable
 from hspace.system.records import is_list
 from hspace.types import InputError, Seeds, in_one_line, one_line
 
-EMBEDDED = {"portraits": "portraits/ddpm"}
-"""Models that come with the package, by name: their folder under the packaged weights."""
+EMBEDDED = {"portraits": "portraits/ddpm", "rooms": "rooms/ddpm"}
+"""Models that come with the package, by name: their folder under the packaged weights, in that of their world."""
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 """Name of the folder in which the hub's cache keeps the files of a commit."""
@@ -150,6 +150,11 @@ class DiffusionModel:
         return Latents.from_seeds(seeds, self.sample_shape, len(self.process.timesteps)).to(self.device)
 
 
+def drawn_world(model: str) -> str | None:
+    """The world whose pictures an embedded model draws; None of other models."""
+    return EMBEDDED[model].partition("/")[0] if model in EMBEDDED else None
+
+
 def load_model(
     model: str = "portraits",
     *,
@@ -166,7 +171,7 @@ def load_model(
     """Load a diffusion model.
 
     Args:
-        model: An embedded model's name (`portraits`), a folder, or a hub id `owner/name`.
+        model: An embedded model's name (`portraits`, `rooms`), a folder, or a hub id `owner/name`.
         tap: Place where h is read and edited; see `hspace.diffusion.taps`. None is `after` the mid block of a U-Net, as
             in all results of the paper, and the output of a transformer's middle block.
         num_steps: Number of sampling steps.

@@ -1,33 +1,80 @@
-"""Figs. 18-21: principal components of models of other things than faces, whose directions are hard to name."""
+"""Figs. 18-21: principal components of models of other things than faces."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from hspace.evaluation.readings import Sweep
+from hspace.metrics.names import Name, numbered
+from hspace.output.charts import effect_heatmap
 from hspace.output.tables import Table, format_number
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
+from hspace.scorers.factory import NOT_MEANT
 
 
 def run(lab: Lab) -> Result:
-    """Principal components and their share of the image's change, since no scorer reads churches or bedrooms."""
+    """Principal components and how much they change the image; with names and effects where scorers read the model.
+
+    No embedded scorer reads churches and bedrooms, so that pixels alone say there what a component does.
+    """
     largest = max(lab.strengths)
     directions = lab.components()
-    sweep = lab.sweep({f"component {j}": vector for j, vector in enumerate(directions.directions)})
-    images = sweep.readings.images
-    change = (images[:, 1:] - images[:, :1]).square().mean((2, 3, 4)).sqrt()
-    rows = tuple((label, float(change[:, sweep.row(j, largest)].mean())) for j, label in enumerate(sweep.labels))
+    read = NOT_MEANT not in lab.judge_name
+    named = lab.name(directions.directions, largest) if read else [None] * len(directions.directions)
+    labels = [f"component {j}" + (f": {label}" if read else "") for j, label in enumerate(numbered(named))]
+    signs = [name.sign if name else 1 for name in named]
+    vectors = {label: sign * each for label, sign, each in zip(labels, signs, directions.directions, strict=True)}
+    sweep = lab.sweep(vectors)
+    sizes = changes(sweep, largest)
     caption = (
-        f"Change of the image at {largest:g} sd, root mean square of pixels in [-1, 1], over {len(images)} samples."
+        f"Change of the image at {largest:g} sd, root mean square of pixels in [-1, 1], over "
+        f"{len(sweep.readings.images)} samples"
     )
-    sizes = [row[1] for row in rows]
     conclusion = (
         f"{lab.model.model_id}: at {largest:g} sd the components change the image by {format_number(min(sizes))} to "
         f"{format_number(max(sizes))} (root mean square of pixels)."
     )
-    strip = sweep.strip(f"Principal components of {lab.model.model_id}", lab.figures / "components.png")
-    findings = {"model": lab.model.model_id, "change": sizes, "median": float(np.median(sizes))}
-    return Result(
-        conclusion,
-        findings,
-        {"One sample along each component": strip},
-        {"components": Table(("component", "change"), rows, caption)},
+    title = f"Principal components of {lab.model.model_id}"
+    figures = {"One sample along each component": sweep.strip(title, lab.figures / "components.png")}
+    findings: dict[str, Any] = {
+        "model": lab.model.model_id, "change": sizes, "median": float(np.median(sizes)),
+    }  # fmt: skip
+    if not read:
+        table = Table(("component", "change"), tuple(zip(labels, sizes, strict=True)), f"{caption}.")
+        return Result(conclusion, findings, figures, {"components": table})
+    effects = sweep.effects(largest)
+    figures[f"Effects of each component at {largest:g} sd"] = effect_heatmap(effects, lab.figures / "effects.png")
+    rows, agreeing = named_rows(sweep, named, largest)
+    findings |= {
+        "names": [name and [name.attribute, name.sign, list(name.others)] for name in named],
+        "effects": effects.to_dict(),
+    }
+    columns = ("component", "change", "effect on the name", "strongest by the judge", "its effect", "identity")
+    table = Table(
+        columns,
+        tuple((label, size, *row) for label, size, row in zip(labels, sizes, rows, strict=True)),
+        f"{caption}; effects by the judge, in sd.",
     )
+    words = f" {agreeing} of {len(rows)} move most, by the judge, what the annotator named them by."
+    return Result(conclusion + words, findings, figures, {"components": table}, {"scores": sweep.readings.table()})
+
+
+def changes(sweep: Sweep, strength: float) -> list[float]:
+    """Root mean square change of the pixels by each direction at a strength, in the mean over samples."""
+    images = sweep.readings.images
+    change = (images[:, 1:] - images[:, :1]).square().mean((2, 3, 4)).sqrt()
+    return [float(change[:, sweep.row(j, strength)].mean()) for j in range(len(sweep.labels))]
+
+
+def named_rows(sweep: Sweep, named: Sequence[Name | None], strength: float) -> tuple[list[tuple[Any, ...]], int]:
+    """What the judge sees of each named direction, and on how many it agrees with the annotator."""
+    effects = sweep.effects(strength)
+    rows = []
+    for j, name in enumerate(named):
+        strongest, effect = effects.strongest(j)
+        aim = effects.cell(j, name.attribute) if name else None
+        rows.append((aim, strongest, effect, sweep.readings.identity(sweep.row(j, strength))))
+    agreeing = sum(name is not None and row[1] == name.attribute for name, row in zip(named, rows, strict=True))
+    return rows, agreeing

@@ -43,7 +43,7 @@ class Locality(Metric):
     squared error are averaged over the pixels outside; the perceptual distance is that of the whole images.
 
     Args:
-        distance: Perceptual distance, such as `feature_distance(PortraitFeatures(judge))` or `lpips_distance()`.
+        distance: Perceptual distance, such as `feature_distance(WorldFeatures(judge))` or `lpips_distance()`.
 
     Source: Wang et al. 2004 (IEEE TIP 13, 600-612) for SSIM, which torchmetrics computes.
     """
@@ -95,7 +95,7 @@ class Locality(Metric):
 
 
 def feature_distance(embedder: Embedder) -> Distance:
-    """1 - cosine of an embedder's features, in [0, 2]; of `PortraitFeatures(judge)` those of its last hidden layer."""
+    """1 - cosine of an embedder's features, in [0, 2]; of `WorldFeatures(judge)` those of its last hidden layer."""
 
     def distance(original: Images, edited: Images) -> Tensor:
         return 1 - torch.nn.functional.cosine_similarity(embedder(original).double(), embedder(edited).double())

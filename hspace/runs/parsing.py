@@ -15,6 +15,7 @@ from hspace.diffusion.sampler import BLOCK
 from hspace.directions.settings import METHODS, Settings
 from hspace.runs.config import Config, known_keys
 from hspace.runs.moved import moved
+from hspace.runs.procedures import ANY_MODEL
 from hspace.runs.wording import fields_of, in_our_words, of_record
 from hspace.system.registry import REFERENCE, unknown
 from hspace.types import InputError
@@ -74,7 +75,7 @@ def check_attributes(config: Config, known: Collection[str]) -> None:
     named = [(f"method.{key}", getattr(config.method, key, None)) for key in ("attribute", "target")]
     for key in ("conditions", "match"):
         named += [(f"method.{key}", name) for name in getattr(config.method, key, None) or ()]
-    if config.procedure != "edit":
+    if config.procedure not in ("edit", *ANY_MODEL):
         named += [("study.attributes", attribute) for attribute in config.study.attributes]
     for key, name in named:
         if name is not None and name not in known:

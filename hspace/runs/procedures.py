@@ -12,6 +12,8 @@ PAPER = (
 """The experiments of the paper's report, in its order."""
 BEYOND = ("transformer",)
 """Further experiments, on models that do not come with the package."""
+ANY_MODEL = frozenset({"fig18"})
+"""Experiments that leave scores out where no scorer reads the images of the model."""
 EXPERIMENTS: Registry[Callable[..., Any]] = Registry(
     "experiment", Callable, {name: f"hspace.experiments.{name}:run" for name in ("edit", "demo", *PAPER, *BEYOND)}
 )

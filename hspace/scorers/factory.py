@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hspace.scorers import portraits
+from hspace.scorers.embedded import WorldFeatures, WorldScorer
 from hspace.scorers.faceapi import FaceFinder, FaceIdentity, FaceScorer
 from hspace.scorers.names import EMBEDDERS, REGIONS, SCORERS
 from hspace.scorers.pretrained import Pretrained
@@ -17,16 +17,17 @@ from hspace.types import Embedder, InputError, RegionNetwork, Scorer, in_one_lin
 
 NOT_INDEPENDENT = "NOT INDEPENDENT: also the annotator"
 """Remark after the name of a judge that chose what it judges."""
-NOT_MEANT = "made for the embedded portraits, not for this model"
-"""Remark after the name of an embedded judge that grades another model's images."""
+NOT_MEANT = "not for this model"
+"""End of the remark after the name of an embedded judge that grades another model's images."""
 
 
 def load_scorer(name: str) -> Scorer:
     """A scorer, ready to score.
 
     Args:
-        name: Name, which is `portraits-annotator`, `portraits-judge`, `faceapi`, `clip:MODEL` or `hub:MODEL`, where
-            MODEL is a folder or hub id, the name of an installed scorer, or `module:name`.
+        name: Name, which is `portraits-annotator`, `portraits-judge`, `rooms-annotator`, `rooms-judge`, `faceapi`,
+            `clip:MODEL` or `hub:MODEL`, where MODEL is a folder or hub id, the name of an installed scorer, or
+            `module:name`.
 
     Raises:
         InputError: If the scorer does not exist, or its model cannot be read.
@@ -38,8 +39,8 @@ def load_identity(name: str = "portraits-identity") -> Embedder:
     """An identity encoder, with embeddings of unit norm.
 
     Args:
-        name: `portraits-identity`, `portraits-likeness`, `faceapi` or `faceapi:PATH`, `hub:MODEL`, where MODEL is a
-            folder or hub id, the name of an installed one, or `module:name`.
+        name: `portraits-identity`, `portraits-likeness`, `rooms-identity`, `faceapi` or `faceapi:PATH`, `hub:MODEL`,
+            where MODEL is a folder or hub id, the name of an installed one, or `module:name`.
 
     Raises:
         InputError: If there is none of the name, or its model cannot be read.
@@ -51,8 +52,8 @@ def load_regions(name: str = "portraits-regions") -> RegionNetwork:
     """A network that finds regions.
 
     Args:
-        name: `portraits-regions`, `faceapi`, `hub:MODEL`, where MODEL is a folder or hub id, the name of an installed
-            one, or `module:name`.
+        name: `portraits-regions`, `rooms-regions`, `faceapi`, `hub:MODEL`, where MODEL is a folder or hub id, the
+            name of an installed one, or `module:name`.
 
     Raises:
         InputError: If there is none of the name, or its model cannot be read.
@@ -62,7 +63,7 @@ def load_regions(name: str = "portraits-regions") -> RegionNetwork:
 
 def features_of(scorer: Scorer) -> Embedder | None:
     """The hidden layer of an embedded scorer, by which images are compared; None of others."""
-    return portraits.PortraitFeatures(scorer) if isinstance(scorer, portraits.PortraitScorer) else None
+    return WorldFeatures(scorer) if isinstance(scorer, WorldScorer) else None
 
 
 def finder_of(*networks: Scorer | Embedder | None) -> FaceFinder | None:
@@ -77,16 +78,17 @@ def same_network(first: Scorer, second: Scorer) -> bool:
     return first.id == second.id
 
 
-def told_name(judge: Scorer, *, annotated: bool, embedded: bool) -> str:
+def told_name(judge: Scorer, *, annotated: bool, world: str | None) -> str:
     """The name of a judge in tables and records: its id, with a remark on its grades where one is needed.
 
     Args:
         judge: Judge.
         annotated: Whether it chose what it judges.
-        embedded: Whether the model is the embedded one, of portraits.
+        world: What the model draws; None if it is not an embedded one.
     """
-    strange = judge.id in portraits.SCORERS and not embedded
-    marks = [NOT_INDEPENDENT] * annotated + [NOT_MEANT] * strange
+    marks = [NOT_INDEPENDENT] * annotated
+    if isinstance(judge, WorldScorer) and judge.world != world:
+        marks.append(f"made for the embedded {judge.world}, {NOT_MEANT}")
     return f"{judge.id} ({'; '.join(marks)})" if marks else judge.id
 
 

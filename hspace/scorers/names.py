@@ -10,6 +10,8 @@ SCORERS: Registry[Any] = Registry(
     {
         "portraits-annotator": "hspace.scorers.portraits:annotator",
         "portraits-judge": "hspace.scorers.portraits:judge",
+        "rooms-annotator": "hspace.scorers.rooms:annotator",
+        "rooms-judge": "hspace.scorers.rooms:judge",
         "clip": "hspace.scorers.clip:load_clip",
         "hub": "hspace.scorers.hub:load_classifier",
         "faceapi": "hspace.scorers.faceapi:scorer",
@@ -21,19 +23,21 @@ EMBEDDERS: Registry[Any] = Registry(
     "embedder",
     object,
     {
-        "portraits-identity": "hspace.scorers.portraits:load_identity",
-        "portraits-likeness": "hspace.scorers.portraits:load_likeness",
+        "portraits-identity": "hspace.scorers.portraits:identity",
+        "portraits-likeness": "hspace.scorers.portraits:likeness",
+        "rooms-identity": "hspace.scorers.rooms:identity",
         "hub": "hspace.scorers.hub:load_features",
         "faceapi": "hspace.scorers.faceapi:identity",
     },
 )
-"""Identity encoders, which say whether images show the same person: classes or functions that give an `Embedder`."""
+"""Identity encoders, which say whether images show the same person or room: they give an `Embedder`."""
 
 REGIONS: Registry[Any] = Registry(
     "region",
     object,
     {
-        "portraits-regions": "hspace.scorers.portraits:load_regions",
+        "portraits-regions": "hspace.scorers.portraits:regions",
+        "rooms-regions": "hspace.scorers.rooms:regions",
         "hub": "hspace.scorers.hub:load_parser",
         "faceapi": "hspace.scorers.faceapi:regions",
     },

@@ -4,17 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hspace.diffusion.checkpoints import DiffusionModel, load_model
+from hspace.diffusion.checkpoints import DiffusionModel, drawn_world, load_model
 from hspace.directions.hub import PREFIX, local_path
 from hspace.directions.record import Directions
 from hspace.directions.shipped import READY
 from hspace.edits.sums import Term
 from hspace.runs.config import Config
+from hspace.scorers.embedded import world_of
 from hspace.scorers.factory import load_identity, load_scorer
 from hspace.system.registry import unknown
 from hspace.types import Embedder, InputError, Scorer
 
-LARGEST_PORTRAIT = 64
+LARGEST_DRAWN = 64
 """Height of the largest images that the embedded scorers can read."""
 
 
@@ -80,8 +81,10 @@ def load_bench(cfg: Config, references: Sequence[str]) -> Bench:
     eta, allow = cfg.diffusion.eta, cfg.allow
     sliders = [replace(slider, directions=slider.directions.fit(model, eta=eta, allow=allow)) for slider in sliders]
     names = cfg.evaluation.annotator, cfg.evaluation.identity
-    small = model.image_shape[1] <= LARGEST_PORTRAIT and model.image_shape[0] == 3
-    fits = [small or not name.startswith("portraits-") for name in names]
+    small = model.image_shape[1] <= LARGEST_DRAWN and model.image_shape[0] == 3
+    drawn = drawn_world(cfg.model.path)
+    worlds = [world_of(name) for name in names]
+    fits = [world is None or (small and drawn in (world, None)) for world in worlds]
     annotator = load_scorer(names[0]) if fits[0] else None
     return Bench(cfg, model, tuple(sliders), annotator, load_identity(names[1]) if fits[1] else None)
 

@@ -33,7 +33,7 @@ from hspace.evaluation.effects import edit_samples, evaluate
 from hspace.metrics.names import name_edits, numbered
 from hspace.output.figures import grid_figure, strip_figure
 from hspace.runs.errors import guarded
-from hspace.scorers.portraits import load_identity, load_regions, load_scorer
+from hspace.scorers.factory import load_identity, load_regions, load_scorer
 from hspace.system.registry import unknown
 from hspace.types import InputError
 from hspace.worlds.portraits.faces import render, resample_scene, sample_factors

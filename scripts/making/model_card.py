@@ -1,8 +1,8 @@
-"""Measures every figure of docs/portraits.md on the embedded weights, and refreshes the page.
+"""Measures every figure of docs/portraits.md or docs/rooms.md on the embedded weights, and refreshes the page.
 
-    python scripts/making/model_card.py        # writes outputs/model_card/metrics.json, docs/portraits.md, docs/images/
+    python scripts/making/model_card.py [rooms]     # writes outputs/model_card/WORLD/, docs/WORLD.md and docs/images/
 
-Sections that were measured on the same weights before are read from outputs/model_card.
+Sections that were measured on the same weights before are read from the folder of results.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from pathlib import Path
 from card.base import Sizes
 from card.page import refresh
 from card.sections import measure
+from card.subject import SUBJECTS
 
 from hspace.runs.errors import guarded
 
@@ -23,15 +24,17 @@ ROOT = Path(__file__).parents[2]
 def main() -> int:
     """Measures and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="portraits", help="name, folder or hub id (default: %(default)s)")
-    parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "model_card", help="folder of all results")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of portraits.md and images/")
+    parser.add_argument("world", nargs="?", default="portraits", choices=SUBJECTS, help="default: %(default)s")
+    parser.add_argument("--model", help="name, folder or hub id (default: the world's)")
+    parser.add_argument("--output", type=Path, help="folder of all results (default: outputs/model_card/WORLD)")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of WORLD.md and images/")
     arguments = parser.parse_args()
+    output = arguments.output or ROOT / "outputs" / "model_card" / arguments.world
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     started = time.perf_counter()
-    metrics = measure(arguments.model, Sizes(), arguments.output, ROOT / ".train" / "data")
-    refresh(arguments.docs, metrics, arguments.output / "images")
-    logging.info("%s in %.1f minutes", arguments.output / "metrics.json", (time.perf_counter() - started) / 60)
+    metrics = measure(arguments.model or arguments.world, arguments.world, Sizes(), output, ROOT / ".train" / "data")
+    refresh(arguments.docs, metrics, output / "images")
+    logging.info("%s in %.1f minutes", output / "metrics.json", (time.perf_counter() - started) / 60)
     return 0
 
 

@@ -22,17 +22,20 @@ from train_ddpm import check_beta_schedule, scheduler_of
 from hspace.diffusion.process import Schedule
 from hspace.output.tables import Table, to_markdown
 from hspace.runs.errors import guarded
-from hspace.worlds.portraits.faces import JUDGED, render, sample_factors
+from hspace.worlds.world import WORLDS, World
 
 RENDERS, SAMPLES, BATCH, SEED = 8192, 20_480, 512, 99
 DIMENSIONS = 192
 """Of the subspace of renders and noise, which holds nearly all of their variance and is far faster than pixels."""
 
 
-def lost_shares(schedule: Schedule, size: int, renders: int, samples: int) -> dict[str, tuple[float, float]]:
+def lost_shares(
+    world: World, schedule: Schedule, size: int, renders: int, samples: int
+) -> dict[str, tuple[float, float]]:
     """What the shares of attributes among samples of an exact denoiser are off by, eta = 1.
 
     Args:
+        world: What is rendered.
         schedule: The steps; what a network predicts does not matter.
         size: Height and width of the renders in pixels.
         renders: How many are drawn.
@@ -44,14 +47,14 @@ def lost_shares(schedule: Schedule, size: int, renders: int, samples: int) -> di
     Source: ours; the exact denoiser is eq. 1 of Haas et al. 2024 inverted by Bayes' rule.
     """
     generator = torch.Generator().manual_seed(SEED)
-    factors = sample_factors(generator, renders)
-    images = render(factors, size).flatten(1)
+    factors = world.sample_factors(generator, renders)
+    images = world.render(factors, size).flatten(1)
     found = PCA(min(DIMENSIONS, renders), svd_solver="randomized", random_state=SEED).fit(images.numpy())
     projected = images @ torch.from_numpy(found.components_).T
     exact = replace(schedule, prediction_type="sample")
     x_T = torch.randn(samples, projected.shape[1], generator=generator).split(BATCH)
     rows = torch.cat([_sample(exact, projected, x_t, generator) for x_t in x_T])
-    binary = [attribute.id for attribute in JUDGED if attribute.kind == "binary"]
+    binary = [attribute.id for attribute in world.judged if attribute.kind == "binary"]
     shares = {name: (float(factors[name].mean()), float(factors[name][rows].mean())) for name in binary}
     return {name: (share, sampled - share) for name, (share, sampled) in shares.items()}
 
@@ -83,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     cfg = training_configuration("ddpm", arguments.overrides)
     check_beta_schedule("sampled_with", cfg.sampled_with)
     schedule = Schedule.of(scheduler_of(cfg.sampled_with, cfg), arguments.steps)
-    rows = tuple((name, *shares) for name, shares in lost_shares(schedule, cfg.size, RENDERS, SAMPLES).items())
+    shares = lost_shares(WORLDS.get(cfg.world), schedule, cfg.size, RENDERS, SAMPLES)
+    rows = tuple((name, *each) for name, each in shares.items())
     caption = (
         f"{SAMPLES:,} samples at {arguments.steps} steps: what they are off by from the shares of {RENDERS:,} renders."
     )

@@ -21,8 +21,8 @@ from training import training_device
 
 from hspace.metrics.identity import true_accept_rate
 from hspace.runs.errors import guarded
+from hspace.scorers.embedded import ScorerConfig, save_scorer
 from hspace.scorers.networks import ARCHITECTURES, unit_norm
-from hspace.scorers.portraits import ScorerConfig, save_scorer
 from hspace.system.registry import unknown
 from hspace.types import InputError
 from hspace.worlds.artefacts import ARTEFACTS

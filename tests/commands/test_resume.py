@@ -27,7 +27,7 @@ from hspace.output.tables import write_csv
 from hspace.runs.config import Config
 from hspace.runs.lab import Lab
 from hspace.runs.parsing import parse
-from hspace.scorers.portraits import load_identity, load_scorer
+from hspace.scorers.factory import load_identity, load_scorer
 from hspace.system.files import package_path
 from hspace.system.shards import SHARD
 from hspace.types import Images, Scores

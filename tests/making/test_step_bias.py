@@ -11,6 +11,7 @@ from retiming import cosine
 
 from hspace.diffusion.process import Schedule
 from hspace.runs.errors import guarded
+from hspace.worlds.world import WORLDS
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def step_bias(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def off_by(step_bias: Any, num_steps: int) -> dict[str, float]:
     scheduler = DDPMScheduler(trained_betas=cosine(1000, 0.6, -1), timestep_spacing="trailing")
-    found = step_bias.lost_shares(Schedule.of(scheduler, num_steps), 32, 256, 4096)
+    found = step_bias.lost_shares(WORLDS.get("portraits"), Schedule.of(scheduler, num_steps), 32, 256, 4096)
     return {name: difference for name, (_, difference) in found.items()}
 
 

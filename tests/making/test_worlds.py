@@ -1,28 +1,21 @@
 """The trainings of another world than that of the portraits, a few steps each."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import train_ddpm
+import torch
 import train_scorers
 from configuration import training_configuration
 from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
 
+from hspace.cli import main
+from hspace.diffusion.checkpoints import load_model
+from hspace.runs.errors import guarded
+from hspace.scorers.factory import load_identity, load_regions, load_scorer
 from hspace.types import InputError
 from hspace.worlds.world import WORLDS
-
-CYCLES = (
-    "cycles=[{images: 4, learning_rate: 1e-3, skip_dropout: 0, skip_exchange: 0, beta_schedule: linear},"
-    "{images: 4, learning_rate: 1e-3, skip_dropout: 0, skip_exchange: 1, beta_schedule: linear}]"
-)
-TINY = [
-    "world=rooms", "size=16", "train_images=8", "batch_size=2", "warmup_steps=1", "precision=float32", "threads=1",
-    "unet.block_out_channels=[8,8,8,8]", "unet.attention_head_dim=8", "sampled_with=linear", "device=cpu", CYCLES,
-]  # fmt: skip
-
-
-TINY_SCORERS = {"train_images": 16, "steps": 2}
 
 
 def test_a_world_changes_what_its_file_says_and_an_override_comes_last() -> None:
@@ -38,22 +31,92 @@ def test_no_two_worlds_write_into_one_folder(name: str) -> None:
     assert len(outputs) == len(WORLDS.names())
 
 
-def test_rooms_are_learnt_by_the_same_trainer(tmp_path: Path) -> None:
-    train_ddpm.main([*TINY, f"output={tmp_path / 'out'}", f"data={tmp_path / 'data'}"])
-    assert DDPMPipeline.from_pretrained(tmp_path / "out" / "pipeline").unet.config["sample_size"] == 16
-    painted = sorted(path.name for path in (tmp_path / "data").iterdir())
+@pytest.mark.slow
+def test_rooms_are_learnt_by_the_same_trainer(rooms_weights: Path) -> None:
+    assert DDPMPipeline.from_pretrained(rooms_weights / "rooms" / "ddpm").unet.config["sample_size"] == 16
+    painted = sorted(path.name for path in (rooms_weights.parent / "data").iterdir())
     assert painted == ["rooms_v1_16px_8_seed10.npy", "rooms_v1_16px_8_seed10_varied.npy"]
 
 
-def test_rooms_have_scorers_of_their_own(tmp_path: Path) -> None:
-    sizes = ["train_images=16", "held_out.images=32", "batch_size=8", "steps=2", "precision=float32", "threads=1"]
-    own = [f"{name}.{key}={value}" for name in ("identity", "regions") for key, value in TINY_SCORERS.items()]
-    train_scorers.main(["world=rooms", *sizes, *own, f"output={tmp_path / 'weights'}", f"data={tmp_path / 'data'}"])
-    configs = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("weights/*/config.json")}
+@pytest.mark.slow
+def test_rooms_have_scorers_of_their_own(rooms_weights: Path) -> None:
+    configs = {path.parent.name: json.loads(path.read_text()) for path in rooms_weights.glob("rooms/*/config.json")}
     assert set(configs) == {"annotator", "judge", "identity", "regions"}
     ids = [attribute.id for attribute in WORLDS.get("rooms").judged]
     assert configs["annotator"]["attributes"] == ids == configs["judge"]["attributes"]
     assert configs["regions"]["attributes"] == list(WORLDS.get("rooms").regions)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("rooms_installed")
+def test_the_registries_give_the_networks_of_rooms() -> None:
+    world, images = WORLDS.get("rooms"), torch.zeros(2, 3, 16, 16)
+    judge, annotator = load_scorer("rooms-judge"), load_scorer("rooms-annotator")
+    assert (judge.id, annotator.id) == ("rooms-judge", "rooms-annotator")
+    scores = judge(images)
+    assert scores.shape == (2, len(world.judged))
+    assert torch.equal(judge.visible(scores), world.visibility(dict(zip(judge.attributes, scores.T, strict=True))))
+    assert (load_identity("rooms-identity")(images).norm(dim=1) - 1).abs().max() < 1e-5
+    assert tuple(load_regions("rooms-regions")(images)) == world.regions
+
+
+SMALL = [
+    "evaluation.num_samples=4", "evaluation.reference_samples=8", "evaluation.calibration_samples=4",
+    "diffusion.num_steps=2", "method.num_samples=8", "method.k=2", "tracking.mode=disabled", "device=cpu",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("rooms_installed")
+def test_fig18_reads_rooms_with_their_own_judge(tmp_path: Path) -> None:
+    words = ["experiment=fig18", *SMALL, f"output_dir={tmp_path / 'run'}", f"cache_dir={tmp_path / 'cache'}"]
+    assert main(words) == 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["judge"] == "rooms-judge" and record["findings"]["model"] == "rooms"
+    assert len(record["findings"]["change"]) == 2 == len(record["findings"]["names"])
+    assert (tmp_path / "run" / "figures" / "effects.png").is_file()
+
+
+def test_fig18_leaves_scores_out_where_no_scorer_reads_the_model(tiny_pipeline_dir: Path, tmp_path: Path) -> None:
+    words = ["experiment=fig18", "model=church", f"model.path={tiny_pipeline_dir}", *SMALL]
+    assert main([*words, f"output_dir={tmp_path / 'run'}", f"cache_dir={tmp_path / 'cache'}"]) == 0
+    findings = json.loads((tmp_path / "run" / "run.json").read_text())["findings"]
+    assert len(findings["change"]) == 2 and "names" not in findings
+    assert not (tmp_path / "run" / "figures" / "effects.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["model=rooms", "evaluation=portraits"], "model=rooms makes rooms, and evaluation.annotator="
+         "portraits-annotator reads portraits: set evaluation=rooms"),
+        (["evaluation=rooms"], "model=portraits makes portraits, and evaluation.annotator=rooms-annotator reads "
+         "rooms: set evaluation=portraits"),
+        (["model=church", "evaluation=rooms"], "model=church makes photographs, and evaluation.annotator="
+         "rooms-annotator reads the embedded rooms only: set evaluation=clip, evaluation=hub or evaluation=faceapi"),
+    ],
+)  # fmt: skip
+def test_scorers_of_another_world_are_refused(
+    words: list[str], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert guarded(lambda: main([*words, "tracking.mode=disabled", f"output_dir={tmp_path / 'run'}"])) == 2
+    assert capsys.readouterr().err == f"hspace: error: {line}\n"
+
+
+@pytest.mark.parametrize(
+    ("load", "line"),
+    [
+        (lambda: load_scorer("rooms-judge"), "the weights of the embedded rooms-judge are not installed"),
+        (lambda: load_model("rooms"), "the weights of the embedded model rooms are not installed"),
+    ],
+)
+def test_weights_that_are_missing_are_one_line(
+    load: Callable[[], object], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("diffusion.checkpoints", "scorers.embedded"):
+        monkeypatch.setattr(f"hspace.{module}.package_path", lambda name: tmp_path / name)
+    with pytest.raises(InputError, match=line):
+        load()
 
 
 @pytest.mark.parametrize(

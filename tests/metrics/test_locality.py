@@ -7,7 +7,7 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from hspace.metrics.locality import Locality, feature_distance, lpips_distance
-from hspace.scorers.portraits import PortraitFeatures, load_scorer
+from hspace.scorers.embedded import WorldFeatures, load_judge
 from hspace.types import InputError
 
 REGION = torch.zeros(1, 32, 32, dtype=torch.bool)
@@ -31,7 +31,7 @@ def _pairs() -> tuple[Tensor, Tensor]:
 def test_what_happens_inside_the_region_does_not_count() -> None:
     original, _ = _pairs()
     edited = torch.where(REGION, -original, original)
-    locality = Locality(feature_distance(PortraitFeatures(load_scorer("portraits-judge"))))
+    locality = Locality(feature_distance(WorldFeatures(load_judge("portraits"))))
     locality.update(original, edited, REGION)
     ssim, psnr, perceptual = locality.compute()
     assert ssim.value == pytest.approx(1, abs=1e-9) and psnr.value == float("inf")

@@ -22,7 +22,7 @@ from hspace.runs.config import Config
 from hspace.runs.lab import Lab
 from hspace.runs.procedures import EXPERIMENTS
 from hspace.runs.report import Result
-from hspace.scorers.portraits import load_identity, load_scorer
+from hspace.scorers.factory import load_identity, load_scorer
 from hspace.system.files import write_bytes
 
 MARK = "portraits-annotator (NOT INDEPENDENT: also the annotator"

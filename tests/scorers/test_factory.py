@@ -22,7 +22,7 @@ def test_names_choose_the_kind(
     assert isinstance(encoder, torch.nn.Module) and {weight.device.type for weight in encoder.parameters()} == {"meta"}
     with pytest.raises(InputError, match="unknown scorer 'jugde'"):
         load_scorer("jugde")
-    known = "there is faceapi, hub, portraits-identity, portraits-likeness; and no module"
+    known = "there is faceapi, hub, portraits-identity, portraits-likeness, rooms-identity; and no module"
     with pytest.raises(InputError, match=f"embedder 'clip:x': {known}"):
         load_identity("clip:x")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hspace.scorers import factory
-from hspace.scorers.portraits import SCORERS, PortraitFeatures, load_identity, load_likeness, load_regions, load_scorer
+from hspace.scorers.embedded import WorldFeatures, WorldScorer, load_annotator, load_encoder, load_judge, load_regions
 from hspace.types import Embedder, InputError, RegionNetwork, Scorer
 from hspace.worlds.portraits.faces import (
     JUDGED,
@@ -19,7 +19,12 @@ from hspace.worlds.portraits.faces import (
 )
 
 N = 512
+LOADERS = {"portraits-annotator": load_annotator, "portraits-judge": load_judge}
 BINARY = [attribute.kind == "binary" for attribute in JUDGED]
+
+
+def load_scorer(name: str) -> WorldScorer:
+    return LOADERS[name]("portraits")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +37,7 @@ def images(people: dict[str, torch.Tensor]) -> torch.Tensor:
     return render(people, 64)
 
 
-@pytest.mark.parametrize("name", SCORERS)
+@pytest.mark.parametrize("name", LOADERS)
 def test_scores_agree_with_the_exact_labels(name: str, people: dict[str, torch.Tensor], images: torch.Tensor) -> None:
     scorer = load_scorer(name)
     assert isinstance(scorer, Scorer) and scorer.id == name
@@ -47,14 +52,14 @@ def test_scores_agree_with_the_exact_labels(name: str, people: dict[str, torch.T
             assert 1 - (predicted - exact).square().mean() / exact.var() >= 0.95, attribute.id
 
 
-@pytest.mark.parametrize("name", SCORERS)
+@pytest.mark.parametrize("name", LOADERS)
 def test_a_score_does_not_depend_on_the_batch_even_in_training_mode(name: str, images: torch.Tensor) -> None:
     scorer = load_scorer(name).train()
     assert (scorer(images[:8])[3] - scorer(images[3:4])[0]).abs().max() < 1e-5
 
 
 def test_annotator_and_judge_are_unlike(images: torch.Tensor) -> None:
-    annotator, judge = (load_scorer(name) for name in SCORERS)
+    annotator, judge = (load_scorer(name) for name in LOADERS)
     assert type(annotator.network) is not type(judge.network)
     assert not torch.equal(annotator(images[:4]), judge(images[:4]))
 
@@ -66,7 +71,7 @@ def test_visibility_follows_the_scores(people: dict[str, torch.Tensor], images: 
 
 
 def test_identity_tells_people_apart_across_scenes(people: dict[str, torch.Tensor], images: torch.Tensor) -> None:
-    identity = load_identity()
+    identity = load_encoder("portraits", "identity")
     assert isinstance(identity, Embedder)
     first, second = identity(images), identity(render(resample_scene(people, torch.Generator().manual_seed(1)), 64))
     assert first.shape == (N, identity.dim) and (first.norm(dim=1) - 1).abs().max() < 1e-5
@@ -77,7 +82,7 @@ def test_identity_tells_people_apart_across_scenes(people: dict[str, torch.Tenso
 
 
 def test_likeness_tells_features_apart_whatever_else_changes(people: dict[str, torch.Tensor]) -> None:
-    likeness = load_likeness()
+    likeness = load_encoder("portraits", "likeness")
     views = [likeness(render(resample_looks(people, torch.Generator().manual_seed(seed)), 64)) for seed in (1, 2)]
     cosine = views[0] @ views[1].T
     others = cosine[~torch.eye(N, dtype=torch.bool)]
@@ -89,7 +94,7 @@ def test_likeness_tells_features_apart_whatever_else_changes(people: dict[str, t
 
 def test_features_are_the_hidden_layer_of_the_judge(images: torch.Tensor) -> None:
     judge = load_scorer("portraits-judge")
-    features = PortraitFeatures(judge)
+    features = WorldFeatures(judge)
     assert isinstance(features, Embedder)
     hidden = features(images[:4])
     assert hidden.shape == (4, features.dim)
@@ -97,12 +102,12 @@ def test_features_are_the_hidden_layer_of_the_judge(images: torch.Tensor) -> Non
 
 
 def test_an_unknown_scorer_is_one_clear_line() -> None:
-    with pytest.raises(InputError, match="portraits-annotator"):
-        load_scorer("jugde")
+    with pytest.raises(InputError, match="did you mean 'portraits-judge'"):
+        factory.load_scorer("portraits-jugde")
 
 
 def test_regions_of_renders_are_found(people: dict[str, torch.Tensor], images: torch.Tensor) -> None:
-    network = load_regions()
+    network = load_regions("portraits")
     assert isinstance(network, RegionNetwork)
     few = {name: values[:128] for name, values in people.items()}
     found, exact = network(images[:128]), region_masks(few, 64)

@@ -1,1 +1,1 @@
-"""The model card of the embedded portraits: what is measured, kept and written."""
+"""The model card of an embedded world: what is measured, kept and written."""

@@ -15,11 +15,11 @@ class Sizes:
     """How much is measured.
 
     Attributes:
-        generated: Generated portraits, and fresh renders that they are compared with.
+        generated: Generated pictures, and fresh renders that they are compared with.
         steps: Sampling steps, those of the edits.
         reference: Fresh renders that stand for the renderer.
         training_renders: Renders of the training set that the nearest ones are sought in.
-        people: Unseen people, two images each.
+        people: Unseen people, or rooms, two images each.
         discovery: Samples for PCA.
         components: Principal components.
         annotated: Samples among which examples are chosen.

@@ -1,6 +1,6 @@
 """How much of an attribute reaches the predicted image through h, and how much through the skip connections.
 
-No edit of h can change what the skips carry. The renderer gives pairs of portraits that differ in one attribute alone;
+No edit of h can change what the skips carry. The renderer gives pairs of pictures that differ in one attribute alone;
 decoding one of a pair with the h of the other tells the two ways apart.
 """
 
@@ -9,26 +9,30 @@ from bisect import bisect_left
 import torch
 from torch import Tensor
 
+from card.subject import Subject
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.process import Schedule
 from hspace.types import Images, Scorer
-from hspace.worlds.portraits.faces import JUDGED, Attribute, render, sample_factors
+from hspace.worlds.attributes import Attribute
 
 ENDS = (0.1, 0.9)
-"""Of the range of a continuous attribute: where the two portraits of a pair lie."""
+"""Of the range of a continuous attribute: where the two pictures of a pair lie."""
 HALF = 0.5
 
 
-def carried_by_h(model: DiffusionModel, judge: Scorer, n: int, seed: int) -> dict[str, dict[str, float | None]]:
+def carried_by_h(
+    model: DiffusionModel, judge: Scorer, subject: Subject, n: int, seed: int
+) -> dict[str, dict[str, float | None]]:
     """By judged attribute: the noise level at which half of it is decided, and how much of it h carries there.
 
     Decided is the change of the judge's score between the predicted images P_t of a pair, as a share of the change
-    between the renders themselves; both portraits get the same noise. It falls as noise grows, so the level is found by
+    between the renders themselves; both pictures get the same noise. It falls as noise grows, so the level is found by
     bisection.
 
     Args:
-        model: Of the portraits.
+        model: Of the world.
         judge: Reads predicted images and renders.
+        subject: The world.
         n: Number of pairs.
         seed: Of the pairs and of the noise.
 
@@ -41,8 +45,8 @@ def carried_by_h(model: DiffusionModel, judge: Scorer, n: int, seed: int) -> dic
     figures = {}
     assert isinstance(model.process, Schedule), "of diffusion"
     alpha_bar = torch.tensor(model.process.alpha_bar, dtype=torch.float64)
-    for attribute in JUDGED:
-        pairs = counterfactuals(attribute, n, model.image_shape[-1], seed)
+    for attribute in subject.world.judged:
+        pairs = counterfactuals(subject, attribute, n, model.image_shape[-1], seed)
         column = judge.attributes.index(attribute.id)
         noise = torch.randn(pairs.shape[1:], generator=torch.Generator().manual_seed(seed))
         whole = _change(judge, pairs, column)
@@ -61,22 +65,22 @@ def carried_by_h(model: DiffusionModel, judge: Scorer, n: int, seed: int) -> dic
     return figures
 
 
-def counterfactuals(attribute: Attribute, n: int, size: int, seed: int) -> Tensor:
-    """Pairs of portraits that differ in one attribute alone, and hide none.
+def counterfactuals(subject: Subject, attribute: Attribute, n: int, size: int, seed: int) -> Tensor:
+    """Pairs of pictures that differ in one attribute alone, and hide none.
 
     Returns:
         (2, n, 3, size, size) in [-1, 1]: with the low and with the high end of the attribute.
     """
-    factors = sample_factors(torch.Generator().manual_seed(seed), n, correlated=False)
-    factors |= {"hat": torch.zeros(n), "age": 0.5 * factors["age"]}
+    world, generator = subject.world, torch.Generator().manual_seed(seed)
+    factors = subject.shown(world.sample_factors(generator, n, correlated=False))
     ends = (0.0, 1.0) if attribute.kind == "binary" else ENDS
     values = [attribute.low + end * (attribute.high - attribute.low) for end in ends]
-    return torch.stack([render(factors | {attribute.id: torch.full((n,), value)}, size) for value in values])
+    return torch.stack([world.render(factors | {attribute.id: torch.full((n,), value)}, size) for value in values])
 
 
 @torch.no_grad()
 def predictions(model: DiffusionModel, pairs: Tensor, noise: Images, t: int, *, swap: bool = False) -> Tensor:
-    """P_t of both portraits of each pair, shaped like `pairs`.
+    """P_t of both pictures of each pair, shaped like `pairs`.
 
     Args:
         model: The model.
@@ -94,6 +98,6 @@ def predictions(model: DiffusionModel, pairs: Tensor, noise: Images, t: int, *, 
 
 
 def _change(judge: Scorer, pairs: Tensor, column: int) -> float:
-    """Mean change of a score from the first portraits of pairs to the second."""
+    """Mean change of a score from the first pictures of pairs to the second."""
     low, high = (judge(images)[:, column].mean() for images in pairs)
     return float(high - low)

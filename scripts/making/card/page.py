@@ -19,17 +19,17 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
 
 
 def refresh(docs: Path, metrics: dict[str, Any], pictures: Path) -> None:
-    """Put the figures between the marks of portraits.md, and the pictures beside it.
+    """Put the figures between the marks of the world's page, such as portraits.md, and the pictures beside it.
 
     Args:
-        docs: Folder of portraits.md, whose pictures lie in `images`.
+        docs: Folder of the page, whose pictures lie in `images`.
         metrics: From `measure`.
         pictures: Folder of new pictures.
 
     Raises:
-        InputError: If portraits.md does not have the two marks, once each and in order.
+        InputError: If the page does not have the two marks, once each and in order.
     """
-    page = docs / "portraits.md"
+    page = docs / f"{metrics['world']}.md"
     before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end) or BEGIN in rest or END in before + after:
@@ -49,55 +49,59 @@ def figures(metrics: dict[str, Any]) -> str:
 
 def targets(metrics: dict[str, Any]) -> Table:
     """Every figure that has a target, with whether it is met."""
-    rows = (
-        _row(metrics, "bottleneck_ratio", "numbers of h, as a share of the image's", "≤", 0.34),
-        _row(metrics, "swap_background", "share of the background's difference that a swap of h carries", "≤", 0.3),
-        _row(metrics, "swap_judged", "the same of a judged attribute's, in the median", "≥", 0.7),
-        _row(metrics, "decided_share", "generated portraits that the judge decides on, against renders", "≥", 0.9),
-        _row(metrics, "marginal_error_max", "largest error of a binary attribute's share", "≤", 0.05),
-        _row(metrics, "mean_error_max", "largest error of a continuous attribute's mean, in sd", "≤", 0.2),
-        ("FID of fresh renders", "fid_floor", metrics["fid_floor"], "", ""),
-        ("FID of generated portraits", "fid_generated", metrics["fid_generated"], "", ""),
-        ("FID of renders with independent factors", "fid_independent", metrics["fid_independent"], "", ""),
-        ("FID of an untrained model", "fid_untrained", metrics["fid_untrained"], "", ""),
-        _row(metrics, "fid_share", "FID of generated portraits: share of the way from floor to untrained", "≤", 0.05),
-        _row(metrics, "judge_accuracy_min", "judge on renders: accuracy, worst binary attribute", "≥", 0.97),
-        _row(metrics, "judge_r2_min", "judge on renders: R², worst continuous attribute", "≥", 0.95),
-        (
-            "errors of judge and annotator on renders: largest correlation",
-            "error_correlation",
-            metrics["error_correlation"],
-            "",
-            "",
-        ),
-        _row(metrics, "agreement_min", "judge and annotator agree on generated portraits", "≥", 0.95),
-        _row(metrics, "identity_tar", "identity: true accepts of unseen people at 1% false accepts", "≥", 0.95),
-        ("likeness: the same of features alone", "likeness_tar", metrics["likeness_tar"], "", ""),
-        _row(metrics, "semantic_components", "rotated components, of ten, that move one attribute", "≥", 5),
-        _row(metrics, "semantic_attributes", "different attributes among them", "≥", 4),
-        _row(metrics, "moved_before", "share having the attribute at \N{MINUS SIGN}s, worst of five", "<", 0.2),
-        _row(metrics, "moved_after", "share having the attribute at +s, worst of five", ">", 0.8),
-        _row(metrics, "moved_identity", "likeness to the unedited sample at both, worst of five", "≥", 0.5),
+    world, same = metrics["world"], "likeness" if "likeness_tar" in metrics else "identity"
+    asked = (
+        ("bottleneck_ratio", "numbers of h, as a share of the image's", "≤ .34"),
+        ("swap_background", "share of the background's difference that a swap of h carries", "≤ .3"),
+        ("swap_judged", "share of a judged attribute's difference that a swap of h carries, in the median", "≥ .7"),
+        ("decided_share", f"generated {world} that the judge decides on, against renders", "≥ .9"),
+        ("marginal_error_max", "largest error of a binary attribute's share", "≤ .05"),
+        ("mean_error_max", "largest error of a continuous attribute's mean, in sd", "≤ .2"),
+        ("fid_floor", "FID of fresh renders", ""),
+        ("fid_generated", f"FID of generated {world}", ""),
+        ("fid_independent", "FID of renders with independent factors", ""),
+        ("fid_untrained", "FID of an untrained model", ""),
+        ("fid_share", f"FID of generated {world}: share of the way from floor to untrained", "≤ .05"),
+        ("judge_accuracy_min", "judge on renders: accuracy, worst binary attribute", "≥ .97"),
+        ("judge_r2_min", "judge on renders: R², worst continuous attribute", "≥ .95"),
+        ("error_correlation", "errors of judge and annotator on renders: largest correlation", ""),
+        ("agreement_min", f"judge and annotator agree on generated {world}", "≥ .95"),
+        ("identity_tar", "identity: true accepts of unseen pairs at 1% false accepts", "≥ .95"),
+        ("likeness_tar", "likeness: the same of features alone", ""),
+        ("semantic_components", "rotated components, of ten, that move one attribute", "≥ 5"),
+        ("semantic_attributes", "different attributes among them", "≥ 4"),
+        ("moved_before", "share having the attribute at \N{MINUS SIGN}s, worst of five", "< .2"),
+        ("moved_after", "share having the attribute at +s, worst of five", "> .8"),
+        ("moved_identity", f"{same} to the unedited sample at both, worst of five", "≥ .5"),
     )
+    rows = tuple(_row(metrics, *each) for each in asked if each[0] in metrics)
     sizes = metrics["sizes"]
     caption = (
-        f"{sizes['generated']:,} portraits at the {sizes['steps']} steps of the edits, eta = 1; edits read by the "
+        f"{sizes['generated']:,} {world} at the {sizes['steps']} steps of the edits, eta = 1; edits read by the "
         f"judge on {sizes['judged']} evaluation samples."
     )
     return Table(("figure", "key", "measured", "target", "met"), rows, caption)
 
 
-def _row(metrics: dict[str, Any], key: str, text: str, comparison: str, bound: float) -> tuple[Cell, ...]:
+def _row(metrics: dict[str, Any], key: str, text: str, target: str) -> tuple[Cell, ...]:
+    if not target:
+        return text, key, metrics[key], "", ""
+    comparison, bound = target.split()
     value = worst(metrics[key], comparison)
-    met = value is not None and COMPARISONS[comparison](value, bound)
+    met = value is not None and COMPARISONS[comparison](value, float(bound))
     measured = None if value is None else format_number(value)
-    return text, key, measured, f"{comparison} {bound:g}".replace("0.", ".", 1), "yes" if met else "**no**"
+    return text, key, measured, target, "yes" if met else "**no**"
 
 
 def worst(value: Any, comparison: str) -> float | int | None:
-    """The one number of a figure that has to meet the target: of several the worst, of a list its length."""
+    """The one number of a figure that has to meet the target: of several the worst, of a list its length.
+
+    It does not exist if one of several does not.
+    """
     if isinstance(value, list):
         return len(value)
+    if isinstance(value, dict) and None in value.values():
+        return None
     if isinstance(value, dict):
         return max(value.values()) if comparison in "<≤" else min(value.values())
     return value
@@ -109,9 +113,9 @@ def _attributes(metrics: dict[str, Any]) -> Table:
     rows = tuple((name, *(row.get(column) for column in columns)) for name, row in metrics["attributes"].items())
     caption = (
         "By attribute. judge: accuracy (binary) or R² (continuous) on fresh renders; error: of the share (binary) or "
-        "of the mean in sd (continuous) of generated portraits, against the labels of renders; decided: share of "
-        "generated portraits with a probability under .1 or over .9, divided by that of renders; agreement: of judge "
-        "and annotator on generated portraits."
+        "of the mean in sd (continuous) of generated pictures, against the labels of renders; decided: share of "
+        "generated pictures with a probability under .1 or over .9, divided by that of renders; agreement: of judge "
+        "and annotator on generated pictures."
     )
     return Table(("attribute", *columns), rows, caption)
 
@@ -134,14 +138,16 @@ def _components(metrics: dict[str, Any]) -> Table:
 
 def _moved(metrics: dict[str, Any]) -> Table:
     """Linear boundaries."""
-    columns = ("strength", "unedited", "before", "after", "identity", "owned")
+    figures = ("strength", "unedited", "before", "after", "identity", "owned")
+    columns = tuple(name for name in figures if all(name in row for row in metrics["moved"].values()))
     rows = tuple((name, *(row[column] for column in columns)) for name, row in metrics["moved"].items())
     count = metrics["sizes"]["examples"]
+    whole = "of all that stays from scene to scene"
+    kept = f"of likeness, that is of features alone (identity), and {whole} (owned)"
     caption = (
         f"Linear boundaries of {count} + {count} annotated samples, at one strength s each: share of samples having "
-        "the attribute (smile: above the renderer's median; yaw: to the right) unedited, at \N{MINUS SIGN}s and at +s, "
-        "and the mean cosine to the unedited samples over both: of likeness, which is of shape and features alone "
-        "(identity), and of all that a person owns (owned)."
+        "the attribute (a continuous one: above the renderer's median) unedited, at \N{MINUS SIGN}s and at +s, and the "
+        f"mean cosine to the unedited samples over both: {kept if 'owned' in columns else f'{whole} (identity)'}."
     )
     return Table(("attribute", *columns), rows, caption)
 
@@ -162,8 +168,9 @@ def _swapped(metrics: dict[str, Any]) -> Table:
     """What a swap of h carries."""
     caption = (
         "Samples with the h of another sample at every step: share of the difference of the two that comes along, by "
-        "the judge; that of the background by the colours of the upper corners."
+        "the judge"
     )
+    caption += "; that of the background by the colours of the upper corners." * ("background" in metrics["swapped"])
     return Table(("attribute", "carried"), tuple(metrics["swapped"].items()), caption)
 
 

@@ -14,38 +14,37 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from card import portraits, semantics
+from card import generated, semantics
 from card.base import Sizes, evaluation_seeds
 from card.carried import carried_by_h
+from card.subject import Subject, subject_of
 from card.swapped import swapped_shares
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.evaluation.readings import score
 from hspace.metrics.identity import true_accept_rate
 from hspace.output.charts import effect_heatmap
 from hspace.output.figures import grid_figure
-from hspace.scorers.portraits import (
-    PortraitFeatures,
-    PortraitIdentity,
-    PortraitScorer,
-    load_identity,
-    load_likeness,
+from hspace.scorers.embedded import (
+    WorldFeatures,
+    WorldIdentity,
+    WorldScorer,
+    load_annotator,
+    load_encoder,
+    load_judge,
     load_regions,
-    load_scorer,
 )
 from hspace.system.cache import cached, key_sha256
 from hspace.system.files import package_path, sha256_file, write_bytes, write_json
 from hspace.types import Images
-from hspace.worlds.portraits.faces import JUDGED, PORTRAITS
 from hspace.worlds.rendered import Rendered, rendered, rendered_pairs
 
 log = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 """Part of every cache key, which is raised when a figure is measured in another way."""
 TRAINING_SEED = 10
 REFERENCE_SEED, FRESH_SEED, INDEPENDENT_SEED, PEOPLE_SEED, PAIRS_SEED = 70, 71, 72, 73, 74
 """Streams of renders that no training draws from."""
-MOVED = ("glasses", "hat", "gender", "smile", "yaw")
 TILE, SHEET, COLUMNS = 96, 24, 6
 NUM_NEAREST, NUM_EDITED = 8, 2
 
@@ -55,39 +54,47 @@ class Bench:
     """All that is measured, and with what.
 
     Attributes:
-        model: At the steps of the edits, which the generated portraits have too.
+        subject: The world.
+        model: At the steps of the edits, which the generated pictures have too.
         annotator: Chooses.
         judge: Reads.
-        identity: Encoder of all that a person owns.
-        likeness: Encoder of shape and features, which no judged attribute is.
+        encoders: Of what stays, by role.
         sizes: How much is measured.
         renders_dir: Where renders are kept.
         training_dir: Where the renders of the training lie, or are painted to.
     """
 
+    subject: Subject
     model: DiffusionModel
-    annotator: PortraitScorer
-    judge: PortraitScorer
-    identity: PortraitIdentity
-    likeness: PortraitIdentity
+    annotator: WorldScorer
+    judge: WorldScorer
+    encoders: dict[str, WorldIdentity]
     sizes: Sizes
     renders_dir: Path
     training_dir: Path
 
     def renders(self, n: int, seed: int, *, correlated: bool = True) -> Rendered:
         """Fresh renders of the model's size."""
-        return rendered(PORTRAITS, n, self.model.image_shape[-1], seed, self.renders_dir, correlated=correlated)
+        return rendered(
+            self.subject.world, n, self.model.image_shape[-1], seed, self.renders_dir, correlated=correlated
+        )
+
+    @property
+    def name(self) -> str:
+        """Of the world."""
+        return self.subject.world.id
 
     def reference(self) -> Rendered:
         """The renders that stand for the renderer."""
         return self.renders(self.sizes.reference, REFERENCE_SEED)
 
 
-def measure(model: str, sizes: Sizes, output: Path, training_dir: Path) -> dict[str, Any]:
+def measure(model: str, world: str, sizes: Sizes, output: Path, training_dir: Path) -> dict[str, Any]:
     """Measure the card's figures and write them to metrics.json; sections that are known are read, not measured.
 
     Args:
         model: What `load_model` takes.
+        world: What the model draws.
         sizes: How much is measured.
         output: Folder of metrics.json, of the sections and of the pictures, in `images`.
         training_dir: Folder of the training's renders.
@@ -95,21 +102,24 @@ def measure(model: str, sizes: Sizes, output: Path, training_dir: Path) -> dict[
     Returns:
         What metrics.json holds. Shares are fractions; a figure that does not exist is None.
     """
+    subject = subject_of(world)
+    encoders = {role: load_encoder(world, role) for role in subject.world.pairs}
     bench = Bench(
-        load_model(model, num_steps=sizes.steps),
-        load_scorer("portraits-annotator"), load_scorer("portraits-judge"), load_identity(),
-        load_likeness(), sizes, output / "renders", training_dir,
+        subject, load_model(model, num_steps=sizes.steps), load_annotator(world), load_judge(world), encoders,
+        sizes, output / "renders", training_dir,
     )  # fmt: skip
-    generated = _section(output, "generated", bench, _generated, scorers=False)
-    images = load_file(generated / "images.safetensors")
+    drawn = _section(output, "generated", bench, _generated, scorers=False)
+    images = load_file(drawn / "images.safetensors")
     sections: dict[str, Callable[[Bench, Path], dict[str, Any]]] = {
-        "portraits": lambda bench, folder: _portraits(bench, folder, images["generated"], images["untrained"]),
+        "pictures": lambda bench, folder: _pictures(bench, folder, images["generated"], images["untrained"]),
         "scorers": _scorers,
         "components": _components,
         "moved": _moved,
-        "carried": lambda bench, _: {"carried": carried_by_h(bench.model, bench.judge, sizes.pairs, PAIRS_SEED)},
+        "carried": lambda bench, _: {
+            "carried": carried_by_h(bench.model, bench.judge, subject, sizes.pairs, PAIRS_SEED)
+        },
         "swapped": lambda bench, _: {
-            "swapped": swapped_shares(bench.model, bench.judge, sizes.judged // 2, batch_size=sizes.batch_size)
+            "swapped": swapped_shares(bench.model, bench.judge, subject, sizes.judged // 2, batch_size=sizes.batch_size)
         },
     }
     figures: dict[str, Any] = {}
@@ -119,7 +129,7 @@ def measure(model: str, sizes: Sizes, output: Path, training_dir: Path) -> dict[
         for picture in folder.glob("*.png"):
             write_bytes(output / "images" / picture.name, picture.read_bytes())
     figures["bottleneck_ratio"] = math.prod(bench.model.h_shape) / math.prod(bench.model.image_shape)
-    metrics = _summary(figures) | {"model_sha256": bench.model.identity.sha256, "sizes": asdict(sizes)}
+    metrics = _summary(figures) | {"world": world, "model_sha256": bench.model.identity.sha256, "sizes": asdict(sizes)}
     write_json(output / "metrics.json", metrics)
     return metrics
 
@@ -144,12 +154,9 @@ def _key(bench: Bench, scorers: bool) -> dict[str, Any]:
     key = {"version": VERSION, "sizes": sizes, "model": bench.model.identity.sha256}
     key |= {"schedule": key_sha256(asdict(bench.model.process))}
     if scorers:
-        folder = package_path("weights") / "portraits"
-        files = sorted(
-            path
-            for name in ("annotator", "judge", "identity", "likeness", "regions")
-            for path in (folder / name).iterdir()
-        )
+        world = bench.subject.world
+        folder, roles = package_path("weights") / world.id, ("annotator", "judge", *world.pairs, "regions")
+        files = sorted(path for role in roles for path in (folder / role).iterdir())
         key |= {"scorers": {str(path.relative_to(folder)): sha256_file(path) for path in files}}
     return key
 
@@ -167,17 +174,17 @@ def _generated(bench: Bench, folder: Path) -> dict[str, Any]:
     """Images of the model and of an untrained one."""
     seeds, size = evaluation_seeds(bench.sizes.generated), bench.sizes.batch_size
     images = {
-        "generated": portraits.generate(bench.model, seeds, batch_size=size),
-        "untrained": portraits.generate(portraits.untrained(bench.model), seeds, batch_size=size),
+        "generated": generated.generate(bench.model, seeds, batch_size=size),
+        "untrained": generated.generate(generated.untrained(bench.model), seeds, batch_size=size),
     }
     save_file(images, folder / "images.safetensors")
     return {}
 
 
-def _portraits(bench: Bench, folder: Path, generated: Tensor, untrained: Tensor) -> dict[str, Any]:
-    """Generated portraits beside renders."""
-    n, reference, images = len(generated), bench.reference(), _unit(generated)
-    features: Any = PortraitFeatures(bench.judge)
+def _pictures(bench: Bench, folder: Path, drawn: Tensor, untrained: Tensor) -> dict[str, Any]:
+    """Generated pictures beside renders."""
+    n, reference, images = len(drawn), bench.reference(), _unit(drawn)
+    features: Any = WorldFeatures(bench.judge)
     compared = {
         "generated": images,
         "floor": _unit(bench.renders(n, FRESH_SEED).images),
@@ -185,68 +192,76 @@ def _portraits(bench: Bench, folder: Path, generated: Tensor, untrained: Tensor)
         "untrained": _unit(untrained),
     }
     distances = {
-        f"fid_{name}": portraits.fid(features, _unit(reference.images), each) for name, each in compared.items()
+        f"fid_{name}": generated.fid(features, _unit(reference.images), each) for name, each in compared.items()
     }
-    grid_figure(compared["floor"][:SHEET], COLUMNS, folder / "portraits_rendered.png", tile=TILE)
-    grid_figure(images[:SHEET], COLUMNS, folder / "portraits_generated.png", tile=TILE)
-    attributes = portraits.attribute_figures(bench.judge, bench.annotator, images, reference)
+    grid_figure(compared["floor"][:SHEET], COLUMNS, folder / f"{bench.name}_rendered.png", tile=TILE)
+    grid_figure(images[:SHEET], COLUMNS, folder / f"{bench.name}_generated.png", tile=TILE)
+    attributes = generated.attribute_figures(bench.judge, bench.annotator, images, reference)
     return distances | {"attributes": attributes, "nearest": _nearest(bench, folder, images, compared["floor"])}
 
 
-def _nearest(bench: Bench, folder: Path, generated: Images, fresh: Images) -> dict[str, float]:
-    """Distances to the nearest render of the training, of generated portraits and of fresh renders; and a picture."""
+def _nearest(bench: Bench, folder: Path, drawn: Images, fresh: Images) -> dict[str, float]:
+    """Distances to the nearest render of the training, of generated pictures and of fresh renders; and a picture."""
     size = bench.model.image_shape[-1]
-    training = rendered(PORTRAITS, bench.sizes.training_renders, size, TRAINING_SEED, bench.training_dir)
-    rows, distances = portraits.nearest(generated[:NUM_NEAREST], training.images)
+    training = rendered(bench.subject.world, bench.sizes.training_renders, size, TRAINING_SEED, bench.training_dir)
+    rows, distances = generated.nearest(drawn[:NUM_NEAREST], training.images)
     titles = [f"sample {i}" for i in range(len(rows))] + [f"{distance:.2f}" for distance in distances]
-    pairs = torch.cat([generated[:NUM_NEAREST], training.batch(rows)])
-    grid_figure(pairs, len(rows), folder / "portraits_nearest.png", titles, tile=TILE)
-    _, usual = portraits.nearest(fresh[:NUM_NEAREST], training.images)
+    pairs = torch.cat([drawn[:NUM_NEAREST], training.batch(rows)])
+    grid_figure(pairs, len(rows), folder / f"{bench.name}_nearest.png", titles, tile=TILE)
+    _, usual = generated.nearest(fresh[:NUM_NEAREST], training.images)
     return {"generated": float(distances.mean()), "rendered": float(usual.mean())}
 
 
 def _scorers(bench: Bench, folder: Path) -> dict[str, Any]:
-    """Verification of unseen people, and what the training measured of the regions."""
-    pairs = rendered_pairs(PORTRAITS, bench.sizes.people, bench.model.image_shape[-1], PEOPLE_SEED, "identity")
-    alike = rendered_pairs(PORTRAITS, bench.sizes.people, bench.model.image_shape[-1], PEOPLE_SEED, "likeness")
-    first, second = (score(bench.identity, _unit(images)) for images in pairs)
-    third, fourth = (score(bench.likeness, _unit(images)) for images in alike)
-    held_out = load_regions().config.held_out
-    regions = {name.removeprefix("iou/"): value for name, value in held_out.items()}
-    return {
-        "identity_tar": true_accept_rate(first, second),
-        "likeness_tar": true_accept_rate(third, fourth),
-        "regions": regions,
-    }
+    """Verification of unseen pairs, and what the training measured of the regions."""
+    world, size = bench.subject.world, bench.model.image_shape[-1]
+    found = {}
+    for role, encoder in bench.encoders.items():
+        pairs = rendered_pairs(world, bench.sizes.people, size, PEOPLE_SEED, role)
+        first, second = (score(encoder, _unit(images)) for images in pairs)
+        found[f"{role}_tar"] = true_accept_rate(first, second)
+    held_out = load_regions(world.id).config.held_out
+    return found | {"regions": {name.removeprefix("iou/"): value for name, value in held_out.items()}}
 
 
 def _components(bench: Bench, folder: Path) -> dict[str, Any]:
     """Principal components of h."""
-    names, matrix = semantics.component_effects(bench.model, bench.annotator, bench.judge, bench.sizes, folder)
-    effect_heatmap(matrix, folder / "portraits_components.png")
+    names, matrix = semantics.component_effects(
+        bench.model, bench.annotator, bench.judge, bench.encoders["identity"], bench.sizes, folder
+    )
+    effect_heatmap(matrix, folder / f"{bench.name}_components.png")
     return {"components": semantics.semantic_components(names, matrix)}
 
 
 def _moved(bench: Bench, folder: Path) -> dict[str, Any]:
     """Linear boundaries."""
-    labels, ids = bench.reference().labels, [attribute.id for attribute in JUDGED]
-    borders = {"smile": float(labels[:, ids.index("smile")].median()), "yaw": 0.0}
-    thresholds = {name: borders.get(name, 0.5) for name in MOVED}
-    directions = semantics.boundaries(bench.model, bench.annotator, MOVED, bench.sizes)
+    moved, kept = bench.subject.moved, bench.subject.kept
+    thresholds = dict(zip(moved, _thresholds(bench), strict=True))
+    directions = semantics.boundaries(bench.model, bench.annotator, moved, bench.sizes)
     strengths = [
         semantics.choose_strength(bench.model, directions, j, bench.annotator, thresholds[name], bench.sizes)
-        for j, name in enumerate(MOVED)
+        for j, name in enumerate(moved)
     ]
     original, edited = semantics.moved_images(bench.model, directions, strengths, bench.sizes)
-    shown = original[None, :NUM_EDITED].expand(len(MOVED), -1, -1, -1, -1)
+    shown = original[None, :NUM_EDITED].expand(len(moved), -1, -1, -1, -1)
     rows = torch.stack([edited[:, 0, :NUM_EDITED], shown, edited[:, 1, :NUM_EDITED]], dim=2).flatten(0, 2)
-    titles = [text for name in MOVED for text in [f"{name} \N{MINUS SIGN}", "unedited", f"{name} +"] * shown.shape[1]]
-    grid_figure(rows, 3 * shown.shape[1], folder / "portraits_moved.png", titles, tile=TILE)
-    identities = {"owned": bench.identity, "identity": bench.likeness}
-    moved = semantics.moved_figures(original, edited, bench.judge, identities, thresholds)
-    for name, strength in zip(MOVED, strengths, strict=True):
-        moved[name] |= {"strength": strength, "threshold": thresholds[name]}
-    return {"moved": moved}
+    titles = [text for name in moved for text in [f"{name} \N{MINUS SIGN}", "unedited", f"{name} +"] * shown.shape[1]]
+    grid_figure(rows, 3 * shown.shape[1], folder / f"{bench.name}_moved.png", titles, tile=TILE)
+    encoders = {figure: bench.encoders[role] for figure, role in kept.items()}
+    figures = semantics.moved_figures(original, edited, bench.judge, encoders, thresholds)
+    for name, strength in zip(moved, strengths, strict=True):
+        figures[name] |= {"strength": strength, "threshold": thresholds[name]}
+    return {"moved": figures}
+
+
+def _thresholds(bench: Bench) -> list[float]:
+    """By moved attribute: a score above it has the attribute, a half or the median of renders."""
+    labels, attributes = bench.reference().labels, {each.id: each for each in bench.subject.world.judged}
+    columns = list(attributes)
+    return [
+        0.5 if attributes[name].kind == "binary" else float(labels[:, columns.index(name)].median())
+        for name in bench.subject.moved
+    ]
 
 
 def _unit(images: Tensor) -> Images:
@@ -260,14 +275,16 @@ def _summary(figures: dict[str, Any]) -> dict[str, Any]:
     continuous = [row for row in figures["attributes"].values() if "decided" not in row]
     floor, untrained = figures["fid_floor"], figures["fid_untrained"]
     semantic = [row for row in figures["components"] if row["semantic"]]
+    rows = figures["moved"]
     by_attribute = {
-        f"moved_{name}": {attribute: row[name] for attribute, row in figures["moved"].items()}
+        f"moved_{name}": {attribute: row[name] for attribute, row in rows.items()}
         for name in ("before", "after", "identity", "owned", "strength")
+        if all(name in row for row in rows.values())
     }
     judged = [value for name, value in figures["swapped"].items() if name != "background"]
     return {
         "bottleneck_ratio": figures["bottleneck_ratio"],
-        "swap_background": figures["swapped"]["background"],
+        **({"swap_background": figures["swapped"]["background"]} if "background" in figures["swapped"] else {}),
         "swap_judged": None if None in judged else median(judged),
         "error_correlation": _extreme(max, list(figures["attributes"].values()), "error_correlation"),
         "decided_share": _extreme(min, binary, "decided"),
@@ -278,8 +295,7 @@ def _summary(figures: dict[str, Any]) -> dict[str, Any]:
         "judge_accuracy_min": _extreme(min, binary, "judge"),
         "judge_r2_min": _extreme(min, continuous, "judge"),
         "agreement_min": _extreme(min, binary, "agreement"),
-        "identity_tar": figures["identity_tar"],
-        "likeness_tar": figures["likeness_tar"],
+        **{name: value for name, value in figures.items() if name.endswith("_tar")},
         "semantic_components": len(semantic),
         "semantic_attributes": sorted({row["attribute"] for row in semantic}),
         **by_attribute,

@@ -1,4 +1,4 @@
-"""How semantic the h-space is: what rotated principal components and linear boundaries do to portraits.
+"""How semantic the h-space is: what rotated principal components and linear boundaries do to pictures.
 
 Names and strengths are chosen with the annotator on calibration seeds; the judge reads evaluation seeds.
 """
@@ -27,7 +27,6 @@ from hspace.evaluation.readings import score
 from hspace.metrics.effect import EffectMatrix
 from hspace.metrics.identity import identity_preservation
 from hspace.metrics.names import Name, name_edits
-from hspace.scorers.portraits import load_identity
 from hspace.types import Embedder, Images, Scorer
 
 COMPONENT_STRENGTHS = (-2.0, 2.0)
@@ -42,7 +41,7 @@ STRENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 
 
 def component_effects(
-    model: DiffusionModel, annotator: Scorer, judge: Scorer, sizes: Sizes, folder: Path
+    model: DiffusionModel, annotator: Scorer, judge: Scorer, identity: Embedder, sizes: Sizes, folder: Path
 ) -> tuple[list[Name | None], EffectMatrix]:
     """Names of the first components by the annotator, and their effects from -2 to +2 by the judge.
 
@@ -52,6 +51,7 @@ def component_effects(
         model: The model, at the steps of the edits.
         annotator: Names components on calibration seeds.
         judge: Reads evaluation seeds.
+        identity: Encoder of what stays; none of the effects depends on it.
         sizes: How many samples.
         folder: Where the recorded h lies meanwhile.
 
@@ -72,7 +72,7 @@ def component_effects(
             strengths=COMPONENT_STRENGTHS,
             sampler=Sampler(batch_size=sizes.batch_size),
         )
-        readings.append(evaluate(edits, scorer, load_identity()))
+        readings.append(evaluate(edits, scorer, identity))
     named, judged = readings[0], readings[1].odd_effects()
     half = sizes.calibration // 2
     names = name_edits(named.odd_effects(slice(half)), named.odd_effects(slice(half, None)))

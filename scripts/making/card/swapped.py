@@ -6,26 +6,30 @@ import torch
 from torch import Tensor
 
 from card.base import evaluation_seeds
+from card.subject import Subject
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.edits.mixing import swap
 from hspace.evaluation.readings import score
 from hspace.types import Images, Scorer
-from hspace.worlds.portraits.backdrop import background_embedding
 
 
-def swapped_shares(model: DiffusionModel, judge: Scorer, n: int, *, batch_size: int) -> dict[str, float]:
+def swapped_shares(
+    model: DiffusionModel, judge: Scorer, subject: Subject, n: int, *, batch_size: int
+) -> dict[str, float]:
     """How much of the difference of two samples the h of the other brings along, in the mean over samples.
 
     Args:
         model: At the steps of the edits.
         judge: Reads attributes; the background is read without it.
+        subject: The world.
         n: Samples, each with a donor of its own; evaluation seeds.
         batch_size: Rows of one pass.
 
     Returns:
-        By judged attribute, and `background`: 0 if the swapped sample has its own, 1 if it has that of the donor.
+        By judged attribute, and `background` where images show it: 0 if the swapped sample has its own, 1 if it has
+        that of the donor.
 
     Source: ours; the paper swaps h in fig. 2a.
     """
@@ -35,7 +39,9 @@ def swapped_shares(model: DiffusionModel, judge: Scorer, n: int, *, batch_size: 
     images.append(swap(model, own, donors, sampler=Sampler(batch_size=batch_size)).clamp(-1, 1))
     scores = [score(judge, each) for each in images]
     shares = {name: carried_share(*(each[:, j] for each in scores)) for j, name in enumerate(judge.attributes)}
-    return shares | {"background": carried_share(*(background_embedding(each) for each in images))}
+    if subject.background is not None:
+        shares["background"] = carried_share(*(subject.background(each) for each in images))
+    return shares
 
 
 def _sampled(model: DiffusionModel, seeds: Sequence[int], batch_size: int) -> Images:

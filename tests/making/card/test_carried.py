@@ -5,17 +5,20 @@ from typing import Any
 import pytest
 import torch
 from card.carried import carried_by_h, counterfactuals, predictions
+from card.subject import subject_of
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.denoiser import Denoiser
-from hspace.scorers.portraits import PortraitScorer, load_scorer
+from hspace.scorers.embedded import WorldScorer, load_judge
 from hspace.worlds.portraits.faces import ATTRIBUTES, JUDGED
+
+PORTRAITS = subject_of("portraits")
 
 
 @pytest.fixture(scope="module")
-def judge() -> PortraitScorer:
-    return load_scorer("portraits-judge")
+def judge() -> WorldScorer:
+    return load_judge("portraits")
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def black_and_white(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("black_and_white")
 @pytest.mark.parametrize("by_h", [0.0, 0.3, 1.0])
 def test_the_share_of_h_and_the_noise_level_are_found(tiny_model: DiffusionModel, by_h: float) -> None:
-    figures = carried_by_h(make_model(tiny_model, by_h, 300), Level(), 2, seed=0)
+    figures = carried_by_h(make_model(tiny_model, by_h, 300), Level(), PORTRAITS, 2, seed=0)
     process: Any = tiny_model.process
     log_snr = float(torch.logit(torch.tensor(process.alpha_bar[299])))
     assert set(figures) == {attribute.id for attribute in JUDGED}
@@ -86,18 +89,28 @@ def test_the_share_of_h_and_the_noise_level_are_found(tiny_model: DiffusionModel
 
 @pytest.mark.usefixtures("black_and_white")
 def test_what_is_never_decided_has_no_figure(tiny_model: DiffusionModel) -> None:
-    figures = carried_by_h(make_model(tiny_model, 0.5, 0), Level(), 2, seed=0)
+    figures = carried_by_h(make_model(tiny_model, 0.5, 0), Level(), PORTRAITS, 2, seed=0)
     assert all(row == {"log_snr": None, "by_h": None} for row in figures.values())
 
 
-def test_pairs_differ_in_one_attribute_that_the_judge_reads(judge: PortraitScorer) -> None:
+def test_pairs_differ_in_one_attribute_that_the_judge_reads(judge: WorldScorer) -> None:
     for attribute in JUDGED:
-        low, high = (judge(images) for images in counterfactuals(attribute, 16, 32, seed=0))
+        low, high = (judge(images) for images in counterfactuals(PORTRAITS, attribute, 16, 32, seed=0))
         change = (high - low).mean(0) / torch.tensor([each.high - each.low for each in JUDGED])
         column = judge.attributes.index(attribute.id)
         assert change[column] > 0.6, attribute.id
         assert change.abs().argmax() == column, attribute.id
     assert len(JUDGED) < len(ATTRIBUTES)
+
+
+def test_pairs_of_rooms_hide_nothing() -> None:
+    rooms = subject_of("rooms")
+    world = rooms.world
+    factors = rooms.shown(world.sample_factors(torch.Generator().manual_seed(0), 16))
+    assert world.visibility(factors).all()
+    for attribute in world.judged:
+        low, high = counterfactuals(rooms, attribute, 4, 32, seed=0)
+        assert ((high - low).abs().amax((1, 2, 3)) > 0.1).all(), attribute.id
 
 
 def test_with_the_same_h_nothing_is_swapped(tiny_model: DiffusionModel) -> None:

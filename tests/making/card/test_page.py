@@ -7,11 +7,13 @@ from card.page import BEGIN, END, refresh, targets, worst
 from hspace.types import InputError
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
+MOVED = ("strength", "unedited", "before", "after", "identity")
 SHARES = {"glasses": 0.9, "yaw": 0.85}
 
 
 def make_metrics(**changed: Any) -> dict[str, Any]:
     metrics = {
+        "world": "portraits",
         "bottleneck_ratio": 0.33, "swap_background": 0.2, "swap_judged": 0.8, "error_correlation": 0.1,
         "decided_share": 0.95, "marginal_error_max": 0.05, "mean_error_max": 0.1, "fid_floor": 1.0,
         "fid_generated": 2.0, "fid_independent": 3.0, "fid_untrained": 101.0, "fid_share": 0.01,
@@ -44,6 +46,7 @@ def test_every_figure_with_a_target_is_met_or_not() -> None:
 
 def test_the_worst_of_several_counts() -> None:
     assert worst(SHARES, ">") == 0.85 and worst(SHARES, "<") == 0.9 and worst(["a", "b"], "≥") == 2
+    assert worst({"glasses": 0.9, "yaw": None}, ">") is None
 
 
 def test_the_page_keeps_its_text_and_takes_the_figures(tmp_path: Path) -> None:
@@ -74,3 +77,16 @@ def test_the_card_can_be_refreshed(tmp_path: Path) -> None:
     (tmp_path / "portraits.md").write_bytes((DOCS / "portraits.md").read_bytes())
     refresh(tmp_path, make_metrics(), tmp_path / "none")
     assert "| semantic_components | 5 |" in (tmp_path / "portraits.md").read_text(encoding="utf-8")
+
+
+def test_a_world_without_likeness_and_background_has_no_such_rows(tmp_path: Path) -> None:
+    metrics = make_metrics(world="rooms", swapped={"lamp": 0.8}, moved={"lamp": dict.fromkeys(MOVED, 0.5)})
+    for key in ("likeness_tar", "swap_background"):
+        del metrics[key]
+    rows = {row[1]: str(row[0]) for row in targets(metrics).rows}
+    assert not {"likeness_tar", "swap_background"} & set(rows)
+    assert rows["moved_identity"].startswith("identity to") and "generated rooms" in rows["decided_share"]
+    (tmp_path / "rooms.md").write_text(f"{BEGIN}{END}", encoding="utf-8")
+    refresh(tmp_path, metrics, tmp_path)
+    text = (tmp_path / "rooms.md").read_text(encoding="utf-8")
+    assert "owned" not in text and "portrait" not in text and "background" not in text and "person" not in text

@@ -1,8 +1,9 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from card import sections
+from card import sections, subject
 from card.base import Sizes
 from card.page import figures
 from card.sections import PAIRS_SEED, REFERENCE_SEED, TRAINING_SEED, measure
@@ -27,8 +28,9 @@ def test_every_section_is_measured_once_and_written(
     tiny_pipeline_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A random model draws no hats; poses and smiles are read off anything.
-    monkeypatch.setattr(sections, "MOVED", ("smile", "yaw"))
-    metrics = measure(str(tiny_pipeline_dir), SIZES, tmp_path / "card", tmp_path / "data")
+    portraits = replace(subject.SUBJECTS["portraits"], moved=("smile", "yaw"))
+    monkeypatch.setitem(subject.SUBJECTS, "portraits", portraits)
+    metrics = measure(str(tiny_pipeline_dir), "portraits", SIZES, tmp_path / "card", tmp_path / "data")
     written = json.loads((tmp_path / "card" / "metrics.json").read_text(encoding="utf-8"))
     assert written == json.loads(json.dumps(metrics)) and set(written) >= SINGLE
     assert all(isinstance(written[name], int | float | None) for name in SINGLE)
@@ -42,9 +44,20 @@ def test_every_section_is_measured_once_and_written(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("measured again")
 
-    for name in ("_generated", "_portraits", "_scorers", "_components", "_moved", "carried_by_h", "swapped_shares"):
+    for name in ("_generated", "_pictures", "_scorers", "_components", "_moved", "carried_by_h", "swapped_shares"):
         monkeypatch.setattr(sections, name, never)
-    assert measure(str(tiny_pipeline_dir), SIZES, tmp_path / "card", tmp_path / "data") == metrics
+    assert measure(str(tiny_pipeline_dir), "portraits", SIZES, tmp_path / "card", tmp_path / "data") == metrics
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("rooms_installed")
+def test_a_world_without_likeness_has_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(subject.SUBJECTS, "rooms", replace(subject.SUBJECTS["rooms"], moved=("bed", "yaw")))
+    metrics = measure("rooms", "rooms", SIZES, tmp_path / "card", tmp_path / "data")
+    assert metrics["world"] == "rooms" and set(metrics["moved_identity"]) == {"bed", "yaw"}
+    assert not {"likeness_tar", "swap_background", "moved_owned"} & set(metrics)
+    assert {path.stem for path in (tmp_path / "card" / "images").glob("*.png")} >= {"rooms_moved", "rooms_generated"}
+    assert "generated rooms" in figures(metrics) and "portrait" not in figures(metrics)
 
 
 def test_renders_are_fresh_and_the_training_set_is_the_one_of_the_training() -> None:

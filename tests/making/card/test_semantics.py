@@ -81,7 +81,7 @@ def test_the_judge_does_not_confirm_a_wrong_name_and_no_name_is_no_row() -> None
 
 
 def test_effects_of_components_are_those_between_the_two_strengths(tiny_model: DiffusionModel, tmp_path: Path) -> None:
-    names, matrix = component_effects(tiny_model, Brightness(), Brightness(), SIZES, tmp_path)
+    names, matrix = component_effects(tiny_model, Brightness(), Brightness(), Colour(), SIZES, tmp_path)
     assert len(names) == 2 and matrix.effect.shape == (2, 2) and not list(tmp_path.glob("*.npy"))
     assert (matrix.low <= matrix.effect).all() and (matrix.effect <= matrix.high).all()
     found = pca(

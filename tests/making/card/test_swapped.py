@@ -1,13 +1,15 @@
 """The share that a swap carries is the slope of its change against the difference of donor and sample."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from card.subject import subject_of
 from card.swapped import carried_share, swapped_shares
 
 from hspace.diffusion.checkpoints import load_model
-from hspace.scorers.portraits import load_scorer
+from hspace.scorers.embedded import load_judge
 
 
 def test_the_share_is_that_of_the_donor() -> None:
@@ -18,6 +20,8 @@ def test_the_share_is_that_of_the_donor() -> None:
 
 
 def test_every_attribute_and_the_background_are_read(tiny_pipeline_dir: Path) -> None:
-    model, judge = load_model(str(tiny_pipeline_dir), num_steps=2), load_scorer("portraits-judge")
-    shares = swapped_shares(model, judge, 3, batch_size=2)
+    model, judge = load_model(str(tiny_pipeline_dir), num_steps=2), load_judge("portraits")
+    shares = swapped_shares(model, judge, subject_of("portraits"), 3, batch_size=2)
     assert set(shares) == {*judge.attributes, "background"} and all(map(math.isfinite, shares.values()))
+    without = swapped_shares(model, judge, replace(subject_of("portraits"), background=None), 3, batch_size=2)
+    assert set(without) == set(judge.attributes)

@@ -2,18 +2,18 @@ from typing import Any
 
 import pytest
 import torch
-from card.portraits import attribute_figures, decided_share, fid, generate, nearest, untrained
+from card.generated import attribute_figures, decided_share, fid, generate, nearest, untrained
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.sampling import sample
-from hspace.scorers.portraits import PortraitFeatures, PortraitScorer, load_scorer
+from hspace.scorers.embedded import WorldFeatures, WorldScorer, load_annotator, load_judge
 from hspace.worlds.portraits.faces import labels, render, sample_factors, visibility
 from hspace.worlds.rendered import Rendered
 
 
 @pytest.fixture(scope="module")
-def scorers() -> tuple[PortraitScorer, PortraitScorer]:
-    return load_scorer("portraits-judge"), load_scorer("portraits-annotator")
+def scorers() -> tuple[WorldScorer, WorldScorer]:
+    return load_judge("portraits"), load_annotator("portraits")
 
 
 def make_renders(n: int, seed: int, **fixed: float) -> Rendered:
@@ -23,7 +23,7 @@ def make_renders(n: int, seed: int, **fixed: float) -> Rendered:
     return Rendered(images, labels(factors), visibility(factors))
 
 
-def test_renders_in_the_place_of_samples_are_without_fault(scorers: tuple[PortraitScorer, PortraitScorer]) -> None:
+def test_renders_in_the_place_of_samples_are_without_fault(scorers: tuple[WorldScorer, WorldScorer]) -> None:
     renders = make_renders(128, 5)
     figures = attribute_figures(*scorers, renders.batch(torch.arange(128)), renders)
     assert set(figures) == set(scorers[0].attributes)
@@ -33,7 +33,7 @@ def test_renders_in_the_place_of_samples_are_without_fault(scorers: tuple[Portra
         assert row.get("decided", 1) == 1 and row.get("agreement", 1) > 0.98
 
 
-def test_a_population_that_differs_is_told_by_how_much(scorers: tuple[PortraitScorer, PortraitScorer]) -> None:
+def test_a_population_that_differs_is_told_by_how_much(scorers: tuple[WorldScorer, WorldScorer]) -> None:
     renders, others = make_renders(128, 5), make_renders(64, 6, glasses=1.0, yaw=0.9)
     figures = attribute_figures(*scorers, others.batch(torch.arange(64)), renders)
     true = dict(zip(scorers[0].attributes, renders.labels.T, strict=True))
@@ -46,8 +46,8 @@ def test_a_probability_in_between_is_undecided() -> None:
     assert decided_share(torch.tensor([0.01, 0.2, 0.5, 0.95])) == 0.5
 
 
-def test_fid_grows_with_the_difference(scorers: tuple[PortraitScorer, PortraitScorer]) -> None:
-    features: Any = PortraitFeatures(scorers[0])
+def test_fid_grows_with_the_difference(scorers: tuple[WorldScorer, WorldScorer]) -> None:
+    features: Any = WorldFeatures(scorers[0])
     real, fresh = (make_renders(64, seed).batch(torch.arange(64)) for seed in (5, 6))
     noise = torch.rand(real.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
     assert abs(fid(features, real, real)) < 1e-6 < fid(features, real, fresh) < 0.5 * fid(features, real, noise)

@@ -1,5 +1,6 @@
-"""How good generated portraits are, beside renders."""
+"""How good generated pictures are, beside renders."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -40,7 +41,7 @@ def untrained(model: DiffusionModel) -> DiffusionModel:
 def attribute_figures(
     judge: Scorer, annotator: Scorer, generated: Images, renders: Rendered
 ) -> dict[str, dict[str, float]]:
-    """What the judge reads off generated portraits, beside the exact labels of renders.
+    """What the judge reads off generated pictures, beside the exact labels of renders.
 
     Args:
         judge: Reads everything.
@@ -51,8 +52,8 @@ def attribute_figures(
     Returns:
         By attribute: `judge`, accuracy or R² on the renders; `error_correlation` of the two scorers on them; `error`,
         the difference of the share or mean from the renders' labels, a mean in sd; and for binary attributes
-        `agreement` of the two scorers on generated portraits and `decided`, how often the judge decides, as a multiple
-        of how often on renders. Where an attribute is not visible it is left out.
+        `agreement` of the two scorers on generated pictures and `decided`, how often the judge decides, as a multiple
+        of how often on renders, which is nan if it never does. Where an attribute is not visible it is left out.
     """
     read, again = score(judge, generated), score(annotator, generated)
     visible = judge.visible(read)
@@ -72,11 +73,12 @@ def attribute_figures(
 
 
 def _binary_figures(scores: Tensor, again: Tensor, predicted: Tensor, labels: Tensor) -> dict[str, float]:
+    usual = decided_share(predicted)
     return {
         "judge": share((predicted > 0.5) == (labels > 0.5)),
         "error": abs(share(scores > 0.5) - share(labels > 0.5)),
         "agreement": share((scores > 0.5) == (again > 0.5)),
-        "decided": decided_share(scores) / decided_share(predicted),
+        "decided": decided_share(scores) / usual if usual else math.nan,
     }
 
 

@@ -1,0 +1,67 @@
+"""What the card has to know of a world beyond its factors and pictures."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hspace.system.registry import unknown
+from hspace.types import Images, InputError
+from hspace.worlds.attributes import Factors
+from hspace.worlds.portraits.backdrop import background_embedding
+from hspace.worlds.world import WORLDS, World
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A world as the card measures it.
+
+    Attributes:
+        world: Drawn world.
+        moved: Attributes that boundaries are found for.
+        shown: Changes factors so that no attribute is hidden.
+        kept: By the name of a figure of an edit: the encoder that says what is still the same.
+        background: Reads the background off images without a network; None if no part of them shows it alone.
+    """
+
+    world: World
+    moved: tuple[str, ...]
+    shown: Callable[[Factors], Factors]
+    kept: Mapping[str, str]
+    background: Callable[[Images], Tensor] | None = None
+
+
+def _bare_and_young(factors: Factors) -> Factors:
+    """No hat hides brows and hair, and no hair is grey."""
+    return factors | {"hat": torch.zeros_like(factors["hat"]), "age": 0.5 * factors["age"]}
+
+
+def _by_day(factors: Factors) -> Factors:
+    """The sun shines, and colours are seen."""
+    return factors | {"night": torch.zeros_like(factors["night"])}
+
+
+SUBJECTS = {
+    "portraits": Subject(
+        WORLDS.get("portraits"),
+        ("glasses", "hat", "gender", "smile", "yaw"),
+        _bare_and_young,
+        {"identity": "likeness", "owned": "identity"},
+        background_embedding,
+    ),
+    "rooms": Subject(
+        WORLDS.get("rooms"), ("night", "lamp", "picture", "plant", "yaw"), _by_day, {"identity": "identity"}
+    ),
+}
+
+
+def subject_of(world: str) -> Subject:
+    """What the card knows of a world.
+
+    Raises:
+        InputError: If it knows nothing.
+    """
+    if world not in SUBJECTS:
+        raise InputError(unknown("world", world, SUBJECTS))
+    return SUBJECTS[world]

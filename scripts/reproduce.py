@@ -31,7 +31,7 @@ from hspace.runs.report import RECORD, commit, write
 from hspace.system.files import package_path, write_json
 from hspace.system.registry import unknown
 from hspace.types import InputError
-from hspace.worlds.portraits.faces import ATTRIBUTES
+from hspace.worlds.world import WORLDS
 
 log = logging.getLogger("reproduce")
 
@@ -39,8 +39,8 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 LOG = "readings.csv"
 """In the folder of results: which evaluation samples were read when."""
-HUB_ONLY = {"fig18"}
-"""Experiments whose models are on the hub only."""
+FURTHER = {"fig18"}
+"""Experiments on other models than the portraits, which may not be at hand."""
 FAST = "Few samples (size=fast): pictures are the same, intervals are wide."
 
 
@@ -58,10 +58,10 @@ def chapter(name: str, output: Path, overrides: list[str]) -> Chapter:
         cfg = configuration(name, output, overrides)
         run(cfg)
     except InputError as error:
-        if name not in HUB_ONLY:
+        if name not in FURTHER:
             raise
-        log.warning("%s: needs hub weights: %s", name, error)
-        return Chapter(name, None, name, command, f"needs hub weights: {error}")
+        log.warning("%s: needs further weights: %s", name, error)
+        return Chapter(name, None, name, command, f"needs further weights: {error}")
     record = read_record(cfg.output_dir / RECORD)
     write_json(output / f"{name}.json", {**record["findings"], "conclusion": record["conclusion"]})
     return Chapter(name, record, name, command, remark="Few samples." if "size=fast" in overrides else "")
@@ -75,7 +75,8 @@ def table_from_results(output: Path) -> Chapter:
     overrides.append(f"evaluation.block={published['config']['evaluation'].get('block', 0)}")
     cfg = configuration("table1", output, overrides)
     text = gzip.decompress((RESULTS / "table1" / "scores.csv.gz").read_bytes()).decode()
-    kinds = {attribute.id: attribute.kind for attribute in ATTRIBUTES}
+    worlds = map(WORLDS.get, WORLDS.names())
+    kinds = {attribute.id: attribute.kind for world in worlds for attribute in world.attributes}
     rows = list(csv.DictReader(io.StringIO(text)))
     calibrated = published["findings"].get("calibrated", {})
     scores = table1.from_samples(rows, study["attributes"], kinds, diffusion["num_steps"], calibrated)

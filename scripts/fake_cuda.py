@@ -60,7 +60,8 @@ several processes: torchrun's transport between GPUs"""
 
 METHODS: dict[str, tuple[str, ...]] = {
     "pca": (), "local_pca": (), "random": (), "varimax": (), "jacobian": (), "supervised": (), "boundary": (),
-    "whitened": (), "regression": (), "counter": ("method.num_samples=24",), "erase": (), "switch": (), "transport": (),
+    "whitened": (), "regression": (), "erase": (), "switch": (), "transport": (),
+    "counter": ("method.num_samples=24", "evaluation.calibration_samples=24"),
     "self_discovered": ("method.updates=2",), "trained": ("method.updates=1", "method.batch=1"),
     "sae": ("method.updates=3",), "pullback": ("method.onto=1",), "prompt_pairs": (),
 }  # fmt: skip

@@ -91,6 +91,8 @@ class _MadeOfNumbers(TorchFunctionMode):
         if func in (torch.tensor, torch.as_tensor, torch.asarray) and device is not None:
             if torch.device(device).type == NAME and not isinstance(args[0], FakeTensor):
                 return func(*args, **kwargs | {"device": "cpu"}).to(device)
+        if func is Tensor.tolist and isinstance(args[0], FakeTensor):
+            return args[0].inner.tolist()
         if func in (Tensor.__getitem__, Tensor.__setitem__):
             args = (args[0], tree_map_only(list, torch.tensor, args[1], is_leaf=_is_list), *args[2:])
         return func(*args, **kwargs)

@@ -89,3 +89,15 @@ def test_what_has_moved_is_where_the_page_says() -> None:
     moved = dict(re.findall(r"^\| `(hspace[\w.]+)` \| `(hspace[\w.]+)` \|$", page, re.M))
     assert len(moved) > 40
     assert [new for new in moved.values() if importlib.util.find_spec(new) is None] == []
+
+
+def test_only_experiments_about_faces_know_a_world() -> None:
+    worlds = {
+        path.relative_to(PACKAGE).as_posix(): name
+        for path in MODULES
+        if path.relative_to(PACKAGE).parts[0] != "worlds"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for name in imported(node)
+        if name.startswith(("hspace.worlds.portraits.", "hspace.worlds.rooms."))
+    }
+    assert set(worlds) == {"experiments/fig17.py", "experiments/probes.py"}

@@ -50,6 +50,10 @@ def test_a_changed_state_takes_the_next_block_and_the_same_one_its_own(tmp_path:
     assert len(read_log(path)) == 1
 
 
+def test_the_state_looks_into_rooms_that_there_are() -> None:
+    assert all(list((blocks.PACKAGE / room).glob("*.py")) for room in blocks.ROOMS)
+
+
 def test_the_state_knows_settings_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for room in blocks.ROOMS:
         (tmp_path / room).mkdir()

@@ -4,10 +4,10 @@
     python scripts/fake_cuda.py --models pixel,flux --works pca,edits
     python scripts/fake_cuda.py --models portraits --works fig6,photograph
 
-A model is one of the smallest pipelines of every family (tests/support/pipelines.py), with random weights, or
-`portraits`, which has the experiments of the paper, photographs and the studio. A line says how each work went: `ok`,
-or the fault and where it is. It exits with 1 after a fault. At the end it says what the device cannot show; see
-`scripts/fake_device.py`.
+A model is one of the smallest pipelines of every family (tests/support/pipelines.py), with random weights; or
+`portraits`, which has the experiments of the paper, photographs and the studio; or `making-WORLD`, which has the
+trainings of a world and its card. A line says how each work went: `ok`, or the fault and where it is. It exits with 1
+after a fault. At the end it says what the device cannot show; see `scripts/fake_device.py`.
 """
 
 import argparse
@@ -29,6 +29,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 import torch  # noqa: E402
 from fake_device import fake_device  # noqa: E402
+from fake_making import making_of  # noqa: E402
 from hydra import compose, initialize_config_dir  # noqa: E402
 from PIL import Image  # noqa: E402
 from pipelines import PIPELINES, PROMPTS, save  # noqa: E402
@@ -72,6 +73,7 @@ OTHER = {"classes": "1", "dit": "kind 1"}
 """Other conditions, for pairs; "a dog" of models with prompts."""
 EXPERIMENTS = ("demo", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8a", "fig8b", "fig9", "table1", "fig11",
                "fig13", "fig17", "compare_methods")  # fmt: skip
+OTHERS = ("portraits", "making-portraits", "making-rooms")
 Work = Callable[[Path, torch.device], None]
 
 
@@ -178,6 +180,8 @@ def studio(folder: Path, device: torch.device) -> None:
 
 def works_of(name: str) -> dict[str, Work]:
     """What can be run with a model."""
+    if name.startswith("making-"):
+        return making_of(name.removeprefix("making-"))
     if name == "portraits":
         experiments: dict[str, Work] = {
             each: lambda folder, _, each=each: run([f"experiment={each}"], folder) for each in EXPERIMENTS
@@ -215,7 +219,7 @@ def silent() -> Any:
 def main() -> int:
     """Runs what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default=",".join([*PIPELINES, "portraits"]), help="all: %(default)s")
+    parser.add_argument("--models", default=",".join([*PIPELINES, *OTHERS]), help="all: %(default)s")
     parser.add_argument("--works", help="names of methods, experiments, edits, …; all of a model where none is named")
     arguments = parser.parse_args()
     os.environ["HSPACE_DEBUG"] = "1"

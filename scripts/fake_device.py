@@ -149,6 +149,11 @@ class _Generator(torch.Generator):
         made.ours = ours
         return made
 
+    @property
+    def device(self) -> torch.device:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Where it draws."""
+        return torch.device(NAME, 0) if self.ours else super().device
+
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     name = func.overloadpacket.__name__

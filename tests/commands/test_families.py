@@ -44,16 +44,19 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("families")
 
 
-@pytest.mark.parametrize(("name", "method"), CASES)
-def test_every_method_runs_on_every_family(root: Path, tmp_path: Path, name: str, method: str) -> None:
-    folder = save(name, root / name)
+def words_of(name: str, method: str, root: Path, output: Path) -> list[str]:
     words = [
-        f"model.path={folder}", f"method={method}", "debug=default",
-        f"output_dir={tmp_path}", f"cache_dir={root / 'cache'}",
+        f"model.path={save(name, root / name)}", f"method={method}", "debug=default",
+        f"output_dir={output}", f"cache_dir={root / 'cache'}",
     ]  # fmt: skip
     if name in PROMPTS:
         words.append(f"model.prompt='{PROMPTS[name]}'")
-    words += SHORT.get(method, [])
+    return words + SHORT.get(method, [])
+
+
+@pytest.mark.parametrize(("name", "method"), CASES)
+def test_every_method_runs_on_every_family(root: Path, tmp_path: Path, name: str, method: str) -> None:
+    words = words_of(name, method, root, tmp_path)
     if method == "prompt_pairs":
         words.append(f"method.prompt='{OTHER.get(name, 'a dog')}'")
     if method in NAMED:
@@ -61,4 +64,14 @@ def test_every_method_runs_on_every_family(root: Path, tmp_path: Path, name: str
     assert main(words) == 0
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["model"]["h_shape"]
+    assert list(tmp_path.glob("**/*.png"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", PIPELINES)
+def test_every_family_runs_in_half_precision(root: Path, tmp_path: Path, name: str, dtype: str) -> None:
+    """By the method whose products are smallest; where they do not converge, it says so and goes on."""
+    assert main([*words_of(name, "jacobian", root, tmp_path), f"dtype={dtype}", "device=cpu"]) == 0
+    assert json.loads((tmp_path / "run.json").read_text())["config"]["dtype"] == dtype
     assert list(tmp_path.glob("**/*.png"))

@@ -29,7 +29,7 @@ from hspace.system.hub import why_unreachable
 from hspace.system.records import is_list
 from hspace.types import InputError, Seeds, in_one_line, one_line
 
-EMBEDDED = {"portraits": "portraits/ddpm", "rooms": "rooms/ddpm"}
+EMBEDDED = {"portraits": "portraits/ddpm", "portraits-128": "portraits/ldm", "rooms": "rooms/ddpm"}
 """Models that come with the package, by name: their folder under the packaged weights, in that of their world."""
 
 COMMIT = re.compile(r"[0-9a-f]{40}")

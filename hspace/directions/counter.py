@@ -63,6 +63,9 @@ class CounterSettings(Settings):
 def find(model: DiffusionModel, sources: Sources, settings: CounterSettings) -> Directions:
     """A mixture of directions of several attributes that moves one of them alone, as measured on calibration samples.
 
+    Raises:
+        InputError: If several processes run, each of which would have its own part of h.
+
     Source: ours; eq. 12 of Haas et al. 2024 in the space of effects.
     """
     if distributed.world() > 1:

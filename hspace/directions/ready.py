@@ -22,7 +22,11 @@ class ReadySettings(Settings):
 
 @method("ready", settings=ReadySettings, kept=False, samples=False)
 def find(model: DiffusionModel, sources: Sources, settings: ReadySettings) -> Directions:
-    """The ready-made direction of an attribute; strength 1 changes it by 1 sd."""
+    """The ready-made direction of an attribute; strength 1 changes it by 1 sd.
+
+    Raises:
+        InputError: If the model has no ready-made directions, or none of the attribute.
+    """
     found = Directions.load(ready_path(model.model_id))
     if settings.attribute not in found.meta.names:
         raise InputError(unknown("method.attribute", settings.attribute, found.meta.names))

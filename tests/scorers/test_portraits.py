@@ -115,4 +115,4 @@ def test_regions_of_renders_are_found(people: dict[str, torch.Tensor], images: t
     for region in REGIONS:
         overlap, union = (found[region] & exact[region]).sum(), (found[region] | exact[region]).sum()
         assert overlap / union >= 0.8, region
-    assert network(images[:1].repeat_interleave(2, 2).repeat_interleave(2, 3))["mouth"].shape == (1, 64, 64)
+    assert network(images[:1].repeat_interleave(2, 2).repeat_interleave(2, 3))["mouth"].shape == (1, 128, 128)

@@ -89,7 +89,7 @@ def sample_factors(generator: torch.Generator, n: int, *, correlated: bool = Tru
     Example:
         >>> factors = sample_factors(torch.Generator().manual_seed(0), 3)
         >>> sorted(set(factors["glasses"].tolist())), len(factors)
-        ([0.0, 1.0], 21)
+        ([0.0, 1.0], 26)
     """
     if correlated:
         return _draw_correlated(generator, n)

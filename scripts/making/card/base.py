@@ -30,18 +30,18 @@ class Sizes:
         batch_size: Rows of one U-Net pass.
     """
 
-    generated: int = 1024
+    generated: int = 512
     steps: int = 10
-    reference: int = 4096
+    reference: int = 2048
     training_renders: int = 65_536
-    people: int = 1024
+    people: int = 512
     discovery: int = 300
     components: int = 10
-    annotated: int = 600
-    examples: int = 60
-    calibration: int = 48
-    judged: int = 128
-    pairs: int = 32
+    annotated: int = 400
+    examples: int = 50
+    calibration: int = 32
+    judged: int = 64
+    pairs: int = 16
     batch_size: int = 32
 
 

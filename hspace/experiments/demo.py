@@ -35,6 +35,7 @@ def run(lab: Lab) -> Result:
     found = edit.run(lab)
     attributes = lab.sweep(ready, (-lab.cfg.study.target, lab.cfg.study.target))
     directions = found.directions["directions"]
+    assert isinstance(directions, Directions), "the method of the demo finds components"
     components = lab.sweep(dict(zip(directions.meta.names, directions.directions, strict=True)))
     confirmed = [j for j in range(len(components.labels)) if _named_rightly(components, j)]
     title = f"Edits of {PEOPLE} people: ready-made directions, and components found in this run"

@@ -39,15 +39,15 @@ class Room(Canvas):
     def __init__(self, factors: Factors, size: int) -> None:
         super().__init__(factors, size)
         f = self.f
-        self.camera = Camera.of(f["yaw"], f["height"])
+        self.camera: Camera = Camera.of(f["yaw"], f["height"])
         self.bed_right: Tensor = BED_LEFT + 0.98 + 0.85 * f["bed"]
         self.window_half: Tensor = 0.34 + 0.42 * f["window"]
         self.lamp_x: Tensor = self.bed_right + 0.05 + STAND_WIDE / 2
-        self.light = Light.of(f, (self.lamp_x, BULB, LAMP_Z - 0.15), self.window_half)
-        self.wall = palette(WALL, factors["wall"])
-        self.blanket = palette(BLANKET, factors["blanket"])
-        self.floor = palette(FLOOR, factors["floor"])
-        self.rug = palette(RUG, factors["rug"])
+        self.light: Light = Light.of(f, (self.lamp_x, BULB, LAMP_Z - 0.15), self.window_half)
+        self.wall: Tensor = palette(WALL, factors["wall"])
+        self.blanket: Tensor = palette(BLANKET, factors["blanket"])
+        self.floor: Tensor = palette(FLOOR, factors["floor"])
+        self.rug: Tensor = palette(RUG, factors["rug"])
 
     def part(self, region: str) -> "Room":
         """The same rooms, of which a region is painted."""

@@ -166,7 +166,7 @@ def test_stable_diffusion_is_diffusers_own(
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("portrait", "did you mean portraits?"),
+        ("portrait", "did you mean portraits"),
         ("xyz", "known models: portraits"),
         ("./no/such/folder", "./no/such/folder is neither a known model nor a folder"),
         ("no-owner/no-model", "no-owner/no-model is not a folder, and the hub does not give such a model"),

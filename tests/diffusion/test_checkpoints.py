@@ -243,7 +243,10 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "cut weights": (_cut_weights, "the weights of .* cannot be read"),
     "pickled code": (_pickle_with_code, "the weights of .* cannot be read"),
     "missing tensor": (_drop_a_tensor, "do not fit its config.json: 1 tensors, e.g. mid_block.resnets.0.norm2.bias"),
-    "other width": (lambda f: edit_json(f / "unet/config.json", block_out_channels=[8, 32]), "size mismatch"),
+    "other width": (
+        lambda f: edit_json(f / "unet/config.json", block_out_channels=[8, 32]),
+        "size mismatch|expected shape",
+    ),
 }
 
 

@@ -178,7 +178,8 @@ def test_comparators_reach_the_reference(
         (["--threads", "0"], "--threads must be at least 1, got 0"),
         (
             ["--model", "nowhere"],
-            "nowhere is neither a known model nor a folder; known models: portraits, portraits-128, rooms (a hub id is owner/name)",
+            "nowhere is neither a known model nor a folder; known models: portraits, portraits-128, rooms "
+            "(a hub id is owner/name)",
         ),
     ],
 )

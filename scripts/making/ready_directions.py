@@ -30,8 +30,8 @@ log = logging.getLogger("ready_directions")
 SETTINGS = (
     "name=ready_directions", "output_dir=outputs/ready_directions", "tracking.mode=disabled",
     "study.index=600", "study.examples=60", "study.target=1",
-    "study.attributes=[glasses,smile,yaw,age]",
-    "evaluation.strength_samples=40", "evaluation.calibration_samples=60", "evaluation.num_samples=100",
+    "study.attributes=[glasses,hat,yaw,age]",
+    "evaluation.strength_samples=40", "evaluation.calibration_samples=60", "evaluation.num_samples=64",
     "evaluation.block=1", "batch_size=32",
 )  # fmt: skip
 METHODS: dict[str, dict[str, Any]] = {

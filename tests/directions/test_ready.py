@@ -18,7 +18,7 @@ def test_they_fit_the_model_that_they_come_with() -> None:
     assert ready_models() == ["portraits"]
     found = Directions.load(ready_path("portraits"))
     found.check(load_model("portraits", num_steps=10), eta=1.0)
-    assert {"smile", "glasses", "age", "yaw"} <= set(found.meta.names) <= {attribute.id for attribute in JUDGED}
+    assert {"glasses", "hat", "age", "yaw"} <= set(found.meta.names) <= {attribute.id for attribute in JUDGED}
     effects = found.meta.effects
     assert effects is not None and set(effects["attributes"]) == set(found.meta.names)
     assert found.meta.annotator is not None and found.meta.annotator["id"] != effects["judge"]
@@ -26,8 +26,8 @@ def test_they_fit_the_model_that_they_come_with() -> None:
 
 def test_a_word_names_them_where_a_file_does() -> None:
     assert local_path("ready:portraits") == ready_path("portraits")
-    (slider,) = find_sliders("ready:portraits:smile")
-    assert slider.name == "smile" and slider.path == ready_path("portraits")
+    (slider,) = find_sliders("ready:portraits:yaw")
+    assert slider.name == "yaw" and slider.path == ready_path("portraits")
 
 
 def test_a_model_without_any_is_named() -> None:
@@ -37,10 +37,10 @@ def test_a_model_without_any_is_named() -> None:
 
 def test_they_are_listed_and_never_changed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["directions"]) == 0
-    assert "smile" in capsys.readouterr().out
+    assert "yaw" in capsys.readouterr().out
     before = ready_path("portraits").read_bytes()
-    assert main(["range", "--direction", "ready:portraits:smile"]) == 2
-    assert "ready:portraits:smile is not to be changed" in capsys.readouterr().err
+    assert main(["range", "--direction", "ready:portraits:yaw"]) == 2
+    assert "ready:portraits:yaw is not to be changed" in capsys.readouterr().err
     assert ready_path("portraits").read_bytes() == before
 
 

@@ -71,7 +71,7 @@ def ready(lab: Lab) -> tuple[Directions, Table]:
     """The chosen directions with what the judge reads of them."""
     found = {name: each for name in lab.cfg.study.attributes if (each := chosen(lab, name)) is not None}
     vectors = {name: vector for name, (_, vector) in found.items()}
-    sweep = lab.sweep(vectors, JUDGED, shown=0)
+    sweep = lab.sweep(vectors, JUDGED, shown=1)
     template = lab.attribute(next(iter(found)))
     meta = replace(
         template.meta, names=tuple(found), method="the most selective of several methods, see settings",

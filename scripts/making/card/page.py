@@ -90,7 +90,7 @@ def _row(metrics: dict[str, Any], key: str, text: str, target: str) -> tuple[Cel
     value = worst(metrics[key], comparison)
     met = value is not None and COMPARISONS[comparison](value, float(bound))
     measured = None if value is None else format_number(value)
-    return text, key, measured, target, "yes" if met else "**no**"
+    return text, key, measured, target, "yes" if met else "no"
 
 
 def worst(value: Any, comparison: str) -> float | int | None:

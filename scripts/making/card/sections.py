@@ -274,6 +274,7 @@ def _summary(figures: dict[str, Any]) -> dict[str, Any]:
     binary = [row for row in figures["attributes"].values() if "decided" in row]
     continuous = [row for row in figures["attributes"].values() if "decided" not in row]
     floor, untrained = figures["fid_floor"], figures["fid_untrained"]
+    mistaken = [row for row in figures["attributes"].values() if row["error_correlation"] is not None]
     semantic = [row for row in figures["components"] if row["semantic"]]
     rows = figures["moved"]
     by_attribute = {
@@ -286,7 +287,7 @@ def _summary(figures: dict[str, Any]) -> dict[str, Any]:
         "bottleneck_ratio": figures["bottleneck_ratio"],
         **({"swap_background": figures["swapped"]["background"]} if "background" in figures["swapped"] else {}),
         "swap_judged": None if None in judged else median(judged),
-        "error_correlation": _extreme(max, list(figures["attributes"].values()), "error_correlation"),
+        "error_correlation": _extreme(max, mistaken, "error_correlation"),
         "decided_share": _extreme(min, binary, "decided"),
         "marginal_error_max": _extreme(max, binary, "error"),
         "mean_error_max": _extreme(max, continuous, "error"),
@@ -307,6 +308,6 @@ def _summary(figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def _extreme(pick: Callable[[Sequence[float]], float], rows: list[dict[str, Any]], name: str) -> float | None:
-    """The least or the largest of a figure over attributes; None if it does not exist for one of them."""
+    """The least or the largest of a figure over attributes; None if it does not exist for one of them, or there are none."""
     values = [row[name] for row in rows]
-    return None if None in values else pick(values)
+    return None if not values or None in values else pick(values)

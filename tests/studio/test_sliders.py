@@ -44,10 +44,8 @@ def test_what_is_measured_is_kept_and_listed(file: Path, tiny_pipeline_dir: Path
         (["range", "--direction", "FILE", "--samples", "1"], "at least 10 samples"),
         (["range", "--direction", "FILE", "--others", "inf"], "other effect must be a number above 0, in sd, got inf"),
         (["range", "--direction", "FILE", "--others", "nan"], "got nan"),
-        (["directions"], "name a directions file"),
         (["directions", "none"], "not found: none"),
         (["studio", "exprt", "x"], "use it as hspace studio"),
-        (["studio"], "no directions in outputs"),
     ],
 )
 def test_a_mistake_is_one_line(

@@ -64,7 +64,11 @@ def targets(metrics: dict[str, Any]) -> Table:
         ("fid_share", f"FID of generated {world}: share of the way from floor to untrained", "≤ .05"),
         ("judge_accuracy_min", "judge on renders: accuracy, worst binary attribute", "≥ .97"),
         ("judge_r2_min", "judge on renders: R², worst continuous attribute", "≥ .95"),
-        ("error_correlation", "errors of judge and annotator on renders: largest correlation", ""),
+        (
+            "error_correlation",
+            "errors of judge and annotator on renders: largest correlation of a continuous attribute",
+            "",
+        ),
         ("agreement_min", f"judge and annotator agree on generated {world}", "≥ .95"),
         ("identity_tar", "identity: true accepts of unseen pairs at 1% false accepts", "≥ .95"),
         ("likeness_tar", "likeness: the same of features alone", ""),

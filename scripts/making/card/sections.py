@@ -274,7 +274,7 @@ def _summary(figures: dict[str, Any]) -> dict[str, Any]:
     binary = [row for row in figures["attributes"].values() if "decided" in row]
     continuous = [row for row in figures["attributes"].values() if "decided" not in row]
     floor, untrained = figures["fid_floor"], figures["fid_untrained"]
-    mistaken = [row for row in figures["attributes"].values() if row["error_correlation"] is not None]
+    mistaken = [row for row in continuous if row["error_correlation"] is not None]
     semantic = [row for row in figures["components"] if row["semantic"]]
     rows = figures["moved"]
     by_attribute = {
@@ -308,6 +308,6 @@ def _summary(figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def _extreme(pick: Callable[[Sequence[float]], float], rows: list[dict[str, Any]], name: str) -> float | None:
-    """The least or the largest of a figure over attributes; None if it does not exist for one of them, or there are none."""
+    """The least or the largest of a figure over attributes; None without any, or where one has none."""
     values = [row[name] for row in rows]
     return None if not values or None in values else pick(values)

@@ -58,6 +58,11 @@ def seen_of(attributes: tuple[Attribute, ...], shown: Mapping[str, Tensor], like
     return torch.stack([shown.get(attribute.id, everywhere) for attribute in attributes], dim=1)
 
 
+def with_owned(attributes: tuple[Attribute, ...], owner: str, factors: Factors, others: Factors) -> Factors:
+    """The factors that an owner keeps, such as `person`, from one draw, and all others from another; each (n,)."""
+    return {each.id: (factors if each.owner == owner else others)[each.id] for each in attributes}
+
+
 def uniform_factors(attributes: tuple[Attribute, ...], generator: torch.Generator, n: int) -> Factors:
     """Uniform numbers in [0, 1) by attribute id, from which factors are made."""
     return {attribute.id: torch.rand(n, generator=generator) for attribute in attributes}

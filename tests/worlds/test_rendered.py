@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from hspace.worlds.portraits.faces import PORTRAITS, labels, render, resample_expression, resample_scene, sample_factors
+from hspace.worlds.portraits.faces import PORTRAITS, render, resample_expression, resample_scene, sample_factors
 from hspace.worlds.rendered import rendered, rendered_pairs
 
 
@@ -15,7 +15,7 @@ def test_images_and_labels_belong_together_and_survive_the_disk(tmp_path: Path) 
     read = rendered(PORTRAITS, 300, 16, seed=5, cache_dir=tmp_path)
     assert path.stat().st_mtime_ns == stamp and torch.equal(painted.images, read.images)
     factors = sample_factors(torch.Generator().manual_seed(5), 300)
-    assert torch.equal(read.labels, labels(factors))
+    assert torch.equal(read.labels, PORTRAITS.labels(factors))
     assert (read.batch(torch.tensor([299])) - render(factors, 16)[299:]).abs().max() < 1 / 255
 
 
@@ -25,7 +25,9 @@ def test_other_expressions_are_those_of_the_same_portraits(tmp_path: Path) -> No
     generator = torch.Generator().manual_seed(5)
     factors = sample_factors(generator, 20)
     expected = resample_expression(factors, generator)
-    assert torch.equal(portraits.labels, labels(factors)) and torch.equal(others.labels, labels(expected))
+    assert torch.equal(portraits.labels, PORTRAITS.labels(factors)) and torch.equal(
+        others.labels, PORTRAITS.labels(expected)
+    )
     assert (others.batch(torch.arange(20)) - render(expected, 16)).abs().max() < 1 / 255
     assert len(list(tmp_path.iterdir())) == 2
 

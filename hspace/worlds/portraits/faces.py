@@ -14,14 +14,14 @@ from hspace.worlds.attributes import (
     judged_of,
     seen_of,
     uniform_factors,
-    values_of,
+    with_owned,
 )
 from hspace.worlds.layers import picture, region_shares
 from hspace.worlds.portraits.layers import layers
 from hspace.worlds.portraits.painter import REGIONS
 from hspace.worlds.world import World
 
-__all__ = ["ATTRIBUTES", "JUDGED", "PORTRAITS", "REGIONS", "Attribute", "Factors", "labels", "region_masks", "render"]
+__all__ = ["ATTRIBUTES", "JUDGED", "PORTRAITS", "REGIONS", "Attribute", "Factors", "region_masks", "render"]
 __all__ += ["resample_expression", "resample_looks", "resample_scene", "sample_factors", "visibility"]
 
 EXPRESSION = ("smile", "mouth", "eyes", "brow", "glasses")
@@ -146,7 +146,7 @@ def resample_scene(factors: Factors, generator: torch.Generator) -> Factors:
         New factors that share every person-bound one with `factors`.
     """
     scene = sample_factors(generator, len(factors["age"]), correlated=False)
-    return {attribute.id: (factors if attribute.owner == "person" else scene)[attribute.id] for attribute in ATTRIBUTES}
+    return with_owned(ATTRIBUTES, "person", factors, scene)
 
 
 def resample_looks(factors: Factors, generator: torch.Generator) -> Factors:
@@ -178,11 +178,6 @@ def visibility(factors: Factors) -> Tensor:
         "hair_length": bare | (factors["hair_length"] > 0.35),
     }
     return seen_of(JUDGED, shown, bare)
-
-
-def labels(factors: Factors) -> Tensor:
-    """Exact values of the judged attributes, (n, judged attributes), in the order of `JUDGED`."""
-    return values_of(JUDGED, factors)
 
 
 def render(factors: Factors, size: int) -> Tensor:

@@ -17,7 +17,7 @@ from hspace.worlds.attributes import (
     judged_of,
     seen_of,
     uniform_factors,
-    values_of,
+    with_owned,
 )
 from hspace.worlds.layers import Layer, region_shares
 from hspace.worlds.layers import picture as painted
@@ -119,7 +119,7 @@ def resample_scene(factors: Factors, generator: torch.Generator) -> Factors:
         New factors that share every one that a room owns with `factors`.
     """
     scene = sample_factors(generator, len(factors["night"]), correlated=False)
-    return {attribute.id: (factors if attribute.owner == "room" else scene)[attribute.id] for attribute in ATTRIBUTES}
+    return with_owned(ATTRIBUTES, "room", factors, scene)
 
 
 def visibility(factors: Factors) -> Tensor:
@@ -133,11 +133,6 @@ def visibility(factors: Factors) -> Tensor:
     day = factors["night"] < 0.5
     light = day | (factors["lamp"] > 0.5)
     return seen_of(JUDGED, {"sun": day, "wall": light, "blanket": light}, day)
-
-
-def labels(factors: Factors) -> Tensor:
-    """Exact values of the judged attributes, (n, judged attributes), in the order of `JUDGED`."""
-    return values_of(JUDGED, factors)
 
 
 def layers(factors: Factors, size: int) -> Iterator[Layer]:

@@ -7,7 +7,7 @@ from card.generated import attribute_figures, decided_share, fid, generate, near
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.sampling import sample
 from hspace.scorers.embedded import WorldFeatures, WorldScorer, load_annotator, load_judge
-from hspace.worlds.portraits.faces import labels, render, sample_factors, visibility
+from hspace.worlds.portraits.faces import PORTRAITS, render, sample_factors, visibility
 from hspace.worlds.rendered import Rendered
 
 
@@ -20,7 +20,7 @@ def make_renders(n: int, seed: int, **fixed: float) -> Rendered:
     factors = sample_factors(torch.Generator().manual_seed(seed), n)
     factors |= {name: torch.full((n,), value) for name, value in fixed.items()}
     images = ((render(factors, 64) + 1) * 127.5).round().to(torch.uint8)
-    return Rendered(images, labels(factors), visibility(factors))
+    return Rendered(images, PORTRAITS.labels(factors), visibility(factors))
 
 
 def test_renders_in_the_place_of_samples_are_without_fault(scorers: tuple[WorldScorer, WorldScorer]) -> None:

@@ -1,4 +1,4 @@
-"""The background read off renders is that of their factors, whoever is in front of it."""
+"""What is read of the background gives the factors that it was painted with, and does not depend on the person."""
 
 import torch
 

@@ -11,8 +11,8 @@ from hspace.worlds.portraits.faces import (
     EXPRESSION,
     FEATURES,
     JUDGED,
+    PORTRAITS,
     REGIONS,
-    labels,
     region_masks,
     render,
     resample_expression,
@@ -113,8 +113,8 @@ def test_every_judged_attribute_changes_the_picture_where_it_is_visible(attribut
 
 def test_labels_are_the_factors_in_the_order_of_the_table() -> None:
     factors = sample_factors(generator(), 4)
-    assert labels(factors).shape == (4, len(JUDGED)) == visibility(factors).shape
-    assert torch.equal(labels(factors)[:, [a.id for a in JUDGED].index("yaw")], factors["yaw"])
+    assert PORTRAITS.labels(factors).shape == (4, len(JUDGED)) == visibility(factors).shape
+    assert torch.equal(PORTRAITS.labels(factors)[:, [a.id for a in JUDGED].index("yaw")], factors["yaw"])
 
 
 def test_regions_are_where_their_part_is_painted() -> None:

@@ -12,7 +12,7 @@ from hspace.worlds.rooms.rooms import (
     HOUR,
     JUDGED,
     REGIONS,
-    labels,
+    ROOMS,
     region_masks,
     render,
     resample_hour,
@@ -92,8 +92,8 @@ def test_another_hour_keeps_the_room_and_the_correlation_of_lamp_and_night() -> 
 
 def test_labels_are_the_factors_in_the_order_of_the_table_and_hidden_ones_are_said() -> None:
     factors = rooms(4, night=1.0, lamp=0.0)
-    assert labels(factors).shape == (4, len(JUDGED)) == visibility(factors).shape
-    assert torch.equal(labels(factors)[:, [a.id for a in JUDGED].index("yaw")], factors["yaw"])
+    assert ROOMS.labels(factors).shape == (4, len(JUDGED)) == visibility(factors).shape
+    assert torch.equal(ROOMS.labels(factors)[:, [a.id for a in JUDGED].index("yaw")], factors["yaw"])
     hidden = {JUDGED[j].id for j in range(len(JUDGED)) if not visibility(factors)[:, j].any()}
     assert hidden == {"sun", "wall", "blanket"}
 

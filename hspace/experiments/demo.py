@@ -1,4 +1,4 @@
-"""The demo: ready-made directions that keep the person, and components that are found while one looks on."""
+"""The demo: ready-made directions, and components that are found while one looks on."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -149,7 +149,8 @@ def _moved(metrics: dict[str, Any]) -> Table:
     whole = "of all that stays from scene to scene"
     kept = f"of likeness, that is of features alone (identity), and {whole} (owned)"
     caption = (
-        f"Linear boundaries of {count} + {count} annotated samples, at one strength s each: share of samples having "
+        f"Linear boundaries of {count} + {count} annotated samples, at one strength s each, on "
+        f"{metrics['sizes']['judged']} samples, no interval: share of samples having "
         "the attribute (a continuous one: above the renderer's median) unedited, at \N{MINUS SIGN}s and at +s, and the "
         f"mean cosine to the unedited samples over both: {kept if 'owned' in columns else f'{whole} (identity)'}."
     )

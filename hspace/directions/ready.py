@@ -12,7 +12,7 @@ from hspace.types import InputError
 class ReadySettings(Settings):
     """Settings of `method=ready`."""
 
-    attribute: str = "smile"
+    attribute: str = "glasses"
     """Attribute that the direction changes."""
 
     def count(self) -> int:

@@ -2,8 +2,8 @@
 
     python scripts/making/ready_directions.py [key=value ...]    # writes weights/portraits/directions.safetensors
 
-The annotator chooses on calibration seeds, by one rule for all attributes: of the methods that reach the target, the
-most selective. The judge reads the chosen ones once, on evaluation seeds of the configured block.
+Linear boundaries, each at the strength at which the annotator sees 1 sd on calibration seeds; an attribute that does not reach
+it is left out. The judge reads them once, on evaluation seeds of the configured block.
 """
 
 import logging
@@ -74,7 +74,7 @@ def ready(lab: Lab) -> tuple[Directions, Table]:
     sweep = lab.sweep(vectors, JUDGED, shown=1)
     template = lab.attribute(next(iter(found)))
     meta = replace(
-        template.meta, names=tuple(found), method="the most selective of several methods, see settings",
+        template.meta, names=tuple(found), method="linear boundary",
         unit="sd of the attribute, as the annotator sees it", config_sha256="",
         settings={"method": {name: method for name, (method, _) in found.items()}, "target": lab.cfg.study.target},
         effects={"judge": lab.judge.id, "block": lab.cfg.evaluation.block, "n": len(lab.seeds()),

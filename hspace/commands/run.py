@@ -149,7 +149,7 @@ def check_beside(cfg: Config) -> None:
         InputError: If one is not.
     """
     for folder in cfg.study.beside:
-        if not (folder / "model_index.json").is_file():
+        if not (folder.expanduser() / "model_index.json").is_file():
             raise InputError(
                 f"study.beside: {folder} holds no model: python scripts/making/train_autoencoder.py, then "
                 "train_latent.py and train_transformer.py train those of the portraits"

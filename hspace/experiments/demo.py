@@ -16,6 +16,8 @@ from hspace.output.figures import strip_figure
 from hspace.output.tables import Cell, Table, format_number
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
+from hspace.system.registry import unknown
+from hspace.types import InputError
 
 PEOPLE, TILE = 3, 128
 MINUS, PLUS = "\N{MINUS SIGN}", "+"
@@ -24,18 +26,22 @@ MINUS, PLUS = "\N{MINUS SIGN}", "+"
 def run(lab: Lab) -> Result:
     """Finds and measures directions as a plain run does, and draws them below ready-made ones, on several people.
 
-    A model that has no ready-made directions gets the plain run.
+    A model that has no ready-made directions, and a method that finds an operator, get the plain run.
 
     Raises:
-        InputError: If the ready-made directions do not fit the steps of the run.
+        InputError: If the ready-made directions do not fit the steps of the run, one of study.attributes is not among
+            them, or study.target is 0.
     """
     if lab.model.model_id not in ready_models():
         return edit.run(lab)
+    if not lab.cfg.study.target:
+        raise InputError("study.target must not be 0: it is how far, in sd, ready-made directions are drawn")
     ready = _ready(lab)
     found = edit.run(lab)
+    directions = found.directions.get("directions")
+    if not isinstance(directions, Directions):
+        return found
     attributes = lab.sweep(ready, (-lab.cfg.study.target, lab.cfg.study.target))
-    directions = found.directions["directions"]
-    assert isinstance(directions, Directions), "the method of the demo finds components"
     components = lab.sweep(dict(zip(directions.meta.names, directions.directions, strict=True)))
     confirmed = [j for j in range(len(components.labels)) if _named_rightly(components, j)]
     title = f"Edits of {PEOPLE} people: ready-made directions, and components found in this run"
@@ -52,6 +58,9 @@ def _ready(lab: Lab) -> dict[str, Tensor]:
     """The ready-made directions of the study's attributes, by name."""
     ready = Directions.load(ready_path(lab.model.model_id))
     ready = ready.fit(lab.model, eta=lab.cfg.diffusion.eta, allow=lab.cfg.allow)
+    for name in lab.cfg.study.attributes:
+        if name not in ready.meta.names:
+            raise InputError(unknown("study.attributes", name, ready.meta.names))
     return {name: ready.directions[ready.meta.names.index(name)] for name in lab.cfg.study.attributes}
 
 

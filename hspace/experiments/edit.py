@@ -106,10 +106,10 @@ def _named(lab: Lab, directions: Found) -> tuple[Found, Targets]:
         for old, new, sign in zip(directions.meta.names, names, signs.tolist(), strict=True)
         if old in kept and sign > 0
     }
-    meta = replace(directions.meta, names=names, calibration=records or None)
-    named = replace(
-        directions, directions=turned, meta=meta, range=directions.range if bool((signs > 0).all()) else None
-    )
+    same = bool((signs > 0).all())
+    report = directions.meta.report if same else {}
+    meta = replace(directions.meta, names=names, calibration=records or None, effects=None, report=report)
+    named = replace(directions, directions=turned, meta=meta, range=directions.range if same else None)
     return named, [each and each.attribute for each in found]
 
 

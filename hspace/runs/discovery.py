@@ -164,7 +164,7 @@ class RunSources:
                 f"method.mask={region}: the embedded network knows regions of {world}, not those of "
                 f"{self.model.model_id}: set evaluation.regions=faceapi, or hub:MODEL to a face parser"
             )
-        image = sample(self.model, self.model.latents([seed]), sampler=self.sampler).x_0.float().cpu().cpu()
+        image = sample(self.model, self.model.latents([seed]), sampler=self.sampler).x_0.float().cpu()
         return make_mask(region, size, image=image, network=load_regions(regions))
 
     def effects(self, vectors: Tensor) -> EffectMatrix:

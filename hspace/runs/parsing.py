@@ -75,7 +75,7 @@ def check_attributes(config: Config, known: Collection[str]) -> None:
     named = [(f"method.{key}", getattr(config.method, key, None)) for key in ("attribute", "target")]
     for key in ("conditions", "match"):
         named += [(f"method.{key}", name) for name in getattr(config.method, key, None) or ()]
-    if config.procedure not in ("edit", *ANY_MODEL):
+    if config.procedure not in ("edit", "demo", *ANY_MODEL):
         named += [("study.attributes", attribute) for attribute in config.study.attributes]
     for key, name in named:
         if name is not None and name not in known:

@@ -7,6 +7,7 @@ import pytest
 from hspace.cli import main
 from hspace.diffusion.checkpoints import load_model
 from hspace.directions.hub import local_path
+from hspace.directions.ready import ReadySettings
 from hspace.directions.record import Directions
 from hspace.directions.shipped import ready_models, ready_path
 from hspace.studio.sliders import find_sliders
@@ -48,3 +49,7 @@ def test_an_unknown_attribute_is_one_line(tmp_path: Path, capsys: pytest.Capture
     words = ["method=ready", "method.attribute=clothes", "tracking.mode=disabled", f"output_dir={tmp_path / 'out'}"]
     assert main(words) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
+def test_what_is_taken_without_a_word_is_among_them() -> None:
+    assert ReadySettings(name="ready").attribute in Directions.load(ready_path("portraits")).meta.names

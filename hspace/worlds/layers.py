@@ -122,10 +122,12 @@ def picture(factors: Factors, size: int, painting: Painting, *, chunk: int = CHU
         return torch.cat([_picture(part, size, painting) for part in _chunks(factors, chunk)])
 
 
-def region_shares(factors: Factors, size: int, painting: Painting, regions: tuple[str, ...]) -> Tensor:
+def region_shares(
+    factors: Factors, size: int, painting: Painting, regions: tuple[str, ...], *, chunk: int = CHUNK
+) -> Tensor:
     """Share of each pixel that a region has, (n, regions, size, size); arguments as of `picture`."""
     with _on(_device(factors)):
-        return torch.cat([_region_shares(part, size, painting, regions) for part in _chunks(factors, CHUNK)])
+        return torch.cat([_region_shares(part, size, painting, regions) for part in _chunks(factors, chunk)])
 
 
 def _device(factors: Factors) -> torch.device:

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 PRECISIONS = ("float32", "bfloat16")
 REPETITIONS = 2
+MOST_THREADS = torch.get_num_threads()
+"""Before a training sets another number."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def choices(precision: Any, threads: Any) -> list[Pace]:
         raise InputError(f"precision must be auto, float32 or bfloat16, got {precision}")
     if threads != "auto" and not (isinstance(threads, int) and not isinstance(threads, bool) and threads > 0):
         raise InputError(f"threads must be auto or a number above 0, got {threads}")
-    numbers = sorted({1, torch.get_num_threads()}) if threads == "auto" else [threads]
+    numbers = sorted({1, MOST_THREADS}) if threads == "auto" else [threads]
     return [Pace(*each) for each in product(PRECISIONS if precision == "auto" else [precision], numbers)]
 
 

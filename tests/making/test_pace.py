@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 
+import pace
 import pytest
 import torch
 from pace import Pace, choices, fastest
@@ -11,14 +12,15 @@ from hspace.types import InputError
 
 
 @pytest.fixture(autouse=True)
-def threads_as_before() -> Iterator[None]:
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = torch.get_num_threads()
+    monkeypatch.setattr(pace, "MOST_THREADS", 2)
     yield
     torch.set_num_threads(before)
 
 
 def test_auto_leaves_all_choices_and_a_setting_one() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # as an earlier training left it
     assert choices("auto", "auto") == [
         Pace("float32", 1), Pace("float32", 2), Pace("bfloat16", 1), Pace("bfloat16", 2)
     ]  # fmt: skip
@@ -43,13 +45,12 @@ def test_other_settings_are_mistakes(settings: tuple, line: str) -> None:
 def test_the_fastest_is_taken_and_its_threads_are_set(quick: Pace) -> None:
     seen = []
 
-    def step(pace: Pace) -> None:
-        seen.append((pace, torch.get_num_threads()))
-        time.sleep(0.0 if pace == quick else 0.02)
+    def step(tried: Pace) -> None:
+        seen.append((tried, torch.get_num_threads()))
+        time.sleep(0.0 if tried == quick else 0.02)
 
-    torch.set_num_threads(2)
     assert fastest(step, choices("auto", "auto")) == quick and torch.get_num_threads() == quick.threads
-    assert all(pace.threads == threads for pace, threads in seen)
+    assert all(tried.threads == threads for tried, threads in seen)
 
 
 def test_a_single_choice_is_not_timed() -> None:

@@ -169,7 +169,7 @@ def region_masks(factors: Factors, size: int) -> dict[str, Tensor]:
     Returns:
         By region (`REGIONS`): (n, size, size) bool; no two share a pixel.
     """
-    shares = region_shares(factors, size, layers, REGIONS)
+    shares = region_shares(factors, size, layers, REGIONS, chunk=CHUNK)
     return {region: share > 0.5 for region, share in zip(REGIONS, shares.unbind(1), strict=True)}
 
 

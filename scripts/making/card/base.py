@@ -18,7 +18,7 @@ class Sizes:
         generated: Generated pictures, and fresh renders that they are compared with.
         steps: Sampling steps, those of the edits.
         reference: Fresh renders that stand for the renderer.
-        training_renders: Renders of the training set that the nearest ones are sought in.
+        training_renders: Renders among which the nearest ones are sought; None is the whole training set.
         people: Unseen people, or rooms, two images each.
         discovery: Samples for PCA.
         components: Principal components.
@@ -33,7 +33,7 @@ class Sizes:
     generated: int = 512
     steps: int = 10
     reference: int = 2048
-    training_renders: int = 65_536
+    training_renders: int | None = None
     people: int = 512
     discovery: int = 300
     components: int = 10

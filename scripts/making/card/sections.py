@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from configuration import training_configuration
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -42,7 +43,6 @@ log = logging.getLogger(__name__)
 
 VERSION = 4
 """Part of every cache key, which is raised when a figure is measured in another way."""
-TRAINING_SEED = 10
 REFERENCE_SEED, FRESH_SEED, INDEPENDENT_SEED, PEOPLE_SEED, PAIRS_SEED = 70, 71, 72, 73, 74
 """Streams of renders that no training draws from."""
 TILE, SHEET, COLUMNS = 96, 24, 6
@@ -203,7 +203,9 @@ def _pictures(bench: Bench, folder: Path, drawn: Tensor, untrained: Tensor) -> d
 def _nearest(bench: Bench, folder: Path, drawn: Images, fresh: Images) -> dict[str, float]:
     """Distances to the nearest render of the training, of generated pictures and of fresh renders; and a picture."""
     size = bench.model.image_shape[-1]
-    training = rendered(bench.subject.world, bench.sizes.training_renders, size, TRAINING_SEED, bench.training_dir)
+    trained = training_configuration("ddpm", [f"world={bench.name}"])
+    n = bench.sizes.training_renders or trained.train_images
+    training = rendered(bench.subject.world, n, size, trained.seed, bench.training_dir)
     rows, distances = generated.nearest(drawn[:NUM_NEAREST], training.images)
     titles = [f"sample {i}" for i in range(len(rows))] + [f"{distance:.2f}" for distance in distances]
     pairs = torch.cat([drawn[:NUM_NEAREST], training.batch(rows)])

@@ -2,8 +2,8 @@
 
     python scripts/making/ready_directions.py [key=value ...]    # writes weights/portraits/directions.safetensors
 
-Linear boundaries, each at the strength at which the annotator sees 1 sd on calibration seeds; an attribute that does not
-reach it is left out. The judge reads them once, on evaluation seeds of the configured block.
+Linear boundaries, each at the strength at which the annotator sees 1 sd on calibration seeds; an attribute that does
+not reach it is left out. The judge reads them once, on evaluation seeds of the configured block.
 """
 
 import logging

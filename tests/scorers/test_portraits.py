@@ -9,7 +9,6 @@ from hspace.types import Embedder, InputError, RegionNetwork, Scorer
 from hspace.worlds.portraits.faces import (
     JUDGED,
     REGIONS,
-    labels,
     region_masks,
     render,
     resample_looks,
@@ -42,7 +41,7 @@ def test_scores_agree_with_the_exact_labels(name: str, people: dict[str, torch.T
     scorer = load_scorer(name)
     assert isinstance(scorer, Scorer) and scorer.id == name
     assert scorer.attributes == tuple(attribute.id for attribute in JUDGED) and list(scorer.binary) == BINARY
-    scores, true, seen = scorer(images), labels(people), visibility(people)
+    scores, true, seen = scorer(images), PORTRAITS.labels(people), visibility(people)
     for j, attribute in enumerate(JUDGED):
         predicted, exact = scores[seen[:, j], j], true[seen[:, j], j]
         if attribute.kind == "binary":

@@ -8,6 +8,7 @@ from hspace.scorers.embedded import WorldFeatures, WorldScorer, load_annotator, 
 from hspace.types import Embedder, InputError, RegionNetwork, Scorer
 from hspace.worlds.portraits.faces import (
     JUDGED,
+    PORTRAITS,
     REGIONS,
     region_masks,
     render,

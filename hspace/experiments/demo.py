@@ -37,19 +37,18 @@ def run(lab: Lab) -> Result:
     if not lab.cfg.study.target:
         raise InputError("study.target must not be 0: it is how far, in sd, ready-made directions are drawn")
     ready = _ready(lab)
-    found = edit.run(lab)
-    directions = found.directions.get("directions")
-    if not isinstance(directions, Directions):
+    applied = edit.apply(lab)
+    found, components = edit.measure(lab, applied), applied.sweep
+    if not isinstance(applied.found, Directions):
         return found
     attributes = lab.sweep(ready, (-lab.cfg.study.target, lab.cfg.study.target))
-    components = lab.sweep(dict(zip(directions.meta.names, directions.directions, strict=True)))
-    confirmed = [j for j in range(len(components.labels)) if _named_rightly(components, j)]
+    shown = confirmed(components, applied.targets)
     title = f"Edits of {PEOPLE} people: ready-made directions, and components found in this run"
-    picture = _picture(attributes, components, confirmed, title, lab.figures / "demo.png")
-    shown = f"{len(confirmed)} of {len(components.labels)} components move most, by the judge, what they are named by."
+    picture = _picture(attributes, components, shown, title, lab.figures / "demo.png")
+    told = f"{len(shown)} of {len(components.labels)} components move most, by the judge, what they are named by."
     lines = [f"ready-made {name}: {_note(attributes, j, name)}" for j, name in enumerate(attributes.labels)]
     return replace(
-        found, conclusion=f"{found.conclusion} {shown}", figures={title: picture, **found.figures},
+        found, conclusion=f"{found.conclusion} {told}", figures={title: picture, **found.figures},
         tables={"attributes": _table(lab, attributes), **found.tables}, lines=[*lines, *found.lines],
     )  # fmt: skip
 
@@ -64,11 +63,16 @@ def _ready(lab: Lab) -> dict[str, Tensor]:
     return {name: ready.directions[ready.meta.names.index(name)] for name in lab.cfg.study.attributes}
 
 
-def _picture(attributes: Sweep, components: Sweep, confirmed: Sequence[int], title: str, path: Path) -> Path:
+def confirmed(sweep: Sweep, targets: Sequence[str | None]) -> list[int]:
+    """Directions whose target is what the judge sees them move most, at the largest strength."""
+    return [j for j, target in enumerate(targets) if target == _strongest(sweep, j)]
+
+
+def _picture(attributes: Sweep, components: Sweep, shown: Sequence[int], title: str, path: Path) -> Path:
     """All ready-made directions, and the components whose names the judge confirms."""
-    images = [_extremes(attributes, range(len(attributes.labels))), _extremes(components, confirmed)]
+    images = [_extremes(attributes, range(len(attributes.labels))), _extremes(components, shown)]
     labels = [f"{name}\n{_note(attributes, j, name)}" for j, name in enumerate(attributes.labels)]
-    labels += [f"{components.labels[j]}\n{_note(components, j, _strongest(components, j))}" for j in confirmed]
+    labels += [f"{components.labels[j]}\n{_note(components, j, _strongest(components, j))}" for j in shown]
     return strip_figure(torch.cat(images), labels, (MINUS, 0, PLUS), title, path, TILE)
 
 
@@ -79,12 +83,6 @@ def _extremes(sweep: Sweep, rows: Sequence[int]) -> Tensor:
 
 def _strongest(sweep: Sweep, direction: int) -> str:
     return sweep.effects(max(sweep.strengths)).strongest(direction)[0]
-
-
-def _named_rightly(sweep: Sweep, direction: int) -> bool:
-    """Whether the judge's largest effect is the one in the direction's name."""
-    head = sweep.labels[direction].rpartition(": ")[2].split()[0]
-    return head == _strongest(sweep, direction)
 
 
 def _note(sweep: Sweep, direction: int, attribute: str) -> str:

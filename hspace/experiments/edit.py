@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,21 @@ Measured = Mapping[tuple[int, float], Mapping[str, Value]]
 """Results of the measures for each direction and strength, by their names."""
 
 
+@dataclass(frozen=True)
+class Applied:
+    """What a method found, applied to the evaluation samples at every strength.
+
+    Attributes:
+        found: The directions with their names, or the operator.
+        targets: The attribute that each of them raises, or None.
+        sweep: What the judge reads off the edits.
+    """
+
+    found: Found
+    targets: Targets
+    sweep: Sweep
+
+
 def run(lab: Lab) -> Result:
     """Finds directions by the configured method, names them, edits samples along each, and measures the edits.
 
@@ -39,14 +54,16 @@ def run(lab: Lab) -> Result:
         InputError: If a measure needs a region and the method has none, or more samples, roles share seeds, or effects
             are configured that a direction or an operator cannot be scaled to.
     """
-    measures = [MEASURES.get(name) for name in lab.cfg.evaluation.measures]
-    needs = frozenset[str]().union(*(each.needs for each in measures))
-    if "region" in needs and getattr(lab.cfg.method, "mask", None) is None:
-        raise InputError("evaluation.measures: what is read outside a region needs method.mask to name it")
-    if "halves" in needs and len(lab.seeds()) < 4:
-        raise InputError(
-            f"evaluation.num_samples must be at least 4 for measures that compare halves, got {len(lab.seeds())}"
-        )
+    return measure(lab, apply(lab))
+
+
+def apply(lab: Lab) -> Applied:
+    """Finds directions, or an operator, by the configured method, names them, and edits samples along each.
+
+    Raises:
+        InputError: As `run` does.
+    """
+    needs = _needs(lab)
     directions = lab.found()
     check_disjoint(
         discovery=directions.meta.seeds, calibration=lab.reference_seeds("calibration"), evaluation=lab.seeds()
@@ -56,7 +73,14 @@ def run(lab: Lab) -> Result:
         if isinstance(directions, Operator):
             raise InputError("edit.effects scales directions, and an operator was found: give edit.strengths in [0, 1]")
         directions = in_effects(lab, directions, targets, lab.cfg.edit.effects)
-    sweep = lab.sweep(changes(directions), shown=len(lab.seeds()) if "images" in needs else SHOWN)
+    shown = len(lab.seeds()) if "images" in needs else SHOWN
+    return Applied(directions, targets, lab.sweep(changes(directions), shown=shown))
+
+
+def measure(lab: Lab, applied: Applied) -> Result:
+    """Measures the edits that `apply` made, and reports them."""
+    measures, sweep = _measures(lab), applied.sweep
+    directions, targets = applied.found, applied.targets
     with lab.watch.stage("measure"):
         measured = _measured(lab, measures, sweep, directions, targets)
     largest = max(sweep.strengths)
@@ -81,6 +105,22 @@ def run(lab: Lab) -> Result:
         curves=[{"strength": s, **_figures_at(sweep, measured, s)} for s in sorted(sweep.strengths)],
         lines=_lines(sweep, targets, measured, largest),
     )  # fmt: skip
+
+
+def _measures(lab: Lab) -> list[Measure]:
+    return [MEASURES.get(name) for name in lab.cfg.evaluation.measures]
+
+
+def _needs(lab: Lab) -> frozenset[str]:
+    """What the configured measures need, which the run can give."""
+    needs = frozenset[str]().union(*(each.needs for each in _measures(lab)))
+    if "region" in needs and getattr(lab.cfg.method, "mask", None) is None:
+        raise InputError("evaluation.measures: what is read outside a region needs method.mask to name it")
+    if "halves" in needs and len(lab.seeds()) < 4:
+        raise InputError(
+            f"evaluation.num_samples must be at least 4 for measures that compare halves, got {len(lab.seeds())}"
+        )
+    return needs
 
 
 def _named(lab: Lab, directions: Found) -> tuple[Found, Targets]:

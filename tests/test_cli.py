@@ -88,7 +88,7 @@ def test_the_script_is_the_same_command(tmp_path: Path):
         (["output_dir=a=b"], "cannot read 'output_dir=a=b'"),
         (["edit.strengths=[1"], "cannot read"),
         (["method=pcaa"], "unknown method 'pcaa': did you mean 'pca'"),
-        (["model=xyz"], "there is bedroom, celebahq, church, dit, flux, ldm_celebahq, local, pixart"),
+        (["model=xyz"], "there is adm, bedroom, celebahq, church, dit, flux, ldm_celebahq, local, pixart"),
         (["experiment=dem"], "unknown experiment 'dem': did you mean 'demo'"),
         (["methd=pca"], "unknown key 'methd': did you mean 'method'"),
         (["method.mask=face.png"], "method.mask is not a setting of the chosen method"),

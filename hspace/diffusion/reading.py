@@ -10,6 +10,7 @@ import diffusers
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.utils import logging as diffusers_logging
 
+from hspace.diffusion.adm import has_legacy_order, own_words, reorder_attention
 from hspace.diffusion.process import build_scheduler
 from hspace.system.files import parse_json
 from hspace.types import InputError, one_line
@@ -24,13 +25,16 @@ def read_module(folder: Path, name: str, expected: str, model: str) -> Any:
         InputError: If it is of another class, or its weights cannot be read or do not fit its configuration.
     """
     part = find_part(folder, name)
-    kind = read_json(part / "config.json").get("_class_name")
+    config = read_json(part / "config.json")
+    kind = config.get("_class_name")
     if kind != expected:
         raise InputError(f"the {name} of {model} must be a {expected} of diffusers, got {kind}")
     variant = _variant(part, name, model)
     try:
         module: Any = getattr(diffusers, expected)
-        loaded = module.from_pretrained(part, output_loading_info=True, local_files_only=True, variant=variant)
+        loaded = module.from_pretrained(
+            part, output_loading_info=True, local_files_only=True, variant=variant, **own_words(config)
+        )
     # Broken files raise errors of many kinds: safetensors', pickle's, OSError, ValueError, RuntimeError.
     except Exception as error:
         raise InputError(f"the weights of {model} cannot be read: {one_line(error)}") from error
@@ -38,6 +42,8 @@ def read_module(folder: Path, name: str, expected: str, model: str) -> Any:
     wrong = [*info["missing_keys"], *info["unexpected_keys"]]
     if wrong:
         raise InputError(f"the weights of {model} do not fit its config.json: {len(wrong)} tensors, e.g. {wrong[0]}")
+    if has_legacy_order(config):
+        reorder_attention(network)
     for key, tensor in network.state_dict().items():
         if not bool(tensor.isfinite().all()):
             raise InputError(f"the weights of {model} hold NaN or infinite numbers, in {name}.{key}")

@@ -3,7 +3,7 @@
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from hspace.directions.method import get_method
 from hspace.directions.operators import Found, load_found
 from hspace.runs import report
 from hspace.runs.config import Config, config_sha256
+from hspace.runs.given import given_files
 from hspace.runs.lab import Lab
 from hspace.runs.memory import fitted
 from hspace.runs.parsing import check_attributes
@@ -68,8 +69,8 @@ def run(cfg: Config) -> Path:
         return _told(cfg, record)
     with _folder(lab.cfg) as out, track(cfg) as tracker:
         lab = replace(lab, cfg=replace(lab.cfg, output_dir=out), watch=Stopwatch(tracker.log_progress))
-        if isinstance(cfg.method, FileSettings):
-            tracker.use_files("directions", "directions", [cfg.method.path])
+        for i, path in enumerate(given_files(lab.cfg, lab.model)):
+            tracker.use_files("directions" if i == 0 else f"directions-{i + 1}", "directions", [path])
         started = time.perf_counter()
         result = experiment(lab)
         if lab.judge_name != lab.judge.id:
@@ -102,9 +103,9 @@ def load(cfg: Config) -> Lab:
         revision=cfg.model.revision, family=cfg.model.family,
     )  # fmt: skip
     cfg = fitted(cfg, model)
-    given = load_found(cfg.method.path) if isinstance(cfg.method, FileSettings) else None
-    if given is not None:
-        given.fit(model, eta=cfg.diffusion.eta, allow=cfg.allow)
+    given = [load_found(path) for path in given_files(cfg, model)]
+    for found in given:
+        found.fit(model, eta=cfg.diffusion.eta, allow=cfg.allow)
     judge_name = judge_of(cfg, annotator, judge, given)
     if NOT_MEANT in judge_name:
         log.warning(
@@ -169,19 +170,19 @@ def shared_attributes(annotator: Scorer, judge: Scorer) -> tuple[str, ...]:
     return shared
 
 
-def judge_of(cfg: Config, annotator: Scorer, judge: Scorer, given: Found | None) -> str:
+def judge_of(cfg: Config, annotator: Scorer, judge: Scorer, given: Sequence[Found]) -> str:
     """The name of the judge in tables: its id, with a remark on its grades where one is needed.
 
     Args:
         cfg: Parsed configuration.
         annotator: Scorer that chooses examples and names.
         judge: Scorer that reads the edits.
-        given: Directions or an operator that were found before, which record the scorer that annotated for them.
+        given: Directions and operators that were found before, which record the scorer that annotated for them.
 
     Raises:
         InputError: If the judge annotated for them, and the configuration does not allow that.
     """
-    annotated = given is not None and annotated_by(given.meta, scorer_identity(judge))
+    annotated = any(annotated_by(found.meta, scorer_identity(judge)) for found in given)
     same = annotated or same_network(annotator, judge)
     if same and not cfg.evaluation.allow_same_scorer:
         raise InputError(

@@ -17,7 +17,7 @@ class FileSettings(Settings):
     """Safetensors, as hspace writes it; must fit the model, tap and steps."""
 
 
-@method("file", settings=FileSettings, kept=False, samples=False)
+@method("file", settings=FileSettings, kept=False, samples=False, given=lambda _, settings: settings.path)
 def find(model: DiffusionModel, sources: Sources, settings: FileSettings) -> Found:
     """Directions or an operator from a file, which this run names, applies and measures."""
     return load_found(settings.path)

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -73,6 +74,8 @@ class Sources(Protocol):
 
 Find = Callable[[DiffusionModel, Sources, Any], Found]
 """Finds directions of a model, or an operator, by the method's settings."""
+Given = Callable[[DiffusionModel, Any], Path]
+"""The file of directions that were found before, which a method takes by the model and its settings."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ class Method:
         reads: Sources that it reads besides recorded h.
         kept: Whether a run keeps its directions in the cache.
         samples: Whether it reads discovery samples, which differ between `seed`s.
+        given: The file of directions that it takes in the place of a search; None where it searches.
     """
 
     name: str
@@ -94,6 +98,7 @@ class Method:
     reads: frozenset[Source]
     kept: bool = True
     samples: bool = True
+    given: Given | None = None
 
     @property
     def seeded(self) -> bool:
@@ -110,7 +115,13 @@ class Method:
 
 
 def method(
-    name: str, *, settings: type[Settings], reads: Sequence[Source] = (), kept: bool = True, samples: bool = True
+    name: str,
+    *,
+    settings: type[Settings],
+    reads: Sequence[Source] = (),
+    kept: bool = True,
+    samples: bool = True,
+    given: Given | None = None,
 ) -> Callable[[Find], Method]:
     """Decorator that makes a method of a function `find(model, sources, settings)`, of directions or an operator.
 
@@ -120,10 +131,11 @@ def method(
         reads: Sources that it reads besides recorded h: "seed", "annotations", "mask" or "effects".
         kept: Whether a run keeps its directions in the cache.
         samples: Whether it reads discovery samples; otherwise its directions are the same for every `seed`.
+        given: The file of directions that it takes in the place of a search, whose content a result depends on.
     """
 
     def make(find: Find) -> Method:
-        return METHODS.register(name)(Method(name, find, settings, frozenset(reads), kept, samples))
+        return METHODS.register(name)(Method(name, find, settings, frozenset(reads), kept, samples, given))
 
     return make
 

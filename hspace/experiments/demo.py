@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.directions.record import Directions
 from hspace.directions.shipped import ready_models, ready_path
 from hspace.evaluation.readings import Sweep
@@ -14,6 +15,7 @@ from hspace.experiments import edit
 from hspace.metrics.interval import Interval
 from hspace.output.figures import strip_figure
 from hspace.output.tables import Cell, Table, format_number
+from hspace.runs.given import takes
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
 from hspace.system.registry import unknown
@@ -23,6 +25,12 @@ PEOPLE, TILE = 3, 128
 MINUS, PLUS = "\N{MINUS SIGN}", "+"
 
 
+def ready_files(model: DiffusionModel) -> list[Path]:
+    """The file of a model's ready-made directions, if it has any."""
+    return [ready_path(model.model_id)] if model.model_id in ready_models() else []
+
+
+@takes(ready_files)
 def run(lab: Lab) -> Result:
     """Finds and measures directions as a plain run does, and draws them below ready-made ones, on several people.
 

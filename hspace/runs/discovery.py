@@ -20,7 +20,7 @@ from hspace.edits.sums import apply_offsets
 from hspace.evaluation.readings import Readings, Sweep, score
 from hspace.metrics.effect import EffectMatrix
 from hspace.runs.config import Config
-from hspace.runs.keys import edit_key, keep, keep_part, keep_rows, network_key, sampler_key, tensor_sha256
+from hspace.runs.keys import edit_key, files_key, keep, keep_part, keep_rows, network_key, sampler_key, tensor_sha256
 from hspace.runs.unedited import unit_of_effects
 from hspace.scorers.embedded import world_of
 from hspace.scorers.factory import load_regions
@@ -52,6 +52,8 @@ def _kept(method: Method, sources: "RunSources") -> Found:
     """Found by the method, or read from the cache."""
     cfg, model = sources.cfg, sources.model
     key = {"method": cfg.method.model_dump(mode="json"), "code": source_sha256(method.find), **sources.key()}
+    # Files that the settings name count by content, as for a whole run.
+    key |= {"files": files} if (files := files_key(cfg.method)) else {}
     # The discovery samples are those of the seed's block.
     key |= {"run_seed": cfg.seed} if method.samples else {}
     key |= {"injection": cfg.diffusion.injection, **sampler_key(cfg, model)}

@@ -1,7 +1,7 @@
 """Keys of results: all that a stage's result depends on."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,6 @@ VERSIONS = {
 """Version of each stage; after a change to a higher one, older results of the stage are not used."""
 PLACES = ("output_dir", "cache_dir")
 """Keys of a configuration whose paths are written to, and not read."""
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-"""Endings of a text, such as a mask, that make it the name of a file."""
 
 
 def keep(cfg: Config, stage: str, key: dict[str, Any], build: Callable[[Path], None]) -> Path:
@@ -92,23 +90,37 @@ def keep_part(cfg: Config, stage: str, key: dict[str, Any], n: int, build: Calla
 
 
 def files_key(cfg: Any) -> dict[str, str | None]:
-    """Hashes of every file and folder that a configuration reads, by key.
+    """Hashes of every file and folder that a configuration, or a part of it, names, by key.
 
-    Models and scorers are left out: they are known by their identities, which stay the same when a file is written
-    anew.
+    A path names one, and so does a text with an ending, such as a mask, that is the name of a file. Models and scorers
+    are left out: they are known by their identities, which stay the same when a file is written anew.
     """
-    found: dict[str, str | None] = {}
-    for name, value in vars(cfg).items():
-        if isinstance(value, Path) and name not in PLACES:
-            found[name] = path_sha256(value.expanduser())
-        elif isinstance(value, tuple):
-            folders = (part for part in value if isinstance(part, Path))
-            found |= {f"{name}[{i}]": path_sha256(folder.expanduser()) for i, folder in enumerate(folders)}
-        elif isinstance(value, str) and value.lower().endswith(PICTURES):
-            found[name] = path_sha256(Path(value).expanduser())
-        elif not isinstance(value, Path | str) and hasattr(value, "__dict__"):
-            found |= {f"{name}.{key}": content for key, content in files_key(value).items()}
-    return found
+    return {name: path_sha256(path.expanduser()) for name, path in _paths(cfg, "")}
+
+
+def _paths(value: Any, key: str) -> Iterator[tuple[str, Path]]:
+    """Every path in a value of any nesting, with its key."""
+    if isinstance(value, Path):
+        yield key, value
+    elif isinstance(value, str):
+        if _is_file(value):
+            yield key, Path(value)
+    elif isinstance(value, list | tuple):
+        for i, part in enumerate(value):
+            yield from _paths(part, f"{key}[{i}]")
+    elif isinstance(value, Mapping) or hasattr(value, "__dict__"):
+        parts = value if isinstance(value, Mapping) else vars(value)
+        for name, part in parts.items():
+            if key or name not in PLACES:
+                yield from _paths(part, f"{key}.{name}" if key else str(name))
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return bool(Path(text).suffix) and Path(text).expanduser().is_file()
+    except (OSError, ValueError, RuntimeError):
+        # Too long for a name, or with a user that is not there: a prompt, for example.
+        return False
 
 
 def sampler_key(cfg: Config, model: DiffusionModel) -> dict[str, Any]:

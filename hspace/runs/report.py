@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from hspace.directions.method import get_method
-from hspace.directions.operators import Found
+from hspace.directions.operators import Found, load_found
 from hspace.evaluation.calibration import MORE
 from hspace.evaluation.measures import MEASURES
 from hspace.evaluation.readings import finite
 from hspace.output.drawing import vector_copies
 from hspace.output.tables import Table, write_csv, write_table
 from hspace.runs.config import Config, config_sha256, to_dict
+from hspace.runs.given import given_files
 from hspace.runs.keys import VERSIONS, files_key, network_key, sampler_key
 from hspace.runs.lab import Lab
 from hspace.runs.procedures import EXPERIMENTS
@@ -135,6 +136,7 @@ def facts_of(lab: Lab, result: Result, seconds: float) -> dict[str, Any]:
             "sha256": model.identity.sha256,
             "h_shape": list(model.h_shape),
         },
+        "given": [_given(path) for path in given_files(lab.cfg, model)],
         "timesteps": list(model.process.timesteps),
         "differences": sorted({said for each in result.directions.values() for said in each.meta.differences}),
         "seeds": {role: {"first": min(seeds), "count": len(seeds)} for role, seeds in used.items() if seeds},
@@ -144,15 +146,21 @@ def facts_of(lab: Lab, result: Result, seconds: float) -> dict[str, Any]:
     }
 
 
+def _given(path: Path) -> dict[str, Any]:
+    """A file of directions that was given, with the scorer that annotated for them."""
+    return {"file": path.name, "sha256": sha256_file(path), "annotator": load_found(path).meta.annotator}
+
+
 def key_of(lab: Lab) -> str:
     """The key of a kept record: all that results depend on, by content and not by name."""
     names = ("annotator", "judge", "identity", "likeness", "regions")
     networks = {name: getattr(lab, name) for name in names}
     entries = [EXPERIMENTS.get(lab.cfg.procedure), get_method(lab.cfg.method.name).find]
-    entries += [MEASURES.get(name) for name in lab.cfg.evaluation.measures]
+    entries += [MEASURES.get(name).read for name in lab.cfg.evaluation.measures]
+    given = {f"given[{i}]": sha256_file(path) for i, path in enumerate(given_files(lab.cfg, lab.model))}
     return key_sha256({
         "code": [source_sha256(entry) for entry in entries], "version": VERSION, "stages": VERSIONS,
-        "config": config_sha256(lab.cfg), "files": files_key(lab.cfg),
+        "config": config_sha256(lab.cfg), "files": files_key(lab.cfg) | given,
         "networks": {role: network and network_key(network) for role, network in networks.items()},
         **sampler_key(lab.cfg, lab.model),
     })  # fmt: skip

@@ -6,6 +6,7 @@ import shutil
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,16 @@ from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
+from pydantic import Field
 
 from hspace.cli import main
 from hspace.commands.run import load
-from hspace.diffusion.checkpoints import load_model
-from hspace.directions.method import get_method
+from hspace.diffusion.checkpoints import DiffusionModel, load_model
+from hspace.directions import shipped
+from hspace.directions.method import Method, get_method
 from hspace.directions.record import Directions
+from hspace.directions.settings import METHODS, Settings
+from hspace.directions.shipped import ready_path
 from hspace.runs import keys
 from hspace.runs.discovery import RunSources
 from hspace.runs.parsing import parse
@@ -183,6 +188,82 @@ def test_every_file_that_is_read_has_a_case(world: Path) -> None:
     files = {path.relative_to(world).as_posix() for path in world.rglob("*") if path.is_file()}
     expected = {file for file in files - unread if Path(file).name != "model_index.json"}
     assert expected == {file for file, *_ in CASES}
+
+
+@pytest.fixture
+def ready_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the shipped directions that may be changed, in their place."""
+    copy = tmp_path / "weights" / "portraits" / "directions.safetensors"
+    copy.parent.mkdir(parents=True)
+    shutil.copy(ready_path("portraits"), copy)
+    monkeypatch.setattr(shipped, "package_path", lambda name: tmp_path / name)
+    return copy
+
+
+@pytest.mark.parametrize("words", [["method=ready"], ["experiment=demo"]])
+def test_ready_made_directions_count_by_content_and_by_who_annotated(ready_made: Path, words: list[str]) -> None:
+    words = [*words, "diffusion.num_steps=10"]
+    lab = load(parse(composed(*words)))
+    before = key_of(lab)
+    with changed(ready_made, moved):
+        assert key_of(lab) != before
+    assert key_of(lab) == before
+    swapped = ["evaluation.annotator=portraits-judge", "evaluation.judge=portraits-annotator"]
+    with pytest.raises(InputError, match="portraits-annotator, which annotated for these directions"):
+        load(parse(composed(*words, *swapped)))
+    lab = load(parse(composed(*words, *swapped, "evaluation.allow_same_scorer=true")))
+    assert lab.judge_name == "portraits-annotator (NOT INDEPENDENT: also the annotator)"
+
+
+def test_the_code_of_a_strangers_measure_counts(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    code = "from hspace.evaluation.measures import measure\n@measure('one', unit='', higher_is_better=None)\n"
+    (tmp_path / "measure_of_a_stranger.py").write_text(f"{code}def one(edited):\n    return 1.0\n")
+    words = ["model=local", f"model.path={world / 'pixel'}", "evaluation.measures=[measure_of_a_stranger:one]"]
+    before = key_of(load(parse(composed(*words))))
+    (tmp_path / "measure_of_a_stranger.py").write_text(f"{code}def one(edited):\n    return 2.0\n")
+    assert key_of(load(parse(composed(*words)))) != before
+
+
+def five(path: Path) -> None:
+    path.write_text("5")
+
+
+class Offsets(Settings):
+    """Settings that name files in every way that a stranger may."""
+
+    folder: Path = Path()
+    """Folder of tensors."""
+    parts: dict[str, list[Path]] = Field(default_factory=dict)
+    """Files by kind."""
+    text: str = ""
+    """A file as a text."""
+
+
+def test_every_file_that_a_strangers_settings_name_counts_for_the_run_and_for_the_directions(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / name for name in ("folder/a.pt", "b.pt", "c.txt")]
+    files[0].parent.mkdir()
+    for file in files:
+        file.write_text("1")
+
+    def find(model: DiffusionModel, sources: Any, settings: Offsets) -> Directions:
+        """The sum of the numbers in all files."""
+        total = sum(float(file.read_text()) for file in files)
+        return Directions.of(model, torch.full((1, *model.h_shape), total))
+
+    monkeypatch.setitem(METHODS._registered, "offsets", Method("offsets", find, Offsets, frozenset(), samples=False))
+    words = ["model=local", f"model.path={world / 'pixel'}", f"cache_dir={tmp_path / 'cache'}", "method=pca"]
+    settings = Offsets(name="offsets", folder=files[0].parent, parts={"a": [files[1]]}, text=str(files[2]))
+    lab = load(parse(composed(*words)))
+    lab = replace(lab, cfg=replace(lab.cfg, method=settings))
+    first, key = lab.discover(), key_of(lab)
+    assert float(first.directions.mean()) == 3
+    for file in files:
+        with changed(file, five):
+            assert float(lab.discover().directions.mean()) == 7 and key_of(lab) != key
+    assert key_of(lab) == key
 
 
 def test_a_stages_version_counts(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:

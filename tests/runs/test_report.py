@@ -23,7 +23,7 @@ from hspace.runs.lab import Lab
 from hspace.runs.procedures import EXPERIMENTS
 from hspace.runs.report import Result
 from hspace.scorers.factory import load_identity, load_scorer
-from hspace.system.files import write_bytes
+from hspace.system.files import sha256_file, write_bytes
 
 MARK = "portraits-annotator (NOT INDEPENDENT: also the annotator"
 
@@ -53,6 +53,19 @@ def test_a_judge_that_annotated_is_marked_in_every_table(words: list[str], tmp_p
     kept = [(tmp_path / "out" / "tables" / f"effects.{kind}").read_text() for kind in ("csv", "md")]
     assert [MARK in text for text in (*kept, record["conclusion"])] == [judge == "portraits-annotator"] * 3
     assert "It moves." in record["conclusion"] and record["judge"].startswith(judge)
+
+
+def test_the_record_says_which_directions_were_given(
+    words: list[str], tiny_model: DiffusionModel, tmp_path: Path
+) -> None:
+    path, annotator = tmp_path / "smile.safetensors", {"id": "someone", "sha256": "0" * 64}
+    found = Directions.of(tiny_model, torch.ones(1, *tiny_model.h_shape), eta=1.0)
+    provenance = replace(found.meta.provenance, annotator=annotator)
+    replace(found, meta=replace(found.meta, provenance=provenance)).save(path)
+    num_steps = f"diffusion.num_steps={len(tiny_model.process.timesteps)}"
+    assert main([*words, num_steps, "method=file", f"method.path={path}"]) == 0
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["given"] == [{"file": path.name, "sha256": sha256_file(path), "annotator": annotator}]
 
 
 def test_a_record_is_used_again_while_its_files_are_as_they_were(words: list[str], tmp_path: Path) -> None:

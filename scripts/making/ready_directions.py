@@ -32,7 +32,7 @@ SETTINGS = (
     "study.index=600", "study.examples=60", "study.target=1",
     "study.attributes=[glasses,hat,yaw,age]",
     "evaluation.strength_samples=40", "evaluation.calibration_samples=60", "evaluation.num_samples=64",
-    "evaluation.block=1", "batch_size=32",
+    "evaluation.block=2", "batch_size=32",
 )  # fmt: skip
 METHODS: dict[str, dict[str, Any]] = {
     "boundary": {"name": "boundary"},

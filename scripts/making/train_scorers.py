@@ -98,16 +98,27 @@ def outputs(network: nn.Module, images: Tensor) -> Tensor:
     return torch.cat([network(chunk) for chunk in images.split(512)])
 
 
-def fit_temperature(logits: Tensor, labels: Tensor, binary: Tensor) -> Tensor:
-    """Divisor of each binary logit that minimises the cross-entropy, by a fine grid; 1 for continuous attributes.
+def fit_temperature(logits: Tensor, data: Rendered, binary: Tensor) -> Tensor:
+    """Divisor of each binary logit that minimises the cross-entropy where the attribute is visible; else 1.
+
+    A network is only cooled, never made surer than it is: where it makes no error, the cross-entropy falls for ever as
+    the divisor goes to 0, which says nothing of how sure the network should be.
+
+    Args:
+        logits: Of held-out renders, (n, attributes).
+        data: The renders, whose labels are exact.
+        binary: Which attributes are binary, (attributes,) bool.
+
+    Returns:
+        (attributes,), between 1 and 10; 1 for continuous attributes.
 
     Source: Guo et al. 2017 (arXiv 1706.04599), temperature scaling.
     """
-    grid = torch.logspace(-1, 1, 201)
-    losses = torch.stack(
-        [F.binary_cross_entropy_with_logits(logits / t, labels, reduction="none").mean(0) for t in grid]
-    )
-    return torch.where(binary, grid[losses.argmin(0)], 1.0)
+    grid = torch.logspace(0, 1, 101)
+    losses = torch.stack([F.binary_cross_entropy_with_logits(logits / t, data.labels, reduction="none") for t in grid])
+    seen = data.visible.to(losses)
+    mean = (losses * seen).sum(1) / seen.sum(0)
+    return torch.where(binary, grid[mean.argmin(0)], 1.0)
 
 
 def held_out_figures(output: Tensor, data: Rendered, attributes: Attributes) -> dict[str, float]:
@@ -142,7 +153,7 @@ def train_attributes(name: str, cfg: DictConfig) -> None:
     clean = held_out.batch(torch.arange(len(held_out.images)))
     figures = held_out_figures(outputs(network, clean), held_out, judged)
     degraded = outputs(network, faults(clean, torch.Generator().manual_seed(cfg.held_out.seed)))
-    temperature = fit_temperature(degraded, held_out.labels, binary)
+    temperature = fit_temperature(degraded, held_out, binary)
     ids = tuple(attribute.id for attribute in judged)
     config = ScorerConfig(
         name,

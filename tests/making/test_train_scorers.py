@@ -9,6 +9,7 @@ import train_scorers
 
 from hspace.types import InputError
 from hspace.worlds.portraits.faces import JUDGED, REGIONS
+from hspace.worlds.rendered import Rendered
 
 TINY = [
     "train_images=16", "held_out.images=32", "batch_size=8", "steps=2", "precision=float32", "threads=1",
@@ -52,3 +53,16 @@ def test_what_is_hidden_costs_nothing() -> None:
     exact = train_scorers.attribute_loss(torch.zeros_like(output), labels, visible, JUDGED)
     assert torch.equal(train_scorers.attribute_loss(output, labels, visible, JUDGED), exact)
     assert train_scorers.attribute_loss(output, labels, torch.ones_like(visible), JUDGED) > exact
+
+
+def test_a_network_is_cooled_where_it_is_too_sure_and_never_made_surer() -> None:
+    generator = torch.Generator().manual_seed(0)
+    honest = torch.randn(20_000, 3, generator=generator) * 2
+    labels = (torch.rand(honest.shape, generator=generator) < honest.sigmoid()).float()
+    # The first is three times too sure where it is seen, and wrong where it is hidden; the second makes no error.
+    logits = torch.stack([3 * honest[:, 0], (2 * labels[:, 1] - 1) * 3, honest[:, 2]], dim=1)
+    visible = torch.rand(honest.shape, generator=generator) < 0.7
+    logits[~visible[:, 0], 0] *= -9
+    data = Rendered(torch.zeros(0, dtype=torch.uint8), labels, visible)
+    found = train_scorers.fit_temperature(logits, data, torch.tensor([True, True, False]))
+    assert found[0] == pytest.approx(3, rel=0.05) and found[1:].tolist() == [1, 1]

@@ -1,7 +1,7 @@
 """How good generated pictures are, beside renders."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from hspace.diffusion.sampling import sample
 from hspace.diffusion.unet import SemanticUNet
 from hspace.evaluation.readings import score
 from hspace.metrics.fid import FID
+from hspace.system.shards import in_batches
 from hspace.types import Embedder, Images, Scorer
 from hspace.worlds.rendered import Rendered
 
@@ -22,10 +23,16 @@ UNDECIDED = (0.1, 0.9)
 
 
 def generate(model: DiffusionModel, seeds: Sequence[int], *, batch_size: int) -> Tensor:
-    """Samples at eta = 1 as they are displayed: uint8 (n, 3, height, width)."""
-    batches = (seeds[first : first + batch_size] for first in range(0, len(seeds), batch_size))
-    images = torch.cat([sample(model, model.latents(batch)).x_0.cpu() for batch in batches])
-    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    """Samples at eta = 1, in [-1, 1], (n, 3, height, width)."""
+    return in_batches(
+        range(len(seeds)), batch_size,
+        lambda rows: sample(model, model.latents([seeds[row] for row in rows])).x_0.cpu().clamp(-1, 1),
+    )  # fmt: skip
+
+
+def displayed(images: Images) -> Tensor:
+    """Images in [-1, 1] as they are displayed, uint8."""
+    return ((images + 1) * 127.5).round().to(torch.uint8)
 
 
 def untrained(model: DiffusionModel) -> DiffusionModel:
@@ -93,13 +100,18 @@ def decided_share(probabilities: Tensor) -> float:
     return share((probabilities < low) | (probabilities > high))
 
 
-def fid(features: Embedder, real: Tensor, fake: Tensor) -> float:
-    """Fréchet distance of two sets of images in [-1, 1], (n, C, H, W) and (m, C, H, W)."""
-    metric = FID(features)
-    for images, is_real in ((real, True), (fake, False)):
+def distances(features: Embedder, real: Images, sets: Mapping[str, Images]) -> dict[str, float]:
+    """Fréchet distance of each set of images to the real ones, all in [-1, 1], by the name of the set."""
+    metric, found = FID(features), {}
+    metric.reset_real_features = False
+    for batch in real.split(256):
+        metric.update(batch, real=True)
+    for name, images in sets.items():
+        metric.reset()
         for batch in images.split(256):
-            metric.update(batch, real=is_real)
-    return float(metric.compute())
+            metric.update(batch, real=False)
+        found[name] = float(metric.compute())
+    return found
 
 
 def nearest(images: Images, renders: Tensor) -> tuple[Tensor, Tensor]:

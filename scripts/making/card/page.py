@@ -10,6 +10,11 @@ from hspace.system.files import write_bytes, write_text
 from hspace.types import InputError
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+KEPT = {
+    "likeness": "likeness, of features alone,",
+    "identity": "identity, of all that stays from scene to scene",
+}
+"""What an encoder reads, by its role."""
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "≥": operator.ge,
     "≤": operator.le,
@@ -49,7 +54,7 @@ def figures(metrics: dict[str, Any]) -> str:
 
 def targets(metrics: dict[str, Any]) -> Table:
     """Every figure that has a target, with whether it is met."""
-    world, same = metrics["world"], "likeness" if "likeness_tar" in metrics else "identity"
+    world, same = metrics["world"], metrics["kept"][0]
     asked = (
         ("bottleneck_ratio", "numbers of h, as a share of the image's", "≤ .34"),
         ("swap_background", "share of the background's difference that a swap of h carries", "≤ .3"),
@@ -142,17 +147,15 @@ def _components(metrics: dict[str, Any]) -> Table:
 
 def _moved(metrics: dict[str, Any]) -> Table:
     """Linear boundaries."""
-    figures = ("strength", "unedited", "before", "after", "identity", "owned")
-    columns = tuple(name for name in figures if all(name in row for row in metrics["moved"].values()))
+    columns = ("strength", "unedited", "before", "after", *metrics["kept"])
     rows = tuple((name, *(row[column] for column in columns)) for name, row in metrics["moved"].items())
     count = metrics["sizes"]["examples"]
-    whole = "of all that stays from scene to scene"
-    kept = f"of likeness, that is of features alone (identity), and {whole} (owned)"
+    kept = " and ".join(KEPT[role] for role in metrics["kept"])
     caption = (
         f"Linear boundaries of {count} + {count} annotated samples, at one strength s each, on "
         f"{metrics['sizes']['judged']} samples, no interval: share of samples having "
         "the attribute (a continuous one: above the renderer's median) unedited, at \N{MINUS SIGN}s and at +s, and the "
-        f"mean cosine to the unedited samples over both: {kept if 'owned' in columns else f'{whole} (identity)'}."
+        f"mean cosine to the unedited samples over both: {kept}."
     )
     return Table(("attribute", *columns), rows, caption)
 

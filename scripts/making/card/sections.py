@@ -41,7 +41,7 @@ from hspace.worlds.rendered import Rendered, rendered, rendered_pairs
 
 log = logging.getLogger(__name__)
 
-VERSION = 4
+VERSION = 5
 """Part of every cache key, which is raised when a figure is measured in another way."""
 REFERENCE_SEED, FRESH_SEED, INDEPENDENT_SEED, PEOPLE_SEED, PAIRS_SEED = 70, 71, 72, 73, 74
 """Streams of renders that no training draws from."""
@@ -128,6 +128,7 @@ def measure(model: str, world: str, sizes: Sizes, output: Path, training_dir: Pa
         figures |= json.loads((folder / "figures.json").read_text(encoding="utf-8"))
         for picture in folder.glob("*.png"):
             write_bytes(output / "images" / picture.name, picture.read_bytes())
+    figures["kept"] = subject.kept
     figures["bottleneck_ratio"] = math.prod(bench.model.h_shape) / math.prod(bench.model.image_shape)
     metrics = _summary(figures) | {"world": world, "model_sha256": bench.model.identity.sha256, "sizes": asdict(sizes)}
     write_json(output / "metrics.json", metrics)
@@ -174,8 +175,8 @@ def _generated(bench: Bench, folder: Path) -> dict[str, Any]:
     """Images of the model and of an untrained one."""
     seeds, size = evaluation_seeds(bench.sizes.generated), bench.sizes.batch_size
     images = {
-        "generated": generated.generate(bench.model, seeds, batch_size=size),
-        "untrained": generated.generate(generated.untrained(bench.model), seeds, batch_size=size),
+        name: generated.displayed(generated.generate(model, seeds, batch_size=size))
+        for name, model in (("generated", bench.model), ("untrained", generated.untrained(bench.model)))
     }
     save_file(images, folder / "images.safetensors")
     return {}
@@ -191,13 +192,12 @@ def _pictures(bench: Bench, folder: Path, drawn: Tensor, untrained: Tensor) -> d
         "independent": _unit(bench.renders(n, INDEPENDENT_SEED, correlated=False).images),
         "untrained": _unit(untrained),
     }
-    distances = {
-        f"fid_{name}": generated.fid(features, _unit(reference.images), each) for name, each in compared.items()
-    }
+    distances = generated.distances(features, _unit(reference.images), compared)
     grid_figure(compared["floor"][:SHEET], COLUMNS, folder / f"{bench.name}_rendered.png", tile=TILE)
     grid_figure(images[:SHEET], COLUMNS, folder / f"{bench.name}_generated.png", tile=TILE)
     attributes = generated.attribute_figures(bench.judge, bench.annotator, images, reference)
-    return distances | {"attributes": attributes, "nearest": _nearest(bench, folder, images, compared["floor"])}
+    fids = {f"fid_{name}": distance for name, distance in distances.items()}
+    return fids | {"attributes": attributes, "nearest": _nearest(bench, folder, images, compared["floor"])}
 
 
 def _nearest(bench: Bench, folder: Path, drawn: Images, fresh: Images) -> dict[str, float]:
@@ -249,7 +249,7 @@ def _moved(bench: Bench, folder: Path) -> dict[str, Any]:
     rows = torch.stack([edited[:, 0, :NUM_EDITED], shown, edited[:, 1, :NUM_EDITED]], dim=2).flatten(0, 2)
     titles = [text for name in moved for text in [f"{name} \N{MINUS SIGN}", "unedited", f"{name} +"] * shown.shape[1]]
     grid_figure(rows, 3 * shown.shape[1], folder / f"{bench.name}_moved.png", titles, tile=TILE)
-    encoders = {figure: bench.encoders[role] for figure, role in kept.items()}
+    encoders = {role: bench.encoders[role] for role in kept}
     figures = semantics.moved_figures(original, edited, bench.judge, encoders, thresholds)
     for name, strength in zip(moved, strengths, strict=True):
         figures[name] |= {"strength": strength, "threshold": thresholds[name]}
@@ -279,10 +279,10 @@ def _summary(figures: dict[str, Any]) -> dict[str, Any]:
     mistaken = [row for row in continuous if row["error_correlation"] is not None]
     semantic = [row for row in figures["components"] if row["semantic"]]
     rows = figures["moved"]
+    same = figures["kept"][0]
     by_attribute = {
-        f"moved_{name}": {attribute: row[name] for attribute, row in rows.items()}
-        for name in ("before", "after", "identity", "owned", "strength")
-        if all(name in row for row in rows.values())
+        f"moved_{key}": {attribute: row[name] for attribute, row in rows.items()}
+        for key, name in (("before", "before"), ("after", "after"), ("identity", same), ("strength", "strength"))
     }
     judged = [value for name, value in figures["swapped"].items() if name != "background"]
     return {
@@ -304,7 +304,7 @@ def _summary(figures: dict[str, Any]) -> dict[str, Any]:
         **by_attribute,
         **{
             name: figures[name]
-            for name in ("nearest", "regions", "attributes", "components", "moved", "carried", "swapped")
+            for name in ("kept", "nearest", "regions", "attributes", "components", "moved", "carried", "swapped")
         },
     }
 

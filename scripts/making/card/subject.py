@@ -1,6 +1,6 @@
 """What the card has to know of a world beyond its factors and pictures."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -21,14 +21,14 @@ class Subject:
         world: Drawn world.
         moved: Attributes that boundaries are found for.
         shown: Changes factors so that no attribute is hidden.
-        kept: By the name of a figure of an edit: the encoder that says what is still the same.
+        kept: Roles of the encoders that say what an edit has kept; the first is the one that has a target.
         background: Reads the background off images without a network; None if no part of them shows it alone.
     """
 
     world: World
     moved: tuple[str, ...]
     shown: Callable[[Factors], Factors]
-    kept: Mapping[str, str]
+    kept: tuple[str, ...]
     background: Callable[[Images], Tensor] | None = None
 
 
@@ -47,12 +47,10 @@ SUBJECTS = {
         WORLDS.get("portraits"),
         ("glasses", "hat", "gender", "smile", "yaw"),
         _bare_and_young,
-        {"identity": "likeness", "owned": "identity"},
+        ("likeness", "identity"),
         background_embedding,
     ),
-    "rooms": Subject(
-        WORLDS.get("rooms"), ("night", "lamp", "picture", "plant", "yaw"), _by_day, {"identity": "identity"}
-    ),
+    "rooms": Subject(WORLDS.get("rooms"), ("night", "lamp", "picture", "plant", "yaw"), _by_day, ("identity",)),
 }
 
 

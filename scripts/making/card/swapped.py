@@ -1,18 +1,16 @@
 """What a swap of h carries from one sample to another: attributes, which it should, and the background, which not."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from card.base import evaluation_seeds
+from card.generated import generate
 from card.subject import Subject
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.sampler import Sampler
-from hspace.diffusion.sampling import sample
 from hspace.edits.mixing import swap
 from hspace.evaluation.readings import score
-from hspace.types import Images, Scorer
+from hspace.types import Scorer
 
 
 def swapped_shares(
@@ -28,25 +26,23 @@ def swapped_shares(
         batch_size: Rows of one pass.
 
     Returns:
-        By judged attribute, and `background` where images show it: 0 if the swapped sample has its own, 1 if it has
-        that of the donor.
+        By judged attribute, of the samples that show it with their own h, in the donor and after the swap, and
+        `background` where images show it: 0 if the swapped sample has its own, 1 if it has that of the donor.
 
     Source: ours; the paper swaps h in fig. 2a.
     """
     seeds = evaluation_seeds(2 * n)
     own, donors = (model.latents(half) for half in (seeds[:n], seeds[n:]))
-    images = [_sampled(model, half, batch_size) for half in (seeds[:n], seeds[n:])]
-    images.append(swap(model, own, donors, sampler=Sampler(batch_size=batch_size)).clamp(-1, 1))
+    drawn = generate(model, seeds, batch_size=batch_size)
+    images = [*drawn.split(n), swap(model, own, donors, sampler=Sampler(batch_size=batch_size)).clamp(-1, 1)]
     scores = [score(judge, each) for each in images]
-    shares = {name: carried_share(*(each[:, j] for each in scores)) for j, name in enumerate(judge.attributes)}
+    shown = torch.stack([judge.visible(each) for each in scores]).all(0)
+    shares = {
+        name: carried_share(*(each[shown[:, j], j] for each in scores)) for j, name in enumerate(judge.attributes)
+    }
     if subject.background is not None:
         shares["background"] = carried_share(*(subject.background(each) for each in images))
     return shares
-
-
-def _sampled(model: DiffusionModel, seeds: Sequence[int], batch_size: int) -> Images:
-    batches = (seeds[first : first + batch_size] for first in range(0, len(seeds), batch_size))
-    return torch.cat([sample(model, model.latents(batch)).x_0.cpu().clamp(-1, 1) for batch in batches])
 
 
 def carried_share(own: Tensor, donor: Tensor, swapped: Tensor) -> float:
@@ -58,7 +54,8 @@ def carried_share(own: Tensor, donor: Tensor, swapped: Tensor) -> float:
         swapped: Of the samples with the h of the donors.
 
     Returns:
-        The slope through the origin, over all samples and dimensions; nan where donors and samples do not differ.
+        The slope through the origin, over all samples and dimensions; nan where donors and samples do not differ, and
+        without samples.
     """
     difference = (donor - own).double()
     return float(((swapped - own).double() * difference).sum() / difference.square().sum())

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 import torch
-from card.generated import attribute_figures, decided_share, fid, generate, nearest, untrained
+from card.generated import attribute_figures, decided_share, displayed, distances, generate, nearest, untrained
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.sampling import sample
@@ -50,7 +50,8 @@ def test_fid_grows_with_the_difference(scorers: tuple[WorldScorer, WorldScorer])
     features: Any = WorldFeatures(scorers[0])
     real, fresh = (make_renders(64, seed).batch(torch.arange(64)) for seed in (5, 6))
     noise = torch.rand(real.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    assert abs(fid(features, real, real)) < 1e-6 < fid(features, real, fresh) < 0.5 * fid(features, real, noise)
+    found = distances(features, real, {"real": real, "fresh": fresh, "noise": noise})
+    assert abs(found["real"]) < 1e-6 < found["fresh"] < 0.5 * found["noise"]
 
 
 def test_the_nearest_render_is_found() -> None:
@@ -63,7 +64,7 @@ def test_the_nearest_render_is_found() -> None:
 
 
 def test_samples_are_generated_as_they_are_displayed(tiny_model: DiffusionModel) -> None:
-    images = generate(tiny_model, range(5), batch_size=2)
+    images = displayed(generate(tiny_model, range(5), batch_size=2))
     assert images.dtype == torch.uint8 and images.shape == (5, 3, 16, 16)
     exact = sample(tiny_model, tiny_model.latents(range(5))).x_0.clamp(-1, 1)
     assert (images / 127.5 - 1 - exact).abs().max() < 1.01 / 127.5

@@ -24,8 +24,9 @@ def make_metrics(**changed: Any) -> dict[str, Any]:
         "attributes": {"glasses": {"judge": 1.0, "error": 0.01, "decided": 0.98, "agreement": 0.99},
                        "yaw": {"judge": 0.99, "error": 0.03}},
         "components": [{"component": 2, "attribute": "yaw", "effect": 1.5, "low": 1.3, "ratio": 3.0, "semantic": True}],
-        "moved": {"yaw": {"unedited": 0.5, "before": 0.1, "after": 0.9, "identity": 0.8, "owned": 0.6,
+        "moved": {"yaw": {"unedited": 0.5, "before": 0.1, "after": 0.9, "likeness": 0.8, "identity": 0.6,
                           "strength": 1.5}},
+        "kept": ["likeness", "identity"],
         "carried": {"yaw": {"log_snr": -2.2, "by_h": 0.9}, "smile": {"log_snr": None, "by_h": None}},
         "regions": {"eyes": 0.95}, "swapped": {"yaw": 0.8, "background": 0.2},
         "sizes": {"generated": 2048, "steps": 10, "judged": 200, "discovery": 500, "examples": 100},
@@ -80,7 +81,9 @@ def test_the_card_can_be_refreshed(tmp_path: Path) -> None:
 
 
 def test_a_world_without_likeness_and_background_has_no_such_rows(tmp_path: Path) -> None:
-    metrics = make_metrics(world="rooms", swapped={"lamp": 0.8}, moved={"lamp": dict.fromkeys(MOVED, 0.5)})
+    metrics = make_metrics(
+        world="rooms", kept=["identity"], swapped={"lamp": 0.8}, moved={"lamp": dict.fromkeys(MOVED, 0.5)}
+    )
     for key in ("likeness_tar", "swap_background"):
         del metrics[key]
     rows = {row[1]: str(row[0]) for row in targets(metrics).rows}
@@ -89,4 +92,4 @@ def test_a_world_without_likeness_and_background_has_no_such_rows(tmp_path: Path
     (tmp_path / "rooms.md").write_text(f"{BEGIN}{END}", encoding="utf-8")
     refresh(tmp_path, metrics, tmp_path)
     text = (tmp_path / "rooms.md").read_text(encoding="utf-8")
-    assert "owned" not in text and "portrait" not in text and "background" not in text and "person" not in text
+    assert "likeness" not in text and "portrait" not in text and "background" not in text and "person" not in text

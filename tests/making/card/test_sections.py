@@ -55,7 +55,7 @@ def test_a_world_without_likeness_has_a_card(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(subject.SUBJECTS, "rooms", replace(subject.SUBJECTS["rooms"], moved=("bed", "yaw")))
     metrics = measure("rooms", "rooms", SIZES, tmp_path / "card", tmp_path / "data")
     assert metrics["world"] == "rooms" and set(metrics["moved_identity"]) == {"bed", "yaw"}
-    assert not {"likeness_tar", "swap_background", "moved_owned"} & set(metrics)
+    assert not {"likeness_tar", "swap_background"} & set(metrics) and metrics["kept"] == ["identity"]
     assert {path.stem for path in (tmp_path / "card" / "images").glob("*.png")} >= {"rooms_moved", "rooms_generated"}
     assert "generated rooms" in figures(metrics) and "portrait" not in figures(metrics)
 

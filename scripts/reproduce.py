@@ -20,6 +20,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 
 from hspace.commands.run import run
+from hspace.diffusion.checkpoints import load_model
 from hspace.experiments import table1
 from hspace.output.booklet import Chapter, publish, read_record, write_report
 from hspace.runs.blocks import block_for, log_reading, read_log, state
@@ -97,8 +98,20 @@ def log_readings(names: Sequence[str], overrides: Sequence[str]) -> int:
     return block
 
 
+def published(name: str) -> Chapter | None:
+    """What docs/results has of an experiment, with a remark if it was measured on other weights than the package's."""
+    path = RESULTS / name / RECORD
+    if not path.exists():
+        return None
+    record = read_record(path)
+    model = record.get("model", {"id": "portraits", "sha256": None})
+    same = model["sha256"] == load_model(model["id"]).identity.sha256
+    command = f"python scripts/reproduce.py {name}"
+    return Chapter(name, record, name, command, remark="" if same else "Measured on weights of an earlier version.")
+
+
 def publish_results(chapters: list[Chapter], output: Path) -> None:
-    """Copies the report to docs/results.
+    """Copies the report to docs/results, where other experiments stay as they are.
 
     Raises:
         InputError: If a chapter was read on block 0.
@@ -106,8 +119,10 @@ def publish_results(chapters: list[Chapter], output: Path) -> None:
     for each in chapters:
         if each.record is not None and not each.record["config"]["evaluation"].get("block"):
             raise InputError(f"{each.id} was read on evaluation block 0, which is never published")
-    note = "Full sizes on the embedded model; made by `python scripts/reproduce.py … --publish`."
-    publish(chapters, output, RESULTS, note)
+    note = "Full sizes on the embedded models; made by `python scripts/reproduce.py … --publish`."
+    made = {each.id: each for each in chapters if each.record is not None}
+    order = [each for name in PAPER if (each := made.get(name) or published(name)) is not None]
+    publish(chapters, output, RESULTS, note, order=order)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -112,7 +112,7 @@ def write_report(chapters: Sequence[Chapter], root: Path, note: str = "") -> tup
     return root / "report.md", root / "report.html"
 
 
-def publish(chapters: Sequence[Chapter], root: Path, target: Path, note: str) -> None:
+def publish(chapters: Sequence[Chapter], root: Path, target: Path, note: str, *, order: Sequence[Chapter] = ()) -> None:
     """Writes a light copy of a report to keep beside the code: records, tables, scores, small pictures, and the page.
 
     Args:
@@ -120,6 +120,7 @@ def publish(chapters: Sequence[Chapter], root: Path, target: Path, note: str) ->
         root: Folder of the report.
         target: Folder to write; pictures are reduced to few colours.
         note: Text above all chapters.
+        order: All chapters of the page, of which `target` has the others already; the given ones alone by default.
     """
     for chapter in chapters:
         if chapter.record is None:
@@ -135,7 +136,7 @@ def publish(chapters: Sequence[Chapter], root: Path, target: Path, note: str) ->
             scores = (source / "samples" / f"{name}.csv").read_bytes()
             write_bytes(copy / f"{name}.csv.gz", gzip.compress(scores, mtime=0))
         write_bytes(copy / "run.json", (source / "run.json").read_bytes())
-    write_report(chapters, target, note)
+    write_report(order or chapters, target, note)
     (target / "report.html").unlink()
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections import defaultdict
 from pathlib import Path
 
@@ -91,3 +92,21 @@ def test_block_zero_is_not_published(tmp_path: Path) -> None:
     record = {"config": {"evaluation": {"block": 0}}}
     with pytest.raises(InputError, match="fig3 was read on evaluation block 0"):
         reproduce.publish_results([reproduce.Chapter("fig3", record, "fig3", "")], tmp_path)
+
+
+def test_what_is_not_made_again_stays_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results, output = tmp_path / "results", tmp_path / "out"
+    for name, folder in (("fig2", results), ("fig3", output)):
+        shutil.copytree(RESULTS / name, folder / name)
+    for folder, name in ((results, "fig2"), (output, "fig3")):
+        path = folder / name / "run.json"
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["config"]["evaluation"]["block"] = 3
+        record |= {"samples": [], "tables": [], "model": {"id": "portraits", "sha256": "other"}}
+        path.write_text(json.dumps(record), encoding="utf-8")
+    monkeypatch.setattr(reproduce, "RESULTS", results)
+    record = reproduce.read_record(output / "fig3" / "run.json")
+    reproduce.publish_results([reproduce.Chapter("fig3", record, "fig3", "")], output)
+    first, second = (results / "report.md").read_text(encoding="utf-8").split("## fig3")
+    assert "## fig2" in first and "earlier version" in first and "earlier version" not in second
+    assert (results / "fig3" / "run.json").is_file() and (results / "fig2" / "run.json").is_file()

@@ -19,10 +19,10 @@ from hspace.diffusion.recording import Recorded
 from hspace.diffusion.sampler import Sampler
 from hspace.directions.operators import Found, Operator
 from hspace.evaluation.manifold import HGaussian, fit_gaussian, off_manifold
-from hspace.evaluation.readings import Sweep
+from hspace.evaluation.readings import Sweep, score
 from hspace.metrics.angles import principal_angles
 from hspace.metrics.correlation import correlation
-from hspace.metrics.distances import Distance, image_distances
+from hspace.metrics.distances import Distance, distance, image_distances
 from hspace.metrics.dose import DoseResponse, dose_response
 from hspace.metrics.effect import EffectMatrix
 from hspace.metrics.identity import stranger_threshold
@@ -51,6 +51,11 @@ class Laboratory(Protocol):
     @property
     def features(self) -> Embedder:
         """The embedder whose features compare images."""
+        ...
+
+    @property
+    def real(self) -> Tensor | None:
+        """Features of the configured real images, (n, dim); None where there are none."""
         ...
 
     def region(self, images: Images) -> Tensor:
@@ -137,7 +142,9 @@ class Edited:
 
     @cached_property
     def distance(self) -> Distance:
-        """Of every second sample, edited, from the samples between, unedited."""
+        """Of the edits from the real images; without these, of every second edit from the samples between, unedited."""
+        if self.lab.real is not None:
+            return from_real(self.lab, self.edited)
         images = {"original": self.original, "edited": self.edited}
         size = min(SUBSET, len(self.original) // 2)
         (found,) = image_distances(images, self.lab.features, min_samples=2, subset_size=size).values()
@@ -154,7 +161,7 @@ class Measure:
         higher_is_better: Whether more is better; None where neither more nor less is.
         read: Function that gives the number, with its 95% interval where it has one.
         needs: `images` if it needs the images of all samples, `region` if it needs a named region, `halves` if
-            it compares two halves of the samples, of two or more each.
+            it compares two sets of images: the edits with the real images, or two halves of the samples.
     """
 
     name: str
@@ -291,13 +298,13 @@ def stability(edited: Edited) -> Value:
 
 @measure("kid", unit="kernel distance", higher_is_better=False, needs=("images", "halves"))
 def kid(edited: Edited) -> Value:
-    """Kernel distance of every second sample, edited, from the samples between, unedited."""
+    """Kernel distance of the edits from the images in dataset.path; without, from the other half, unedited."""
     return edited.distance.kid.mean
 
 
 @measure("fid", unit="squared Fréchet distance", higher_is_better=False, needs=("images", "halves"))
 def fid(edited: Edited) -> Value:
-    """Fréchet distance of every second sample, edited, from the samples between, unedited."""
+    """Fréchet distance of the edits from the images in dataset.path; without, from the other half, unedited."""
     return edited.distance.fid
 
 
@@ -310,6 +317,23 @@ MEASURES: Registry[Measure] = Registry(
     },
 )  # fmt: skip
 """All measures by name."""
+
+
+def from_real(lab: Laboratory, images: Images) -> Distance:
+    """Distance of samples or edits from the real images, of which the run has some."""
+    assert lab.real is not None, "the run has real images"
+    features = score(lab.features, images)
+    size = min(SUBSET, len(features), len(lab.real))
+    return distance(lab.real, features, lab.features, min_samples=2, subset_size=size)
+
+
+def least_images(name: str, lab: Laboratory) -> int:
+    """The smallest number of images, real ones and edits, that a measure compares.
+
+    A covariance of fewer images than features is singular, and the Fréchet distance then says how few they are; the
+    kernel distance takes one of its subsets.
+    """
+    return {"fid": lab.features.dim + 1, "kid": SUBSET}.get(name, 2)
 
 
 @cache

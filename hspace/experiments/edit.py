@@ -6,19 +6,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from hspace.diffusion.latents import check_disjoint
+from hspace.diffusion.photographs import find_images
 from hspace.directions.operators import Found, Operator
 from hspace.edits.changes import changes
-from hspace.evaluation.measures import MEASURES, Edited, Measure, Value
+from hspace.evaluation.measures import MEASURES, Edited, Measure, Value, from_real, least_images
 from hspace.evaluation.readings import Sweep
 from hspace.metrics.interval import Interval
 from hspace.metrics.names import UNNAMED, numbered
 from hspace.output.charts import effect_heatmap
 from hspace.output.figures import grid_figure
 from hspace.output.tables import UNKNOWN, Cell, Table, format_number
-from hspace.runs.effects import in_effects
+from hspace.runs.effects import in_effects, named_at, turned
 from hspace.runs.lab import SHOWN, Lab
 from hspace.runs.report import Result
 from hspace.types import InputError
@@ -51,8 +51,8 @@ def run(lab: Lab) -> Result:
     """Finds directions by the configured method, names them, edits samples along each, and measures the edits.
 
     Raises:
-        InputError: If a measure needs a region and the method has none, or more samples, roles share seeds, or effects
-            are configured that a direction or an operator cannot be scaled to.
+        InputError: If a measure needs a region and the method has none, or more samples or real images, roles share
+            seeds, or effects are configured that a direction or an operator cannot be scaled to.
     """
     return measure(lab, apply(lab))
 
@@ -98,6 +98,7 @@ def measure(lab: Lab, applied: Applied) -> Result:
     unit = dict(zip(lab.judge.attributes, sweep.readings.unit.tolist(), strict=True))
     findings = {**_findings(measures, sweep, measured, largest), "unit": unit}
     findings |= {"search": directions.meta.report} if directions.meta.report else {}
+    findings |= _unedited_from_real(lab, measures, sweep)
     return Result(
         _conclusion(targets, findings, largest), findings, figures, tables,
         samples={"scores": sweep.readings.table()}, 
@@ -116,11 +117,26 @@ def _needs(lab: Lab) -> frozenset[str]:
     needs = frozenset[str]().union(*(each.needs for each in _measures(lab)))
     if "region" in needs and getattr(lab.cfg.method, "mask", None) is None:
         raise InputError("evaluation.measures: what is read outside a region needs method.mask to name it")
-    if "halves" in needs and len(lab.seeds()) < 4:
-        raise InputError(
-            f"evaluation.num_samples must be at least 4 for measures that compare halves, got {len(lab.seeds())}"
-        )
+    _check_sets(lab, [each for each in _measures(lab) if "halves" in each.needs])
     return needs
+
+
+def _check_sets(lab: Lab, measures: Sequence[Measure]) -> None:
+    """Checks that there are enough images for the measures that compare two sets of them, before any work."""
+    count, folder = len(lab.seeds()), lab.cfg.dataset.path
+    if folder is None:
+        if measures and count < 4:
+            raise InputError(f"evaluation.num_samples must be at least 4 for measures that compare halves, got {count}")
+        return
+    if not measures:
+        raise InputError("dataset.path is read by the measures fid and kid: name them in evaluation.measures")
+    real = len(find_images(folder))
+    for each in measures:
+        if min(real, count) < (least := least_images(each.name, lab)):
+            raise InputError(
+                f"evaluation.measures: {each.name} needs at least {least} images on each side, got {real} in "
+                f"dataset.path={folder} and evaluation.num_samples={count}"
+            )
 
 
 def _named(lab: Lab, directions: Found) -> tuple[Found, Targets]:
@@ -134,22 +150,21 @@ def _named(lab: Lab, directions: Found) -> tuple[Found, Targets]:
         return directions, [own if own in lab.attributes else None]
     if attribute is not None:
         return directions, [attribute] * len(directions.meta.names)
-    found = lab.name(directions.directions, max(map(abs, lab.cfg.edit.strengths)))
-    signs = torch.tensor([1.0 if each is None else float(each.sign) for each in found])
+    found = lab.name(directions.directions, named_at(lab))
+    signs = [1 if each is None else each.sign for each in found]
     plain = [_unnamed(name, lab.annotator.attributes) for name in directions.meta.names]
     names = tuple(f"{old}: {label}" for old, label in zip(plain, numbered(found), strict=True))
-    turned = directions.directions * signs.view(-1, *[1] * (directions.directions.ndim - 1))
     kept = directions.meta.calibration or {}
     # What was measured of a direction holds for one of the other sign no more.
     records = {
         new: kept[old]
-        for old, new, sign in zip(directions.meta.names, names, signs.tolist(), strict=True)
+        for old, new, sign in zip(directions.meta.names, names, signs, strict=True)
         if old in kept and sign > 0
     }
-    same = bool((signs > 0).all())
+    same = min(signs) > 0
     report = directions.meta.report if same else {}
     meta = replace(directions.meta, names=names, calibration=records or None, effects=None, report=report)
-    named = replace(directions, directions=turned, meta=meta, range=directions.range if same else None)
+    named = replace(turned(directions, found), meta=meta, range=directions.range if same else None)
     return named, [each and each.attribute for each in found]
 
 
@@ -191,6 +206,10 @@ def _directions_table(
     units = "; ".join(f"{each.name}: {each.unit}{_arrow(each)}" for each in measures)
     chance = format_number(1 / len(sweep.readings.scorer.attributes))
     caption = f"Each direction at each strength, with 95% intervals. {units}. Chance of selectivity: {chance}."
+    caption += "".join(
+        f" Of the unedited samples: {name.partition('/')[0]} {format_number(value)}."
+        for name, value in _unedited_from_real(lab, measures, sweep).items()
+    )
     columns = ("direction", "strength", "target", *(each.name for each in measures))
     return Table(columns, tuple(rows), caption, lab.judge_name)
 
@@ -231,6 +250,15 @@ def _figures_at(sweep: Sweep, measured: Measured, strength: float) -> dict[str, 
 
 def _number(value: Value) -> float:
     return float("nan") if value is None else float(value.value if isinstance(value, Interval) else value)
+
+
+def _unedited_from_real(lab: Lab, measures: Sequence[Measure], sweep: Sweep) -> dict[str, float]:
+    """Distances of the unedited samples from the real images, where there are some."""
+    if lab.real is None:
+        return {}
+    found = from_real(lab, sweep.readings.images[:, 0])
+    values = {"fid": found.fid, "kid": found.kid.mean}
+    return {f"{each.name}/unedited": values[each.name] for each in measures if each.name in values}
 
 
 def _lines(sweep: Sweep, targets: Targets, measured: Measured, strength: float) -> list[str]:

@@ -9,6 +9,7 @@ from hspace.evaluation.readings import Sweep
 from hspace.output.charts import curve_figure
 from hspace.output.figures import strip_figure
 from hspace.output.tables import Table, format_number
+from hspace.runs.effects import as_configured, axis
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
 
@@ -17,11 +18,12 @@ def run(lab: Lab) -> Result:
     """One attribute's mean difference by both injections, at equal strengths and at equal effect."""
     attribute, target = lab.cfg.study.attributes[0], lab.cfg.study.target
     directions = lab.attribute(attribute)
+    applied = as_configured(lab, directions, [attribute]).directions[0]
     labs = {
         name: replace(lab, cfg=replace(lab.cfg, diffusion=replace(lab.cfg.diffusion, injection=name)))
         for name in INJECTIONS
     }
-    sweeps = {name: each.sweep({name: directions.directions[0]}) for name, each in labs.items()}
+    sweeps = {name: each.sweep({name: applied}) for name, each in labs.items()}
     strength = {name: each.calibrate(directions, 0, attribute, target) for name, each in labs.items()}
     matched = {
         name: each.sweep({name: strength[name].strength * directions.directions[0]}, (-1.0, -0.5, 0.5, 1.0))
@@ -56,7 +58,7 @@ def run(lab: Lab) -> Result:
     pictures = [each.readings.images[0, [1, 2, 0, 3, 4]] for each in matched.values()]
     figures = {
         f"Effect on {attribute} by strength": curve_figure(
-            curves, lab.figures / "effects.png", x_label="strength", y_label=f"effect on {attribute} (sd)"
+            curves, lab.figures / "effects.png", x_label=axis(lab), y_label=f"effect on {attribute} (sd)"
         ),
         "At equal effect": strip_figure(
             torch.stack(pictures),

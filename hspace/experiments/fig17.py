@@ -15,6 +15,7 @@ from hspace.evaluation.readings import Sweep, score
 from hspace.output.charts import effect_heatmap
 from hspace.output.figures import grid_figure
 from hspace.output.tables import Table, format_number
+from hspace.runs.effects import as_configured, stated
 from hspace.runs.keys import tensor_sha256
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
@@ -44,11 +45,14 @@ def run(lab: Lab) -> Result:
     generated samples with the differences between the images themselves. The annotator chooses the strength by it, on
     calibration seeds; the judge reads the rest.
     """
+    positive = [strength for strength in lab.strengths if strength > 0]
+    if not positive:
+        raise InputError("edit.strengths, or edit.effects, must hold a number above 0 for fig17")
     images = _rendered(lab) if lab.cfg.dataset.path is None else _photographs(lab, lab.cfg.dataset.path)
     h = {name: _inverted(lab, pictures) for name, pictures in images.items()}
     neutral = h.pop("neutral")
-    vectors = {name: _direction(lab, name, h[name], neutral).directions[0] for name in h}
-    positive = [strength for strength in lab.strengths if strength > 0]
+    found = {name: as_configured(lab, _direction(lab, name, h[name], neutral)) for name in h}
+    vectors = {name: each.directions[0] for name, each in found.items()}
     tried = lab.sweep(vectors, positive, seeds=lab.seeds("calibration"), by=lab.annotator)
     sweep = lab.sweep(vectors)
     seen, agreement = _agreement(lab, tried, images, positive), _agreement(lab, sweep, images, positive)
@@ -63,14 +67,14 @@ def run(lab: Lab) -> Result:
         rows.append((name, *cells, agreement[strength][j], sweep.readings.identity(sweep.row(j, strength))))
     table = Table(
         ("expression", *shown, "correlation", "identity"), tuple(rows),
-        f"Effect on generated samples at strength {strength:g}, which the annotator chose / difference of the real "
+        f"Effect on generated samples at {stated(lab, strength)}, which the annotator chose / difference of the real "
         "images, in sd, by the judge.",
     )  # fmt: skip
     people, median = len(images["neutral"]), {each: float(np.median(found)) for each, found in agreement.items()}
     others = ", ".join(f"{format_number(value)} at {each:g}" for each, value in median.items() if each != strength)
     conclusion = (
-        f"From {people} people: at strength {strength:g} the effects of the {len(vectors)} expressions correlate with "
-        f"the real differences by {format_number(min(agreement[strength]))} to "
+        f"From {people} people: at {stated(lab, strength)} the effects of the {len(vectors)} expressions correlate "
+        f"with the real differences by {format_number(min(agreement[strength]))} to "
         f"{format_number(max(agreement[strength]))}, median {format_number(median[strength])}"
         f"{f' ({others})' if others else ''}."
     )
@@ -81,7 +85,7 @@ def run(lab: Lab) -> Result:
         "One generated sample along each expression": sweep.strip(
             "Expressions of real images", lab.figures / "expressions.png"
         ),
-        f"Effects at strength {strength:g}": effect_heatmap(effects, lab.figures / "effects.png"),
+        f"Effects at {stated(lab, strength)}": effect_heatmap(effects, lab.figures / "effects.png"),
     }
     findings = {
         "people": people,

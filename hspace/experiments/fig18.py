@@ -9,9 +9,11 @@ from hspace.evaluation.readings import Sweep
 from hspace.metrics.names import Name, numbered
 from hspace.output.charts import effect_heatmap
 from hspace.output.tables import Table, format_number
+from hspace.runs.effects import as_configured, named_at, stated, turned
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
 from hspace.scorers.factory import NOT_MEANT
+from hspace.types import InputError
 
 
 def run(lab: Lab) -> Result:
@@ -22,18 +24,19 @@ def run(lab: Lab) -> Result:
     largest = max(lab.strengths)
     directions = lab.components()
     read = NOT_MEANT not in lab.judge_name
-    named = lab.name(directions.directions, largest) if read else [None] * len(directions.directions)
+    if lab.cfg.edit.effects is not None and not read:
+        raise InputError(f"edit.effects needs scorers that read {lab.model.model_id}: give edit.strengths")
+    named = lab.name(directions.directions, named_at(lab)) if read else [None] * len(directions.directions)
     labels = [f"component {j}" + (f": {label}" if read else "") for j, label in enumerate(numbered(named))]
-    signs = [name.sign if name else 1 for name in named]
-    vectors = {label: sign * each for label, sign, each in zip(labels, signs, directions.directions, strict=True)}
-    sweep = lab.sweep(vectors)
+    applied = as_configured(lab, turned(directions, named), [name and name.attribute for name in named])
+    sweep = lab.sweep(dict(zip(labels, applied.directions, strict=True)))
+    at = stated(lab, largest, "sd")
     sizes = changes(sweep, largest)
     caption = (
-        f"Change of the image at {largest:g} sd, root mean square of pixels in [-1, 1], over "
-        f"{len(sweep.readings.images)} samples"
+        f"Change of the image at {at}, root mean square of pixels in [-1, 1], over {len(sweep.readings.images)} samples"
     )
     conclusion = (
-        f"{lab.model.model_id}: at {largest:g} sd the components change the image by {format_number(min(sizes))} to "
+        f"{lab.model.model_id}: at {at} the components change the image by {format_number(min(sizes))} to "
         f"{format_number(max(sizes))} (root mean square of pixels)."
     )
     title = f"Principal components of {lab.model.model_id}"
@@ -45,7 +48,7 @@ def run(lab: Lab) -> Result:
         table = Table(("component", "change"), tuple(zip(labels, sizes, strict=True)), f"{caption}.")
         return Result(conclusion, findings, figures, {"components": table})
     effects = sweep.effects(largest)
-    figures[f"Effects of each component at {largest:g} sd"] = effect_heatmap(effects, lab.figures / "effects.png")
+    figures[f"Effects of each component at {at}"] = effect_heatmap(effects, lab.figures / "effects.png")
     rows, agreeing = named_rows(sweep, named, largest)
     findings |= {
         "names": [name and [name.attribute, name.sign, list(name.others)] for name in named],

@@ -12,6 +12,7 @@ from hspace.evaluation.readings import score
 from hspace.metrics.interval import Interval, slope_interval
 from hspace.output.figures import grid_figure
 from hspace.output.tables import Table, format_number
+from hspace.runs.effects import as_configured, stated
 from hspace.runs.keys import edit_key
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
@@ -32,7 +33,8 @@ def run(lab: Lab) -> Result:
     rows = torch.stack([ours, theirs, swapped], dim=1)[:SHOWN_PAIRS].flatten(0, 1)
     pictures = grid_figure(rows, 6, lab.figures / "swap.png", ["sample", "donor of h", "swapped"] * (len(rows) // 3))
     attribute, strengths = lab.cfg.study.attributes[0], lab.strengths
-    sweep = lab.sweep({f"h(more {attribute}) - h(less)": _difference(lab, attribute).directions[0]})
+    difference = as_configured(lab, _difference(lab, attribute), [attribute])
+    sweep = lab.sweep({f"h(more {attribute}) - h(less)": difference.directions[0]})
     effects = sweep.readings.effects()
     moved = [effects.cell(sweep.row(0, strength), attribute) for strength in strengths]
     judged = {name: each.value for name, each in carried.items() if name != "background" and np.isfinite(each.value)}
@@ -42,7 +44,7 @@ def run(lab: Lab) -> Result:
         f"A swap of h carries over {format_number(float(np.median([*judged.values()])))} of the difference of a "
         f"judged attribute (median; {format_number(judged[least])} of {least} to {format_number(judged[most])} of "
         f"{most}), and {format_number(carried['background'].value)} of the background's colour. Adding the difference "
-        f"of two samples moves {attribute} by {format_number(moved[0].value)} sd at strength {strengths[0]:g}."
+        f"of two samples moves {attribute} by {format_number(moved[0].value)} sd at {stated(lab, strengths[0])}."
     )
     caption = "Slope of (swapped - sample) on (donor - sample), with 95% intervals; 1 becomes the donor's."
     figures = {

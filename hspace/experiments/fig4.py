@@ -5,6 +5,7 @@ from hspace.evaluation.readings import Sweep
 from hspace.metrics.interval import Interval, mean_interval
 from hspace.output.charts import curve_figure
 from hspace.output.tables import Table, format_number
+from hspace.runs.effects import as_configured, axis, stated
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
 
@@ -14,7 +15,7 @@ def run(lab: Lab) -> Result:
     components = lab.components()
     kinds = {"components": components, "random": random(components, seed=lab.cfg.seed)}
     sweeps = {
-        kind: lab.sweep({f"{kind} {j}": vector for j, vector in enumerate(found.directions)})
+        kind: lab.sweep({f"{kind} {j}": vector for j, vector in enumerate(as_configured(lab, found).directions)})
         for kind, found in kinds.items()
     }
     rows = []
@@ -39,13 +40,14 @@ def run(lab: Lab) -> Result:
     }
     last = rows[-1]
     less = f"{format_number(last[1] / last[3])} times less" if last[3] > 0 else "no more than noise"
+    norm = " of the same norm" if lab.cfg.edit.effects is None else ""
     conclusion = (
-        f"At {last[0]:g} sd a component moves the judged attributes by {format_number(last[1])} sd in all and a "
-        f"random direction of the same norm by {format_number(last[3])} sd ({less})."
+        f"At {stated(lab, last[0], 'sd')} a component moves the judged attributes by {format_number(last[1])} sd in "
+        f"all and a random direction{norm} by {format_number(last[3])} sd ({less})."
     )
     figures = {
         "Total effect by strength": curve_figure(
-            curves, lab.figures / "effects.png", x_label="strength (sd)", y_label="sum of |effect| (sd)"
+            curves, lab.figures / "effects.png", x_label=axis(lab, "sd"), y_label="sum of |effect| (sd)"
         )
     }
     for kind, sweep in sweeps.items():

@@ -5,6 +5,7 @@ import numpy as np
 from hspace.metrics.correlation import correlation
 from hspace.output.charts import effect_heatmap
 from hspace.output.tables import Table, format_number
+from hspace.runs.effects import as_configured, stated
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
 
@@ -19,7 +20,8 @@ def run(lab: Lab) -> Result:
     """
     directions = lab.discover(name="jacobian", k=DIRECTIONS, sample=0, steps=_middle(lab))
     largest = max(lab.strengths)
-    vectors = {f"direction {j + 1}": vector for j, vector in enumerate(directions.directions)}
+    at = stated(lab, largest)
+    vectors = {f"direction {j + 1}": vector for j, vector in enumerate(as_configured(lab, directions).directions)}
     own, others = lab.sweep(vectors, seeds=[0]), lab.sweep(vectors)
     readings, effects = others.readings, others.effects(largest)
     alone = (own.readings.edited[own.at(largest), 0] - own.readings.original[0]) / readings.unit
@@ -31,9 +33,8 @@ def run(lab: Lab) -> Result:
         own_effect = float(alone[j, lab.judge.attributes.index(attribute)]) if attribute != "n/a" else float("nan")
         rows.append((name, attribute, effect, own_effect, transfer[-1], readings.identity(others.row(j, largest))))
     columns = ("direction", "strongest on others", "mean effect", "effect on its own sample", "correlation", "identity")
-    table = Table(
-        columns, tuple(rows), f"Singular directions of one sample at strength {largest:g} (unit norm), in sd."
-    )
+    norm = " (unit norm)" if lab.cfg.edit.effects is None else ""
+    table = Table(columns, tuple(rows), f"Singular directions of one sample at {at}{norm}, in sd.")
     conclusion = (
         f"Effects on other samples correlate with those on the direction's own by {format_number(min(transfer))} to "
         f"{format_number(max(transfer))} over the judged attributes; the largest mean effect on others is "
@@ -42,7 +43,7 @@ def run(lab: Lab) -> Result:
     figures = {
         "The sample that they were found on": own.strip("Its own directions", lab.figures / "own.png"),
         "Another sample at the same strengths": others.strip("The same directions", lab.figures / "other.png"),
-        f"Mean effects on other samples at strength {largest:g}": effect_heatmap(effects, lab.figures / "effects.png"),
+        f"Mean effects on other samples at {at}": effect_heatmap(effects, lab.figures / "effects.png"),
     }
     findings = {"transfer": transfer, "effects": effects.to_dict(), "own": alone}
     return Result(conclusion, findings, figures, {"transfer": table}, {"scores": readings.table()})

@@ -8,6 +8,7 @@ from hspace.diffusion.sampling import sample
 from hspace.edits.sums import apply_offsets
 from hspace.output.figures import strip_figure
 from hspace.output.tables import Table, format_number
+from hspace.runs.effects import as_configured
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
 from hspace.types import InputError
@@ -36,8 +37,9 @@ def run(lab: Lab) -> Result:
     for region, inside in found_regions.items():
         for outside in (None, "nullspace"):
             found = lab.discover(name="jacobian", k=DIRECTIONS, sample=0, steps=steps, mask=region, outside=outside)
+            applied = as_configured(lab, found).directions
             for j in range(DIRECTIONS):
-                edits = _edits(lab, found.directions[j])
+                edits = _edits(lab, applied[j])
                 local, changed = _locality(image, edits, inside)
                 label = f"{region} {j + 1}" + (", rest projected off" if outside else "")
                 rows.append((label, local, changed))

@@ -2,24 +2,25 @@
 
 from hspace.output.charts import effect_heatmap
 from hspace.output.tables import Table, format_number
+from hspace.runs.effects import aim, stated
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
 
 
 def run(lab: Lab) -> Result:
     """Edits every attribute to the same effect, as the annotator sees it, and reads the edits with the judge."""
-    names, target = lab.cfg.study.attributes, lab.cfg.study.target
+    names, (target, at) = lab.cfg.study.attributes, aim(lab)
     directions = {name: lab.attribute(name) for name in names}
     found = {name: lab.calibrate(directions[name], 0, name, target) for name in names}
-    vectors = {name: found[name].strength * directions[name].directions[0] for name in names}
+    vectors = {name: found[name].strength / at * directions[name].directions[0] for name in names}
     sweep = lab.sweep(vectors)
-    effects = sweep.effects(1.0)
+    effects = sweep.effects(at)
     selectivity, few = effects.selectivity(names), effects.select(names).selectivity(names)
     rows = [
         (
             name, found[name].strength, found[name].interval, effects.cell(j, name),
-            selectivity[j], few[j], sweep.readings.accuracy(sweep.row(j, 1.0), name, target),
-            sweep.readings.identity(sweep.row(j, 1.0)),
+            selectivity[j], few[j], sweep.readings.accuracy(sweep.row(j, at), name, target),
+            sweep.readings.identity(sweep.row(j, at)),
         )
         for j, name in enumerate(names)
     ]  # fmt: skip
@@ -42,7 +43,7 @@ def run(lab: Lab) -> Result:
     )
     notes = [f"{row[3].value:+.2f} sd" for row in rows]
     figures = {
-        "One sample; at strength 1 the annotator sees the target": sweep.strip(
+        f"One sample; at {stated(lab, at)} the annotator sees the target": sweep.strip(
             "Single attributes", lab.figures / "attributes.png", notes
         ),
         "Effects on every judged attribute at the target": effect_heatmap(effects, lab.figures / "effects.png"),

@@ -3,6 +3,7 @@
 from hspace.directions.disentangle import disentangle
 from hspace.output.charts import effect_heatmap
 from hspace.output.tables import Table, format_number
+from hspace.runs.effects import aim, stated
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
 
@@ -12,19 +13,19 @@ CASES = (("glasses", ("age", "gender")), ("age", ("gender",)))
 
 def run(lab: Lab) -> Result:
     """Each direction before and after, both at the strength at which the annotator sees the target."""
-    target, rows, vectors, cells = lab.cfg.study.target, [], {}, []
+    (target, at), rows, vectors, cells = aim(lab), [], {}, []
     for name, conditions in CASES:
         before = lab.attribute(name)
         after = disentangle(before, [lab.attribute(condition) for condition in conditions])
         for label, directions in ((name, before), (f"{name} without {', '.join(conditions)}", after)):
             found = lab.calibrate(directions, 0, name, target)
-            vectors[label] = found.strength * directions.directions[0]
+            vectors[label] = found.strength / at * directions.directions[0]
             cells.append((name, conditions, found))
     sweep = lab.sweep(vectors)
-    effects = sweep.effects(1.0)
+    effects = sweep.effects(at)
     for j, (label, (name, conditions, found)) in enumerate(zip(vectors, cells, strict=True)):
         side = [abs(effects.cell(j, condition).value) for condition in conditions]
-        identity = sweep.readings.identity(sweep.row(j, 1.0))
+        identity = sweep.readings.identity(sweep.row(j, at))
         rows.append((label, found.strength, found.interval, effects.cell(j, name), sum(side), identity))
     columns = ("direction", "strength", "annotator's effect", "effect", "|effect| on the conditions", "identity")
     caption = f"Before and after eq. 12 at {target:g} sd by the annotator, or the nearest; effects by the judge, in sd."
@@ -36,7 +37,7 @@ def run(lab: Lab) -> Result:
     )
     notes = [f"{row[3].value:+.2f} sd" for row in rows]
     figures = {
-        "One sample; at strength 1 the annotator sees the target": sweep.strip(
+        f"One sample; at {stated(lab, at)} the annotator sees the target": sweep.strip(
             "Disentangled directions", lab.figures / "disentangled.png", notes
         ),
         "Effects on every judged attribute at the target": effect_heatmap(effects, lab.figures / "effects.png"),

@@ -1,4 +1,4 @@
-"""FID and KID between originals, their reconstructions and their edits, on disjoint halves of the samples.
+"""FID and KID between originals, their reconstructions and their edits, on disjoint halves, or from real images.
 
 Both distances need independent sets. The same samples before and after an edit are not independent: their features go
 together, so that the unbiased KID of an edit that does nothing lies below 0. Therefore one role of each pair is read
@@ -27,7 +27,7 @@ class Distance:
         fid: Squared Fréchet distance, >= 0 up to rounding and biased upwards for few images.
         kid: Kernel distance, mean and sd over subsets; unbiased.
         embedder: Id of the network whose features were compared.
-        images: Number of images in each set: half of the samples.
+        images: Number of images in the smaller set.
     """
 
     fid: float
@@ -70,16 +70,39 @@ def image_distances(
     if len(set(sizes)) > 1:
         raise InputError(f"distances need sets of the same samples, got {sizes} images")
     features = {role: torch.cat([embedder(batch) for batch in x.split(batch_size)]) for role, x in images.items()}
+    return {
+        (first, second): distance(
+            features[first][0::2], features[second][1::2], embedder, min_samples=min_samples, subset_size=subset_size,
+            seed=seed,
+        )
+        for first, second in combinations([role for role in ROLES if role in features], 2)
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def distance(
+    real: Tensor, other: Tensor, embedder: Embedder, *, min_samples: int = 2048, subset_size: int = 100, seed: int = 0
+) -> Distance:
+    """FID and KID of two sets of images that share none.
+
+    Args:
+        real: Features of the one set, (n, dim).
+        other: Features of the other set, (m, dim).
+        embedder: Embedder that gave them.
+        min_samples: Number of images in a set under which a warning is logged.
+        subset_size: Size of KID's subsets, at most n and m.
+        seed: Seed of KID's subsets.
+
+    Raises:
+        InputError: If a set is smaller than a subset, or has one image.
+    """
     known = _Known(embedder)
-    distances = {}
-    for pair in combinations([role for role in ROLES if role in features], 2):
-        metrics = FID(known, min_samples), KID(known, min_samples, subset_size=subset_size, seed=seed)
-        for metric in metrics:
-            metric.update(features[pair[0]][0::2], real=True)
-            metric.update(features[pair[1]][1::2], real=False)
-        count = len(features[pair[1]][1::2])
-        distances[pair] = Distance(float(metrics[0].compute()), metrics[1].compute(), embedder.id, count)
-    return distances
+    metrics = FID(known, min_samples), KID(known, min_samples, subset_size=subset_size, seed=seed)
+    for metric in metrics:
+        metric.update(real, real=True)
+        metric.update(other, real=False)
+    count = min(len(real), len(other))
+    return Distance(float(metrics[0].compute()), metrics[1].compute(), embedder.id, count)
 
 
 class _Known(nn.Module):

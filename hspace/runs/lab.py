@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import Latents, seed_range
+from hspace.diffusion.photographs import find_images, load_images
 from hspace.diffusion.recording import Recorded
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import NotFinite
@@ -26,7 +28,7 @@ from hspace.directions.pca import PcaSettings
 from hspace.directions.record import Directions
 from hspace.edits.changes import Change, apply_changes, kind_of
 from hspace.evaluation.calibration import MORE, Calibration, calibrate
-from hspace.evaluation.readings import Readings, Sweep, read
+from hspace.evaluation.readings import Readings, Sweep, read, score
 from hspace.metrics.effect import EffectMatrix
 from hspace.metrics.names import Name, name_edits
 from hspace.runs.config import Config
@@ -37,7 +39,7 @@ from hspace.runs.stopwatch import Stopwatch
 from hspace.runs.unedited import unedited, unit_of_effects
 from hspace.scorers.factory import features_of
 from hspace.system.files import write_json
-from hspace.system.shards import SHARD
+from hspace.system.shards import SHARD, in_batches
 from hspace.types import Embedder, InputError, RegionNetwork, Scorer
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -194,6 +196,23 @@ class Lab:
     def features(self) -> Embedder:
         """What compares images: the judge's hidden layer, or the identity encoder where that is not to be had."""
         return features_of(self.judge) or self.identity
+
+    @property
+    def real(self) -> Tensor | None:
+        """Features of the images in `dataset.path`, each cut about its middle, (n, dim); None without a folder."""
+        return self._real
+
+    @cached_property
+    def _real(self) -> Tensor | None:
+        if self.cfg.dataset.path is None:
+            return None
+        paths, shape = find_images(self.cfg.dataset.path), self.model.image_shape
+
+        def make(rows: range) -> Tensor:
+            return score(self.features, load_images(paths[rows.start : rows.stop], (shape[1], shape[2])))
+
+        with self.watch.stage("real"):
+            return in_batches(range(len(paths)), SHARD, make)
 
     def region(self, images: Tensor) -> Tensor:
         """The configured mask, bool (1, height, width), or where it is a named region, that of each image."""

@@ -15,7 +15,7 @@ from hspace.diffusion.sampler import BLOCK
 from hspace.directions.settings import METHODS, Settings
 from hspace.runs.config import Config, known_keys
 from hspace.runs.moved import moved
-from hspace.runs.procedures import ANY_MODEL
+from hspace.runs.procedures import ANY_MODEL, STRENGTHS
 from hspace.runs.wording import fields_of, in_our_words, of_record
 from hspace.system.registry import REFERENCE, unknown
 from hspace.types import InputError
@@ -111,10 +111,10 @@ def _validated(record: Any, values: dict[str, Any], prefix: str) -> Any:
 
 def _check_method(config: Config) -> None:
     method, edit = config.method, config.edit
-    if edit.effects is not None and config.procedure != "edit":
+    if edit.effects is not None and config.procedure not in STRENGTHS:
         raise InputError(
-            f"edit.effects is read by procedure=edit, and procedure={config.procedure} takes strengths: set "
-            "edit.strengths"
+            f"edit.effects is not read by procedure={config.procedure}, which does not edit at edit.strengths: leave "
+            "it out; study.target is the effect of experiments that compare at one"
         )
     try:
         method.check(config.diffusion.num_steps)

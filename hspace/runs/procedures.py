@@ -14,6 +14,10 @@ BEYOND = ("transformer",)
 """Further experiments, on models that do not come with the package."""
 ANY_MODEL = frozenset({"fig18"})
 """Experiments that leave scores out where no scorer reads the images of the model."""
+STRENGTHS = frozenset(
+    {"edit", "demo", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig9", "fig11", "fig13", "fig17", "fig18"}
+)
+"""Experiments that edit at `edit.strengths`, in whose place effects may be given."""
 EXPERIMENTS: Registry[Callable[..., Any]] = Registry(
     "experiment", Callable, {name: f"hspace.experiments.{name}:run" for name in ("edit", "demo", *PAPER, *BEYOND)}
 )

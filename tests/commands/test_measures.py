@@ -5,16 +5,22 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from hspace.cli import main
 from hspace.diffusion.checkpoints import load_model
+from hspace.diffusion.photographs import load_images
 from hspace.diffusion.sampling import sample
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit as edited_by
 from hspace.evaluation.measures import MEASURES
 from hspace.experiments import edit
-from hspace.scorers.factory import load_scorer
+from hspace.output.animation import to_pixels
+from hspace.scorers.factory import features_of, load_scorer
+from hspace.worlds.portraits.faces import render, sample_factors
 
 REGIONAL = {name for name in MEASURES.names() if "region" in MEASURES.get(name).needs}
 WORDS = [
@@ -76,7 +82,8 @@ def test_strengths_given_as_effects(tiny_pipeline_dir: Path, tmp_path: Path) -> 
     ("words", "hint"),
     [
         (["edit.effects=[0]"], "edit.effects must hold a number besides 0"),
-        (["edit.effects=[1]", "procedure=fig4"], "edit.effects is read by procedure=edit"),
+        (["edit.effects=[1]", "procedure=table1"], "edit.effects is not read by procedure=table1"),
+        (["edit.strengths=[2]", "procedure=fig7", "study.attributes=[skin]"], "edit.strengths must hold 1"),
         (["edit.effects=[1]", "method=erase", "method.attribute=skin"], "edit.effects scales directions"),
         (["edit.effects=[1]", "method=random", "method.k=1", "method.num_samples=12"], "moves no attribute surely"),
     ],
@@ -88,6 +95,64 @@ def test_effects_that_cannot_be_are_one_line(
     assert main(["-q", *WORDS, *model, "edit.strengths=[0,0.001]", *words]) == 2
     told = capsys.readouterr().err.strip().splitlines()
     assert hint in told[-1] and not (tmp_path / "out" / "run.json").exists()
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 renders, of another shape than the model's images."""
+    folder = tmp_path_factory.mktemp("photographs")
+    generator = torch.Generator().manual_seed(3)
+    for i, picture in enumerate(to_pixels(render(sample_factors(generator, 200), 24))):
+        Image.fromarray(picture[:, 2:-2]).save(folder / f"{i:03}.png")
+    return folder
+
+
+@pytest.mark.slow
+def test_distances_from_images_of_ones_own(tiny_pipeline_dir: Path, photographs: Path, tmp_path: Path) -> None:
+    words = [f"model.path={tiny_pipeline_dir}", f"cache_dir={tmp_path / 'cache'}", "method=random", "method.k=1"]
+    words += ["method.num_samples=12", "edit.strengths=[2]", "evaluation.num_samples=200", "dataset=folder"]
+    (row,) = run([*words, f"dataset.path={photographs}"], ["fid", "kid"], tmp_path / "out")
+    tiny, directions = load_model(str(tiny_pipeline_dir), num_steps=3, device="cpu"), tmp_path / "out"
+    found = Directions.load(directions / "directions.safetensors")
+    images = edited_by(tiny, tiny.latents(range(2_000_000, 2_000_200)), found, component=0, strengths=[0.0, 2.0])
+    real = load_images(sorted(photographs.iterdir()), (16, 16))
+    network = features_of(load_scorer("portraits-judge"))
+    assert network is not None
+    features = [network(each).double().numpy() for each in (real, images[:, 0], images[:, 1])]
+
+    def frechet(a: np.ndarray, b: np.ndarray) -> float:
+        product = np.cov(a.T) @ np.cov(b.T)
+        root = np.real(np.sqrt(np.linalg.eigvals(product).astype(complex))).sum()
+        return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a.T) + np.cov(b.T)) - 2 * root)
+
+    findings = json.loads((tmp_path / "out" / "run.json").read_text())["findings"]
+    assert float(row["fid"]) == pytest.approx(frechet(features[0], features[2]), rel=1e-3)
+    assert findings["fid/unedited"] == pytest.approx(frechet(features[0], features[1]), rel=1e-3)
+    assert float(row["kid"]) > 0 and math.isfinite(findings["kid/unedited"])
+    assert "Of the unedited samples: fid" in (tmp_path / "out" / "tables" / "directions.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (
+            ["evaluation.measures=[fid]", "evaluation.num_samples=192"],
+            "fid needs at least 193 images on each side, got 200",
+        ),
+        (["evaluation.measures=[kid]"], "kid needs at least 100 images on each side, got 200"),
+        (["evaluation.measures=[effect]"], "dataset.path is read by the measures fid and kid"),
+        (["evaluation.measures=[kid]", "dataset.path=nowhere"], "nowhere is neither an image nor a folder"),
+    ],
+)
+def test_too_few_images_of_ones_own_are_refused_before_any_work(
+    words: list[str], hint: str, photographs: Path, tiny_pipeline_dir: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    model = [f"model.path={tiny_pipeline_dir}", f"cache_dir={tmp_path / 'cache'}", f"output_dir={tmp_path / 'out'}"]
+    folder = ["dataset=folder", f"dataset.path={photographs}"]
+    assert main(["-q", *WORDS, *model, *folder, *words]) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert hint in told[-1] and not (tmp_path / "cache" / "collect").exists()
 
 
 def test_measures_outside_a_region(tiny_pipeline_dir: Path, tmp_path: Path) -> None:

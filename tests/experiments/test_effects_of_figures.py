@@ -1,0 +1,74 @@
+"""`edit.effects` in the paper's experiments: what the annotator reads of the edits is what was asked for."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from vectors import directions_of
+
+from hspace.cli import main
+from hspace.commands.run import load
+from hspace.runs.effects import as_configured, named_at, turned
+from hspace.runs.lab import Lab
+from hspace.runs.parsing import parse
+from hspace.runs.procedures import STRENGTHS
+from hspace.system.files import package_path
+
+SMALL = [
+    "study.index=24", "study.examples=2", "evaluation.num_samples=4", "evaluation.reference_samples=24",
+    "evaluation.calibration_samples=12", "evaluation.strength_samples=12", "diffusion.num_steps=3",
+    "method.num_samples=12", "method.k=2", "tracking.mode=disabled", "batch_size=64", "device=cpu",
+]  # fmt: skip
+STATED = {"fig2": "an effect of -0.01 sd", "fig6": "Edits of a region"} | dict.fromkeys(
+    ("fig3", "fig4", "fig5", "fig13"), "an effect of 0.02 sd"
+)
+"""What the conclusion, a caption or a table says in the place of a strength."""
+
+
+def words_of(name: str, pipeline: Path, folder: Path, effects: str = "[-0.01,0,0.02]") -> list[str]:
+    words = [f"experiment={name}", *SMALL, f"model.path={pipeline}", f"edit.effects={effects}"]
+    return [*words, f"output_dir={folder / name}", f"cache_dir={folder / 'cache'}"]
+
+
+@pytest.fixture
+def lab(tiny_pipeline_dir: Path, tmp_path: Path) -> Lab:
+    with initialize_config_dir(str(package_path("conf")), version_base="1.3"):
+        cfg = compose("config", overrides=words_of("fig4", tiny_pipeline_dir, tmp_path, "[-0.005,0.01]"))
+    return load(parse(cfg))
+
+
+@pytest.mark.slow
+def test_the_annotator_sees_the_largest_effect_and_directions_keep_their_sense(lab: Lab) -> None:
+    directions = directions_of(lab.model)
+    applied = as_configured(lab, directions)
+    most = [lab.odd_effects(directions.directions, named_at(lab)).select(lab.attributes).strongest(j) for j in (0, 1)]
+    for j, (attribute, odd) in enumerate(most):
+        assert (applied.directions[j] * directions.directions[j]).sum() > 0
+        found = applied.meta.calibration[applied.meta.names[j]]["calibration"]  # type: ignore[index]
+        seeds = found["seeds"]
+        sweep = lab.sweep({"scaled": applied.directions[j]}, (0.01,), seeds=seeds, by=lab.annotator)
+        seen = sweep.effects(0.01).cell(0, attribute).value
+        assert found["attribute"] == attribute and found["reached"]
+        assert seen == pytest.approx(0.01 if odd > 0 else -0.01, rel=0.06)
+
+
+def test_without_effects_nothing_is_scaled(lab: Lab) -> None:
+    directions = directions_of(lab.model)
+    plain = replace(lab, cfg=replace(lab.cfg, edit=replace(lab.cfg.edit, effects=None)))
+    assert as_configured(plain, directions) is directions
+    assert turned(directions, [None, None]).directions.equal(directions.directions)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(STRENGTHS - {"edit", "demo"}))
+def test_every_figure_takes_effects(name: str, tiny_pipeline_dir: Path, tmp_path: Path) -> None:
+    words = words_of(name, tiny_pipeline_dir, tmp_path)
+    if name == "fig18":
+        words += ["evaluation=portraits"]
+    assert main(["-q", *words]) == 0
+    record = json.loads((tmp_path / name / "run.json").read_text())
+    tables = "".join(path.read_text() for path in (tmp_path / name / "tables").glob("*.md"))
+    told = json.dumps([record["conclusion"], record["figures"], tables])
+    assert STATED.get(name, "0.02") in told

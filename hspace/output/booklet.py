@@ -1,8 +1,6 @@
 """One report of many experiments, drawn from their records only, as Markdown and as HTML."""
 
 import gzip
-import html
-import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -13,20 +11,11 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from hspace.output import webpage
 from hspace.output.tables import escape_markdown, read_markdown
 from hspace.system.files import read_json, write_bytes, write_text
 from hspace.types import InputError, one_line
 
-STYLE = """
-body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a }
-h2 { margin-top: 3rem; border-top: 1px solid #ddd; padding-top: 1.5rem }
-table { border-collapse: collapse; font-size: .85rem; display: block; overflow-x: auto }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid #eee; text-align: left; white-space: nowrap }
-td:not(:first-child) { font-variant-numeric: tabular-nums }
-figure { margin: 1.5rem 0 } img { max-width: 100% } figcaption, .quiet { color: #666; font-size: .85rem }
-dt { font-weight: 600 } dd { margin: 0 0 .6rem } pre { background: #f6f6f6; padding: .6rem; overflow-x: auto }
-.missed { color: #a33 }
-"""
 PICTURE_COLOURS, PICTURE_WIDTH = 96, 900
 """Number of colours, and largest width in pixels, of a published picture."""
 
@@ -100,15 +89,11 @@ def write_report(chapters: Sequence[Chapter], root: Path, note: str = "") -> tup
         Paths of the Markdown and of the HTML page.
     """
     markdown = ["# The paper, experiment by experiment", "", *([note, ""] if note else [])]
-    links = "".join(f"<li><a href='#{each.id}'>{html.escape(_title(each))}</a></li>" for each in chapters)
-    parts = [f"<h1>The paper, experiment by experiment</h1><p>{html.escape(note)}</p><ul>{links}</ul>"]
     for chapter in chapters:
         markdown += _markdown(chapter, root)
-        parts.append(_html(chapter, root))
     write_text(root / "report.md", "\n".join(markdown))
-    head = f'<meta charset="utf-8"><title>hspace: the paper, reproduced</title><style>{STYLE}</style>'
-    body = "".join(parts)
-    write_text(root / "report.html", f"<!doctype html><html lang=en><head>{head}</head><body>{body}</body></html>")
+    rows, parts = [_row(each) for each in chapters], [_html(each, root) for each in chapters]
+    write_text(root / "report.html", webpage.page("The paper, experiment by experiment", note, rows, parts))
     return root / "report.md", root / "report.html"
 
 
@@ -189,22 +174,26 @@ def _markdown(chapter: Chapter, root: Path) -> list[str]:
     return lines
 
 
+def _row(chapter: Chapter) -> tuple[str, ...]:
+    """The chapter in the summary: its id, and what `webpage.SUMMARY` names."""
+    record = chapter.record
+    if record is None:
+        return (chapter.id, chapter.id, "", f"not run: {chapter.missing}", "", "", "")
+    samples = str(record["config"]["evaluation"]["num_samples"])
+    facts = record["title"], record["conclusion"], samples, str(record["date"]), f"{record['seconds']:.0f}"
+    return (chapter.id, chapter.id, *facts)
+
+
 def _html(chapter: Chapter, root: Path) -> str:
-    facts = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in _facts(chapter))
-    style = ' class="missed"' if chapter.record is None else ""
-    parts = [f"<h2 id={chapter.id}>{html.escape(_title(chapter))}</h2><dl{style}>{facts}</dl>"]
-    parts.append(f"<pre>{html.escape(chapter.command)}</pre>")
-    if chapter.record is not None:
-        settings = html.escape(json.dumps(chapter.record["config"], indent=2))
-        parts.append(f"<details><summary>The whole configuration</summary><pre>{settings}</pre></details>")
-    for caption, path in (chapter.record or {}).get("figures", {}).items():
-        text = html.escape(chapter.caption(caption))
-        source = html.escape(quote(f"{chapter.folder}/{path}"))
-        parts.append(f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>')
-    for name in (chapter.record or {}).get("tables", []):
+    record = chapter.record or {}
+    parts = [webpage.configuration(record["config"])] if record else []
+    for caption, path in record.get("figures", {}).items():
+        parts.append(webpage.picture(chapter.folder, path, root, chapter.caption(caption)))
+    for name in record.get("tables", []):
         lines, caption = _table(root / chapter.folder / "tables" / f"{name}.md")
-        parts.append(_html_table(lines, chapter.caption(caption)))
-    return "".join(parts)
+        parts.append(webpage.table([_cells(line) for line in lines], chapter.caption(caption)))
+    kind = "run" if record else "missing"
+    return webpage.chapter(chapter.id, _title(chapter), _facts(chapter), chapter.command, parts, kind)
 
 
 def _table(path: Path) -> tuple[list[str], str]:
@@ -217,20 +206,6 @@ def _table(path: Path) -> tuple[list[str], str]:
     if not rows:
         raise InputError(f"{path} is not a table: it has no row")
     return rows, read_markdown(" ".join(line for line in lines if not line.startswith("|")))
-
-
-def _html_table(lines: list[str], caption: str) -> str:
-    """A table of Markdown as HTML."""
-    rows = [[read_markdown(cell).strip() for cell in _cells(line)] for line in lines]
-    header, body = rows[0], rows[2:]
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    cells = "".join(f"<tr>{''.join(f'<td>{_html_cell(cell)}</td>' for cell in row)}</tr>" for row in body)
-    return f'<table><tr>{head}</tr>{cells}</table><p class="quiet">{html.escape(caption)}</p>'
-
-
-def _html_cell(cell: str) -> str:
-    text = html.escape(cell)
-    return f"<b>{text[2:-2]}</b>" if text.startswith("**") and text.endswith("**") and len(text) > 4 else text
 
 
 def _cells(line: str) -> list[str]:

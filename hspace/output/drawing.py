@@ -7,9 +7,10 @@ they are written atomically.
 
 import io
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import matplotlib
@@ -25,6 +26,8 @@ INK, QUIET, BAND = "#1a1a1a", "#767676", "#ececec"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1a1a1a")
 """Okabe and Ito's colours, which colour-blind people tell apart."""
 TITLE, LABEL, SMALL = 10.0, 8.0, 7.0
+STRIP = "hspace-strip"
+"""Key of the text in a strip's PNG that says where its tiles lie, so that a page can show them one at a time."""
 VECTORS = (".pdf", ".svg")
 """What figures of numbers are written as too; strips and grids are pixels."""
 STYLE: dict[Any, Any] = {
@@ -68,8 +71,16 @@ def text_width(text: str, size: float, weight: str = "normal") -> float:
     return line.get_window_extent(canvas.get_renderer()).width
 
 
-def save(figure: Figure, path: str | Path, *, vectors: bool = False) -> Path:
+def save(
+    figure: Figure, path: str | Path, *, vectors: bool = False, texts: Mapping[str, str] = MappingProxyType({})
+) -> Path:
     """Writes a figure as PNG, and as PDF and SVG if asked, without the metadata that would change with the day.
+
+    Args:
+        figure: The figure.
+        path: File to write, a `.png`.
+        vectors: Whether a PDF and an SVG are written beside it.
+        texts: Texts of the PNG, by key.
 
     Raises:
         InputError: If the path does not end in .png.
@@ -77,7 +88,7 @@ def save(figure: Figure, path: str | Path, *, vectors: bool = False) -> Path:
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise InputError(f"a figure is written as PNG: its path must end in .png, got {path}")
-    facts: dict[str, Any] = {".png": {"Software": None}}
+    facts: dict[str, Any] = {".png": {"Software": None, **texts}}
     if vectors:
         facts |= {".pdf": {"CreationDate": None, "Creator": None, "Producer": None}, ".svg": {"Date": None}}
     for kind, metadata in facts.items():

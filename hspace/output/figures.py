@@ -1,6 +1,7 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Figures of images: strips of edits, and grids."""
 
+import json
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 from torch.nn import functional
 
-from hspace.output.drawing import BAND, DPI, LABEL, QUIET, SMALL, TITLE, drawing, save, signed, text_width
+from hspace.output.drawing import BAND, DPI, LABEL, QUIET, SMALL, STRIP, TITLE, drawing, save, signed, text_width
 from hspace.types import InputError
 
 TILE = 192
@@ -70,7 +71,7 @@ def strip_figure(
         for row, label in enumerate(labels):
             _draw_row_label(figure, corners[row, 0], tiles.shape[2], label)
         _draw_tiles(figure, corners, tiles)
-        return save(figure, path)
+        return save(figure, path, texts={STRIP: _places(corners, tiles.shape[2:4], labels, strengths)})
 
 
 def grid_figure(
@@ -145,6 +146,14 @@ def _draw_tiles(figure: Figure, corners: np.ndarray, tiles: np.ndarray) -> None:
     height = round(figure.get_figheight() * DPI)
     for (x, y), tile in zip(corners.reshape(-1, 2), tiles.reshape(-1, *tiles.shape[-3:]), strict=True):
         figure.figimage(tile, xo=int(x), yo=int(height - y - len(tile)), zorder=3)
+
+
+def _places(corners: np.ndarray, tile: tuple[int, ...], labels: Sequence[str], strengths: Sequence[float | str]) -> str:
+    """Where the tiles lie, as JSON: size of a tile, labels of the rows, words of the columns, x by sample, and y."""
+    columns = ["unedited" if each == 0 else each if isinstance(each, str) else f"{each:+g}" for each in strengths]
+    x = corners[0, :, 0].astype(int).reshape(-1, len(columns)).tolist()
+    facts = {"tile": tile[::-1], "rows": labels, "columns": columns, "x": x, "y": corners[:, 0, 1].astype(int).tolist()}
+    return json.dumps(facts)
 
 
 def _draw_strength(figure: Figure, corners: np.ndarray, tile: tuple[int, ...], strength: float | str) -> None:

@@ -3,17 +3,25 @@
 import gzip
 import html
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from playwright.sync_api import sync_playwright
 
 from hspace.metrics.interval import Interval
+from hspace.output.animation import to_pixels
 from hspace.output.booklet import Chapter, publish, read_record, write_report
-from hspace.output.figures import grid_figure
+from hspace.output.drawing import STRIP, save
+from hspace.output.figures import grid_figure, strip_figure
 from hspace.output.tables import Table, write_csv, write_table
+from hspace.output.webpage import tiles_of
 from hspace.types import InputError
 
 
@@ -52,6 +60,67 @@ def test_both_pages_say_what_came_out_and_what_was_not_run(chapters: list[Chapte
     assert "5 &lt; 8 components" in markdown and "5 &lt; 8 components" in page
     assert "![A sheet](fig3/figures/a.png)" in markdown and 'src="fig3/figures/a.png"' in page
     assert "<th>a|b</th>" in page and "<td>.50 ± .25</td>" in page and "<td>x &lt; y</td>" in page
+
+
+def test_a_strip_is_a_slider_whose_tiles_are_the_pictures(chapters: list[Chapter], tmp_path: Path) -> None:
+    images = torch.rand(2, 3, 3, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    path = tmp_path / "fig3" / "figures" / "a.png"
+    strip_figure(images, ["first\nnote", "<b>"], [-1.5, 0, 1.5], "Strip", path, tile=16)
+    found = tiles_of(path)
+    assert found is not None and found["columns"] == ["-1.5", "unedited", "+1.5"] and found["rows"][1] == "<b>"
+    whole = np.array(Image.open(path).convert("RGB"))
+    for row, y in enumerate(found["y"]):
+        for sample, places in enumerate(found["x"]):
+            for column, x in enumerate(places):
+                tile = whole[y : y + 16, x : x + 16]
+                large = torch.nn.functional.interpolate(
+                    images[row, sample, column][None], scale_factor=2, mode="bicubic"
+                )
+                assert np.array_equal(tile, to_pixels(large)[0])
+    page = write_report(chapters, tmp_path)[1].read_text()
+    assert page.count('class="strip"') == 1 and "&lt;b&gt;" in page and "<b>" not in page.split("data-strip")[1][:400]
+    assert '<tr id="row-fig3"><td><a href="#fig3">fig3</a></td><td class="wide">Components</td>' in page
+
+
+@pytest.mark.parametrize("note", ["[]", "{", '{"tile": [1, 1], "rows": ["a"], "columns": [], "x": [[0]], "y": [0]}'])
+def test_what_is_no_strip_has_no_slider(note: str, tmp_path: Path) -> None:
+    figure = Figure(figsize=(1, 1))
+    assert tiles_of(save(figure, tmp_path / "a.png", texts={STRIP: note})) is None
+    assert tiles_of(tmp_path / "none.png") is None
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium (Debian: apt install chromium)")
+def test_the_page_filters_enlarges_and_slides(chapters: list[Chapter], tmp_path: Path) -> None:
+    images = torch.zeros(2, 3, 3, 8, 8)
+    strip_figure(images, ["first", "second"], [-1, 0, 1], "Strip", tmp_path / "fig3" / "figures" / "a.png", tile=16)
+    _, path = write_report(chapters, tmp_path)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page, errors, asked = browser.new_page(), list[str](), list[str]()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(path.as_uri())
+        assert page.inner_text("#count") == "2 of 2 shown"
+        page.fill("#words", "components pose")
+        assert page.is_visible("#fig3") and page.is_hidden("#fig18") and page.is_hidden("#row-fig18")
+        page.fill("#words", "")
+        page.select_option("#kind", "missing")
+        assert page.is_hidden("#fig3") and page.is_visible("#row-fig18")
+        page.select_option("#kind", "")
+        tile = ".strip .tile"
+        assert page.get_attribute(tile, "aria-label") == "first at unedited"
+        before = page.eval_on_selector(tile, "tile => tile.style.backgroundPosition")
+        page.focus(".strip input")
+        page.keyboard.press("End")
+        assert page.get_attribute(tile, "aria-label") == "first at +1"
+        assert page.eval_on_selector(tile, "tile => tile.style.backgroundPosition") != before
+        page.click("figure a")
+        assert page.eval_on_selector("dialog", "dialog => dialog.open")
+        page.keyboard.press("Escape")
+        assert not page.eval_on_selector("dialog", "dialog => dialog.open")
+        assert errors == [] and all(url.startswith(("file:", "data:")) for url in asked)
+        browser.close()
 
 
 def test_a_remark_ends_every_caption(chapters: list[Chapter], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Rendered data sets, painted once and kept on disk: training reads them many times."""
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from hspace.system.files import write_atomic
 from hspace.system.progress import bar
+from hspace.types import Images
 from hspace.worlds.attributes import Factors
 from hspace.worlds.world import World
 
@@ -35,7 +37,7 @@ class Rendered:
 
     def batch(self, index: Tensor) -> Tensor:
         """Images of the given rows, (batch, 3, size, size) float32 in [-1, 1]."""
-        return self.images[index.to(self.images.device)].float() / 127.5 - 1
+        return from_bytes(self.images[index.to(self.images.device)])
 
     def to(self, device: torch.device) -> "Rendered":
         """The same on a device."""
@@ -101,11 +103,25 @@ def painting_device() -> torch.device:
 
 def _paint(world: World, factors: Factors, size: int) -> np.ndarray:
     """Images as uint8, (n, 3, size, size)."""
+    images = (world.render(chunk, size) for chunk in chunks_to_paint(factors))
+    return np.concatenate([to_bytes(image).cpu().numpy() for image in images])
+
+
+def chunks_to_paint(factors: Factors) -> Iterator[Factors]:
+    """The factors of many pictures in chunks, on the painting device."""
     device, n = painting_device(), len(next(iter(factors.values())))
-    starts = bar(range(0, n, CHUNK), stage="paint")
-    chunks = ({name: value[start : start + CHUNK].to(device) for name, value in factors.items()} for start in starts)
-    images = (world.render(chunk, size) for chunk in chunks)
-    return np.concatenate([((image + 1) * 127.5).round().to(torch.uint8).cpu().numpy() for image in images])
+    for start in bar(range(0, n, CHUNK), stage="paint"):
+        yield {name: value[start : start + CHUNK].to(device) for name, value in factors.items()}
+
+
+def to_bytes(images: Images) -> Tensor:
+    """Images in [-1, 1] as uint8; beyond, they are clipped."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def from_bytes(images: Tensor) -> Images:
+    """uint8 images as float32 in [-1, 1]."""
+    return images.float() / 127.5 - 1
 
 
 def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:

@@ -26,7 +26,7 @@ def new_transformer(cfg: DictConfig) -> DiTTransformer2DModel:
 
     It is in evaluation mode in training too: diffusers would drop classes at random there, in each block for itself.
 
-    Source: Peebles & Xie 2023 (arXiv 2212.09748), adaLN-Zero; diffusers leaves the first weights to torch.
+    Source: Peebles & Xie 2023 (arXiv 2212.09748), sec. 3.2, adaLN-Zero; diffusers leaves the first weights to torch.
     """
     sizes = cast(dict[str, Any], OmegaConf.to_container(cfg.transformer))
     network: Any = DiTTransformer2DModel(sample_size=cfg.size, num_embeds_ada_norm=1, **sizes)
@@ -36,6 +36,7 @@ def new_transformer(cfg: DictConfig) -> DiTTransformer2DModel:
             nn.init.zeros_(module.bias)
     projection = network.pos_embed.proj
     nn.init.xavier_uniform_(projection.weight.view(len(projection.weight), -1))
+    nn.init.zeros_(projection.bias)
     for block in network.transformer_blocks:
         _begin_embedding(block.norm1.emb)
         nn.init.zeros_(block.norm1.linear.weight)
@@ -74,7 +75,11 @@ def check_cycles(planned: list[Any], sampled_with: Any) -> None:
 
 
 def save_pipeline(network: Any, vae: AutoencoderKL, scheduler: Any, folder: Path) -> None:
-    """Writes a diffusers pipeline, for which "without a class" is the one class that was trained."""
+    """Writes a diffusers pipeline, which samples with `guidance_scale=1`.
+
+    "Without a class" is row 1 of the embedding, and becomes the one class that was trained. The pipeline's own guidance
+    asks for row 1000 instead, that of ImageNet, which is not there: it fails with a `guidance_scale` above 1.
+    """
     with torch.no_grad():
         for block in network.transformer_blocks:
             classes = block.norm1.emb.class_embedder.embedding_table.weight

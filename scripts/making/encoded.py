@@ -28,10 +28,6 @@ class Encoded:
         """Latents of the given rows, float32."""
         return self.images[index.to(self.images.device)].float()
 
-    def to(self, device: torch.device) -> "Encoded":
-        """The same on a device."""
-        return Encoded(self.images.to(device))
-
 
 def load_autoencoder(folder: str) -> AutoencoderKL:
     """An autoencoder that was trained, in evaluation mode, without gradients.
@@ -39,15 +35,25 @@ def load_autoencoder(folder: str) -> AutoencoderKL:
     Raises:
         InputError: If the folder holds none.
     """
-    if not (Path(folder) / "config.json").exists():
-        raise InputError(f"autoencoder={folder} is not a folder that train_autoencoder.py wrote")
+    _check(folder)
     network = cast(Any, AutoencoderKL.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False))
     return network.eval().requires_grad_(False)
 
 
 def reduction(folder: str) -> int:
-    """How many times smaller than the images the latents of an autoencoder are."""
-    return 2 ** (len(load_autoencoder(folder).config["block_out_channels"]) - 1)
+    """How many times smaller than the images the latents of an autoencoder are; its weights are not read.
+
+    Raises:
+        InputError: If the folder holds none.
+    """
+    _check(folder)
+    config = cast(dict[str, Any], AutoencoderKL.load_config(folder, local_files_only=True))
+    return 2 ** (len(config["block_out_channels"]) - 1)
+
+
+def _check(folder: str) -> None:
+    if not (Path(folder) / "config.json").exists():
+        raise InputError(f"autoencoder={folder} is not a folder that train_autoencoder.py wrote")
 
 
 @torch.no_grad()

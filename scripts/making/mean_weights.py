@@ -22,12 +22,12 @@ def mean_weights(first: Path, second: Path, share: float, output: Path) -> None:
 
     Args:
         first: Folder of a DDPM pipeline.
-        second: Folder of another whose network has the same parts.
+        second: Folder of another whose network and scheduler have the same configuration.
         share: Of the second network, in [0, 1].
         output: Folder to write.
 
     Raises:
-        InputError: If a folder holds no pipeline, the networks differ in their parts, or the share is out of range.
+        InputError: If a folder holds no pipeline, the networks or the schedulers differ, or the share is out of range.
     """
     if not 0 <= share <= 1:
         raise InputError(f"SHARE must be in [0, 1], got {share}")
@@ -35,12 +35,24 @@ def mean_weights(first: Path, second: Path, share: float, output: Path) -> None:
         if not (folder / "model_index.json").is_file():
             raise InputError(f"{folder} is not the folder of a pipeline")
     pipeline, other = (cast(Any, DDPMPipeline.from_pretrained(folder)) for folder in (first, second))
+    for part in ("unet", "scheduler"):
+        _check_same(part, *(_settings(getattr(each, part)) for each in (pipeline, other)), folders=(first, second))
     weights, others = pipeline.unet.state_dict(), other.unet.state_dict()
-    if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in others.items()}:
-        raise InputError(f"the networks of {first} and {second} do not have the same parts")
     mean = {name: torch.lerp(value.float(), others[name].float(), share) for name, value in weights.items()}
     pipeline.unet.load_state_dict(mean)
     pipeline.to(dtype=torch.float16).save_pretrained(output)
+
+
+def _settings(part: Any) -> dict[str, Any]:
+    """The configuration of a network or a scheduler, but for notes such as the version that wrote it."""
+    return {key: value for key, value in part.config.items() if not key.startswith("_")}
+
+
+def _check_same(part: str, ours: dict[str, Any], theirs: dict[str, Any], *, folders: tuple[Path, Path]) -> None:
+    """Raises InputError with the first setting of a part that differs; equal networks have weights of equal shapes."""
+    for key in sorted({*ours, *theirs}):
+        if ours.get(key) != theirs.get(key):
+            raise InputError(f"{part}: {folders[0]} and {folders[1]} differ in {key}, and have no mean")
 
 
 def main(arguments: list[str]) -> int:

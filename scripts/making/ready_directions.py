@@ -1,6 +1,6 @@
 """Finds the ready-made directions of an embedded model: one per attribute, calibrated to 1 sd, measured by the judge.
 
-    python scripts/making/ready_directions.py [key=value ...]    # writes weights/portraits/directions.safetensors
+    python scripts/making/ready_directions.py [key=value ...]    # writes weights/MODEL/directions.safetensors
 
 Linear boundaries, each at the strength at which the annotator sees 1 sd on calibration seeds; an attribute that does
 not reach it is left out. The judge reads them once, on evaluation seeds of the configured block.
@@ -8,7 +8,6 @@ not reach it is left out. The judge reads them once, on evaluation seeds of the 
 
 import logging
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from hspace.runs.errors import guarded
 from hspace.runs.lab import Lab
 from hspace.runs.parsing import parse
 from hspace.system.files import package_path, write_text
+from hspace.types import InputError
 
 log = logging.getLogger("ready_directions")
 
@@ -34,55 +34,43 @@ SETTINGS = (
     "evaluation.strength_samples=40", "evaluation.calibration_samples=60", "evaluation.num_samples=64",
     "evaluation.block=2", "batch_size=32",
 )  # fmt: skip
-METHODS: dict[str, dict[str, Any]] = {
-    "boundary": {"name": "boundary"},
-}
+TARGET = 1.0
+"""Effect of strength 1 in sd: the unit that the file states."""
 JUDGED = (-2.0, -1.0, 1.0, 2.0)
-"""Strengths in sd at which the judge reads the chosen directions."""
+"""Strengths at which the judge reads the directions."""
 
 
-def candidates(lab: Lab, attribute: str) -> dict[str, torch.Tensor]:
-    """By method: the offset at which the annotator sees the target, where it is reached."""
-    found = {}
-    for method, settings in METHODS.items():
-        directions = lab.attribute(attribute, **settings)
-        calibration = lab.calibrate(directions, 0, attribute, lab.cfg.study.target)
-        log.info("%s by %s: %.2f sd at %.3g", attribute, method, calibration.effect, calibration.strength)
-        if calibration.reached:
-            found[method] = calibration.strength * directions.directions[0]
-    return found
-
-
-def chosen(lab: Lab, attribute: str) -> tuple[str, torch.Tensor] | None:
-    """The method of an attribute and its offset at 1 sd; None if no method reaches it."""
-    found = candidates(lab, attribute)
-    if not found:
-        return None
-    target = lab.cfg.study.target
-    sweep = lab.sweep(found, (-target, target), seeds=lab.seeds("calibration"), by=lab.annotator)
-    effects = sweep.odd_effects()
-    merits = {method: effects.selectivity_of(j, attribute).value for j, method in enumerate(found)}
-    best = max(merits, key=merits.__getitem__)
-    log.info("%s: %s, selectivity %s", attribute, best, {method: round(value, 2) for method, value in merits.items()})
-    return best, found[best] / target
+def at_target(lab: Lab, attribute: str) -> torch.Tensor | None:
+    """The offset of a boundary at which the annotator sees 1 sd, (steps, C, H, W); None if no strength reaches it."""
+    directions = lab.attribute(attribute, name="boundary")
+    calibration = lab.calibrate(directions, 0, attribute, TARGET)
+    log.info("%s: %.2f sd at %.3g", attribute, calibration.effect, calibration.strength)
+    return calibration.strength * directions.directions[0] if calibration.reached else None
 
 
 def ready(lab: Lab) -> tuple[Directions, Table]:
-    """The chosen directions with what the judge reads of them."""
-    found = {name: each for name in lab.cfg.study.attributes if (each := chosen(lab, name)) is not None}
-    vectors = {name: vector for name, (_, vector) in found.items()}
+    """The directions with what the judge reads of them.
+
+    Raises:
+        InputError: If the configuration asks for another effect at strength 1, or no attribute is moved by 1 sd.
+    """
+    study = lab.cfg.study
+    if study.target != TARGET:
+        raise InputError(
+            f"study.target must be 1, which is what strength 1 of a ready-made direction means, got {study.target:g}"
+        )
+    vectors = {name: offset for name in study.attributes if (offset := at_target(lab, name)) is not None}
+    if not vectors:
+        raise InputError(f"no boundary of study.attributes moves its own by 1 sd: {', '.join(study.attributes)}")
     sweep = lab.sweep(vectors, JUDGED, shown=1)
-    template = lab.attribute(next(iter(found)))
     meta = replace(
-        template.meta, names=tuple(found), method="linear boundary",
+        lab.attribute(next(iter(vectors)), name="boundary").meta, names=tuple(vectors), method="linear boundary",
         unit="sd of the attribute, as the annotator sees it", config_sha256="",
-        settings={"method": {name: method for name, (method, _) in found.items()}, "target": lab.cfg.study.target},
+        settings={"method": "boundary", "target": TARGET},
         effects={"judge": lab.judge.id, "block": lab.cfg.evaluation.block, "n": len(lab.seeds()),
                  "strengths": list(JUDGED), "attributes": _effects(sweep)},
     )  # fmt: skip
-    return Directions(torch.stack([*vectors.values()]).float(), meta), _table(
-        lab, sweep, [m for m, _ in found.values()]
-    )
+    return Directions(torch.stack([*vectors.values()]).float(), meta), _table(lab, sweep)
 
 
 def _effects(sweep: Sweep) -> dict[str, Any]:
@@ -101,18 +89,18 @@ def _effects(sweep: Sweep) -> dict[str, Any]:
     return found
 
 
-def _table(lab: Lab, sweep: Sweep, methods: Sequence[str]) -> Table:
+def _table(lab: Lab, sweep: Sweep) -> Table:
     """A row per attribute."""
     rows: list[tuple[Cell, ...]] = []
-    for j, (name, method) in enumerate(zip(sweep.labels, methods, strict=True)):
+    for j, name in enumerate(sweep.labels):
         plus, minus = sweep.effects(1.0), sweep.effects(-1.0)
         strongest, _ = plus.strongest(j)
         row = sweep.row(j, 1.0)
         cells = (minus.cell(j, name), plus.cell(j, name), strongest, plus.selectivity_of(j, name))
-        rows.append((name, method, *cells, sweep.readings.identity(row), sweep.readings.likeness(row)))
+        rows.append((name, *cells, sweep.readings.identity(row), sweep.readings.likeness(row)))
     measured = ("effect at -1", "effect at +1", "strongest", "selectivity", "identity", "likeness")
     caption = "Ready-made directions at strength 1, where the annotator sees 1 sd; by the judge, in sd."
-    return Table(("attribute", "method", *measured), tuple(rows), caption, lab.judge_name)
+    return Table(("attribute", *measured), tuple(rows), caption, lab.judge_name)
 
 
 def main(words: list[str]) -> int:

@@ -19,11 +19,10 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from omegaconf import DictConfig, OmegaConf
 from pace import Pace, choices, fastest
 from torch import Tensor
-from training import Training, learning_rate
+from training import Training, learning_rate, run_spec
 
 from hspace.runs.errors import guarded
-from hspace.runs.tracking import Run, RunSpec, open_run
-from hspace.system.cache import key_sha256
+from hspace.runs.tracking import Run, open_run
 from hspace.types import Images
 from hspace.worlds.rendered import Rendered, rendered, step_generator, step_noise
 from hspace.worlds.world import WORLDS
@@ -47,7 +46,7 @@ def reconstruction_loss(found: Images, true: Images, cfg: DictConfig) -> Tensor:
 
 
 def loss_of_step(network: Any, data: Rendered, step: int, cfg: DictConfig, pace: Pace) -> Tensor:
-    """Loss of the batch of one step, which depends on (seed, step) alone."""
+    """Loss of the batch of one step: seed and step choose its rows and, on one kind of device, its noise."""
     generator = step_generator(cfg.seed, step)
     index = torch.randint(len(data.images), (cfg.batch_size,), generator=generator)
     images = data.batch(index)
@@ -83,7 +82,7 @@ def export(training: Training, held_out: Images, cfg: DictConfig, run: Run) -> N
 
 
 def new_network(cfg: DictConfig) -> AutoencoderKL:
-    """Random weights, which depend on the seed alone."""
+    """Random weights, which depend on seed and sizes."""
     torch.manual_seed(cfg.seed)
     return AutoencoderKL(sample_size=cfg.size, **cast(dict[str, Any], OmegaConf.to_container(cfg.autoencoder)))
 
@@ -105,26 +104,19 @@ def train(training: Training, data: Rendered, held_out: Images, cfg: DictConfig,
     training.run(stop, step, lambda _: export(training, held_out, cfg, run), cfg, run)
 
 
-def run_spec(cfg: DictConfig) -> RunSpec:
-    """The W&B run of a configuration in an output folder: a resumed training continues it."""
-    output, settings = Path(cfg.output), cast(dict[str, Any], OmegaConf.to_container(cfg))
-    identity = key_sha256({"config": settings, "output": str(output.resolve())})[:16]
-    return RunSpec(identity, "train-autoencoder", "train", settings, output, cfg.tracking)
-
-
 def main(arguments: list[str]) -> int:
     """Trains from the last checkpoint to the end."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     cfg = training_configuration("autoencoder", arguments)
     choices(cfg.precision, cfg.threads)
+    training = Training.start(new_network(cfg), cfg)
+    training.resume(Path(cfg.output) / "checkpoint.pt")
     Path(cfg.output).mkdir(parents=True, exist_ok=True)
     world = WORLDS.get(cfg.world)
     data = rendered(world, cfg.train_images, cfg.size, cfg.seed, Path(cfg.data))
     held_out = rendered(world, cfg.held_out.images, cfg.size, cfg.held_out.seed, Path(cfg.data))
-    training = Training.start(new_network(cfg), cfg)
     data = data.to(training.network.device)
-    training.resume(Path(cfg.output) / "checkpoint.pt")
-    with open_run(run_spec(cfg)) as run:
+    with open_run(run_spec("autoencoder", cfg)) as run:
         train(training, data, held_out.batch(torch.arange(cfg.held_out.images)), cfg, run)
     return 0
 

@@ -27,11 +27,10 @@ from omegaconf import DictConfig, OmegaConf
 from pace import Pace, choices, fastest
 from retiming import cosine, retime
 from skips import changed_skips, targets
-from training import Training, learning_rate
+from training import Training, learning_rate, run_spec
 
 from hspace.runs.errors import guarded
-from hspace.runs.tracking import Run, RunSpec, open_run
-from hspace.system.cache import key_sha256
+from hspace.runs.tracking import Run, open_run
 from hspace.system.registry import unknown
 from hspace.types import InputError
 from hspace.worlds.rendered import Rendered, rendered, step_generator, step_noise
@@ -139,7 +138,9 @@ def check_beta_schedule(key: str, schedule: Any) -> None:
 def loss_of_step(
     unet: Any, scheduler: Any, data: Pair, step: int, cycle: Cycle, cfg: DictConfig, pace: Pace
 ) -> torch.Tensor:
-    """Mean squared error of the prediction for the batch of one step, which depends on (seed, step) alone.
+    """Mean squared error of the prediction for the batch of one step, whose rows and times depend on seed and step.
+
+    The noise depends on the kind of device too, see `step_noise`.
 
     Model times are stratified over the batch, which lowers the variance of the gradient. An image loses
     its skips with probability skip_dropout · (1 - alpha_bar_t): hardly ever where the prediction is mostly the noise in
@@ -186,7 +187,7 @@ def training_set(cfg: DictConfig, device: torch.device, *, varied: bool = False)
 
 
 def new_network(cfg: DictConfig) -> Any:
-    """A U-Net, or a transformer where the configuration has one, with random weights that depend on the seed alone."""
+    """A U-Net, or a transformer where the configuration has one, whose random weights depend on seed and sizes."""
     torch.manual_seed(cfg.seed)
     if is_transformer(cfg):
         return new_transformer(cfg)
@@ -253,13 +254,6 @@ def _pace(training: Training, scheduler: DDPMScheduler, data: Pair, cfg: DictCon
     return fastest(step, choices(cfg.precision, cfg.threads))
 
 
-def run_spec(cfg: DictConfig) -> RunSpec:
-    """The W&B run of a configuration in an output folder: a resumed training continues it."""
-    output, settings = Path(cfg.output), cast(dict[str, Any], OmegaConf.to_container(cfg))
-    identity = key_sha256({"config": settings, "output": str(output.resolve())})[:16]
-    return RunSpec(identity, "train-ddpm", "train", settings, output, cfg.tracking)
-
-
 def main(arguments: list[str], name: str = "ddpm") -> int:
     """Trains from the last checkpoint to the end of the last cycle.
 
@@ -271,13 +265,13 @@ def main(arguments: list[str], name: str = "ddpm") -> int:
     cfg = training_configuration(name, arguments)
     with_pairs = any(cycle.skip_exchange for cycle in cycles(cfg))
     training = Training.start(new_network(cfg), cfg)
+    training.resume(Path(cfg.output) / "checkpoint.pt")
     device = training.network.device
     pictures = others = training_set(cfg, device)
     if with_pairs:
         others = training_set(cfg, device, varied=True)
     Path(cfg.output).mkdir(parents=True, exist_ok=True)
-    training.resume(Path(cfg.output) / "checkpoint.pt")
-    with open_run(run_spec(cfg)) as run:
+    with open_run(run_spec(name, cfg)) as run:
         train(training, (pictures, others), cfg, run)
     return 0
 

@@ -6,6 +6,7 @@ python scripts/making/train_scorers.py [key=value ...]     # keys: conf/train/sc
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -27,7 +28,7 @@ from hspace.system.registry import unknown
 from hspace.types import InputError
 from hspace.worlds.artefacts import ARTEFACTS
 from hspace.worlds.attributes import Attribute
-from hspace.worlds.rendered import CHUNK, Rendered, painting_device, rendered, rendered_pairs, step_generator
+from hspace.worlds.rendered import Rendered, chunks_to_paint, from_bytes, rendered, rendered_pairs, step_generator
 from hspace.worlds.world import WORLDS, World
 
 log = logging.getLogger("train_scorers")
@@ -40,14 +41,34 @@ def binary_of(attributes: Attributes) -> Tensor:
     return torch.tensor([attribute.kind == "binary" for attribute in attributes])
 
 
-def attribute_loss(output: Tensor, labels: Tensor, visible: Tensor, attributes: Attributes) -> Tensor:
-    """Cross-entropy of the visible binary attributes plus squared error, in units of the spread, of the others."""
-    output, binary = output.float(), binary_of(attributes)
-    spread = torch.tensor([(attribute.high - attribute.low) / 3.5 for attribute in attributes], device=output.device)
-    entropy = F.binary_cross_entropy_with_logits(output, labels, reduction="none") * visible
-    error = ((output - labels) / spread).square() * visible
-    parts = [loss[:, kind].sum() / visible[:, kind].sum() for loss, kind in ((entropy, binary), (error, ~binary))]
-    return parts[0] + parts[1]
+@dataclass(frozen=True)
+class AttributeLoss:
+    """Cross-entropy of the visible binary attributes plus squared error, in units of the spread, of the others.
+
+    Attributes:
+        binary: Which attributes are binary, (attributes,) bool.
+        spread: About the standard deviation of each, (attributes,).
+    """
+
+    binary: Tensor
+    spread: Tensor
+
+    @classmethod
+    def of(cls, attributes: Attributes, device: torch.device | str = "cpu") -> "AttributeLoss":
+        """The loss of some attributes, in their order."""
+        spread = torch.tensor([(attribute.high - attribute.low) / 3.5 for attribute in attributes])
+        return cls(binary_of(attributes).to(device), spread.to(device))
+
+    def __call__(self, output: Tensor, labels: Tensor, visible: Tensor) -> Tensor:
+        """Of a batch of outputs, labels and visibility, each (batch, attributes)."""
+        output = output.float()
+        entropy = F.binary_cross_entropy_with_logits(output, labels, reduction="none")
+        error = ((output - labels) / self.spread).square()
+        return _mean_over(entropy, visible & self.binary) + _mean_over(error, visible & ~self.binary)
+
+
+def _mean_over(loss: Tensor, counted: Tensor) -> Tensor:
+    return (loss * counted).sum() / counted.sum()
 
 
 def margin_loss(first: Tensor, second: Tensor, scale: float, margin: float) -> Tensor:
@@ -62,9 +83,10 @@ def margin_loss(first: Tensor, second: Tensor, scale: float, margin: float) -> T
 
 
 def train(network: nn.Module, loss_of_step: Callable[[torch.Generator], Tensor], seed: int, cfg: DictConfig) -> None:
-    """AdamW with a one-cycle learning rate; the batch of a step depends on (seed, step) alone.
+    """AdamW with a one-cycle learning rate.
 
-    The network is trained on the device of the configuration, and ends on the CPU.
+    Seed and step choose the batch of a step and its faults, on one kind of device. The network is trained on the device
+    of the configuration, and ends on the CPU.
     """
     device = training_device(cfg)
     network.to(device)
@@ -139,14 +161,14 @@ def train_attributes(name: str, cfg: DictConfig) -> None:
     world = WORLDS.get(cfg.world)
     judged, binary = world.judged, binary_of(world.judged)
     data = rendered(world, cfg.train_images, cfg.size, cfg[name].seed, Path(cfg.data), correlated=False)
-    data = data.to(training_device(cfg))
+    data, loss = data.to(training_device(cfg)), AttributeLoss.of(judged, training_device(cfg))
     torch.manual_seed(cfg[name].seed)
     network, faults = ARCHITECTURES[cfg[name].architecture](len(judged)), ARTEFACTS[cfg[name].artefacts]
 
     def loss_of_step(generator: torch.Generator) -> Tensor:
         index = torch.randint(len(data.images), (cfg.batch_size,), generator=generator, device=generator.device)
         images = faults(data.batch(index), generator)
-        return attribute_loss(network(images), data.labels[index], data.visible[index], judged)
+        return loss(network(images), data.labels[index], data.visible[index])
 
     train(network, loss_of_step, cfg[name].seed, cfg)
     held_out = rendered(world, cfg.held_out.images, cfg.size, cfg.held_out.seed, Path(cfg.data))
@@ -184,7 +206,7 @@ def train_identity(name: str, cfg: DictConfig) -> None:
     network = ARCHITECTURES[settings.architecture](settings.dim)
 
     def embed(images: Tensor, generator: torch.Generator) -> Tensor:
-        return network(ARTEFACTS[settings.artefacts](images.float() / 127.5 - 1, generator))
+        return network(ARTEFACTS[settings.artefacts](from_bytes(images), generator))
 
     def loss_of_step(generator: torch.Generator) -> Tensor:
         index = torch.randint(len(first), (cfg.batch_size,), generator=generator, device=generator.device)
@@ -193,7 +215,7 @@ def train_identity(name: str, cfg: DictConfig) -> None:
 
     train(network, loss_of_step, settings.seed, cfg)
     held_out = rendered_pairs(world, cfg.held_out.images, cfg.size, cfg.held_out.seed, name)
-    views = [unit_norm(outputs(network, view.float() / 127.5 - 1)) for view in held_out]
+    views = [unit_norm(outputs(network, from_bytes(view))) for view in held_out]
     figures = {"true_accept_rate": true_accept_rate(views[0], views[1])}
     config = ScorerConfig(name, settings.architecture, cfg.size, (), (), settings.dim, (), figures)
     save_scorer(Path(cfg.output) / name, config, network)
@@ -204,9 +226,8 @@ def masks_of_stream(world: World, n: int, size: int, seed: int) -> Tensor:
     """Exact region masks of the n pictures that `rendered` paints for a seed, (n, regions, size, size) bool."""
     assert world.region_masks is not None, "checked"
     masks, factors = world.region_masks, world.sample_factors(torch.Generator().manual_seed(seed), n)
-    device = painting_device()
-    chunks = ({key: value[i : i + CHUNK].to(device) for key, value in factors.items()} for i in range(0, n, CHUNK))
-    return torch.cat([torch.stack(list(masks(chunk, size).values()), dim=1).cpu() for chunk in chunks])
+    painted = (masks(chunk, size) for chunk in chunks_to_paint(factors))
+    return torch.cat([torch.stack(list(each.values()), dim=1).cpu() for each in painted])
 
 
 def train_regions(cfg: DictConfig) -> None:

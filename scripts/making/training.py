@@ -2,38 +2,54 @@
 
 import logging
 import os
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers.training_utils import EMAModel
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from hspace.runs.tracking import Run
+from hspace.runs.tracking import Run, RunSpec
+from hspace.system.cache import key_sha256
+from hspace.types import InputError
 
 log = logging.getLogger("training")
 
 WEIGHT_DECAY = 0.01
+WITHOUT_WEIGHTS = (
+    "output", "data", "device", "precision", "threads", "checkpoint_minutes", "tracking", "sampled_with", "held_out",
+)  # fmt: skip
+"""Keys of a configuration that say where and how a training computes, and what is made of its weights afterwards."""
 
 
 @dataclass
 class Training:
-    """The state of a training, all of which a checkpoint keeps."""
+    """The state of a training, all of which a checkpoint keeps.
+
+    Attributes:
+        network: What is trained.
+        ema: Average of its weights.
+        optimizer: With its own state.
+        settings: Values that the weights depend on, by their keys in the configuration.
+        step: How many steps are done.
+    """
 
     network: Any
     ema: EMAModel
     optimizer: torch.optim.Optimizer
+    settings: dict[str, Any]
     step: int = 0
 
     @classmethod
     def start(cls, network: nn.Module, cfg: DictConfig) -> "Training":
         """A network with a new optimizer and average, on the device of the configuration."""
         network.to(training_device(cfg))
-        return cls(network, *_average_and_optimizer(network, cfg))
+        return cls(network, *_average_and_optimizer(network, cfg), settings_of_weights(cfg))
 
     def renew(self, cfg: DictConfig) -> None:
         """Goes on with a new optimizer and average."""
@@ -42,20 +58,30 @@ class Training:
     def save(self, path: Path) -> None:
         """Writes a checkpoint; a crash leaves the old one."""
         parts = {name: getattr(self, name).state_dict() for name in ("network", "ema", "optimizer")}
-        torch.save({**parts, "step": self.step}, path.with_suffix(".tmp"))
+        torch.save({**parts, "step": self.step, "settings": self.settings}, path.with_suffix(".tmp"))
         os.replace(path.with_suffix(".tmp"), path)
 
     def resume(self, path: Path) -> None:
-        """Goes on from a checkpoint, if there is one."""
+        """Goes on from a checkpoint, if there is one.
+
+        Raises:
+            InputError: If the file is not a checkpoint, or one of another configuration.
+        """
         if not path.exists():
             return
-        # By way of the CPU, where the optimizer counts its steps: on a GPU it would wait for each count.
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = _read(path)
+        self._check(state["settings"], path)
         for name in ("network", "ema", "optimizer"):
             getattr(self, name).load_state_dict(state[name])
         self.ema.to(next(self.network.parameters()).device)
         self.step = state["step"]
         log.info("resumed at step %d", self.step)
+
+    def _check(self, trained: dict[str, Any], path: Path) -> None:
+        others = [key for key in {**trained, **self.settings} if trained.get(key) != self.settings.get(key)]
+        if others:
+            ours, theirs = (", ".join(f"{key}={each.get(key)}" for key in others) for each in (self.settings, trained))
+            raise InputError(f"{path} was trained with {theirs}, and not with {ours}: set another output, or remove it")
 
     def update(self, loss: Tensor, rate: float) -> None:
         """One step of the optimizer at a learning rate."""
@@ -107,6 +133,43 @@ class Training:
                 self.save(Path(cfg.output) / "checkpoint.pt")
                 export(self.step)
                 saved = time.perf_counter()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds."""
+    try:
+        # By way of the CPU, where the optimizer counts its steps: on a GPU it would wait for each count.
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError):
+        state = None
+    if not isinstance(state, dict) or "settings" not in state:
+        raise InputError(f"{path} is not a checkpoint that says how it was trained: set another output, or remove it")
+    return state
+
+
+def settings_of_weights(cfg: DictConfig) -> dict[str, Any]:
+    """The values of a configuration that the weights depend on, by key; that of a key in another as `unet.channels`."""
+    values = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    return _flat({key: value for key, value in values.items() if key not in WITHOUT_WEIGHTS})
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def run_spec(name: str, cfg: DictConfig) -> RunSpec:
+    """The W&B run of a training in an output folder: a resumed training continues it.
+
+    Args:
+        name: Of the training, such as latent.
+        cfg: Its configuration.
+    """
+    output, settings = Path(cfg.output), cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    identity = key_sha256({"config": settings, "output": str(output.resolve())})[:16]
+    return RunSpec(identity, f"train-{name}", "train", settings, output, cfg.tracking, tags=(cfg.world,))
 
 
 def training_device(cfg: DictConfig) -> torch.device:

@@ -50,9 +50,28 @@ def test_what_is_hidden_costs_nothing() -> None:
     brow = [attribute.id for attribute in JUDGED].index("brow")
     output[0, brow] = 5.0
     visible[0, brow] = False
-    exact = train_scorers.attribute_loss(torch.zeros_like(output), labels, visible, JUDGED)
-    assert torch.equal(train_scorers.attribute_loss(output, labels, visible, JUDGED), exact)
-    assert train_scorers.attribute_loss(output, labels, torch.ones_like(visible), JUDGED) > exact
+    loss = train_scorers.AttributeLoss.of(JUDGED)
+    exact = loss(torch.zeros_like(output), labels, visible)
+    assert torch.equal(loss(output, labels, visible), exact)
+    assert loss(output, labels, torch.ones_like(visible)) > exact
+
+
+def test_the_loss_is_the_mean_over_what_is_seen_of_either_kind() -> None:
+    generator = torch.Generator().manual_seed(0)
+    output, labels = torch.randn(2, 5, len(JUDGED), generator=generator)
+    binary = torch.tensor([attribute.kind == "binary" for attribute in JUDGED])
+    labels = torch.where(binary, (labels > 0).float(), labels)
+    visible = torch.rand(5, len(JUDGED), generator=generator) < 0.7
+    entropies, errors = [], []
+    for i, j in visible.nonzero().tolist():
+        if binary[j]:
+            p = torch.sigmoid(output[i, j] if labels[i, j] else -output[i, j])
+            entropies.append(-p.log())
+        else:
+            spread = (JUDGED[j].high - JUDGED[j].low) / 3.5
+            errors.append(((output[i, j] - labels[i, j]) / spread) ** 2)
+    expected = torch.stack(entropies).mean() + torch.stack(errors).mean()
+    torch.testing.assert_close(train_scorers.AttributeLoss.of(JUDGED)(output, labels, visible), expected)
 
 
 def test_a_network_is_cooled_where_it_is_too_sure_and_never_made_surer() -> None:

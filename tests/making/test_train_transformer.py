@@ -57,6 +57,13 @@ def test_it_trains_and_becomes_a_model_whose_cut_is_exact(tmp_path: Path) -> Non
         assert sample(model, model.latents([0, 1])).x_0.shape == (2, 3, 16, 16)
 
 
+def test_it_begins_as_the_source_says() -> None:
+    network: Any = new_transformer(training_configuration("transformer", SIZES))
+    zero = [network.pos_embed.proj.bias, network.proj_out_2.weight, network.proj_out_2.bias]
+    zero += [block.norm1.linear.weight for block in network.transformer_blocks]
+    assert not any(part.any() for part in zero) and network.pos_embed.proj.weight.std() > 0
+
+
 def test_the_export_holds_averaged_weights_and_one_class_for_diffusers_pipeline(tmp_path: Path) -> None:
     state = run(tmp_path, "run")
     folder = tmp_path / "run" / "pipeline"
@@ -71,6 +78,8 @@ def test_the_export_holds_averaged_weights_and_one_class_for_diffusers_pipeline(
     with_class, without = pipeline.transformer(x_t, torch.tensor([500, 500]), torch.arange(2)).sample
     assert torch.equal(with_class, without)
     assert pipeline([0], 1.0, num_inference_steps=2, output_type="pt").images.shape == (1, 3, 16, 16)
+    with pytest.raises(IndexError):  # as the docstring of `save_pipeline` says
+        pipeline([0], 2.0, num_inference_steps=2, output_type="pt")
 
 
 def test_an_interrupted_training_ends_where_an_unbroken_one_does(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,16 @@ def test_a_world_changes_what_its_file_says_and_an_override_comes_last() -> None
 
 
 @pytest.mark.parametrize("name", ["ddpm", "scorers", "autoencoder", "latent", "transformer"])
-def test_no_two_worlds_write_into_one_folder(name: str) -> None:
-    outputs = {training_configuration(name, [f"world={world}"]).output for world in WORLDS.names()}
-    assert len(outputs) == len(WORLDS.names())
+def test_every_world_writes_into_its_own_folder_and_learns_its_own_latents(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A world that has no file in conf/train.
+    monkeypatch.setitem(WORLDS._registered, "gardens", replace(WORLDS.get("rooms"), id="gardens"))
+    parent = "hspace/weights/{}" if name == "scorers" else f".train/{{}}/{name}"
+    for world in WORLDS.names():
+        cfg = training_configuration(name, [f"world={world}"])
+        assert cfg.output == parent.format(world)
+        assert cfg.get("autoencoder") is None or name == "autoencoder" or world in cfg.autoencoder.split("/")
 
 
 @pytest.mark.slow

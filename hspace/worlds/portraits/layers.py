@@ -136,10 +136,8 @@ def _eye(p: Painter, side: int, x: torch.Tensor, y: torch.Tensor, squeeze: torch
 
 def brows(p: Painter) -> Iterator[Layer]:
     """Two arched brows that thin out; heavier with a masculine presentation."""
-    spacing = 0.43 + 0.07 * p.f["eye_spacing"]
     p = p.crop(-0.75, 0.75, -0.75, 0.1)
-    for side in (-1, 1):
-        x, y, squeeze = p.head.place(side * spacing, 0.33 + 0.11 * p.f["brow"])
+    for side, x, y, squeeze in p.at_eyes(0.33 + 0.11 * p.f["brow"]):
         out = side * (p.x - x) / (0.165 * squeeze)
         arch = 0.030 * (out + 0.15).square() + 0.012 * out
         thick = (0.020 + 0.016 * p.f["gender"]) * (1.15 - 0.55 * out.clamp(-1, 1))

@@ -116,6 +116,10 @@ class Painter(Canvas):
 
     def eye_centres(self) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
         """Side, x, y and foreshortening of the left and the right eye."""
+        return self.at_eyes(0.08)
+
+    def at_eyes(self, up: Tensor | float) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+        """Side, x, y and foreshortening at a height of the head, of what is in line with the left and the right eye."""
         spacing = 0.43 + 0.07 * self.f["eye_spacing"]
         for side in (-1, 1):
-            yield side, *self.head.place(side * spacing, 0.08)
+            yield side, *self.head.place(side * spacing, up)

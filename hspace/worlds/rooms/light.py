@@ -7,16 +7,28 @@ from torch import Tensor
 
 from hspace.worlds.attributes import Factors
 from hspace.worlds.rooms.geometry import DEEP, Surface, between, rectangle
+from hspace.worlds.sdf import Scalar, both
 
 SILL, LINTEL, MIDDLE = 0.98, 2.18, 1.12
 """Lower and upper end of the window, and its middle to the right."""
-BAR = 0.028
+BAR, CROSSBAR = 0.028, 1.62
+"""Half of the width of the bars across the window, and how high the level one is."""
 DAY, NIGHT = (0.56, 0.57, 0.60), (0.18, 0.20, 0.30)
 SKY, MOONLIT = (0.62, 0.66, 0.72), (0.07, 0.09, 0.17)
 SUN, MOON = (0.92, 0.78, 0.52), (0.13, 0.18, 0.32)
 LAMP = (1.25, 0.86, 0.46)
 RISE = 0.72
 """Of the sunlight per metre towards the window."""
+
+
+def opening(x: Tensor, y: Tensor, half: Scalar) -> Tensor:
+    """Distance to the opening of the window, at metres to the right of its middle and up from the floor."""
+    return rectangle(x, y, -half, half, SILL, LINTEL)
+
+
+def cross(x: Tensor, y: Tensor) -> Tensor:
+    """Distance to the endless bars across the window."""
+    return torch.minimum(x.abs(), (y - CROSSBAR).abs()) - BAR
 
 
 @dataclass(frozen=True)
@@ -78,9 +90,7 @@ class Light:
         facing = p.normal[0] * self.slope + p.normal[1] * RISE + p.normal[2]
         ahead = DEEP - p.z
         x, y = p.x + self.slope * ahead - MIDDLE, p.y + RISE * ahead
-        pane = rectangle(x, y, -self.half, self.half, SILL, LINTEL)
-        bars = torch.minimum(x.abs(), (y - 1.62).abs()) - BAR
-        inside = torch.maximum(pane, -bars)
+        inside = both(opening(x, y, self.half), -cross(x, y))
         soft = 0.03 + 0.02 * ahead
         return (0.5 - inside / soft).clamp(0, 1) * facing.clamp(min=0) * (ahead > 0.05)
 

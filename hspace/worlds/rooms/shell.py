@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hspace.worlds.layers import Layer, color
 from hspace.worlds.rooms.geometry import DEEP, HIGH, WIDE, Surface, between, rectangle, smooth, stripes
-from hspace.worlds.rooms.light import BAR, LINTEL, MIDDLE, SILL
+from hspace.worlds.rooms.light import LINTEL, MIDDLE, SILL, cross, opening
 from hspace.worlds.rooms.painter import BED_FAR, BED_LEFT, BED_NEAR, WHITE, WOOD, Room
 from hspace.worlds.sdf import blob, both, coverage, ellipse, outline
 
@@ -77,11 +77,10 @@ def window(r: Room) -> Iterator[Layer]:
     r = r.near((x, y, DEEP) for x in ends for y in (CURTAIN_END, LINTEL + 0.2))
     p = r.plane(2, DEEP - 0.02, (0.0, 0.0, -1.0))
     x, y = p.x - MIDDLE, p.y
-    opening = rectangle(x, y, -half, half, SILL, LINTEL)
-    yield _flat(r, p, opening, outside(r, p))
-    bars = both(opening, torch.minimum(x.abs(), (y - 1.62).abs()) - BAR)
-    yield r.face(p, bars, color(WHITE), 1.0, 0.8)
-    yield r.face(p, both(opening - 0.06, -opening), color(WHITE), 1.0, 1.0)
+    panes = opening(x, y, half)
+    yield _flat(r, p, panes, outside(r, p))
+    yield r.face(p, both(panes, cross(x, y)), color(WHITE), 1.0, 0.8)
+    yield r.face(p, both(panes - 0.06, -panes), color(WHITE), 1.0, 1.0)
     yield r.face(p, rectangle(x, y, -half - 0.12, half + 0.12, SILL - 0.07, SILL), color(WHITE), 1.0, 1.1)
     for side in (-1, 1):
         swing = side * (x - side * (half + 0.10))

@@ -16,7 +16,7 @@ from hspace.evaluation.readings import score
 from hspace.metrics.fid import FID
 from hspace.system.shards import in_batches
 from hspace.types import Embedder, Images, Scorer
-from hspace.worlds.rendered import Rendered
+from hspace.worlds.rendered import Rendered, from_bytes, to_bytes
 
 UNDECIDED = (0.1, 0.9)
 """Probabilities between which a scorer has not decided."""
@@ -32,7 +32,7 @@ def generate(model: DiffusionModel, seeds: Sequence[int], *, batch_size: int) ->
 
 def displayed(images: Images) -> Tensor:
     """Images in [-1, 1] as they are displayed, uint8."""
-    return ((images + 1) * 127.5).round().to(torch.uint8)
+    return to_bytes(images)
 
 
 def untrained(model: DiffusionModel) -> DiffusionModel:
@@ -125,8 +125,6 @@ def nearest(images: Images, renders: Tensor) -> tuple[Tensor, Tensor]:
         Rows of the nearest renders, (n,), and root mean square distances of pixels, (n,), in units of [-1, 1].
     """
     flat = images.flatten(1)
-    distances = torch.cat(
-        [torch.cdist(flat, chunk.flatten(1).float() / 127.5 - 1) for chunk in renders.split(4096)], dim=1
-    )
+    distances = torch.cat([torch.cdist(flat, from_bytes(chunk).flatten(1)) for chunk in renders.split(4096)], dim=1)
     smallest = distances.min(dim=1)
     return smallest.indices, smallest.values / flat.shape[1] ** 0.5

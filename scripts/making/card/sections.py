@@ -37,7 +37,7 @@ from hspace.scorers.embedded import (
 from hspace.system.cache import cached, key_sha256
 from hspace.system.files import package_path, sha256_file, write_bytes, write_json
 from hspace.types import Images
-from hspace.worlds.rendered import Rendered, rendered, rendered_pairs
+from hspace.worlds.rendered import Rendered, from_bytes, rendered, rendered_pairs
 
 log = logging.getLogger(__name__)
 
@@ -184,15 +184,15 @@ def _generated(bench: Bench, folder: Path) -> dict[str, Any]:
 
 def _pictures(bench: Bench, folder: Path, drawn: Tensor, untrained: Tensor) -> dict[str, Any]:
     """Generated pictures beside renders."""
-    n, reference, images = len(drawn), bench.reference(), _unit(drawn)
+    n, reference, images = len(drawn), bench.reference(), from_bytes(drawn)
     features: Any = WorldFeatures(bench.judge)
     compared = {
         "generated": images,
-        "floor": _unit(bench.renders(n, FRESH_SEED).images),
-        "independent": _unit(bench.renders(n, INDEPENDENT_SEED, correlated=False).images),
-        "untrained": _unit(untrained),
+        "floor": from_bytes(bench.renders(n, FRESH_SEED).images),
+        "independent": from_bytes(bench.renders(n, INDEPENDENT_SEED, correlated=False).images),
+        "untrained": from_bytes(untrained),
     }
-    distances = generated.distances(features, _unit(reference.images), compared)
+    distances = generated.distances(features, from_bytes(reference.images), compared)
     grid_figure(compared["floor"][:SHEET], COLUMNS, folder / f"{bench.name}_rendered.png", tile=TILE)
     grid_figure(images[:SHEET], COLUMNS, folder / f"{bench.name}_generated.png", tile=TILE)
     attributes = generated.attribute_figures(bench.judge, bench.annotator, images, reference)
@@ -220,7 +220,7 @@ def _scorers(bench: Bench, folder: Path) -> dict[str, Any]:
     found = {}
     for role, encoder in bench.encoders.items():
         pairs = rendered_pairs(world, bench.sizes.people, size, PEOPLE_SEED, role)
-        first, second = (score(encoder, _unit(images)) for images in pairs)
+        first, second = (score(encoder, from_bytes(images)) for images in pairs)
         found[f"{role}_tar"] = true_accept_rate(first, second)
     held_out = load_regions(world.id).config.held_out
     return found | {"regions": {name.removeprefix("iou/"): value for name, value in held_out.items()}}
@@ -264,11 +264,6 @@ def _thresholds(bench: Bench) -> list[float]:
         0.5 if attributes[name].kind == "binary" else float(labels[:, columns.index(name)].median())
         for name in bench.subject.moved
     ]
-
-
-def _unit(images: Tensor) -> Images:
-    """uint8 images in [-1, 1]."""
-    return images.float() / 127.5 - 1
 
 
 def _summary(figures: dict[str, Any]) -> dict[str, Any]:

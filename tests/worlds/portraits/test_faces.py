@@ -21,6 +21,7 @@ from hspace.worlds.portraits.faces import (
     sample_factors,
     visibility,
 )
+from hspace.worlds.portraits.painter import Painter
 
 N = 20_000
 
@@ -204,3 +205,9 @@ def test_other_looks_keep_the_features_alone() -> None:
     for attribute in ATTRIBUTES:
         assert torch.equal(people[attribute.id], others[attribute.id]) == (attribute.id in FEATURES), attribute.id
     assert not any(attribute.judged for attribute in ATTRIBUTES if attribute.id in FEATURES)
+
+
+def test_brows_and_lenses_are_in_line_with_the_eyes() -> None:
+    p = Painter(sample_factors(generator(), 8), 16)
+    for (side, x, _, squeeze), (other, brow_x, _, brow_squeeze) in zip(p.eye_centres(), p.at_eyes(0.4), strict=True):
+        assert side == other and torch.equal(x, brow_x) and torch.equal(squeeze, brow_squeeze)

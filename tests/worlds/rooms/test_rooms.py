@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from hspace.worlds.rooms.geometry import DEEP, Camera
+from hspace.worlds.rooms.geometry import DEEP, Camera, Surface
+from hspace.worlds.rooms.light import CROSSBAR, MIDDLE, RISE, cross
 from hspace.worlds.rooms.painter import Room
 from hspace.worlds.rooms.rooms import (
     ATTRIBUTES,
@@ -156,3 +157,13 @@ def test_regions_are_where_their_part_is_painted() -> None:
         assert (masks[part] & ~changed).float().mean() < 0.01
     sizes = [region_masks(factors | {"bed": torch.full((8,), value)}, 48)["bed"].sum((1, 2)) for value in (0.0, 1.0)]
     assert (sizes[1] > sizes[0]).all()
+
+
+def test_the_cross_of_the_window_keeps_the_sun_off_where_it_is_drawn() -> None:
+    sun = Room(rooms(1, sun=0.0, night=0.0, window=0.5), 16).light
+    ahead = 0.06  # from the window to a surface that faces it
+    x = torch.tensor([0.0, 0.2, 0.2])[None, None]
+    y = torch.tensor([1.4, 1.4, CROSSBAR])[None, None]
+    at = Surface(x + MIDDLE - sun.slope * ahead, y - RISE * ahead, torch.full_like(x, DEEP - ahead), x, (0.0, 0.0, 1.0))
+    assert (cross(x, y) < 0).flatten().tolist() == [True, False, True]
+    assert (sun._sun(at) > 0).flatten().tolist() == [False, True, False]

@@ -1,0 +1,133 @@
+"""Ready-made directions of a tiny model: each where the annotator sees 1 sd, and read by the judge."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ready_directions
+import torch
+from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from hydra import compose, initialize_config_dir
+from torch import Tensor
+
+from hspace.diffusion.checkpoints import DiffusionModel, load_model
+from hspace.diffusion.latents import seed_range
+from hspace.directions.record import Directions
+from hspace.edits.sums import edit
+from hspace.evaluation.readings import score
+from hspace.runs.lab import Lab
+from hspace.runs.parsing import parse
+from hspace.system.files import package_path
+from hspace.types import InputError
+
+WORDS = [
+    "study.attributes=[contrast,ripple]", "study.index=24", "study.examples=4", "evaluation.strength_samples=10",
+    "evaluation.calibration_samples=10", "evaluation.reference_samples=16", "evaluation.num_samples=4",
+]  # fmt: skip
+
+
+class Halves:
+    """Half against half of the image, and a score that changes so fast with it that no edit moves its mean by 1 sd."""
+
+    attributes: tuple[str, ...] = ("contrast", "ripple")
+    binary: tuple[bool, ...] = (False, False)
+    dim: int = 2
+
+    def __init__(self, name: str, axis: int) -> None:
+        self.id: str = name
+        self.axis: int = axis
+
+    def __call__(self, images: Tensor) -> Tensor:
+        first, second = (half.mean(dim=(1, 2, 3)) for half in images.chunk(2, dim=self.axis))
+        return torch.stack([first - second, torch.sin(1e5 * (first - second))], dim=1)
+
+    def visible(self, scores: Tensor) -> Tensor:
+        return torch.ones_like(scores, dtype=torch.bool)
+
+
+class Unit(Halves):
+    """A unit vector that turns with the contrast."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        angle = super().__call__(images)[:, 0]
+        return torch.stack([angle.cos(), angle.sin()], dim=1)
+
+
+@pytest.fixture(scope="module")
+def model(make_unet: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> DiffusionModel:
+    """A network without skip connections that predicts the clean image, so that images come of h alone."""
+    unet = make_unet()
+    with torch.no_grad():
+        for block, widths in zip(unet.up_blocks, ((16, 16), (16, 8)), strict=True):
+            for part, hidden in zip(block.resnets, widths, strict=True):
+                part.conv1.weight[:, hidden:] = 0
+                part.conv_shortcut.weight[:, hidden:] = 0
+    folder = tmp_path_factory.mktemp("ready") / "pipeline"
+    scheduler = DDPMScheduler(prediction_type="sample", clip_sample=False)
+    DDPMPipeline(unet=unet, scheduler=scheduler).save_pretrained(folder)
+    return load_model(str(folder), num_steps=3, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def lab_of(model: DiffusionModel, folder: Path, *more: str) -> Lab:
+    with initialize_config_dir(str(package_path("conf")), version_base="1.3"):
+        words = [*ready_directions.SETTINGS, *WORDS, f"cache_dir={folder}", "device=cpu", *more]
+        cfg = parse(compose("config", overrides=words))
+    cfg = replace(cfg, diffusion=replace(cfg.diffusion, num_steps=3))
+    networks = Halves("annotator", 3), Halves("judge", 2), Unit("unit", 3)
+    return Lab(cfg, model, *networks, None, None, "judge")
+
+
+@pytest.mark.slow
+def test_strength_1_moves_the_attribute_by_1_sd_for_the_annotator(model: DiffusionModel, cache: Path) -> None:
+    lab = lab_of(model, cache)
+    directions, table = ready_directions.ready(lab)
+    assert directions.meta.names == ("contrast",) and [row[0] for row in table.rows] == ["contrast"]
+    latents = model.latents(seed_range("calibration", 10))
+    images = edit(model, latents, directions, component=0, strengths=[0.0, 1.0], sampler=lab.sampler)
+    before, after = (score(lab.annotator, images[:, i])[:, 0] for i in (0, 1))
+    assert float((after - before).mean() / lab.unit(lab.annotator)[0]) == pytest.approx(1.0, abs=0.06)
+    effects = directions.meta.effects
+    assert effects is not None and effects["judge"] == "judge" and effects["n"] == 4
+    assert len(effects["attributes"]["contrast"]["effect"]) == len(ready_directions.JUDGED)
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("study.target=2", "study.target must be 1, which is what strength 1 of a ready-made direction means, got 2"),
+        pytest.param(
+            "study.attributes=[ripple]",
+            "no boundary of study.attributes moves its own by 1 sd: ripple",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_what_has_no_strength_of_1_sd_is_one_line(model: DiffusionModel, cache: Path, word: str, line: str) -> None:
+    with pytest.raises(InputError) as raised:
+        ready_directions.ready(lab_of(model, cache, word))
+    assert str(raised.value) == line
+
+
+@pytest.mark.slow
+def test_they_are_written_beside_the_weights_of_their_model(
+    model: DiffusionModel, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = lab_of(model, cache, f"output_dir={tmp_path / 'out'}")
+    monkeypatch.setattr(
+        ready_directions, "load", lambda cfg: replace(lab, cfg=replace(lab.cfg, output_dir=cfg.output_dir))
+    )
+    monkeypatch.setattr(
+        ready_directions, "package_path", lambda name: package_path("conf") if name == "conf" else tmp_path
+    )
+    assert ready_directions.main([f"output_dir={tmp_path / 'out'}"]) == 0
+    written = Directions.load(tmp_path / model.model_id / "directions.safetensors")
+    written.check(model, eta=1.0)
+    assert "| contrast |" in (tmp_path / "out" / "ready.md").read_text()

@@ -90,10 +90,11 @@ def test_runs_are_named_by_their_training() -> None:
 
 
 def test_the_factor_of_an_autoencoder_is_read_without_its_weights(tmp_path: Path) -> None:
-    network: Any = AutoencoderKL(
-        block_out_channels=(4, 4, 4), norm_num_groups=2, down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-    )  # fmt: skip
+    options: dict[str, Any] = {
+        "block_out_channels": (4, 4, 4), "norm_num_groups": 2, "down_block_types": ("DownEncoderBlock2D",) * 3,
+        "up_block_types": ("UpDecoderBlock2D",) * 3,
+    }  # fmt: skip
+    network: Any = AutoencoderKL(**options)
     network.save_pretrained(tmp_path)
     (tmp_path / "diffusion_pytorch_model.safetensors").unlink()
     images = torch.zeros(1, 3, 16, 16)

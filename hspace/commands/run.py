@@ -38,7 +38,7 @@ from hspace.scorers.factory import (
     told_name,
 )
 from hspace.scorers.identity import scorer_identity
-from hspace.system import distributed
+from hspace.system import distributed, workers
 from hspace.system.files import read_json
 from hspace.types import InputError, Scorer
 
@@ -63,6 +63,7 @@ def run(cfg: Config) -> Path:
     if isinstance(cfg.method, FileSettings):
         cfg = replace(cfg, method=cfg.method.model_copy(update={"path": local_path(cfg.method.path)}))
     lab = load(cfg)
+    processes = workers.processes_for(cfg.workers, lab.model.device)
     record = distributed.from_first(report.current(lab))
     if record is not None:
         log.info("%s: reused from %s", cfg.procedure, cfg.output_dir)
@@ -72,7 +73,8 @@ def run(cfg: Config) -> Path:
         for i, path in enumerate(given_files(lab.cfg, lab.model)):
             tracker.use_files("directions" if i == 0 else f"directions-{i + 1}", "directions", [path])
         started = time.perf_counter()
-        result = experiment(lab)
+        with workers.sharing(processes):
+            result = experiment(lab)
         if lab.judge_name != lab.judge.id:
             result = report.marked(result, lab.judge_name)
         facts = report.facts_of(lab, result, time.perf_counter() - started)

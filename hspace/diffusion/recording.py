@@ -15,8 +15,7 @@ from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.system.files import read_json, write_json
 from hspace.system.progress import bar
-from hspace.system.shards import SHARD, Batches, in_batches, row_batches, row_writer
-from hspace.system.stopping import uninterrupted
+from hspace.system.shards import SHARD, Batches, in_batches, row_batches, row_writer, shard_by_shard
 from hspace.types import HTrajectory, InputError, Seeds, one_line
 
 
@@ -172,19 +171,23 @@ def _collect(
     recorded = Recorded(path, seeds, model.h_shape, model.provenance(eta=sampler.eta))
     batches = Batches(sampler.batch_size)
 
-    def make(rows: range) -> np.ndarray:
+    def h_of(rows: range) -> np.ndarray:
         h = sample(model, draw(rows), sampler=sampler, record_h=True).h
         assert h is not None
         return h.flatten(start_dim=2).float().cpu().numpy()
 
+    def make(rows: range) -> np.ndarray:
+        return np.concatenate([h for _, h in batches(rows, h_of)])
+
     with row_writer(path, (len(timesteps), len(seeds), int(np.prod(model.h_shape))), shards) as writer:
-        for rows in bar(row_batches(len(seeds), SHARD), stage="collect h"):
-            if writer.has(rows):
-                continue
-            with uninterrupted():
-                for batch, h in batches(rows, make):
-                    writer.write(batch.start, h)
+        todo = [rows for rows in row_batches(len(seeds), SHARD) if not writer.has(rows)]
+        with bar(stage="collect h", total=len(todo)) as progress:
+
+            def finish(rows: range) -> None:
                 writer.finish(rows)
+                progress.update()
+
+            shard_by_shard(todo, sampler.batch_size, make, lambda rows, h: writer.write(rows.start, h), finish)
         # Facts of an older recording must not describe the new array.
         path.with_suffix(".json").unlink(missing_ok=True)
     recorded.save()

@@ -178,6 +178,10 @@ class NotFinite(InputError):
         super().__init__(message)
         self.row = row
 
+    def __reduce__(self) -> tuple[type["NotFinite"], tuple[int, str]]:
+        """Another process may have raised it."""
+        return type(self), (self.row, str(self))
+
 
 def _check_finite(finite: Tensor, model: DiffusionModel, seeds: Sequence[int]) -> None:
     """Raises NotFinite for the first step, and its first sample, at which `finite`, (steps, batch) bool, is False."""

@@ -179,14 +179,11 @@ def annotate(
         logits = scorer.logits(images).float().cpu()
         return torch.stack([torch.where(torch.tensor(scorer.binary), logits.sigmoid(), logits), logits], dim=1)
 
+    def make(rows: range) -> Tensor:
+        return torch.cat([scores for _, scores in batches(rows, score)])
+
     with bar(stage="annotate", total=len(seeds)) as progress:
-
-        def make(rows: range) -> Tensor:
-            scores = torch.cat([scores for _, scores in batches(rows, score)])
-            progress.update(len(rows))
-            return scores
-
-        table = in_shards(shards, len(seeds), make)
+        table = in_shards(shards, len(seeds), make, made=progress.update)
     return Annotations(
         seeds=seeds,
         attributes=tuple(scorer.attributes),

@@ -53,6 +53,12 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
+def _workers(value: Any) -> Any:
+    if value != "auto" and not (type(value) is int and value >= 1):
+        raise ValueError("neither")
+    return value
+
+
 def _not_blank(path: Path) -> Path:
     if not str(path).strip() or path == Path():
         raise ValueError("blank")
@@ -72,6 +78,7 @@ Group = Annotated[str, Field(pattern=r"\S", max_length=128), Meaning("text of at
 Name = Annotated[str, Field(pattern=r"^[\w.-]+(:\w+)?$"), Meaning("a name, or module:name")]
 Filepath = Annotated[Path, AfterValidator(_not_blank), Meaning("text that is not empty")]
 Count = Annotated[int, Field(ge=1)]
+Workers = Annotated[int | Literal["auto"], BeforeValidator(_workers), Meaning("auto, or a whole number of at least 1")]
 Index = Annotated[int, Field(ge=0)]
 Samples = Annotated[int, Field(ge=1, le=MAX_SAMPLES)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -241,6 +248,7 @@ class Config:
         device: Device of the network; auto takes the best one available.
         dtype: Dtype of the network's computations.
         batch_size: Number of images per pass of the network; 0 is as many as the memory holds.
+        workers: Number of processes that share the samples on a CPU; auto is one for each core.
         memory_gib: Memory for the model and its passes where batch_size is 0, and for PCA in any case; null is half of
             the free memory, and no limit for PCA.
         allow: Fields of `Provenance` in which directions of a file may differ from the model that they are applied to.
@@ -254,6 +262,7 @@ class Config:
     device: Literal["auto", "cpu", "cuda", "mps"]
     dtype: Literal["float32", "float64", "float16", "bfloat16"]
     batch_size: Index
+    workers: Workers
     memory_gib: NotNegative | None
     allow: Annotated[tuple[ALLOWED, ...], BeforeValidator(_as_tuple)]
     output_dir: Filepath
@@ -288,8 +297,8 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def config_sha256(config: Config) -> str:
-    """Identifies what determines the results: everything but folders, device, batch size, memory and tracking."""
+    """Identifies what determines results: everything but folders, device, batch size, workers, memory and tracking."""
     values = to_dict(config)
-    for key in ("output_dir", "cache_dir", "device", "batch_size", "memory_gib", "tracking"):
+    for key in ("output_dir", "cache_dir", "device", "batch_size", "workers", "memory_gib", "tracking"):
         del values[key]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

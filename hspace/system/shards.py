@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from hspace.system import distributed
+from hspace.system import distributed, workers
 from hspace.system.files import write_atomic, write_bytes
 from hspace.system.stopping import uninterrupted
 from hspace.types import InputError
@@ -30,6 +30,10 @@ Made = TypeVar("Made")
 
 SHARD = 64
 """Number of samples of a shard; no batch is larger."""
+PIECES = 3
+"""Least number of pieces that each of several processes gets of what they share, where there are rows enough."""
+PIECE = 16
+"""Largest number of rows of such a piece; a CPU takes as long for a sample of a larger one."""
 
 
 _listener: ContextVar[Callable[[int, int], None] | None] = ContextVar("listener", default=None)
@@ -81,6 +85,9 @@ class Batches:
         Raises:
             InputError: If memory does not hold a single row.
         """
+        if workers.count() > 1:
+            yield from _in_order(rows, workers.shared(cut(rows, piece_size(len(rows), self.size)), make))
+            return
         first = rows.start
         while first < rows.stop:
             batch = range(first, min(first + self.size, rows.stop))
@@ -102,37 +109,116 @@ class Batches:
         torch.cuda.empty_cache()
 
 
+def _in_order(rows: range, made: Iterator[tuple[range, Made]]) -> Iterator[tuple[range, Made]]:
+    """Pieces by their first row; those that come too early wait."""
+    early: dict[int, tuple[range, Made]] = {}
+    first = rows.start
+    for piece in made:
+        early[piece[0].start] = piece
+        while first in early:
+            whole = early.pop(first)
+            yield whole
+            first = whole[0].stop
+
+
+def piece_size(rows: int, size: int) -> int:
+    """Number of rows of a piece: few enough that all processes end together, and at most `size`.
+
+    Example:
+        >>> piece_size(1000, 64)
+        64
+    """
+    if workers.count() == 1:
+        return size
+    return min(size, PIECE, -(-rows // (PIECES * workers.count())))
+
+
+def cut(rows: range, size: int) -> list[range]:
+    """Consecutive parts of at most `size` rows.
+
+    Example:
+        >>> cut(range(3, 8), 2)
+        [range(3, 5), range(5, 7), range(7, 8)]
+    """
+    return [range(first, min(first + size, rows.stop)) for first in range(rows.start, rows.stop, size)]
+
+
+def shard_by_shard(
+    shards: Sequence[range],
+    size: int,
+    make: Callable[[range], Made],
+    take: Callable[[range, Made], None],
+    finish: Callable[[range], None],
+) -> None:
+    """Makes shards piece by piece, by as many processes as the run has.
+
+    A signal waits for the end of a shard where there is one process. Several lose their unfinished shards.
+
+    Args:
+        shards: Ranges of rows.
+        size: Largest number of rows of a piece.
+        make: Function that makes a piece.
+        take: Function that gets each piece when it is made, in any order.
+        finish: Function that is called when the last piece of a shard is taken.
+    """
+    if workers.count() == 1:
+        for shard in shards:
+            with uninterrupted():
+                for piece in cut(shard, size):
+                    take(piece, make(piece))
+                finish(shard)
+        return
+    size = piece_size(sum(map(len, shards)), size)
+    of = {piece: shard for shard in shards for piece in cut(shard, size)}
+    left = {shard: len(shard) for shard in shards}
+    for piece, made in workers.shared(list(of), make):
+        with uninterrupted():
+            take(piece, made)
+            left[of[piece]] -= len(piece)
+            if not left[of[piece]]:
+                finish(of[piece])
+
+
 def in_batches(rows: range, size: int, make: Callable[[range], Tensor]) -> Tensor:
     """What `make` gives for all rows, made in batches of at most `size` rows; see `Batches`."""
     return torch.cat([made for _, made in Batches(size)(rows, make)])
 
 
-def in_shards(folder: Path | None, n: int, make: Callable[[range], Tensor], *, size: int = SHARD) -> Tensor:
+def in_shards(
+    folder: Path | None,
+    n: int,
+    make: Callable[[range], Tensor],
+    *,
+    size: int = SHARD,
+    made: Callable[[int], object] = lambda rows: None,
+) -> Tensor:
     """Rows 0 to n - 1, made shard by shard, or read where an earlier process has made them.
 
-    Several processes take turns with the shards, and all of them get all rows.
+    Several processes of torchrun take turns with the shards, and all of them get all rows.
 
     Args:
         folder: Folder of the finished shards; None keeps none.
         n: Number of rows.
         make: Function that gives a range of rows, (rows, ...), on the CPU.
         size: Number of rows of a shard.
+        made: Function that is called with the number of rows of every shard that is made here.
     """
     shards = row_batches(n, size)
-    mine = [_shard(folder, n, rows, make) for rows in shards[distributed.rank() :: distributed.world()]]
-    by_rank = distributed.gathered(mine)
-    return torch.cat([by_rank[i % len(by_rank)][i // len(by_rank)] for i in range(len(shards))])
+    mine = shards[distributed.rank() :: distributed.world()]
+    found = {rows: part for rows in mine if folder is not None and (part := _read(folder, rows)) is not None}
+    parts: dict[range, Tensor] = {}
 
-
-def _shard(folder: Path | None, n: int, rows: range, make: Callable[[range], Tensor]) -> Tensor:
-    part = None if folder is None else _read(folder, rows.start)
-    if part is None:
-        with uninterrupted():
-            part = make(rows)
-            if folder is not None:
-                _write(folder, rows.start, part)
+    def finish(rows: range) -> None:
+        inside = sorted((piece for piece in parts if piece.start in rows), key=lambda piece: piece.start)
+        found[rows] = torch.cat([parts.pop(piece) for piece in inside])
+        if folder is not None:
+            _write(folder, rows.start, found[rows])
+        made(len(rows))
         say_done(rows.stop, n)
-    return part
+
+    shard_by_shard([rows for rows in mine if rows not in found], size, make, parts.__setitem__, finish)
+    by_rank = distributed.gathered([found[rows] for rows in mine])
+    return torch.cat([by_rank[i % len(by_rank)][i // len(by_rank)] for i in range(len(shards))])
 
 
 def _write(folder: Path, first: int, part: Tensor) -> None:
@@ -141,9 +227,9 @@ def _write(folder: Path, first: int, part: Tensor) -> None:
     write_bytes(folder / f"{first:08}-{hashlib.sha256(data).hexdigest()}.safetensors", data)
 
 
-def _read(folder: Path, first: int) -> Tensor | None:
+def _read(folder: Path, rows: range) -> Tensor | None:
     """A finished shard; None where there is none, or it is damaged."""
-    for path in folder.glob(f"{first:08}-*.safetensors"):
+    for path in folder.glob(f"{rows.start:08}-*.safetensors"):
         data = path.read_bytes()
         with contextlib.suppress(SafetensorError, KeyError):
             if hashlib.sha256(data).hexdigest() == path.stem.partition("-")[2]:

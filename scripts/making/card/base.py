@@ -26,6 +26,7 @@ class Sizes:
         examples: Examples on each side of a boundary.
         calibration: Samples that names and strengths are chosen on.
         judged: Samples that the judge reads.
+        swaps: Samples whose h is swapped for that of another.
         pairs: Pairs of renders that differ in one attribute.
         batch_size: Rows of one U-Net pass.
     """
@@ -41,6 +42,7 @@ class Sizes:
     examples: int = 50
     calibration: int = 32
     judged: int = 64
+    swaps: int = 256
     pairs: int = 16
     batch_size: int = 32
 

@@ -179,7 +179,9 @@ def _swapped(metrics: dict[str, Any]) -> Table:
         "the judge"
     )
     caption += "; that of the background by the colours of the upper corners." * ("background" in metrics["swapped"])
-    return Table(("attribute", "carried"), tuple(metrics["swapped"].items()), caption)
+    caption = f"{caption.rstrip('.')}; se: its standard error over {metrics['sizes']['swaps']} samples."
+    rows = tuple((name, row["share"], row["se"]) for name, row in metrics["swapped"].items())
+    return Table(("attribute", "carried", "se"), rows, caption)
 
 
 def _regions(metrics: dict[str, Any]) -> Table:

@@ -41,7 +41,7 @@ from hspace.worlds.rendered import Rendered, from_bytes, rendered, rendered_pair
 
 log = logging.getLogger(__name__)
 
-VERSION = 5
+VERSION = 6
 """Part of every cache key, which is raised when a figure is measured in another way."""
 REFERENCE_SEED, FRESH_SEED, INDEPENDENT_SEED, PEOPLE_SEED, PAIRS_SEED = 70, 71, 72, 73, 74
 """Streams of renders that no training draws from."""
@@ -119,7 +119,7 @@ def measure(model: str, world: str, sizes: Sizes, output: Path, training_dir: Pa
             "carried": carried_by_h(bench.model, bench.judge, subject, sizes.pairs, PAIRS_SEED)
         },
         "swapped": lambda bench, _: {
-            "swapped": swapped_shares(bench.model, bench.judge, subject, sizes.judged // 2, batch_size=sizes.batch_size)
+            "swapped": swapped_shares(bench.model, bench.judge, subject, sizes.swaps, batch_size=sizes.batch_size)
         },
     }
     figures: dict[str, Any] = {}
@@ -279,10 +279,10 @@ def _summary(figures: dict[str, Any]) -> dict[str, Any]:
         f"moved_{key}": {attribute: row[name] for attribute, row in rows.items()}
         for key, name in (("before", "before"), ("after", "after"), ("identity", same), ("strength", "strength"))
     }
-    judged = [value for name, value in figures["swapped"].items() if name != "background"]
+    judged = [row["share"] for name, row in figures["swapped"].items() if name != "background"]
     return {
         "bottleneck_ratio": figures["bottleneck_ratio"],
-        **({"swap_background": figures["swapped"]["background"]} if "background" in figures["swapped"] else {}),
+        **{f"swap_{name}": row["share"] for name, row in figures["swapped"].items() if name == "background"},
         "swap_judged": None if None in judged else median(judged),
         "error_correlation": _extreme(max, mistaken, "error_correlation"),
         "decided_share": _extreme(min, binary, "decided"),

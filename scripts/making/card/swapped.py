@@ -15,7 +15,7 @@ from hspace.types import Scorer
 
 def swapped_shares(
     model: DiffusionModel, judge: Scorer, subject: Subject, n: int, *, batch_size: int
-) -> dict[str, float]:
+) -> dict[str, dict[str, float]]:
     """How much of the difference of two samples the h of the other brings along, in the mean over samples.
 
     Args:
@@ -26,8 +26,9 @@ def swapped_shares(
         batch_size: Rows of one pass.
 
     Returns:
-        By judged attribute, of the samples that show it with their own h, in the donor and after the swap, and
-        `background` where images show it: 0 if the swapped sample has its own, 1 if it has that of the donor.
+        `share` and its standard error `se`, see `carried_share`: by judged attribute, of the samples that show it with
+        their own h, in the donor and after the swap, and `background` where images show it. A share is 0 if the swapped
+        sample has its own, 1 if it has that of the donor.
 
     Source: ours; the paper swaps h in fig. 2a.
     """
@@ -37,15 +38,13 @@ def swapped_shares(
     images = [*drawn.split(n), swap(model, own, donors, sampler=Sampler(batch_size=batch_size)).clamp(-1, 1)]
     scores = [score(judge, each) for each in images]
     shown = torch.stack([judge.visible(each) for each in scores]).all(0)
-    shares = {
-        name: carried_share(*(each[shown[:, j], j] for each in scores)) for j, name in enumerate(judge.attributes)
-    }
+    read = {name: [each[shown[:, j], j] for each in scores] for j, name in enumerate(judge.attributes)}
     if subject.background is not None:
-        shares["background"] = carried_share(*(subject.background(each) for each in images))
-    return shares
+        read["background"] = [subject.background(each) for each in images]
+    return {name: dict(zip(("share", "se"), carried_share(*each), strict=True)) for name, each in read.items()}
 
 
-def carried_share(own: Tensor, donor: Tensor, swapped: Tensor) -> float:
+def carried_share(own: Tensor, donor: Tensor, swapped: Tensor) -> tuple[float, float]:
     """Slope of the change by the swap against the difference of donor and sample.
 
     Args:
@@ -54,8 +53,13 @@ def carried_share(own: Tensor, donor: Tensor, swapped: Tensor) -> float:
         swapped: Of the samples with the h of the donors.
 
     Returns:
-        The slope through the origin, over all samples and dimensions; nan where donors and samples do not differ, and
-        without samples.
+        The slope through the origin, over all samples and dimensions, and its standard error over samples, whatever
+        their variances; nan where donors and samples do not differ, and without samples.
+
+    Source: of the error, White 1980 (Econometrica 48, 817), for a regression with one slope.
     """
-    difference = (donor - own).double()
-    return float(((swapped - own).double() * difference).sum() / difference.square().sum())
+    difference, change = ((each - own).double().reshape(len(own), -1) for each in (donor, swapped))
+    total = difference.square().sum()
+    slope = (change * difference).sum() / total
+    scores = ((change - slope * difference) * difference).sum(1)
+    return float(slope), float(scores.square().sum().sqrt() / total)

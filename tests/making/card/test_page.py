@@ -28,8 +28,9 @@ def make_metrics(**changed: Any) -> dict[str, Any]:
                           "strength": 1.5}},
         "kept": ["likeness", "identity"],
         "carried": {"yaw": {"log_snr": -2.2, "by_h": 0.9}, "smile": {"log_snr": None, "by_h": None}},
-        "regions": {"eyes": 0.95}, "swapped": {"yaw": 0.8, "background": 0.2},
-        "sizes": {"generated": 2048, "steps": 10, "judged": 200, "discovery": 500, "examples": 100},
+        "regions": {"eyes": 0.95},
+        "swapped": {"yaw": {"share": 0.8, "se": 0.1}, "background": {"share": 0.2, "se": 0.1}},
+        "sizes": {"generated": 2048, "steps": 10, "judged": 200, "swaps": 256, "discovery": 500, "examples": 100},
     }  # fmt: skip
     return metrics | changed
 
@@ -82,7 +83,10 @@ def test_the_card_can_be_refreshed(tmp_path: Path) -> None:
 
 def test_a_world_without_likeness_and_background_has_no_such_rows(tmp_path: Path) -> None:
     metrics = make_metrics(
-        world="rooms", kept=["identity"], swapped={"lamp": 0.8}, moved={"lamp": dict.fromkeys(MOVED, 0.5)}
+        world="rooms",
+        kept=["identity"],
+        swapped={"lamp": {"share": 0.8, "se": 0.1}},
+        moved={"lamp": dict.fromkeys(MOVED, 0.5)},
     )
     for key in ("likeness_tar", "swap_background"):
         del metrics[key]

@@ -19,9 +19,21 @@ from hspace.types import Images, Scores
 
 def test_the_share_is_that_of_the_donor() -> None:
     own, donor = torch.randn(2, 50, 3, generator=torch.Generator().manual_seed(0))
-    assert carried_share(own, donor, own) == 0 and abs(carried_share(own, donor, donor) - 1) < 1e-6
-    assert abs(carried_share(own, donor, own + 0.3 * (donor - own)) - 0.3) < 1e-6
-    assert math.isnan(carried_share(own, own, donor))
+    assert carried_share(own, donor, own)[0] == 0
+    for exact in (0.3, 1):
+        assert carried_share(own, donor, own + exact * (donor - own)) == pytest.approx((exact, 0), abs=1e-6)
+    assert all(map(math.isnan, carried_share(own, own, donor)))
+
+
+def test_the_error_is_that_of_many_draws() -> None:
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for _ in range(400):
+        own, donor, noise = torch.randn(3, 60, generator=generator)
+        found.append(carried_share(own, donor, own + 0.5 * (donor - own) + noise * (donor - own).abs()))
+    shares, errors = torch.tensor(found).unbind(1)
+    assert float(shares.mean()) == pytest.approx(0.5, abs=0.03)
+    assert float(errors.square().mean().sqrt()) == pytest.approx(float(shares.std()), rel=0.1)
 
 
 def test_every_attribute_and_the_background_are_read(tiny_pipeline_dir: Path) -> None:
@@ -29,7 +41,7 @@ def test_every_attribute_and_the_background_are_read(tiny_pipeline_dir: Path) ->
     shares = swapped_shares(model, judge, subject_of("portraits"), 3, batch_size=2)
     assert set(shares) == {*judge.attributes, "background"}
     always = {"glasses", "hat", "gender", "yaw", "skin", "background"}
-    assert all(math.isfinite(shares[name]) for name in always)
+    assert all(math.isfinite(shares[name]["share"]) for name in always)
     without = swapped_shares(model, judge, replace(subject_of("portraits"), background=None), 3, batch_size=2)
     assert set(without) == set(judge.attributes)
 
@@ -59,5 +71,7 @@ def test_a_hidden_attribute_does_not_count(tiny_model: DiffusionModel) -> None:
     shown = torch.stack([colour[:, 1] > bound for colour in colours]).all(0)
     assert 0 < shown.sum() < n
     found = swapped_shares(tiny_model, Light(bound), subject, n, batch_size=4)
-    assert found["red"] == pytest.approx(carried_share(*(colour[:, 0] for colour in colours)), abs=1e-4)
-    assert found["green"] == pytest.approx(carried_share(*(colour[shown, 1] for colour in colours)), abs=1e-4)
+    assert found["red"]["share"] == pytest.approx(carried_share(*(colour[:, 0] for colour in colours))[0], abs=1e-4)
+    assert found["green"]["share"] == pytest.approx(
+        carried_share(*(colour[shown, 1] for colour in colours))[0], abs=1e-4
+    )

@@ -154,7 +154,7 @@ def _edit_one(
     write_png(folder / "edited.png", put_back[-1], note)
     title = " + ".join(f"{slider.name} ({slider.directions.meta.unit})" for slider in bench.sliders)
     shown = [factor * strengths[0] for factor in FACTORS[::2]]
-    strip_figure(edited[None, ::2], [source.name], shown, title, folder / "strip.png")
+    strip_figure(edited[None, ::2], [source.name], shown, title, folder / "strip.png", note=note)
     if animation != "none":
         write_animation(folder / f"edit.{animation}", put_back, note)
     directions = [

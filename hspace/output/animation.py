@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, PngImagePlugin
 
+from hspace.output.drawing import NOTE
 from hspace.system.files import write_bytes
 from hspace.types import Images, InputError
 
@@ -15,8 +16,6 @@ Pixels = UInt8[np.ndarray, "rows columns 3"]
 """One picture, (height, width, 3) uint8."""
 
 ANIMATIONS = (".gif", ".webp")
-NOTE = "Description"
-"""Key of the note among a PNG's texts; it is one of those that the PNG standard names."""
 DESCRIPTION = 0x010E
 """EXIF tag of an image's description."""
 

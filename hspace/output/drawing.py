@@ -26,6 +26,8 @@ INK, QUIET, BAND = "#1a1a1a", "#767676", "#ececec"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1a1a1a")
 """Okabe and Ito's colours, which colour-blind people tell apart."""
 TITLE, LABEL, SMALL = 10.0, 8.0, 7.0
+NOTE = "Description"
+"""Key of the note among a PNG's texts; it is one of those that the PNG standard names."""
 STRIP = "hspace-strip"
 """Key of the text in a strip's PNG that says where its tiles lie, so that a page can show them one at a time."""
 VECTORS = (".pdf", ".svg")

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 from torch.nn import functional
 
-from hspace.output.drawing import BAND, DPI, LABEL, QUIET, SMALL, STRIP, TITLE, drawing, save, signed, text_width
+from hspace.output.drawing import BAND, DPI, LABEL, NOTE, QUIET, SMALL, STRIP, TITLE, drawing, save, signed, text_width
 from hspace.types import InputError
 
 TILE = 192
@@ -33,6 +33,7 @@ def strip_figure(
     title: str,
     path: str | Path,
     tile: int = TILE,
+    note: str = "",
 ) -> Path:
     """Draws edits as rows and strengths as columns, with the unedited column marked.
 
@@ -45,6 +46,7 @@ def strip_figure(
         title: Text above the strip.
         path: PNG to write.
         tile: Smallest side in pixels, to which images are enlarged by a whole factor.
+        note: Text of the PNG's `Description`, such as that the images were edited.
 
     Raises:
         InputError: If labels and images do not agree or the images are not finite.
@@ -71,7 +73,8 @@ def strip_figure(
         for row, label in enumerate(labels):
             _draw_row_label(figure, corners[row, 0], tiles.shape[2], label)
         _draw_tiles(figure, corners, tiles)
-        return save(figure, path, texts={STRIP: _places(corners, tiles.shape[2:4], labels, strengths)})
+        texts = {STRIP: _places(corners, tiles.shape[2:4], labels, strengths)} | ({NOTE: note} if note else {})
+        return save(figure, path, texts=texts)
 
 
 def grid_figure(

@@ -34,6 +34,9 @@ FIRST_SAMPLE = 2_000_000
 USUAL = {"std": 3.0, "difference": 1.5, "as saved": 1.5}
 """Largest strength of a slider that was not measured, by the direction's unit."""
 
+IN_EFFECTS = 2.0
+"""The same of a direction whose strengths are effects, in sd."""
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -100,7 +103,7 @@ class Session:
         meta, measured = slider.directions.meta, range_of(slider.directions, slider.component)
         entry: dict[str, Any] = {"id": number, "name": slider.name, "unit": meta.unit, "measured": measured is not None}
         if measured is None:
-            most = USUAL.get(meta.unit) or self._usual(number)
+            most = USUAL.get(meta.unit) or (IN_EFFECTS if meta.unit.startswith("sd of ") else self._usual(number))
             return entry | {"strengths": np.linspace(-most, most, 2 * POINTS + 1).tolist()}
         tried, safe = list(measured.tried), [measured.low, measured.high]
         # A side without any safe strength must still be reachable if it was measured.

@@ -33,6 +33,7 @@ def test_a_photograph_is_edited_inside_the_mask_only(
     outside[44:132, 90:210] = False
     change = np.abs(edited - before.astype(int)).max(axis=2)
     assert change[outside].max() == 0 and change[60:110, 110:190].mean() > 2
+    assert "smile at 2" in read_note(folder / "strip.png")
     assert "edited by hspace" in read_note(folder / "edited.png") and "smile at 2" in read_note(folder / "edit.webp")
     record = json.loads((folder / "edit.json").read_text())
     assert record["reconstruction_error"] < 1e-5 and record["largest_change_outside"] == 0

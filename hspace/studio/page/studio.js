@@ -228,7 +228,8 @@ function choose(position) {
 }
 function label(slider) {
   const box = $(`#box-${slider.id}`), shown = signed(slider.sign * strength(slider)), unit = slider.unit;
-  box.querySelector("output").textContent = `${shown} ${unit}`;
+  // What the unit is counted in, such as "sd of effect", is said to screen readers and in the tooltip.
+  Object.assign(box.querySelector("output"), { textContent: `${shown} ${unit.split(" of ")[0]}`, title: `${shown} ${unit}` });
   box.querySelector(".effect").textContent = effectText(slider);
   box.querySelector("input").setAttribute("aria-valuetext", `${shown} ${unit}; ${effectText(slider)}`);
 }

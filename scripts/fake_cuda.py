@@ -73,6 +73,8 @@ OTHER = {"classes": "1", "dit": "kind 1"}
 """Other conditions, for pairs; "a dog" of models with prompts."""
 EXPERIMENTS = ("demo", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8a", "fig8b", "fig9", "table1", "fig11",
                "fig13", "fig17", "compare_methods")  # fmt: skip
+SIZES: dict[str, tuple[str, ...]] = {"compare_methods": ("size=fast",)}
+"""Words of experiments that would take hours otherwise."""
 OTHERS = ("portraits", "making-portraits", "making-rooms")
 Work = Callable[[Path, torch.device], None]
 
@@ -184,7 +186,8 @@ def works_of(name: str) -> dict[str, Work]:
         return making_of(name.removeprefix("making-"))
     if name == "portraits":
         experiments: dict[str, Work] = {
-            each: lambda folder, _, each=each: run([f"experiment={each}"], folder) for each in EXPERIMENTS
+            each: lambda folder, _, each=each: run([f"experiment={each}", *SIZES.get(each, ())], folder)
+            for each in EXPERIMENTS
         }
         masked = lambda folder, _: run(["method=jacobian", "method.mask=mouth"], folder)  # noqa: E731
         return {**experiments, "mask": masked, "features": features, "photograph": photograph, "studio": studio}

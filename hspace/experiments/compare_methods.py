@@ -1,59 +1,51 @@
-"""All methods compared on the same attributes and samples, at the same effect."""
+"""All methods compared on the same attributes and samples, at the same effects."""
 
+import logging
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from hspace.directions.disentangle import disentangle
-from hspace.directions.record import Directions
-from hspace.evaluation.calibration import Calibration
-from hspace.evaluation.readings import Sweep
-from hspace.metrics.effect import EffectMatrix
-from hspace.metrics.interval import over_draws
-from hspace.metrics.paired import best, compare, paired_draws
+from hspace.experiments.contenders import Contender, contenders
+from hspace.experiments.equal_effect import SHARES, Draw, Trial, spread_of, trial
+from hspace.metrics.interval import Interval, over_draws
+from hspace.metrics.paired import SIGNIFICANT, best, holm, paired_draws
 from hspace.metrics.repeats import intervals_over
-from hspace.output.charts import curve_figure
-from hspace.output.tables import Table, format_number
+from hspace.output.charts import curve_grid
+from hspace.output.tables import Cell, Table, format_number
+from hspace.runs.discovery import recorded
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
+from hspace.runs.stopwatch import duration
 
-SHARES = (0.5, 1.0, 1.5)
-"""Strengths at which the judge reads, as multiples of the calibrated one."""
-SCREENED = {"PCA": 2.0, "local PCA": 2.0, "Jacobian": 30.0, "random": 2.0}
-"""Strength, in its own unit, at which the direction for an attribute is picked, by method without labels."""
-ORDER = (
-    "mean difference", "disentangled", "linear boundary", "PCA", "local PCA", "Jacobian", "random",
-    "mean difference of x_T",
-)  # fmt: skip
-STRONG = 0.5
-"""A direction is picked among those that move the attribute by this share of the strongest one's effect."""
+log: logging.Logger = logging.getLogger(__name__)
 
-Form = tuple[Directions, EffectMatrix]
-"""Directions of a method without labels, and what the annotator sees each of them do on calibration seeds."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """The direction that a method has for an attribute, with the strength at which the annotator sees the target."""
-
-    method: str
-    attribute: str
-    directions: Directions
-    component: int
-    calibration: Calibration
+REFERENCE = "mean difference"
+"""The paper's supervised method, which every other is compared with."""
+COMPARED = ("selectivity", "table", "identity", "likeness")
+"""Figures that differences are tested of."""
+MOST = 0.5
+"""Methods are compared on the attributes that this part of them reaches."""
+UNEDITED = "unedited"
+"""Name of the unedited samples in tables of scores."""
+Curves = dict[str, list[list[float]]]
+"""Lists of x and of y by label."""
+NEW = 1.0
+"""Seconds; a part that took less was in the cache, and says nothing of those that are left."""
 
 
 class Figures(NamedTuple):
-    """What the judge reads of a direction; nan where it cannot be told.
+    """What the judge reads of an edit; nan where it cannot be told.
 
     Attributes:
-        effect: Effect on the attribute, in sd.
+        effect: Effect on the attribute, in sd, signed.
         selectivity: Over all judged attributes.
         table: Selectivity over the attributes of the comparison.
         accuracy: Share that flips to the asked side of those that could.
-        identity: Cosine.
+        identity: Cosine of all that a person owns.
+        likeness: Cosine of what no judged attribute is.
     """
 
     effect: float
@@ -61,241 +53,295 @@ class Figures(NamedTuple):
     table: float
     accuracy: float
     identity: float
+    likeness: float
 
 
-@dataclass(frozen=True)
-class Draw:
-    """All methods on one draw of discovery samples, read on evaluation samples of its own."""
-
-    found: Sequence[Candidate]
-    sweep: Sweep
-
-    def rows(self, method: str, share: float = 1.0) -> list[tuple[int, Candidate]]:
-        """A method's rows of the readings at a share of the calibrated strength."""
-        return [(self.sweep.row(j, share), each) for j, each in enumerate(self.found) if each.method == method]
-
-    def cells(self, method: str, attributes: Sequence[str]) -> np.ndarray:
-        """A method's figures for each attribute, (attributes, figures)."""
-        readings, effects = self.sweep.readings, self.sweep.readings.effects()
-        few = effects.select(attributes)
-        return np.array([
-            Figures(
-                effects.cell(row, each.attribute).value,
-                effects.selectivity_of(row, each.attribute).value,
-                few.selectivity_of(row, each.attribute).value,
-                readings.accuracy(row, each.attribute, each.calibration.target).value,
-                readings.identity(row).value,
-            )
-            for row, each in self.rows(method)
-        ])  # fmt: skip
-
-    def costs(self, method: str, share: float) -> np.ndarray:
-        """A method's effect and identity for each attribute, (attributes, 2), at a share of the calibrated strength."""
-        readings, effects = self.sweep.readings, self.sweep.readings.effects()
-        return np.array([
-            (effects.cell(row, each.attribute).value, readings.identity(row).value)
-            for row, each in self.rows(method, share)
-        ])  # fmt: skip
-
-    def reaches(self, method: str) -> int:
-        """Attributes on which the annotator sees the target."""
-        return sum(each.calibration.reached for _, each in self.rows(method))
+NAMES = ("effect", "selectivity", "selectivity in the table", "accuracy", "identity", "likeness")
+"""The figures in tables."""
+UNREAD = Figures(*[float("nan")] * len(NAMES))
 
 
 def run(lab: Lab) -> Result:
-    """Calibrates every method's direction for every attribute on every draw, and reads all of them."""
-    draws = [_draw(lab, number) for number in range(lab.cfg.study.repeats)]
-    names = lab.cfg.study.attributes
-    cells = {method: np.array([each.cells(method, names) for each in draws]) for method in ORDER}
-    values = {method: each.mean(axis=1) for method, each in cells.items()}
-    reached = {method: sum(each.reaches(method) for each in draws) for method in ORDER}
-    every = len(draws) * len(names)
-    columns = ("method", "target reached", "effect", "selectivity", "selectivity in the table", "accuracy", "identity")
-    rows = tuple(
-        (method, f"{reached[method]} of {every}", *map(over_draws, values[method].T)) for method in ORDER
+    """Finds every method's edit of every attribute on every draw, sets its strengths, and reads them all."""
+    methods, names, target = contenders(lab.cfg.study.methods), lab.cfg.study.attributes, lab.cfg.study.target
+    trials = _trials(lab, methods)
+    # (methods, draws, attributes, effects, figures); what is reached has no figures.
+    values = np.array([[_figures(each, names, target) for each in draws] for draws in trials])
+    reached = np.array([[_reached(each) for each in draws] for draws in trials])
+    rows, costs = [each.name for each in methods], [_costs(lab, draws) for draws in trials]
+    tables, findings, conclusions, pairs = dict[str, Table](), dict[str, Any](), list[str](), list[tuple[Cell, ...]]()
+    for i, (share, suffix) in enumerate(zip(SHARES, ("", "_strong"), strict=True)):
+        at, seen = f"{share * target:g} sd", reached[..., i]
+        common, fair = comparable(seen)
+        few = _mean(values[:, :, common, i] if len(common) else values[..., i, :])
+        shown = [names[j] for j in common] or names
+        compared = {rows[m]: few[m] for m in fair}
+        winners = {name: _best(compared, name) for name in COMPARED}
+        tables[f"methods{suffix}"] = _methods(lab, at, shown, rows, few, seen, costs, winners)
+        pairs += [(at, *row) for row in differences(compared)]
+        conclusions.append(_conclusion(at, shown, compared, winners))
+        findings[at] = {"attributes": shown, "methods": list(compared), "winners": winners}
+    grid = _curves(values, rows, names)
+    picture = curve_grid(
+        grid, lab.figures / "effect_identity.png", x_label="effect on the attribute (sd)", whole=False
     )  # fmt: skip
-    reaching = [method for method in ORDER if reached[method] == every]
-    # Effects are the same by design, and of less effect more of the person is left.
-    winners = {name: _best(values, reaching, name) for name in ("selectivity", "table", "identity")}
-    places = {"selectivity": 3, "table": 4, "identity": 6}
-    bold = frozenset((ORDER.index(method), places[name]) for name, method in winners.items() if method)
-    pairs = _pairs(values, reaching)
-    conclusion = _conclusion(values, reaching, winners["identity"], lab.cfg.study.target)
-    curves = {method: _curve(draws, method) for method in ORDER}
-    picture = curve_figure(
-        curves, lab.figures / "effect_identity.png", x_label="effect on the attribute (sd)",
-        y_label="identity (cosine)", title="What an effect costs",
-    )  # fmt: skip
-    findings = {"columns": columns, "rows": rows, "pairs": pairs.rows, "curves": curves, "reaching": reaching}
-    tables = {
-        "methods": Table(columns, rows, _caption(lab, len(draws)), bold=bold, counted="draws"),
-        "attributes": _by_attribute(cells, names),
-        "calibrations": _calibrations(draws),
-        "pairs": pairs,
+    tables |= {
+        "attributes": _by_attribute(values, reached, rows, names, target),
+        "calibrations": _calibrations(lab, trials),
+        "pairs": _pairs(pairs),
     }
-    samples = {f"scores_{number}": each.sweep.readings.table() for number, each in enumerate(draws)}
-    return Result(conclusion, findings, {"Identity against effect, mean over attributes": picture}, tables, samples)
+    faults = _faults(trials)
+    tables |= {"faults": faults} if faults.rows else {}
+    findings |= {name: {"columns": tables[name].columns, "rows": tables[name].rows} for name in ("methods", "pairs")}
+    caption = "Effect against identity and selectivity, mean over attributes and each of them"
+    return Result(" ".join(conclusions), findings | {"curves": grid}, {caption: picture}, tables, _scores(trials))
 
 
-def _draw(lab: Lab, number: int) -> Draw:
-    drawn, n = lab.draw(number), lab.cfg.evaluation.num_samples
-    unlabelled = _unlabelled(drawn, number)
-    found = [candidate for name in lab.cfg.study.attributes for candidate in _candidates(drawn, name, unlabelled)]
-    # Directions of x_T come last, as `read` wants spaces together.
-    found.sort(key=lambda candidate: ORDER.index(candidate.method))
-    vectors = {
-        f"{each.method}, {each.attribute}": each.calibration.strength * each.directions.directions[each.component]
-        for each in found
-    }
-    return Draw(found, drawn.sweep(vectors, SHARES, seeds=lab.seeds(start=number * n)))
+def _trials(lab: Lab, methods: Sequence[Contender]) -> list[list[Trial]]:
+    """Every method on every draw, (methods, draws)."""
+    spread, repeats = spread_of(lab), lab.cfg.study.repeats
+    found: list[list[Trial]] = [[] for _ in methods]
+    took, every = list[float](), repeats * len(methods)
+    for number in range(repeats):
+        draw = Draw(lab.draw(number), number, spread)
+        _prepare(draw)
+        for j, method in enumerate(methods):
+            started = time.perf_counter()
+            with lab.watch.stage(method.name):
+                found[j].append(trial(draw, method))
+            took += [seconds] if (seconds := time.perf_counter() - started) > NEW else []
+            done = number * len(methods) + j + 1
+            rest = f", about {duration((every - done) * sum(took) / len(took))} left" if took and done < every else ""
+            log.info("draw %d of %d, %s: %d of %d done%s", number + 1, repeats, method.name, done, every, rest)
+    return found
 
 
-def _candidates(lab: Lab, attribute: str, unlabelled: Mapping[str, Sequence[Form]]) -> list[Candidate]:
-    """One direction of each method; of those without labels, one of the given."""
-    others = [name for name in lab.cfg.study.attributes if name != attribute]
-    mean = lab.attribute(attribute)
-    found: dict[str, tuple[Directions, int]] = {
-        "mean difference": (mean, 0),
-        "disentangled": (disentangle(mean, [lab.attribute(name) for name in others]), 0),
-        "linear boundary": (lab.attribute(attribute, name="boundary"), 0),
-        "mean difference of x_T": (lab.attribute(attribute, space="x_T"), 0),
-    }
-    found |= {method: _picked(forms, attribute) for method, forms in unlabelled.items()}
-    target = lab.cfg.study.target
-    return [
-        Candidate(method, attribute, directions, component, lab.calibrate(directions, component, attribute, target))
-        for method, (directions, component) in found.items()
-    ]
+def _prepare(draw: Draw) -> None:
+    """Generates what methods share, so that no method's time has it."""
+    lab = draw.lab
+    with lab.watch.stage("samples"):
+        lab.unit(lab.annotator)
+        lab.annotations()
+        for n in {lab.cfg.study.index, lab.pca.num_samples}:
+            recorded(lab.cfg, lab.model, n)
 
 
-def _unlabelled(lab: Lab, number: int) -> Mapping[str, Sequence[Form]]:
-    """The methods without labels, each in all its forms; what belongs to one image takes one by draw."""
-    k, n, middle = lab.pca.k, lab.pca.num_samples, len(lab.model.process.timesteps) // 2
-    found = {
-        "PCA": [
-            lab.components(),
-            lab.discover(name="pca", k=k, num_samples=n, joint=True),
-            lab.discover(name="pca", k=k, num_samples=n, joint=True, rotation="varimax"),
-        ],
-        "local PCA": [lab.discover(name="local_pca", k=k, num_samples=n, sample=number)],
-        "Jacobian": [lab.discover(name="jacobian", k=k, sample=number, steps=(middle,))],
-        "random": [lab.discover(name="random", k=k, num_samples=n)],
-    }
-    return {
-        method: [(form, lab.odd_effects(form.directions, SCREENED[method])) for form in forms]
-        for method, forms in found.items()
-    }
+def _figures(trial: Trial, names: Sequence[str], target: float) -> np.ndarray:
+    """(attributes, effects, figures)."""
+    return np.array([[_read(trial, name, share, names, target) for share in range(len(SHARES))] for name in names])
 
 
-def _picked(forms: Sequence[Form], attribute: str) -> tuple[Directions, int]:
-    """The direction that serves the attribute best by the annotator on calibration seeds.
-
-    One rule for all: of those with at least half of the largest effect on it, the most selective.
-    """
-    strongest = _strongest([matrix for _, matrix in forms], attribute)
-    ranked = [
-        (*_merit(matrix, row, attribute, strongest), form, row)
-        for form, matrix in forms
-        for row in range(len(form.directions))
-    ]
-    *_, directions, component = max(ranked, key=lambda each: each[:2])
-    return directions, component
-
-
-def _strongest(effects: Sequence[EffectMatrix], attribute: str) -> float:
-    sizes = np.concatenate([np.abs(each.effect[:, each.attributes.index(attribute)]) for each in effects])
-    return float(np.nanmax(sizes, initial=0.0))
-
-
-def _merit(matrix: EffectMatrix, row: int, attribute: str, strongest: float) -> tuple[bool, float]:
-    """Whether a direction is strong enough, then its selectivity, or its effect where it is not."""
-    size = float(np.nan_to_num(abs(matrix.cell(row, attribute).value)))
-    strong = size >= STRONG * strongest
-    return strong, float(np.nan_to_num(matrix.selectivity_of(row, attribute).value)) if strong else size
-
-
-def _conclusion(values: Mapping[str, np.ndarray], reaching: Sequence[str], winner: str | None, target: float) -> str:
-    """Which of the methods that reach every target keeps identity best."""
-    if not reaching:
-        return f"No method reaches {target:g} sd for every attribute in every draw."
-    means = {method: over_draws(_column(values, method)).value for method in reaching}
-    kept = max(means, key=lambda method: np.nan_to_num(means[method], nan=-1))
-    return (
-        f"Of {len(reaching)} methods that reach {target:g} sd for every attribute in every draw, {kept} keeps identity "
-        f"best ({format_number(means[kept])}); {winner or 'none of them'} beats the second by the interval of the "
-        "paired difference."
+def _read(trial: Trial, name: str, share: int, names: Sequence[str], target: float) -> Figures:
+    row, readings = trial.row(name, share), trial.readings
+    if row is None or readings is None:
+        return UNREAD
+    effects, sign = readings.effects(), trial.contender.sign
+    likeness = readings.likeness(row)
+    return Figures(
+        sign * effects.cell(row, name).value,
+        effects.selectivity_of(row, name).value,
+        effects.select(names).selectivity_of(row, name).value,
+        readings.accuracy(row, name, sign * target).value,
+        readings.identity(row).value,
+        float("nan") if likeness is None else likeness.value,
     )
 
 
-def _best(values: Mapping[str, np.ndarray], reaching: Sequence[str], name: str) -> str | None:
-    """Of the methods that reach every target, the one that beats the second in a figure."""
+def _reached(trial: Trial) -> np.ndarray:
+    """Whether the annotator sees the target, bool (attributes, effects)."""
+    missed = (False,) * len(SHARES)
+    return np.array([missed if each.fault else [level.reached for level in each.levels] for each in trial.entries])
+
+
+def comparable(reached: np.ndarray) -> tuple[list[int], list[int]]:
+    """The attributes and the methods that are compared, by what the annotator sees and the judge does not.
+
+    Args:
+        reached: Whether the target is reached, bool (methods, draws, attributes).
+
+    Returns:
+        Indices of the attributes that at least half of the methods reach in every draw, and of the methods that reach
+        all of these in every draw.
+    """
+    always: np.ndarray = reached.all(axis=1)
+    common = np.flatnonzero(always.mean(axis=0) >= MOST)
+    fair = np.flatnonzero(always[:, common].all(axis=1)) if len(common) else []
+    return [int(j) for j in common], [int(m) for m in fair]
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Means over attributes of (methods, draws, attributes, figures), of those that are known; nan where none is."""
+    known = np.isfinite(values)
+    total, count = np.where(known, values, 0).sum(axis=2), known.sum(axis=2)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _costs(lab: Lab, draws: Sequence[Trial]) -> tuple[Cell, ...]:
+    """Samples that a method learns from, images that the annotator scores, and seconds: for one attribute of a draw."""
+    method, cfg = draws[0].contender, lab.cfg
+    candidates = max(each.candidates for trial in draws for each in trial.entries)
+    chosen = cfg.evaluation.calibration_samples * (1 + 2 * candidates) if candidates > 1 else 0
+    labels = method.samples(cfg) * method.annotated + method.scored(cfg) + chosen
+    # The first attribute of a draw pays for what all share.
+    seconds = np.median([np.mean([each.seconds for each in trial.entries]) for trial in draws])
+    return method.samples(cfg), labels, round(float(seconds), 1)
+
+
+def _best(compared: Mapping[str, np.ndarray], name: str) -> str | None:
+    """The method that beats the second in a figure."""
+    columns = {method: values[:, Figures._fields.index(name)] for method, values in compared.items()}
+    columns = {method: values for method, values in columns.items() if np.isfinite(values).any()}
+    return best(columns, paired_draws) if len(columns) > 1 else None
+
+
+def differences(compared: Mapping[str, np.ndarray]) -> list[tuple[Cell, ...]]:
+    """Each method less the reference in each figure, by draw; Holm's correction is over the methods of a figure.
+
+    Args:
+        compared: Figures by method, (draws, figures).
+    """
+    rows: list[tuple[Cell, ...]] = []
+    others = [method for method in compared if method != REFERENCE] if REFERENCE in compared else []
+    for name in COMPARED if others else ():
+        column = Figures._fields.index(name)
+        found = [paired_draws(compared[each][:, column], compared[REFERENCE][:, column]) for each in others]
+        corrected = holm(np.array([p for _, p in found]))
+        rows += [
+            (NAMES[column], method, difference, float(p), "yes" if p < SIGNIFICANT else "no")
+            for method, (difference, _), p in zip(others, found, corrected, strict=True)
+        ]
+    return rows
+
+
+def _conclusion(
+    at: str, attributes: Sequence[str], compared: Mapping[str, np.ndarray], winners: Mapping[str, str | None]
+) -> str:
+    """Which of the methods that reach every target is most selective, and which keeps identity best."""
+    if not compared:
+        return f"At {at} no method reaches the target where half of them do."
+    where = f"At {at}, of {len(compared)} methods that reach it in every draw for {', '.join(attributes)}"
+    return f"{where}, {_leader('selectivity', compared, winners)}, and {_leader('identity', compared, winners)}."
+
+
+def _leader(name: str, compared: Mapping[str, np.ndarray], winners: Mapping[str, str | None]) -> str:
+    """Such as "identity is highest for ICA (.82), beyond the error of the paired difference to the second"."""
     column = Figures._fields.index(name)
-    ours = {method: values[method][:, column] for method in reaching}
-    return best(ours, paired_draws) if len(ours) > 1 else None
+    means = {method: over_draws(values[:, column]).value for method, values in compared.items()}
+    first = max(means, key=lambda method: np.nan_to_num(means[method], nan=-1))
+    sure = "beyond" if winners[name] else "within"
+    return f"{name} is highest for {first} ({format_number(means[first])}), {sure} the error of its lead"
 
 
-def _column(values: Mapping[str, np.ndarray], method: str, name: str = "identity") -> np.ndarray:
-    return values[method][:, Figures._fields.index(name)]
+def _methods(
+    lab: Lab, at: str, shown: Sequence[str], rows: Sequence[str], values: np.ndarray, reached: np.ndarray,
+    costs: Sequence[tuple[Cell, ...]], winners: Mapping[str, str | None],
+) -> Table:  # fmt: skip
+    """Every method's figures and costs, values (methods, draws, figures)."""
+    every, judged = reached[0].size, len(lab.judge.attributes)
+    cells = tuple(
+        (name, f"{int(reached[m].sum())} of {every}", *_intervals(values[m]), *costs[m]) for m, name in enumerate(rows)
+    )
+    caption = (
+        f"Means over {', '.join(shown)}, each at the strength at which the annotator sees {at} (or the nearest, where "
+        f"that is not reached), {intervals_over(lab.cfg.study.repeats)}; target reached: of all attributes in all "
+        f"draws. Erase and switch take an attribute off. Selectivity: of the effects on {judged} judged attributes "
+        f"(chance {format_number(1 / judged)}), and on the {len(lab.cfg.study.attributes)} of the comparison. "
+        "Accuracy: flips among those that could flip to the asked side. Costs are of one attribute in one draw: "
+        "generated samples to learn from, images that the annotator scores to find and to choose, and seconds, those "
+        "of generating the samples left out. Bold: beats the second by the interval of the paired difference, of those "
+        "that reach the target"
+    )
+    columns = ("method", "target reached", *NAMES, "samples", "labels", "seconds")
+    places = {name: columns.index(NAMES[Figures._fields.index(name)]) for name in winners}
+    bold = frozenset((rows.index(method), places[name]) for name, method in winners.items() if method)
+    return Table(columns, cells, caption, bold=bold, counted="draws")
 
 
-def _pairs(values: Mapping[str, np.ndarray], reaching: Sequence[str]) -> Table:
-    """All differences of identity and of selectivity at equal effect; Holm's correction is over the rows of each."""
-    rows = [
-        (name, each.first, each.second, each.difference, each.p, "yes" if each.significant else "no")
-        for name in (("selectivity", "identity") if len(reaching) > 1 else ())
-        for each in compare({method: _column(values, method, name) for method in reaching}, paired_draws)
-    ]
+def _intervals(values: np.ndarray) -> tuple[Interval, ...]:
+    """Of each figure, (draws, figures)."""
+    return tuple(map(over_draws, values.T))
+
+
+def _by_attribute(
+    values: np.ndarray, reached: np.ndarray, rows: Sequence[str], names: Sequence[str], target: float
+) -> Table:
+    """Every method's figures for every attribute at every effect."""
+    cells = tuple(
+        (method, name, share * target, f"{int(reached[m, :, j, i].sum())} of {reached.shape[1]}",
+         *_intervals(values[m, :, j, i]))
+        for m, method in enumerate(rows)
+        for j, name in enumerate(names)
+        for i, share in enumerate(SHARES)
+    )  # fmt: skip
+    caption = (
+        "Each method's edit of each attribute, at the calibrated strengths, or the nearest where the target, in sd, is "
+        "not reached in a draw"
+    )
+    return Table(("method", "attribute", "target", "reached", *NAMES), cells, caption, counted="draws")
+
+
+def _calibrations(lab: Lab, trials: Sequence[Sequence[Trial]]) -> Table:
+    """Every strength, and the effect that the annotator sees there."""
+    rows = tuple(
+        (number, trial.contender.name, each.attribute, each.direction, share * lab.cfg.study.target, level.strength,
+         level.effect, "yes" if level.reached else "no")
+        for draws in trials
+        for number, trial in enumerate(draws)
+        for each in trial.entries
+        for share, level in zip(SHARES, each.levels, strict=True) if not each.fault
+    )  # fmt: skip
+    columns = ("draw", "method", "attribute", "direction", "target", "strength", "annotator's effect", "reached")
+    caption = (
+        "Calibrated strengths: of directions in spreads of the samples (the root of the total variance of h, or of "
+        "x_T), of operators shares of the whole map; effects in sd"
+    )
+    return Table(columns, rows, caption, f"{lab.annotator.id}, the annotator")
+
+
+def _pairs(rows: Sequence[tuple[Cell, ...]]) -> Table:
     return Table(
-        ("figure", "method", "other method", "difference", "p", "differs"), tuple(rows),
-        "One method less another on the same draws, of those that reach the target for every attribute in every draw, "
-        f"of which there are {len(reaching)}; p by Holm's correction over each figure's rows",
+        ("effect", "figure", "method", f"less {REFERENCE}", "p", "differs"), tuple(rows),
+        f"Each method less the {REFERENCE} on the same draws, of those that reach the target for every attribute of "
+        "the table; p by Holm's correction over the methods of each figure at each effect",
         counted="draws",
     )  # fmt: skip
 
 
-def _by_attribute(cells: Mapping[str, np.ndarray], attributes: Sequence[str]) -> Table:
-    """Every method's figures for every attribute."""
+def _faults(trials: Sequence[Sequence[Trial]]) -> Table:
+    """Edits that there are not, and why."""
     rows = tuple(
-        (method, name, *map(over_draws, cells[method][:, j].T)) for method in ORDER for j, name in enumerate(attributes)
+        (number, trial.contender.name, each.attribute, each.fault)
+        for draws in trials
+        for number, trial in enumerate(draws)
+        for each in trial.entries
+        if each.fault
     )
-    columns = ("method", "attribute", "effect", "selectivity", "selectivity in the table", "accuracy", "identity")
-    caption = (
-        "Each method's direction for each attribute, at the calibrated strength, or the nearest where the target is "
-        "not reached"
-    )
-    return Table(columns, rows, caption, counted="draws")
+    return Table(("draw", "method", "attribute", "reason"), rows, "Edits that could not be made, or not be read")
 
 
-def _calibrations(draws: Sequence[Draw]) -> Table:
-    """The strength of every direction, and the effect that the annotator sees there."""
-    rows = tuple(
-        (number, each.method, each.attribute, each.directions.meta.names[each.component], each.calibration.strength,
-         each.calibration.interval, "yes" if each.calibration.reached else "no")
-        for number, draw in enumerate(draws)
-        for each in draw.found
-    )  # fmt: skip
-    columns = ("draw", "method", "attribute", "direction", "strength", "annotator's effect", "target reached")
-    caption = "Calibrated strengths, each in its direction's own unit; effects in sd"
-    return Table(columns, rows, caption, f"{draws[0].found[0].calibration.scorer}, the annotator")
+def _curves(values: np.ndarray, rows: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, Curves]]:
+    """Effect against identity and selectivity, for all attributes together and each of them: means over draws."""
+    panels = {"mean": _mean(values), **{name: values[:, :, j] for j, name in enumerate(names)}}
+
+    def of(panel: np.ndarray, name: str, start: list[list[float]]) -> Curves:
+        """A point for each effect, from (methods, draws, effects, figures), after those of no edit."""
+        places = (Figures._fields.index("effect"), Figures._fields.index(name))
+        points = [
+            [[over_draws(draws).value for draws in panel[m, :, :, i].T] for i in places] for m in range(len(rows))
+        ]
+        return {method: [a + b for a, b in zip(start, points[m], strict=True)] for m, method in enumerate(rows)}
+
+    return {
+        "identity (cosine)": {title: of(each, "identity", [[0.0], [1.0]]) for title, each in panels.items()},
+        "selectivity": {title: of(each, "selectivity", [[], []]) for title, each in panels.items()},
+    }
 
 
-def _caption(lab: Lab, draws: int) -> str:
-    judged, few = len(lab.judge.attributes), len(lab.cfg.study.attributes)
-    return (
-        f"Means over {', '.join(lab.cfg.study.attributes)}, each at the strength at which the annotator sees "
-        f"{lab.cfg.study.target:g} sd (or the nearest, where that is not reached), {intervals_over(draws)}. "
-        f"Selectivity: of the effects on {judged} judged attributes (chance "
-        f"{format_number(1 / judged)}), and on the {few} of the table (chance {format_number(1 / few)}); accuracy: "
-        "flips among those that could flip to the asked side. Bold: beats the second by the interval of the paired "
-        "difference"
-    )
-
-
-def _curve(draws: Sequence[Draw], method: str) -> list[list[float]]:
-    """Mean effect on the attribute, and mean identity with its interval, at every share of the calibrated strength."""
-    points = [[0.0, 1.0, 1.0, 1.0]]
-    for share in SHARES:
-        means = np.array([each.costs(method, share).mean(axis=0) for each in draws])
-        effect, identity = map(over_draws, means.T)
-        points.append([effect.value, *identity[:3]])
-    return [list(column) for column in zip(*points, strict=True)]
+def _scores(trials: Sequence[Sequence[Trial]]) -> dict[str, Table]:
+    """The judge's scores of every sample, a table for each draw; the unedited samples once."""
+    tables: dict[str, Table] = {}
+    for number, draw in enumerate(zip(*trials, strict=True)):
+        read = [trial.readings.table() for trial in draw if trial.readings is not None]
+        rows = [row for i, table in enumerate(read) for row in table.rows if i == 0 or row[0] != UNEDITED]
+        tables |= {f"scores_{number}": replace(read[0], rows=tuple(rows))} if read else {}
+    return tables

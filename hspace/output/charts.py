@@ -26,6 +26,9 @@ from hspace.output.drawing import (
 )
 from hspace.types import InputError
 
+LINES = ("o-", "o--", "s:", "^-.")
+"""Marks and lines of curves, each for as many as there are colours."""
+
 
 def effect_heatmap(matrix: EffectMatrix, path: str | Path, limit: float | None = None) -> Path:
     """Draws effects of edits (rows) on attributes (columns); numbers whose interval holds zero are grey.
@@ -95,7 +98,7 @@ def curve_figure(
         axes = figure.add_subplot()
         axes.axhline(0, color=BAND, linewidth=0.8, zorder=0)
         for i, (label, curve) in enumerate(curves.items()):
-            _draw_curve(axes, label, curve, PALETTE[i % len(PALETTE)], solid=i < len(PALETTE))
+            _draw_curve(axes, label, curve, i)
         if log_x:
             ticks = sorted({x for curve in curves.values() for x in curve[0]})
             axes.set_xscale("log")
@@ -111,14 +114,19 @@ def curve_figure(
 
 
 def curve_grid(
-    grid: Mapping[str, Mapping[str, Mapping[str, Sequence[Sequence[float]]]]], path: str | Path, *, x_label: str
+    grid: Mapping[str, Mapping[str, Mapping[str, Sequence[Sequence[float]]]]],
+    path: str | Path,
+    *,
+    x_label: str,
+    whole: bool = True,
 ) -> Path:
-    """Draws curves over whole numbers in rows of panels of one y axis each, with a legend for all.
+    """Draws curves in rows of panels of one y axis each, with a legend for all.
 
     Args:
         grid: Curves by label, as in `curve_figure`, by the title of their column, by the name of y with its unit.
         path: PNG to write.
         x_label: Name of x, with its unit.
+        whole: Whether x is labelled at whole numbers only.
 
     Raises:
         InputError: If there is no panel, or a curve is not two or four sequences of one length.
@@ -133,7 +141,7 @@ def curve_grid(
         for row, (y_label, columns) in zip(panels, grid.items(), strict=True):
             row[0].set_ylabel(y_label)
             for axes, title in zip(row, titles, strict=True):
-                _draw_panel(axes, columns.get(title, {}), labels)
+                _draw_panel(axes, columns.get(title, {}), labels, whole)
         for axes, title in zip(panels[0], titles, strict=True):
             axes.set_title(title, size=LABEL, loc="left")
         for axes in panels[-1]:
@@ -147,22 +155,25 @@ def curve_grid(
         return save(figure, path, vectors=True)
 
 
-def _draw_panel(axes: Axes, curves: Mapping[str, Sequence[Sequence[float]]], labels: Sequence[str]) -> None:
+def _draw_panel(
+    axes: Axes, curves: Mapping[str, Sequence[Sequence[float]]], labels: Sequence[str], whole: bool
+) -> None:
     axes.axhline(0, color=BAND, linewidth=0.8, zorder=0)
     for label, curve in curves.items():
-        i = labels.index(label)
-        _draw_curve(axes, label, curve, PALETTE[i % len(PALETTE)], solid=i < len(PALETTE))
+        _draw_curve(axes, label, curve, labels.index(label))
     axes.tick_params(labelsize=SMALL, length=2.5)
-    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator("auto" if whole else 4, integer=whole))
 
 
-def _draw_curve(axes: Axes, label: str, curve: Sequence[Sequence[float]], color: str, solid: bool) -> None:
+def _draw_curve(axes: Axes, label: str, curve: Sequence[Sequence[float]], i: int) -> None:
+    """Draws the curve number i, whose colour and line tell it from the others."""
     if len(curve) not in (2, 4) or len({len(values) for values in curve}) != 1:
         raise InputError(f"curve {label!r} must be x, mean, low and high of one length, or x and mean")
+    color, line = PALETTE[i % len(PALETTE)], LINES[i // len(PALETTE) % len(LINES)]
     x, mean, *limits = (np.asarray(values, dtype=np.float64) for values in curve)
     if limits:
         axes.fill_between(x, limits[0], limits[1], color=color, alpha=0.15, linewidth=0)
-    axes.plot(x, mean, "o-" if solid else "o--", color=color, linewidth=1.4, markersize=3, label=label)
+    axes.plot(x, mean, line, color=color, linewidth=1.4, markersize=3, label=label)
 
 
 def _draw_cell_borders(axes: Axes, rows: int, columns: int) -> None:

@@ -213,6 +213,7 @@ class StudyConfig:
         target: Effect, in sd, at which edits are compared.
         beside: Folders of further models that are measured beside `model`.
         taps: Taps of a transformer that are measured; `*` is every block.
+        methods: Methods that are compared, as their table calls them; `*` is all.
     """
 
     title: Text
@@ -224,6 +225,7 @@ class StudyConfig:
     target: NotNegative
     beside: tuple[Filepath, ...]
     taps: tuple[Text, ...]
+    methods: Annotated[tuple[Text, ...], AtLeastOne]
 
 
 @dataclass(frozen=True, config=RULES)

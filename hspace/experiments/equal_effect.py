@@ -1,0 +1,292 @@
+"""Edits of one attribute by any method, at the strengths of equal effect, read by the judge."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hspace.diffusion.recording import trajectories
+from hspace.diffusion.sampling import NotFinite
+from hspace.directions.operators import Operator
+from hspace.directions.record import Directions
+from hspace.edits.changes import Change, apply_changes
+from hspace.evaluation.calibration import SPREAD_SAMPLES
+from hspace.evaluation.levels import Level, levels
+from hspace.evaluation.readings import Readings, finite, read
+from hspace.experiments.contenders import Contender
+from hspace.metrics.effect import EffectMatrix
+from hspace.runs.keys import change_key, edit_key, keep, network_key
+from hspace.runs.lab import Lab
+from hspace.system.files import read_json, write_json
+from hspace.system.shards import SHARD
+from hspace.types import Embedder, InputError, Scorer
+
+SHARES = (1.0, 2.0)
+"""Effects at which methods are compared, in multiples of `study.target`."""
+SCREENED = 0.25
+"""Strength at which the annotator chooses among directions, as long a part of the samples' spread for every method."""
+STRONG = 0.5
+"""A direction is chosen among those that move the attribute by this share of the strongest one's effect."""
+FIRST = {"directions": 0.25, "operators": 0.5}
+"""Strength with which every calibration begins."""
+MOST = {"directions": 2.0, "operators": 1.0}
+"""Largest strength."""
+DIGITS = 3
+"""Digits of the spread that count, so that rounding of another batch does not change the edits."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The edit that a method has for an attribute.
+
+    Attributes:
+        attribute: The attribute.
+        direction: Name of the direction or operator.
+        change: Change of strength 1: an offset as long as the samples' spread, that moves the attribute as the method
+            can, or an operator; None where the method failed.
+        levels: Strengths for the effects in `SHARES`, signed as the method moves the attribute.
+        candidates: Number of directions among which the annotator chose.
+        seconds: Time that finding and choosing took.
+        fault: Reason why there is no edit, or none that can be read.
+    """
+
+    attribute: str
+    direction: str = ""
+    change: Change | None = None
+    levels: tuple[Level, ...] = ()
+    candidates: int = 1
+    seconds: float = 0.0
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One method on one draw.
+
+    Attributes:
+        contender: The method.
+        entries: Its edit for each attribute.
+        readings: What the judge reads of the edits that there are, for each attribute in order at every effect; None
+            where there is no edit.
+    """
+
+    contender: Contender
+    entries: tuple[Entry, ...]
+    readings: Readings | None
+
+    def row(self, attribute: str, share: int) -> int | None:
+        """Index of an edit in the readings; None where there is none."""
+        names = [each.attribute for each in self.entries if not each.fault]
+        return len(SHARES) * names.index(attribute) + share if attribute in names else None
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What all methods share on one draw of discovery samples.
+
+    Attributes:
+        lab: The run, with the draw's discovery samples.
+        number: Number of the draw.
+        spread: Root of the total variance of h over the edited steps.
+    """
+
+    lab: Lab
+    number: int
+    spread: float
+
+    @property
+    def calibration_seeds(self) -> tuple[int, ...]:
+        """Seeds of the draw's own; as many as are judged are enough. Directions were chosen on others."""
+        evaluation = self.lab.cfg.evaluation
+        n = min(evaluation.strength_samples, evaluation.num_samples)
+        return self.lab.seeds("calibration", n, evaluation.calibration_samples + self.number * n)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Evaluation seeds of the draw's own."""
+        return self.lab.seeds(start=self.number * self.lab.cfg.evaluation.num_samples)
+
+    @property
+    def encoders(self) -> list[Embedder]:
+        """Encoders of a person."""
+        return [each for each in (self.lab.identity, self.lab.likeness) if each is not None]
+
+
+def spread_of(lab: Lab) -> float:
+    """Root of the total variance of h over the edited steps, on a few calibration samples."""
+    sampler = lab.sampler
+    h = trajectories(lab.model, lab.model.latents(lab.seeds("calibration", SPREAD_SAMPLES)), sampler)
+    return float(f"{float(h[:, sampler.start : sampler.stop].double().var(dim=0).sum().sqrt()):.{DIGITS}g}")
+
+
+def trial(draw: Draw, contender: Contender) -> Trial:
+    """Finds a method's edit of every attribute, sets its strengths by the annotator, and has the judge read it."""
+    entries = tuple(_entry(draw, contender, name) for name in draw.lab.cfg.study.attributes)
+    edits = {
+        f"{contender.name}, {each.attribute} at {share * draw.lab.cfg.study.target:g} sd": level.strength * each.change
+        for each in entries
+        if each.change is not None and not each.fault
+        for share, level in zip(SHARES, each.levels, strict=True)
+    }
+    try:
+        return Trial(contender, entries, _judged(draw, edits) if edits else None)
+    except NotFinite as error:
+        return Trial(contender, tuple(replace(each, fault=str(error)) for each in entries), None)
+
+
+def _entry(draw: Draw, contender: Contender, attribute: str) -> Entry:
+    """The edit of one attribute; a mistake of the method's is told and not raised."""
+    started = time.perf_counter()
+    try:
+        found = contender.find(draw.lab, attribute)
+        change, name = _chosen(draw, found, attribute)
+        seconds = _timed(draw, contender, attribute, change, time.perf_counter() - started)
+        reached = _calibrated(draw, change, attribute, contender.sign)
+    except InputError as error:
+        return Entry(attribute, fault=str(error))
+    candidates = sum(len(each.meta.names) for each in found)
+    fault = "" if np.isfinite([each.effect for each in reached]).all() else "no effect can be read at any strength"
+    return Entry(attribute, name, change, tuple(reached), candidates, seconds, fault)
+
+
+def _chosen(draw: Draw, found: Sequence[Directions | Operator], attribute: str) -> tuple[Change, str]:
+    """The change for an attribute, and its name: of several directions the best one, turned to raise the attribute.
+
+    One rule for all, by the annotator on calibration seeds, of offsets of one length: of those with at least half of
+    the largest effect on the attribute, the most selective.
+    """
+    only = found[0]
+    if isinstance(only, Operator):
+        return only, only.meta.names[0]
+    forms = [each for each in found if isinstance(each, Directions)]
+    vectors = [torch.stack([_scaled(draw, vector) for vector in each.directions]) for each in forms]
+    if sum(map(len, vectors)) == 1:
+        return vectors[0][0], forms[0].meta.names[0]
+    effects = [draw.lab.odd_effects(SCREENED * each, 1.0) for each in vectors]
+    form, row = best_of(effects, attribute)
+    sign = 1.0 if effects[form].cell(row, attribute).value >= 0 else -1.0
+    return sign * vectors[form][row], forms[form].meta.names[row]
+
+
+def best_of(effects: Sequence[EffectMatrix], attribute: str) -> tuple[int, int]:
+    """Matrix and row of the edit that serves an attribute best; see `_chosen`."""
+    strongest = max(float(np.nanmax(np.abs(_column(each, attribute)), initial=0.0)) for each in effects)
+    ranked = [
+        (*_merit(matrix, row, attribute, strongest), form, row)
+        for form, matrix in enumerate(effects)
+        for row in range(len(matrix.edits))
+    ]
+    *_, form, row = max(ranked, key=lambda each: each[:2])
+    return form, row
+
+
+def _column(effects: EffectMatrix, attribute: str) -> np.ndarray:
+    return effects.effect[:, effects.attributes.index(attribute)]
+
+
+def _merit(matrix: EffectMatrix, row: int, attribute: str, strongest: float) -> tuple[bool, float]:
+    """Whether a direction is strong enough, then its selectivity, or its effect where it is not."""
+    size = float(np.nan_to_num(abs(matrix.cell(row, attribute).value)))
+    strong = size >= STRONG * strongest
+    return strong, float(np.nan_to_num(matrix.selectivity_of(row, attribute).value)) if strong else size
+
+
+def _scaled(draw: Draw, vector: Tensor) -> Tensor:
+    """An offset as long as the samples' spread, over the edited steps.
+
+    Raises:
+        InputError: If it is zero there.
+    """
+    model, window = draw.lab.model, draw.lab.sampler.window(len(draw.lab.model.process.timesteps))
+    terminal = tuple(vector.shape) == tuple(model.sample_shape)
+    length = float((vector if terminal else vector[window.start : window.stop]).double().norm())
+    if length == 0:
+        raise InputError("the direction is zero over the edited steps")
+    # x_T is standard normal.
+    return vector * ((vector.numel() ** 0.5 if terminal else draw.spread) / length)
+
+
+def _timed(draw: Draw, contender: Contender, attribute: str, change: Change, seconds: float) -> float:
+    """The time that finding took at first: a later run, which finds it in the cache, is told the same."""
+    key = {"contender": contender.name, "attribute": attribute, "draw": draw.number, "change": change_key(change)}
+    folder = keep(draw.lab.cfg, "seconds", key, lambda folder: write_json(folder / "seconds.json", seconds))
+    return float(json.loads((folder / "seconds.json").read_text(encoding="utf-8")))
+
+
+def _calibrated(draw: Draw, change: Change, attribute: str, sign: int) -> list[Level]:
+    """The strengths at which the annotator sees the target effects."""
+    lab, kind = draw.lab, "operators" if isinstance(change, Operator) else "directions"
+    targets, seeds = [share * lab.cfg.study.target for share in SHARES], draw.calibration_seeds
+    key = {
+        "change": change_key(change), "attribute": attribute, "sign": sign, "targets": targets, "seeds": seeds,
+        "from": [FIRST[kind], MOST[kind]], "reference": len(lab.reference_seeds("calibration")),
+        "scorer": network_key(lab.annotator), **edit_key(lab.cfg, lab.model),
+    }  # fmt: skip
+
+    def build(folder: Path) -> None:
+        column = lab.annotator.attributes.index(attribute)
+        unit, latents = float(lab.unit(lab.annotator)[column]), lab.model.latents(seeds)
+        if not unit > 0:
+            raise InputError(f"attribute {attribute} does not vary over the unedited samples: effects have no unit")
+        before = _unedited(draw, seeds, [lab.annotator])
+        shown = lab.annotator.visible(before)[:, column]
+
+        def effect(strength: float) -> float:
+            try:
+                images = apply_changes(lab.model, latents, [strength * change], sampler=lab.sampler).float()
+            except NotFinite:
+                return float("nan")
+            after = read(images, lab.annotator)[0][:, 0]
+            counted = shown & lab.annotator.visible(after)[:, column]
+            # The mean of no sample is nan.
+            return sign * float((after - before)[counted, column].double().mean()) / unit
+
+        found = levels(effect, targets, first=FIRST[kind], most=MOST[kind])
+        write_json(folder / "levels.json", finite([list(each) for each in found]))
+
+    folder = keep(
+        lab.cfg, "levels", {**key, "provenance": lab.model.provenance(eta=lab.cfg.diffusion.eta).to_dict()}, build
+    )
+    found = read_json(folder / "levels.json")
+    return [Level(s, float("nan") if e is None else sign * e, reached) for s, e, reached in found]
+
+
+def _judged(draw: Draw, edits: dict[str, Change]) -> Readings:
+    """What the judge and the encoders of a person read of edits, and of the unedited samples, which are made once."""
+    lab, networks = draw.lab, [draw.lab.judge, *draw.encoders]
+    before, after = _unedited(draw, draw.seeds, networks), _read(draw, list(edits.values()), draw.seeds, networks)
+    widths = [len(lab.judge.attributes), *(each.dim for each in draw.encoders)]
+    scores, people, *features = torch.cat([before[:, None], after], dim=1).split(widths, dim=2)
+    nothing = torch.empty(len(draw.seeds), 1 + len(edits), 0)
+    return Readings(
+        lab.judge, tuple(edits), draw.seeds, scores[:, 0], scores[:, 1:].transpose(0, 1), people, nothing,
+        lab.unit(lab.judge), *features,
+    )  # fmt: skip
+
+
+def _unedited(draw: Draw, seeds: Sequence[int], networks: Sequence[Scorer | Embedder]) -> Tensor:
+    """What networks read of samples, (n, outputs)."""
+    model = draw.lab.model
+    return _read(draw, [torch.zeros(len(model.process.timesteps), *model.h_shape)], seeds, networks)[:, 0]
+
+
+def _read(draw: Draw, edits: Sequence[Change], seeds: Sequence[int], networks: Sequence[Scorer | Embedder]) -> Tensor:
+    """What networks read of samples under changes of one kind, (n, changes, outputs), from the cache."""
+    lab = draw.lab
+    key = {
+        "changes": [change_key(each) for each in edits], "seeds": tuple(seeds),
+        "networks": [network_key(each) for each in networks], **edit_key(lab.cfg, lab.model),
+    }  # fmt: skip
+
+    def make(rows: range) -> Tensor:
+        latents = lab.model.latents(seeds[rows.start : rows.stop])
+        images = apply_changes(lab.model, latents, edits, sampler=lab.sampler).float()
+        return torch.cat(read(images, *networks), dim=2)
+
+    # A shard is as long as any other, counted in images.
+    return lab.kept("edits", len(seeds), make, size=max(1, SHARD // len(edits)), **key)

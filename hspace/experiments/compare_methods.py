@@ -163,7 +163,7 @@ def comparable(reached: np.ndarray) -> tuple[list[int], list[int]]:
         Indices of the attributes that at least half of the methods reach in every draw, and of the methods that reach
         all of these in every draw.
     """
-    always: np.ndarray = reached.all(axis=1)
+    always = np.logical_and.reduce(reached, axis=1)
     common = np.flatnonzero(always.mean(axis=0) >= MOST)
     fair = np.flatnonzero(always[:, common].all(axis=1)) if len(common) else []
     return [int(j) for j in common], [int(m) for m in fair]
@@ -287,8 +287,8 @@ def _calibrations(lab: Lab, trials: Sequence[Sequence[Trial]]) -> Table:
          level.effect, "yes" if level.reached else "no")
         for draws in trials
         for number, trial in enumerate(draws)
-        for each in trial.entries
-        for share, level in zip(SHARES, each.levels, strict=True) if not each.fault
+        for each in trial.entries if each.levels
+        for share, level in zip(SHARES, each.levels, strict=True)
     )  # fmt: skip
     columns = ("draw", "method", "attribute", "direction", "target", "strength", "annotator's effect", "reached")
     caption = (

@@ -1,10 +1,11 @@
 """Reads portraits a third time, by painting them, beside annotator and judge: on renders, samples and edited samples.
 
-    python scripts/making/synthesis.py [--renders 32] [--samples 12] [--output outputs/synthesis]
+    python scripts/making/synthesis.py [--renders 32] [--samples 8] [--output outputs/synthesis]
 
 On fresh renders, whose factors are known, the tables say what each reading recovers and which err alike. On samples of
 the embedded model (evaluation seeds of block 0), unedited and edited by the ready-made directions, they say where the
-readings disagree. Every reading of every image is written beside them.
+readings disagree. Fits start from the judge's scores, and on renders and unedited samples from random portraits too.
+Every reading of every image is written beside the tables.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from hspace.system.files import write_text
 from hspace.types import Images
 from hspace.worlds.attributes import Factors
 from hspace.worlds.portraits.faces import JUDGED, PORTRAITS, render, sample_factors, visibility
-from hspace.worlds.portraits.synthesis import fit, random_start, scored_start
+from hspace.worlds.portraits.synthesis import Fit, fit, random_start, scored_start
 
 log = logging.getLogger("synthesis")
 
@@ -44,16 +45,23 @@ RENDER_SEED, SIZE, STEPS = 97, 64, 10
 RENDERS, UNEDITED = "renders", "unedited"
 
 
-def read(images: Images) -> tuple[Readings, Tensor]:
+def read(images: Images, *, random: bool) -> tuple[Readings, Tensor]:
     """All readings of some images, and the root mean square errors of the nearest renders, (n,).
 
-    `synthesis` is the better of the fits from either start.
+    Args:
+        images: (n, 3, size, size) in [-1, 1].
+        random: Whether to start from random portraits too; `synthesis` is the better of all fits.
     """
     scores = {"annotator": score(annotator(), images), "judge": score(judge(), images)}
-    fits = [fit(images, [start]) for start in (scored_start(images, scores["judge"]), random_start(images))]
-    found = dict(zip(STARTS, (each.scores() for each in fits), strict=True))
-    errors = torch.stack([each.error for each in fits])
-    best = torch.where((errors[0] <= errors[1])[:, None], *found.values())
+    starts = [scored_start(images, scores["judge"]), *([random_start(images)] if random else [])]
+    return together(scores, dict(zip(STARTS, (fit(images, [start]) for start in starts), strict=False)))
+
+
+def together(scores: Readings, fits: dict[str, Fit]) -> tuple[Readings, Tensor]:
+    """Readings by scorers and by fits, and the best of the fits for each image."""
+    found = {name: each.scores() for name, each in fits.items()}
+    errors, values = torch.stack([each.error for each in fits.values()]), torch.stack([*found.values()])
+    best = values[errors.argmin(0), torch.arange(values.shape[1])]
     return {**scores, **found, "synthesis": best}, errors.amin(0)
 
 
@@ -116,7 +124,7 @@ def effect_table(before: Readings, after: dict[str, Readings]) -> Table:
         name: [
             float((readings[name] - before[name])[:, ids.index(edited)].mean()) for edited, readings in after.items()
         ]
-        for name in (*THREE, *STARTS)
+        for name in ("annotator", "judge", STARTS[0])
     }
     return _table("edit", changes, list(after), "Mean change of the edited attribute at strength 1, by each reading.")
 
@@ -154,7 +162,7 @@ def read_all(renders: int, samples: int) -> dict[str, tuple[Readings, Tensor]]:
     found = dict[str, tuple[Readings, Tensor]]()
     for name, each in images.items():
         log.info("reading %s", name)
-        found[name] = read(each)
+        found[name] = read(each, random=name in (RENDERS, UNEDITED))
     return found
 
 
@@ -169,8 +177,8 @@ def tables(parts: dict[str, tuple[Readings, Tensor]]) -> list[Table]:
     found = [recovery_table(readings.pop(RENDERS), PORTRAITS.labels(true), visibility(true))]
     edits = {name: each for name, each in readings.items() if name != UNEDITED}
     for what, of in (("unedited samples", [readings[UNEDITED]]), ("edited samples", list(edits.values()))):
-        together = {name: torch.cat([each[name] for each in of]) for name in THREE}
-        found.append(agreement_table(together, judge().visible(together["judge"]), what))
+        joined = {name: torch.cat([each[name] for each in of]) for name in THREE}
+        found.append(agreement_table(joined, judge().visible(joined["judge"]), what))
     figures = {"mean": torch.Tensor.mean, "largest": torch.Tensor.max}
     errors = {name: [float(of(each)) for _, each in parts.values()] for name, of in figures.items()}
     caption = "Root mean square error of the nearest render's pixels, in units of [-1, 1]."
@@ -182,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--renders", type=int, default=32, help="default: %(default)s")
-    parser.add_argument("--samples", type=int, default=12, help="default: %(default)s")
+    parser.add_argument("--samples", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path("outputs/synthesis"), help="default: %(default)s")
     given = parser.parse_args(argv)
     started = time.process_time()

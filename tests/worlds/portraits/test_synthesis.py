@@ -28,7 +28,17 @@ def off_by(found: Fit, true: Factors, name: str) -> float:
     return float((found.factors[name] - true[name]).abs().max() / (BY_ID[name].high - BY_ID[name].low))
 
 
-def test_a_fit_from_perturbed_factors_finds_them_again() -> None:
+def test_a_descent_from_perturbed_factors_finds_them_again() -> None:
+    true, names = people(1), ("yaw", "pitch", "skin", "smile", "hair_length")
+    target = _Target(render(true, 32)[0])
+    values, moved = ({name: float(value) for name, value in each.items()} for each in (true, perturbed(true, 0.1)))
+    found = target.descended(values | {name: moved[name] for name in names}, names, steps=8)
+    assert max(abs(moved[name] - values[name]) for name in names) > 0.15
+    assert max(abs(found[name] - values[name]) for name in names) < 0.01
+
+
+@pytest.mark.slow
+def test_a_fit_from_perturbed_factors_finds_all_of_them_again() -> None:
     true = people(1) | {"hat": torch.zeros(1), "age": torch.full((1,), 0.3), "bokeh": torch.zeros(1)}
     start = perturbed(true, 0.12)
     found = fit(render(true, 64), [start])

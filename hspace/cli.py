@@ -103,11 +103,10 @@ def _dispatch(arguments: list[str]) -> int:
     if words and "=" not in words[0] and not words[0].startswith("~"):
         known = ", ".join(["list", "cache", *COMMANDS])
         raise InputError(f"unknown command {words[0]!r}: there is {known}; a setting is written key=value")
-    overrides = _with_local_model(words)
     if options.cfg:
-        return _show(overrides)
+        return _show(words)
     _speak(options)
-    return _sweep(overrides) if options.multirun else _run(_compose(overrides))
+    return _sweep(_with_local_model(words)) if options.multirun else _run(_compose(words))
 
 
 def _command(name: str, words: list[str]) -> int:
@@ -164,7 +163,7 @@ def _compose(overrides: list[str]) -> "DictConfig":
 
     _offer_methods(overrides)
     with _hydra(), hydra_in_one_line():
-        return compose("config", overrides=overrides)
+        return compose("config", overrides=_with_local_model(overrides))
 
 
 def _hydra() -> AbstractContextManager[None]:

@@ -20,6 +20,7 @@ import torch
 from architectures import celebahq
 from gpu_rows import GPU_ROWS, measure
 from measuring import Row, refresh, write
+from transformer_rows import sampling_dit, sampling_sd3
 
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.runs.errors import guarded
@@ -30,6 +31,8 @@ ROWS: dict[str, Callable[[str, DiffusionModel], Row]] = {
     "sampling_b1": partial(measured.sampling, batch=1),
     "sampling": partial(measured.sampling, batch=16),
     "sampling_b64": partial(measured.sampling, batch=64),
+    "sampling_dit": sampling_dit,
+    "sampling_sd3": sampling_sd3,
     "collect": measured.collect,
     "strip": measured.strip,
     "asyrp": measured.asyrp,

@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support"), str(ROOT / "scripts" / "making")]
 
+import ready_directions as making  # noqa: E402
 import torch  # noqa: E402
 from fake_device import fake_device  # noqa: E402
 from fake_making import making_of  # noqa: E402
@@ -35,6 +36,7 @@ from PIL import Image  # noqa: E402
 from pipelines import PIPELINES, PROMPTS, save  # noqa: E402
 
 from hspace.cli import main as hspace  # noqa: E402
+from hspace.commands.run import load as load_lab  # noqa: E402
 from hspace.diffusion import checkpoints  # noqa: E402
 from hspace.diffusion.checkpoints import DiffusionModel, load_model  # noqa: E402
 from hspace.diffusion.inversion import ddim_inversion, edit_friendly_inversion  # noqa: E402
@@ -56,7 +58,7 @@ autocast, since torch has no casts for a device in Python: the precision of a tr
 torch.save of a training's checkpoint and its reading: a checkpoint holds the device's own tensors
 torch.compile, CUDA graphs, TF32, fused attention, channels_last kernels: only a GPU has them
 memory: out-of-memory errors, and what is free
-experiments of other checkpoints: fig18 of the hub's, transformer of trained ones
+experiment=transformer and the trainings train_latent and train_transformer, which start from trained networks
 several processes: torchrun's transport between GPUs"""
 
 METHODS: dict[str, tuple[str, ...]] = {
@@ -72,7 +74,7 @@ NAMED = ("supervised", "boundary", "whitened", "regression", "counter", "erase",
 OTHER = {"classes": "1", "dit": "kind 1"}
 """Other conditions, for pairs; "a dog" of models with prompts."""
 EXPERIMENTS = ("demo", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8a", "fig8b", "fig9", "table1", "fig11",
-               "fig13", "fig17", "compare_methods")  # fmt: skip
+               "fig13", "fig17", "fig18", "compare_methods")  # fmt: skip
 SIZES: dict[str, tuple[str, ...]] = {"compare_methods": ("size=fast",)}
 """Words of experiments that would take hours otherwise."""
 OTHERS = ("portraits", "making-portraits", "making-rooms")
@@ -180,6 +182,16 @@ def studio(folder: Path, device: torch.device) -> None:
     session.find(session.source("photo-0"), mask, 3, 1)
 
 
+def ready_directions(folder: Path, device: torch.device) -> None:
+    """What finds the ready-made directions, of one attribute and few samples; nothing is written into the package."""
+    few = ["study.index=40", "study.examples=4", "study.attributes=[yaw]", "study.target=0.1", "diffusion.num_steps=2"]
+    few += ["evaluation.strength_samples=10", "evaluation.calibration_samples=4", "evaluation.num_samples=2"]
+    few += ["evaluation.reference_samples=4", "evaluation.block=0", f"cache_dir={folder / 'cache'}"]
+    with initialize_config_dir(str(package_path("conf")), version_base="1.3"):
+        cfg = parse(compose("config", overrides=[*making.SETTINGS, *few, f"output_dir={folder / 'ready'}"]))
+    making.ready(load_lab(cfg))
+
+
 def works_of(name: str) -> dict[str, Work]:
     """What can be run with a model."""
     if name.startswith("making-"):
@@ -190,7 +202,11 @@ def works_of(name: str) -> dict[str, Work]:
             for each in EXPERIMENTS
         }
         masked = lambda folder, _: run(["method=jacobian", "method.mask=mouth"], folder)  # noqa: E731
-        return {**experiments, "mask": masked, "features": features, "photograph": photograph, "studio": studio}
+        shipped = lambda folder, _: run(["method=ready"], folder)  # noqa: E731
+        return {
+            **experiments, "mask": masked, "ready": shipped, "ready_directions": ready_directions,
+            "features": features, "photograph": photograph, "studio": studio,
+        }  # fmt: skip
     methods = [method for method in METHODS if method != "prompt_pairs" or name in PROMPTS]
     found: dict[str, Work] = {each: partial(by_method, name=name, method=each) for each in methods}
     return {"edits": partial(edits, name=name), **found}

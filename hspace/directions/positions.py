@@ -1,6 +1,8 @@
 # pyright: strict, reportUnknownMemberType=false
 """The positions of h: a U-Net's pixels or a transformer's tokens, each of which holds a vector of channels."""
 
+import math
+
 from torch import Tensor
 
 
@@ -39,3 +41,43 @@ def everywhere(vectors: Tensor, h_shape: tuple[int, ...]) -> Tensor:
 def num_channels(h_shape: tuple[int, ...]) -> int:
     """Number of channels of each position."""
     return h_shape[0] if len(h_shape) == 3 else h_shape[-1]
+
+
+def grid_of(h_shape: tuple[int, ...], sample_shape: tuple[int, int, int]) -> tuple[int, int] | None:
+    """Rows and columns of the positions of h on the image; None where h has no such positions, or one only.
+
+    Args:
+        h_shape: (channel, height, width), (token, channel), or any other shape, which has no grid.
+        sample_shape: (channel, height, width) of x_t; tokens are square patches of it, row by row.
+
+    Example:
+        >>> grid_of((512, 8, 8), (3, 256, 256)), grid_of((32, 24), (4, 8, 16)), grid_of((24,), (4, 8, 8))
+        ((8, 8), (4, 8), None)
+    """
+    if len(h_shape) == 3:
+        return (h_shape[1], h_shape[2]) if h_shape[1:] != (1, 1) else None
+    if len(h_shape) != 2 or h_shape[0] == 1:
+        return None
+    height, width = sample_shape[1:]
+    rows = round(math.sqrt(h_shape[0] * height / width))
+    columns = rows * width // height
+    return (rows, columns) if rows * columns == h_shape[0] else None
+
+
+def shares(vectors: Tensor, h_shape: tuple[int, ...], grid: tuple[int, int]) -> Tensor:
+    """The share of its squared length that a direction has at each position, (k, rows, columns), 1 in all.
+
+    Args:
+        vectors: Directions of h, (k, steps, *h_shape).
+        h_shape: Shape of h.
+        grid: Rows and columns of its positions; see `grid_of`.
+
+    Example:
+        >>> import torch
+        >>> h = torch.zeros(1, 2, 6, 5)
+        >>> h[0, :, 4] = 1.0
+        >>> shares(h, (6, 5), (2, 3))[0].tolist()
+        [[0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    """
+    squared = by_position(vectors.float(), h_shape).square().sum(dim=(1, 3))
+    return (squared / squared.sum(dim=1, keepdim=True)).reshape(-1, *grid)

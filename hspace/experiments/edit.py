@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,13 @@ import numpy as np
 from hspace.diffusion.latents import check_disjoint
 from hspace.diffusion.photographs import find_images
 from hspace.directions.operators import Found, Operator
+from hspace.directions.positions import grid_of, shares
 from hspace.edits.changes import changes
 from hspace.evaluation.measures import MEASURES, Edited, Measure, Value, from_real, least_images
 from hspace.evaluation.readings import Sweep
 from hspace.metrics.interval import Interval
 from hspace.metrics.names import UNNAMED, numbered
-from hspace.output.charts import effect_heatmap
+from hspace.output.charts import effect_heatmap, map_figure
 from hspace.output.figures import grid_figure
 from hspace.output.tables import UNKNOWN, Cell, Table, format_number
 from hspace.runs.effects import in_effects, named_at, turned
@@ -90,6 +92,7 @@ def measure(lab: Lab, applied: Applied) -> Result:
         "Unedited samples": grid_figure(
             lab.images(lab.model.latents(lab.seeds(n=GRID))), GRID // 2, lab.figures / "samples.png"
         ),
+        **_maps(lab, directions),
     }
     tables = {
         "directions": _directions_table(lab, measures, sweep, targets, measured),
@@ -194,6 +197,23 @@ def _strip(lab: Lab, sweep: Sweep, targets: Targets):
     ]
     title = f"{lab.cfg.name}: one sample, edited along each direction"
     return sweep.strip(title, lab.figures / "directions.png", notes)
+
+
+def _maps(lab: Lab, directions: Found) -> dict[str, Path]:
+    """Where on the image directions lie that were found on one sample, with the border of the method's region."""
+    sample, shape = getattr(lab.cfg.method, "sample", None), lab.model.h_shape
+    grid = grid_of(shape, lab.model.sample_shape)
+    if sample is None or grid is None or isinstance(directions, Operator) or directions.meta.space != "h":
+        return {}
+    masked = getattr(lab.cfg.method, "mask", None) is not None
+    region = lab.region(lab.images(lab.model.latents([sample])))[0] if masked else None
+    maps, path = shares(directions.directions, shape, grid), lab.figures / "positions.png"
+    unit = "share of the squared length"
+    return {
+        "Positions of h that each direction changes": map_figure(
+            maps, directions.meta.names, path, unit=unit, outline=region
+        )
+    }
 
 
 def _directions_table(

@@ -1,6 +1,7 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""Figures of numbers: heat maps of effects, and curves."""
+"""Figures of numbers: heat maps of effects, maps of the image's plane, and curves."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,10 +25,12 @@ from hspace.output.drawing import (
     signed,
     text_width,
 )
+from hspace.output.figures import Array
 from hspace.types import InputError
 
 LINES = ("o-", "o--", "s:", "^-.")
 """Marks and lines of curves, each for as many as there are colours."""
+MAPS_PER_ROW = 4
 
 
 def effect_heatmap(matrix: EffectMatrix, path: str | Path, limit: float | None = None) -> Path:
@@ -67,6 +70,41 @@ def effect_heatmap(matrix: EffectMatrix, path: str | Path, limit: float | None =
 def color_limit(*matrices: EffectMatrix) -> float:
     """The largest effect of several matrices, at least .5 sd."""
     return max(0.5, *(float(np.nanmax(np.abs(matrix.effect), initial=0.0)) for matrix in matrices))
+
+
+def map_figure(
+    maps: Array, labels: Sequence[str], path: str | Path, *, unit: str, outline: Array | None = None
+) -> Path:
+    """Draws maps of the image's plane in rows of four, in one scale of colours from 0 on.
+
+    Args:
+        maps: Numbers >= 0, (maps, rows, columns).
+        labels: Text above each map.
+        path: PNG to write.
+        unit: Meaning of the numbers.
+        outline: Region whose border is drawn on each map, bool (height, width), of a resolution of its own.
+    """
+    maps = np.asarray(maps)
+    rows, columns = math.ceil(len(maps) / MAPS_PER_ROW), min(len(maps), MAPS_PER_ROW)
+    with drawing():
+        figure = Figure(figsize=(1.7 * columns + 0.8, 1.9 * rows + 0.3), dpi=DPI, layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False).flatten()
+        drawn = panels[: len(maps)]
+        pictures = [
+            axes.imshow(each, cmap="viridis", vmin=0, vmax=maps.max(), extent=(0, 1, 1, 0))
+            for axes, each in zip(drawn, maps, strict=True)
+        ]
+        for axes, label in zip(drawn, labels, strict=True):
+            axes.set_title(label, size=SMALL)
+            if outline is not None:
+                _draw_outline(axes, np.asarray(outline))
+        for axes in panels:
+            axes.set_axis_off()
+        bar = figure.colorbar(pictures[0], ax=list(panels), aspect=18, shrink=0.9, pad=0.02)
+        bar.set_label(unit, size=SMALL)
+        bar.ax.tick_params(labelsize=SMALL, length=2)
+        bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+        return save(figure, path, vectors=True)
 
 
 def curve_figure(
@@ -174,6 +212,15 @@ def _draw_curve(axes: Axes, label: str, curve: Sequence[Sequence[float]], i: int
     if limits:
         axes.fill_between(x, limits[0], limits[1], color=color, alpha=0.15, linewidth=0)
     axes.plot(x, mean, line, color=color, linewidth=1.4, markersize=3, label=label)
+
+
+def _draw_outline(axes: Axes, region: np.ndarray) -> None:
+    """The border of a region, between its pixels and the others."""
+    height, width = region.shape
+    rows, columns = (np.arange(-0.5, length + 1) / length for length in (height, width))
+    axes.contour(columns, rows, np.pad(region, 1), levels=[0.5], colors="white", linewidths=1.0)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(1, 0)
 
 
 def _draw_cell_borders(axes: Axes, rows: int, columns: int) -> None:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from hspace.metrics.effect import EffectMatrix
-from hspace.output.charts import curve_figure, curve_grid, effect_heatmap
+from hspace.output.charts import curve_figure, curve_grid, effect_heatmap, map_figure
 from hspace.output.drawing import vector_copies
 from hspace.output.figures import LABEL_WIDTH, TILE, _wrapped, grid_figure, strip_figure
 from hspace.types import InputError
@@ -42,6 +42,9 @@ FIGURES: dict[str, Callable[[Path], Path]] = {
     "people": lambda path: strip_figure(_images(2, 3, 3, 3, 8, 8), ["a", "b"], ("-", 0, "+"), "Title", path, 64),
     "grid": lambda path: grid_figure(_images(5, 3, 8, 8), 3, path, titles=list("abcde")),
     "heatmap": lambda path: effect_heatmap(_matrix(), path),
+    "maps": lambda path: map_figure(
+        _images(5, 2, 4).abs(), list("abcde"), path, unit="share", outline=torch.eye(8).bool()
+    ),
     "curve": lambda path: curve_figure({"yaw": CURVE, "hat": CURVE}, path, x_label="strength", y_label="effect"),
     "curves": lambda path: curve_grid(
         {"effect": {"early": {"yaw": CURVE}, "late": {"hat": CURVE}}, "identity": {"late": {"yaw": CURVE}}},
@@ -61,7 +64,7 @@ def test_same_drawing_same_bytes_and_nothing_else_on_disk(name: str, tmp_path: P
     first = FIGURES[name](tmp_path / "new" / "first.png")
     with matplotlib.rc_context({"font.size": 30, "figure.dpi": 31, "savefig.bbox": "standard"}):
         second = FIGURES[name](tmp_path / "second.png")
-    kinds = [".pdf", ".png", ".svg"] if name in ("heatmap", "curve", "curves") else [".png"]
+    kinds = [".pdf", ".png", ".svg"] if name in ("heatmap", "maps", "curve", "curves") else [".png"]
     assert sorted(file.name for file in first.parent.iterdir()) == [f"first{kind}" for kind in kinds]
     for kind in kinds:
         assert first.with_suffix(kind).read_bytes() == second.with_suffix(kind).read_bytes(), kind
@@ -175,3 +178,20 @@ def test_only_png_is_written(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"must end in \.png, got .*x"):
         grid_figure(torch.zeros(1, 3, 4, 4), 1, tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_regions_border_lies_around_its_pixels(tmp_path: Path) -> None:
+    """The top half of a map that is dark everywhere: the white line runs across its middle."""
+    region = torch.zeros(8, 8, dtype=torch.bool)
+    region[:4] = True
+    maps = np.zeros((1, 4, 4))
+    maps[0, 3, 3] = 1.0
+    plain, outlined = (
+        _read(map_figure(maps, ["a"], tmp_path / "map.png", unit="share", outline=each)) for each in (None, region)
+    )
+    rows, columns = np.nonzero((plain != outlined).any(-1))
+    dark = np.argwhere((plain == (68, 1, 84)).all(-1))
+    top, left, bottom, right = *dark.min(0), *dark.max(0)
+    across = rows[(columns > left + (right - left) // 4) & (columns < right - (right - left) // 2)]
+    inside = across[(across > top + 8) & (across < bottom - 8)]
+    assert len(inside) and abs(inside.mean() - (top + bottom) / 2) < 4

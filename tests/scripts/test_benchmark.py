@@ -62,6 +62,9 @@ def test_every_row_has_the_agreed_form(
 ) -> None:
     for row in ("sampling", "sampling_b64", "asyrp"):
         small(benchmark, monkeypatch, row, batch=2)
+    for row in ("sampling_dit", "sampling_sd3"):
+        small(benchmark, monkeypatch, row, batch=1, steps=2)
+    monkeypatch.setattr(sys.modules["transformer_rows"], "LAYERS", 2)
     small(benchmark, monkeypatch, "collect", n=3, batch=2)
     small(benchmark, monkeypatch, "strip", samples=2, strengths=2)
     small(benchmark, monkeypatch, "pca_h", n=8)

@@ -173,10 +173,14 @@ PROMPTS |= {"pixart": "a man", "sd3": "a man", "flux": "a man"}
 
 def save(name: str, folder: Path) -> Path:
     """The folder of a pipeline, written if it is not there."""
-    if not folder.is_dir():
-        PIPELINES[name]().save_pretrained(folder)
+    return folder if folder.is_dir() else save_as(name, PIPELINES[name](), folder)
+
+
+def save_as(name: str, pipeline: Any, folder: Path) -> Path:
+    """The folder of a pipeline of a kind, as the published ones have it."""
+    pipeline.save_pretrained(folder)
     if name == "dit":
-        # As in the published ones; diffusers reads the names but does not write them.
+        # diffusers reads the names of classes, but does not write them.
         path = folder / "model_index.json"
         index = json.loads(path.read_text()) | {"id2label": {str(i): f"kind {i}" for i in range(1000)}}
         path.write_text(json.dumps(index))

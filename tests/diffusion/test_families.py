@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from pipelines import PIPELINES, PROMPTS, save
+from safetensors.torch import load_file, save_file
 
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.diffusion.families import PipelineFamily, families
@@ -166,6 +167,22 @@ def test_grey_images_are_shown_with_three_channels(folder: Folder) -> None:
     assert model.codec.encode(images).shape == (1, 1, 16, 16)
 
 
+OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+
+def with_old_names(folder: Path) -> Path:
+    """A pipeline whose attention has the names of the first releases, as google/ddpm-celebahq-256 has them."""
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    renamed = {}
+    for key, tensor in tensors.items():
+        found = [(new, old) for new, old in OLD_NAMES.items() if f".{new}." in key]
+        renamed[key.replace(*found[0]) if found else key] = tensor
+    assert sum("proj_attn" in key for key in renamed) >= 4, "weights and biases of every attention"
+    save_file(renamed, path)
+    return folder
+
+
 def test_old_layouts(folder: Folder, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     plain = load(folder, "pixel")
     flat = shutil.copytree(folder("pixel"), tmp_path / "flat")
@@ -173,6 +190,7 @@ def test_old_layouts(folder: Folder, tmp_path: Path, caplog: pytest.LogCaptureFi
         file.rename(flat / file.name)
     (flat / "unet").rmdir()
     (flat / "scheduler").rmdir()
+    named = with_old_names(shutil.copytree(folder("pixel"), tmp_path / "named"))
     pickled, half, split = tmp_path / "pickled", tmp_path / "half", tmp_path / "split"
     pipeline: Any = diffusers.DDPMPipeline.from_pretrained(folder("pixel"))
     pipeline.save_pretrained(pickled, safe_serialization=False)
@@ -180,7 +198,7 @@ def test_old_layouts(folder: Folder, tmp_path: Path, caplog: pytest.LogCaptureFi
     pipeline.to(torch.float16).save_pretrained(half, variant="fp16")
     latents = plain.latents([3])
     reference = sample(plain, latents).x_0
-    for other in (flat, pickled, split):
+    for other in (flat, named, pickled, split):
         model = load_model(str(other), num_steps=STEPS, device="cpu")
         assert model.identity == plain.identity
         # Where tensors lie in memory decides the kernels, and so the last bits.

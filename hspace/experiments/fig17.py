@@ -44,6 +44,9 @@ def run(lab: Lab) -> Result:
     The measure of transfer is the correlation, over the attributes that an expression is made of, of the effects on
     generated samples with the differences between the images themselves. The annotator chooses the strength by it, on
     calibration seeds; the judge reads the rest.
+
+    Raises:
+        InputError: If no strength or effect is above 0.
     """
     positive = [strength for strength in lab.strengths if strength > 0]
     if not positive:

@@ -20,6 +20,9 @@ def run(lab: Lab) -> Result:
     """Principal components and how much they change the image; with names and effects where scorers read the model.
 
     No embedded scorer reads churches and bedrooms, so that pixels alone say there what a component does.
+
+    Raises:
+        InputError: If effects are asked for, and no scorer reads the model.
     """
     largest = max(lab.strengths)
     directions = lab.components()

@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from hspace.diffusion.checkpoints import EMBEDDED, drawn_world, load_model
+from hspace.diffusion.checkpoints import drawn_world, load_model
 from hspace.directions.file import FileSettings
 from hspace.directions.hub import local_path
 from hspace.directions.metadata import annotated_by
@@ -24,12 +24,11 @@ from hspace.runs.lab import Lab
 from hspace.runs.memory import fitted
 from hspace.runs.parsing import check_attributes
 from hspace.runs.procedures import ANY_MODEL, EXPERIMENTS
+from hspace.runs.readers import Role, refusal, warn_of
 from hspace.runs.report import Result
 from hspace.runs.stopwatch import Stopwatch, duration
 from hspace.runs.tracking import Run, track
-from hspace.scorers.embedded import world_of
 from hspace.scorers.factory import (
-    NOT_MEANT,
     load_identity,
     load_regions,
     load_scorer,
@@ -43,6 +42,9 @@ from hspace.system.files import read_json
 from hspace.types import InputError, Scorer
 
 log: logging.Logger = logging.getLogger(__name__)
+
+ROLES: tuple[Role, ...] = ("annotator", "judge", "identity", "likeness")
+"""Networks that every run needs; regions are needed by a named mask alone."""
 
 
 def run(cfg: Config) -> Path:
@@ -109,11 +111,7 @@ def load(cfg: Config) -> Lab:
     for found in given:
         found.fit(model, eta=cfg.diffusion.eta, allow=cfg.allow)
     judge_name = judge_of(cfg, annotator, judge, given)
-    if NOT_MEANT in judge_name:
-        log.warning(
-            "%s for %s: its names and grades may mean nothing; evaluation=clip, hub and faceapi name others",
-            judge_name, model.model_id,
-        )  # fmt: skip
+    warn_of(judge_name, model)
     if cfg.seed and not get_method(cfg.method.name).seeded:
         log.warning("method=%s has no seed: its directions are those of seed=0", cfg.method.name)
     for network in (annotator, judge, identity, *([likeness] if likeness else [])):
@@ -122,27 +120,14 @@ def load(cfg: Config) -> Lab:
 
 
 def check_scorers(cfg: Config) -> None:
-    """Checks that the scorers of a drawn world are not used for a model of another one, or of photographs.
+    """Checks that the networks of a drawn world are not used for a model of another one, or of photographs.
 
     Raises:
         InputError: If they are, and the experiment needs scores.
     """
-    drawn = drawn_world(cfg.model.path)
-    photographs = cfg.model.name not in (*EMBEDDED, "local", "hub")
-    for key, scorer in (("annotator", cfg.evaluation.annotator), ("judge", cfg.evaluation.judge)):
-        world = world_of(scorer)
-        if world is None or cfg.procedure in ANY_MODEL:
-            continue
-        if drawn not in (world, None):
-            raise InputError(
-                f"model={cfg.model.name} makes {drawn}, and evaluation.{key}={scorer} reads {world}: "
-                f"set evaluation={drawn}"
-            )
-        if photographs:
-            raise InputError(
-                f"model={cfg.model.name} makes photographs, and evaluation.{key}={scorer} reads the embedded {world} "
-                "only: set evaluation=clip, evaluation=hub or evaluation=faceapi"
-            )
+    for role in ROLES if cfg.procedure not in ANY_MODEL else ():
+        if why := refusal(cfg, role):
+            raise InputError(why)
 
 
 def check_beside(cfg: Config) -> None:

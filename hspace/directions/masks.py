@@ -68,7 +68,7 @@ def rectangle_mask(box: Sequence[float], size: tuple[int, int]) -> Mask:
 
 
 def png_mask(path: str | Path, size: tuple[int, int]) -> Mask:
-    """The pixels of a PNG that are lighter than 50% grey, resized to the grid by nearest neighbours.
+    """The pixels of a PNG that are lighter than 50% grey, on the grid; see `on_grid`.
 
     Transparent parts are laid on black, since what is left out of the drawing does not belong to the region.
 
@@ -79,22 +79,27 @@ def png_mask(path: str | Path, size: tuple[int, int]) -> Mask:
         grey = read_picture(path, background="black", formats=("PNG",)).convert("L")
     except InputError as error:
         raise InputError(f"mask {error}") from error
-    return _not_empty(_resized(torch.from_numpy(np.array(grey) > 127), size), str(path))
+    return _not_empty(on_grid(torch.from_numpy(np.array(grey) > 127), size), str(path))
 
 
 def region_mask(name: str, image: Images, network: RegionNetwork, size: tuple[int, int]) -> Mask:
-    """A named region of one image, resized to the grid by nearest neighbours.
+    """A named region of one image, on the grid; see `on_grid`.
 
     Raises:
         InputError: If the network does not know the region, or the image does not show it.
     """
     if name not in network.regions:
         raise InputError(f"mask must be one of {', '.join(network.regions)}, a rectangle or a PNG file, got {name}")
-    return _not_empty(_resized(network(image)[name][0], size), name)
+    return _not_empty(on_grid(network(image)[name][0], size), name)
 
 
-def _resized(mask: Bool[Tensor, "height width"], size: tuple[int, int]) -> Mask:
-    return F.interpolate(mask[None, None].float(), size, mode="nearest-exact")[0, 0] > 0.5
+def on_grid(mask: Bool[Tensor, "height width"], size: tuple[int, int]) -> Mask:
+    """The cells of a grid at least half of which lie in a mask of pixels; of a thinner mask those that hold most of it.
+
+    A cell of a latent model's grid stands for a square of pixels, such as 8 x 8: a mouth can be thinner than that.
+    """
+    covered = F.interpolate(mask[None, None].float(), size, mode="area")[0, 0]
+    return (covered >= covered.max().clamp(max=0.5)) & (covered > 0)
 
 
 def _not_empty(mask: Mask, name: str) -> Mask:

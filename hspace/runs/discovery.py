@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hspace.diffusion.checkpoints import DiffusionModel, drawn_world
+from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import seed_range
 from hspace.diffusion.recording import Recorded, collect, collect_around
 from hspace.diffusion.sampler import SEEDS_PER_ROLE, Sampler
@@ -21,8 +21,8 @@ from hspace.evaluation.readings import Readings, Sweep, score
 from hspace.metrics.effect import EffectMatrix
 from hspace.runs.config import Config
 from hspace.runs.keys import edit_key, files_key, keep, keep_part, keep_rows, network_key, sampler_key, tensor_sha256
+from hspace.runs.readers import refusal
 from hspace.runs.unedited import unit_of_effects
-from hspace.scorers.embedded import world_of
 from hspace.scorers.factory import load_regions
 from hspace.system.cache import key_sha256
 from hspace.system.registry import source_sha256
@@ -160,12 +160,8 @@ class RunSources:
         size, regions = self.model.sample_shape[1:], self.cfg.evaluation.regions
         if not isinstance(region, str) or region.lower().endswith(".png"):
             return make_mask(region, size)
-        world, drawn = world_of(regions), drawn_world(self.cfg.model.path)
-        if world is not None and (self.model.image_shape[1] > 64 or drawn not in (world, None)):
-            raise InputError(
-                f"method.mask={region}: the embedded network knows regions of {world}, not those of "
-                f"{self.model.model_id}: set evaluation.regions=faceapi, or hub:MODEL to a face parser"
-            )
+        if why := refusal(self.cfg, "regions"):
+            raise InputError(f"method.mask={region}: {why}")
         image = sample(self.model, self.model.latents([seed]), sampler=self.sampler).x_0.float().cpu()
         return make_mask(region, size, image=image, network=load_regions(regions))
 

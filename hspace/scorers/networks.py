@@ -140,7 +140,9 @@ def log_odds(logits: Tensor) -> Tensor:
 
 
 def to_input_size(images: Tensor, size: int) -> Tensor:
-    """Images resized to what a network reads; unchanged where they already fit."""
+    """Images resized to what a network reads, and grey ones with three channels; unchanged where they already fit."""
+    if images.shape[1] == 1:
+        images = images.expand(-1, 3, -1, -1)
     if images.shape[-2:] == (size, size):
         return images
     return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)

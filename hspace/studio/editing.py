@@ -16,11 +16,12 @@ from hspace.evaluation.measures import RANK
 from hspace.output.animation import Pixels, to_pixels
 from hspace.runs.config import Config
 from hspace.runs.discovery import recorded
+from hspace.runs.readers import refusal
 from hspace.scorers.factory import finder_of, load_regions
 from hspace.studio.inverting import inversion
 from hspace.studio.photos import Photo, Weights, central_frame, open_photo, paste, weights_of
 from hspace.studio.sliders import Bench
-from hspace.types import Images
+from hspace.types import Images, InputError
 
 Region = str | Sequence[float] | None
 
@@ -65,8 +66,14 @@ def sample_source(bench: Bench, seed: int) -> Source:
 
 
 def region_weights(cfg: Config, source: Source, region: Region) -> Weights:
-    """The share of an edit that each pixel takes; see `weights_of`."""
+    """The share of an edit that each pixel takes; see `weights_of`.
+
+    Raises:
+        InputError: If a region is named and no configured network finds it in the model's images.
+    """
     named = isinstance(region, str) and not region.lower().endswith(".png")
+    if named and (why := refusal(cfg, "regions")):
+        raise InputError(f"--keep-outside={region}: {why}")
     return weights_of(source.photo, region, load_regions(cfg.evaluation.regions) if named else None)
 
 

@@ -10,13 +10,10 @@ from hspace.directions.record import Directions
 from hspace.directions.shipped import READY
 from hspace.edits.sums import Term
 from hspace.runs.config import Config
-from hspace.scorers.embedded import world_of
-from hspace.scorers.factory import load_identity, load_scorer
+from hspace.runs.readers import refusal, warn_of
+from hspace.scorers.factory import load_identity, load_scorer, told_name
 from hspace.system.registry import unknown
 from hspace.types import Embedder, InputError, Scorer
-
-LARGEST_DRAWN = 64
-"""Height of the largest images that the embedded scorers can read."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +77,11 @@ def load_bench(cfg: Config, references: Sequence[str]) -> Bench:
     )  # fmt: skip
     eta, allow = cfg.diffusion.eta, cfg.allow
     sliders = [replace(slider, directions=slider.directions.fit(model, eta=eta, allow=allow)) for slider in sliders]
-    names = cfg.evaluation.annotator, cfg.evaluation.identity
-    small = model.image_shape[1] <= LARGEST_DRAWN and model.image_shape[0] == 3
-    drawn = drawn_world(cfg.model.path)
-    worlds = [world_of(name) for name in names]
-    fits = [world is None or (small and drawn in (world, None)) for world in worlds]
-    annotator = load_scorer(names[0]) if fits[0] else None
-    return Bench(cfg, model, tuple(sliders), annotator, load_identity(names[1]) if fits[1] else None)
+    annotator = None if refusal(cfg, "annotator") else load_scorer(cfg.evaluation.annotator)
+    if annotator is not None:
+        warn_of(told_name(annotator, annotated=False, world=drawn_world(cfg.model.path)), model)
+    identity = None if refusal(cfg, "identity") else load_identity(cfg.evaluation.identity)
+    return Bench(cfg, model, tuple(sliders), annotator, identity)
 
 
 def find_sliders(reference: str) -> list[Slider]:

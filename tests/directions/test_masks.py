@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hspace.directions.masks import make_mask
+from hspace.directions.masks import make_mask, on_grid
 from hspace.types import Images, InputError, RegionNetwork
 
 
@@ -54,6 +54,25 @@ def test_a_png_counts_where_it_is_lighter_than_half_grey(png: Path) -> None:
 @pytest.mark.parametrize("size", [(4, 4), (32, 32)])
 def test_a_png_is_resized_to_the_grid(png: Path, size: tuple[int, int]) -> None:
     assert torch.equal(make_mask(str(png), size), make_mask([0.5, 0.5, 1, 1], size))
+
+
+def test_a_cell_of_a_coarse_grid_belongs_to_a_region_that_holds_half_of_it() -> None:
+    mask = torch.zeros(16, 16, dtype=torch.bool)
+    mask[:8, :4] = mask[:8, 8:11] = True
+    expected = torch.zeros(2, 2, dtype=torch.bool)
+    expected[0, 0] = True
+    assert torch.equal(on_grid(mask, (2, 2)), expected)
+
+
+@pytest.mark.parametrize("row", range(16))
+def test_a_region_thinner_than_a_cell_is_the_cells_that_hold_most_of_it(row: int) -> None:
+    mask = torch.zeros(32, 32, dtype=torch.bool)
+    mask[row : row + 3, 8:24] = True
+    inside = on_grid(mask, (4, 4))
+    rows = {each // 8 for each in range(row, row + 3)}
+    held = {r: sum(each // 8 == r for each in range(row, row + 3)) for r in rows}
+    (expected,) = (r for r in rows if held[r] == max(held.values()))
+    assert inside.nonzero().tolist() == [[expected, 1], [expected, 2]]
 
 
 @pytest.mark.parametrize("kind", ["RGBA", "P", "1", "I;16"])

@@ -7,7 +7,8 @@
 A model is one of the smallest pipelines of every family (tests/support/pipelines.py), with random weights; or
 `portraits`, which has the experiments of the paper, photographs and the studio; or `making-WORLD`, which has the
 trainings of a world and its card. A line says how each work went: `ok`, or the fault and where it is. It exits with 1
-after a fault. At the end it says what the device cannot show; see `scripts/fake_device.py`.
+after a fault, and with 2 where a model or a work is not one of these. At the end it says what the device cannot show;
+see `scripts/fake_device.py`.
 """
 
 import argparse
@@ -45,12 +46,14 @@ from hspace.diffusion.sampling import sample  # noqa: E402
 from hspace.edits.mixing import arithmetic, interpolate, swap  # noqa: E402
 from hspace.metrics.fid import FID  # noqa: E402
 from hspace.metrics.kid import KID  # noqa: E402
+from hspace.runs.errors import guarded  # noqa: E402
 from hspace.runs.memory import row_bytes  # noqa: E402
 from hspace.runs.parsing import parse  # noqa: E402
 from hspace.scorers import factory  # noqa: E402
 from hspace.studio.session import Edit, Session  # noqa: E402
 from hspace.studio.sliders import load_bench  # noqa: E402
 from hspace.system.files import package_path  # noqa: E402
+from hspace.system.registry import unknown  # noqa: E402
 from hspace.types import InputError  # noqa: E402
 
 LEFT_OUT = """\
@@ -235,26 +238,45 @@ def silent() -> Any:
         yield
 
 
+def chosen_works(models: list[str], wanted: list[str] | None) -> list[tuple[str, str, Work]]:
+    """Models with their works, those that are wanted; None is all.
+
+    Raises:
+        InputError: If there is no such model, or none of the models has a wanted work.
+    """
+    for name in models:
+        if name not in (*PIPELINES, *OTHERS):
+            raise InputError(unknown("--models", name, [*PIPELINES, *OTHERS]))
+    works = [(name, each, work) for name in models for each, work in works_of(name).items()]
+    known = {each for _, each, _ in works}
+    for each in wanted or ():
+        if each not in known:
+            raise InputError(unknown("--works", each, known))
+    return [found for found in works if wanted is None or found[1] in wanted]
+
+
 def main() -> int:
-    """Runs what is asked for."""
+    """Runs what is asked for.
+
+    Raises:
+        InputError: If there is no such model or work.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=",".join([*PIPELINES, *OTHERS]), help="all: %(default)s")
     parser.add_argument("--works", help="names of methods, experiments, edits, …; all of a model where none is named")
     arguments = parser.parse_args()
+    chosen = chosen_works(arguments.models.split(","), arguments.works.split(",") if arguments.works else None)
     os.environ["HSPACE_DEBUG"] = "1"
     faults = 0
     with tempfile.TemporaryDirectory() as folder:
-        for name in arguments.models.split(","):
-            wanted = arguments.works.split(",") if arguments.works else None
-            for each, work in works_of(name).items():
-                if wanted is None or each in wanted:
-                    started = time.perf_counter()
-                    said = tried(work, Path(folder) / name)
-                    faults += said != "ok"
-                    print(f"{name} {each}: {said} ({time.perf_counter() - started:.1f} s)", flush=True)
+        for name, each, work in chosen:
+            started = time.perf_counter()
+            said = tried(work, Path(folder) / name)
+            faults += said != "ok"
+            print(f"{name} {each}: {said} ({time.perf_counter() - started:.1f} s)", flush=True)
     print(f"left out:\n{LEFT_OUT}")
     return int(faults > 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

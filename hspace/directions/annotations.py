@@ -279,9 +279,28 @@ def steps_of(model: DiffusionModel, recorded: Recorded, annotations: Annotations
         InputError: If h or scores are of another model, the samples or their eta differ, or several processes run.
     """
     annotations.check(model)
-    recorded.provenance.check(model.provenance(eta=annotations.eta), "recorded samples")
+    recorded.provenance.check(model.provenance(), "recorded samples")
+    return steps_together(recorded, annotations)
+
+
+def steps_together(recorded: Recorded, annotations: Annotations) -> Iterator[Tensor]:
+    """The same of whichever model both are of.
+
+    Raises:
+        InputError: If the models, the samples or their eta differ, or several processes run.
+    """
+    check_together(recorded, annotations)
+    return (torch.from_numpy(h.astype("float64")) for h in recorded.open())
+
+
+def check_together(recorded: Recorded, annotations: Annotations) -> None:
+    """Checks that h and scores are of the same samples, row by row.
+
+    Raises:
+        InputError: If the models, the samples or their eta differ, or several processes run.
+    """
+    recorded.provenance.check(annotations.provenance, "recorded samples")
     if distributed.world() > 1:
         raise InputError(f"h and its scores are read together by one process, got {distributed.world()}")
     if tuple(recorded.seeds) != tuple(annotations.seeds):
         raise InputError("h and scores must be of the same samples, got different seeds")
-    return (torch.from_numpy(h.astype("float64")) for h in recorded.open())

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hspace.diffusion.recording import Recorded
-from hspace.directions.annotations import Annotations
+from hspace.directions.annotations import Annotations, steps_together
 from hspace.directions.record import Directions
 from hspace.directions.shrinkage import shrunk_covariance
 from hspace.types import InputError
@@ -91,22 +91,19 @@ def erase_conditions(
         conditions: Names of attributes.
 
     Raises:
-        InputError: If the samples differ, the directions are not of h, or a condition is unknown or does not vary.
+        InputError: If h and scores are not of the same samples of one model, the directions are not of h, or a
+            condition is unknown or does not vary.
 
     Source: Belrose et al. 2023 (arXiv 2306.03819), used as a projection of directions.
     """
     if directions.meta.space != "h":
         raise InputError("LEACE removes conditions from directions of h, got directions of x_T")
-    if tuple(recorded.seeds) != tuple(annotations.seeds):
-        raise InputError("LEACE needs h and scores of the same samples, got different seeds")
+    steps = steps_together(recorded, annotations)
     columns = [annotations.column(condition) for condition in conditions]
     shown = annotations.visible[:, columns].all(dim=1)
-    concepts, h = annotations.scores[shown][:, columns], recorded.open()
-    vectors, steps = directions.directions.flatten(2).double(), []
-    for step in range(len(h)):
-        eraser = fit_eraser(torch.from_numpy(h[step][shown.numpy()].astype("float64")), concepts)
-        steps.append(eraser.project(vectors[:, step]))
-    erased = torch.stack(steps, dim=1).float().reshape(directions.directions.shape)
+    concepts, vectors = annotations.scores[shown][:, columns], directions.directions.flatten(2).double()
+    parts = [fit_eraser(h[shown], concepts).project(vectors[:, step]) for step, h in enumerate(steps)]
+    erased = torch.stack(parts, dim=1).float().reshape(directions.directions.shape)
     names = tuple(f"{name} without {', '.join(conditions)}"[:200] for name in directions.meta.names)
     meta = replace(
         directions.meta, names=names, method=f"{directions.meta.method}, conditions erased", calibration=None, report={}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.recording import Recorded
-from hspace.directions.annotations import Annotations
+from hspace.directions.annotations import Annotations, check_together
 from hspace.directions.metadata import DirectionsMeta
 from hspace.directions.method import Sources, method
 from hspace.directions.positions import by_position, everywhere, num_channels
@@ -291,8 +291,8 @@ def _check(recorded: Recorded, annotations: Annotations | None, k: int, active: 
         raise InputError(f"method=sae learns in one process, got {distributed.world()}")
     if len(recorded.seeds) < 2 * HELD_OUT:
         raise InputError(f"a sparse autoencoder needs at least {2 * HELD_OUT} samples, got {len(recorded.seeds)}")
-    if annotations is not None and tuple(recorded.seeds) != tuple(annotations.seeds):
-        raise InputError("features are named by scores of the same samples, got different seeds")
+    if annotations is not None:
+        check_together(recorded, annotations)
     if max(k, active) > features:
         raise InputError(f"k and active must be at most the number of features, {features}, got {k} and {active}")
 

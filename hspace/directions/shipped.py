@@ -7,11 +7,13 @@ from hspace.types import InputError
 
 READY = "ready:"
 """In place of a file: `ready:portraits` is that of the embedded model of this name."""
+FILES: dict[str, str] = {"portraits": "portraits/directions.safetensors"}
+"""Files below the packaged weights, by the name that `model=` takes."""
 
 
 def ready_models() -> list[str]:
     """Names of the embedded models that have ready-made directions."""
-    return sorted(path.parent.name for path in package_path("weights").glob("*/directions.safetensors"))
+    return [model for model, file in FILES.items() if (package_path("weights") / file).is_file()]
 
 
 def ready_path(model: str) -> Path:
@@ -23,4 +25,4 @@ def ready_path(model: str) -> Path:
     known = ready_models()
     if model not in known:
         raise InputError(f"ready-made directions are of {' and '.join(known)}, got model {model!r}")
-    return package_path("weights") / model / "directions.safetensors"
+    return package_path("weights") / FILES[model]

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from hspace.diffusion.denoiser import Encoded
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampling import Edit, sample
 from hspace.edits.sums import every_edit
+from hspace.evaluation.readings import score
 from hspace.runs.keys import edit_key, network_key, tensor_sha256
 from hspace.runs.lab import Lab
 from hspace.system.shards import SHARD
@@ -63,7 +65,7 @@ def read_doses(
         def read(batch: Latents, index: list[int]) -> Tensor:
             edit = _adding(directions, weights[index].to(model.device))
             images = sample(model, batch, sampler=lab.sampler, edit=edit).x_0.float()
-            return torch.cat([network(images) for network in there], dim=1)
+            return torch.cat([score(network, images) for network in there], dim=1)
 
         latents = model.latents(seeds[rows.start : rows.stop])
         return every_edit(latents, len(weights), lab.sampler.batch_size, read)
@@ -71,9 +73,12 @@ def read_doses(
     return lab.kept("dose", len(seeds), make, size=SHARD, **key)
 
 
+@lru_cache(maxsize=8)
 def placed(network: Scorer | Embedder, device: torch.device) -> Scorer | Embedder:
-    """A copy on the model's device; those that a run holds read images on the CPU."""
-    return copy.deepcopy(network).to(device) if isinstance(network, nn.Module) else network
+    """The network on the model's device: itself if it is there, else one copy; those of a run stay on the CPU."""
+    if not isinstance(network, nn.Module) or next(network.parameters(), torch.empty(0)).device == device:
+        return network
+    return copy.deepcopy(network).to(device)
 
 
 def _strengths(dose: Dose, count: int, steps: int) -> Tensor:

@@ -2,29 +2,19 @@
 
 import math
 
-from hspace.metrics.names import numbered
+from hspace.experiments.components import applied_components
 from hspace.output.charts import effect_heatmap
 from hspace.output.tables import Table, format_number
-from hspace.runs.effects import as_configured, named_at, stated, turned
+from hspace.runs.effects import stated
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
 
 
 def run(lab: Lab) -> Result:
     """Finds principal components, names them with the annotator, and reads their effects with the judge."""
-    largest = max(lab.strengths)
-    directions = lab.components()
-    named = lab.name(directions.directions, named_at(lab))
-    labels = [f"component {j}: {label}" for j, label in enumerate(numbered(named))]
-    applied = as_configured(lab, turned(directions, named), [name and name.attribute for name in named])
-    sweep = lab.sweep(dict(zip(labels, applied.directions, strict=True)))
+    found = applied_components(lab)
+    sweep, largest = found.sweep, found.strength
     at = stated(lab, largest, "sd")
-    effects = sweep.effects(largest)
-    rows = []
-    for j, name in enumerate(named):
-        strongest, effect = effects.strongest(j)
-        aim = effects.cell(j, name.attribute) if name else None
-        rows.append((labels[j], aim, strongest, effect, sweep.readings.identity(sweep.row(j, largest))))
     columns = (
         "component: named by the annotator",
         "effect on the name",
@@ -32,24 +22,21 @@ def run(lab: Lab) -> Result:
         "its effect",
         "identity",
     )
-    table = Table(columns, tuple(rows), f"Principal components at {at}, read by the judge, in sd.")
-    agreeing = sum(name is not None and row[2] == name.attribute for name, row in zip(named, rows, strict=True))
-    names = sorted({name.label for name in named if name})
-    largest_effect = max((abs(row[3]) for row in rows if not math.isnan(row[3])), default=math.nan)
+    rows = tuple((label, *row) for label, row in zip(sweep.labels, found.rows, strict=True))
+    table = Table(columns, rows, f"Principal components at {at}, read by the judge, in sd.")
+    names = sorted({name.label for name in found.names if name})
+    sizes = [abs(effect) for _, _, effect, _ in found.rows]
+    largest_effect = max((size for size in sizes if not math.isnan(size)), default=math.nan)
     conclusion = (
-        f"{agreeing} of {len(rows)} components move most, by the judge, what the annotator named them by; the names "
-        f"are {', '.join(names)}. The largest effect at {at} is {format_number(largest_effect)} sd."
+        f"{found.agreeing}; the names are {', '.join(names)}. The largest effect at {at} is "
+        f"{format_number(largest_effect)} sd."
     )
-    notes = ["" if row[1] is None else f"{row[1].value:+.2f} sd at {largest:+g}" for row in rows]
+    notes = ["" if aim is None else f"{aim.value:+.2f} sd at {largest:+g}" for aim, *_ in found.rows]
     figures = {
         "One sample along each component": sweep.strip(
             "Principal components of h", lab.figures / "components.png", notes
         ),
-        f"Effects of each component at {at}": effect_heatmap(effects, lab.figures / "effects.png"),
+        f"Effects of each component at {at}": effect_heatmap(sweep.effects(largest), lab.figures / "effects.png"),
     }
-    findings = {
-        "names": [name and [name.attribute, name.sign, list(name.others)] for name in named],
-        "effects": effects.to_dict(),
-        "correlation": directions.correlation,
-    }
+    findings = found.findings | {"correlation": found.directions.correlation}
     return Result(conclusion, findings, figures, {"components": table}, {"scores": sweep.readings.table()})

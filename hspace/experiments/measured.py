@@ -13,7 +13,7 @@ from hspace.evaluation.readings import Readings
 from hspace.experiments.doses import Dose
 from hspace.experiments.places import Place, find, readings
 from hspace.experiments.probes import calibrate, components, exchanged, semantic
-from hspace.metrics.interval import Interval, mean_interval
+from hspace.metrics.interval import MIN_SAMPLES, Interval, mean_interval
 
 SHARES = (1.0, 0.5)
 """Effects at which edits are compared, in fractions of `study.target`."""
@@ -133,6 +133,8 @@ def _means(seen: Readings, keys: Sequence[Key], edits: Mapping[Key, Figures]) ->
 def mean_effect(seen: Readings, rows: Mapping[str, int]) -> Interval:
     """Mean over attributes of the effect of each one's own edit, over the samples that show it.
 
+    It is nan where fewer than ten samples show one of the attributes, as that effect is.
+
     Args:
         seen: Readings of the edits.
         rows: Index of each attribute's edit.
@@ -141,8 +143,8 @@ def mean_effect(seen: Readings, rows: Mapping[str, int]) -> Interval:
     for name, row in rows.items():
         change = seen.changes(row, name)
         shown = np.isfinite(change)
-        if not shown.any():
-            return Interval(math.nan, math.nan, math.nan, 0)
+        if shown.sum() < MIN_SAMPLES:
+            return Interval(math.nan, math.nan, math.nan, int(shown.sum()))
         mean = change[shown].mean()
         # The influence of each sample on the mean, of which a hidden one has none.
         total += mean + np.where(shown, np.nan_to_num(change) - mean, 0) / shown.mean()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hspace.diffusion.sampling import sample
 from hspace.directions.annotations import Annotations, Examples, extremes
+from hspace.directions.solvers import gram_pca
 from hspace.evaluation.readings import Readings
 from hspace.experiments.doses import Dose, read_doses
 from hspace.runs.lab import Lab
@@ -101,7 +102,7 @@ def _directions(place: Place, examples: Sequence[Examples], k: int, n: int) -> T
     assert isinstance(differences, Tensor)
     components, spread = joint_components(torch.cat(kept), k)
     scaled = spread * differences / differences.norm(dim=1, keepdim=True)
-    return torch.cat([scaled, components]).float().cpu()
+    return torch.cat([scaled.float().cpu(), components])
 
 
 def _weights(examples: Examples, seeds: Sequence[int]) -> Tensor:
@@ -119,12 +120,15 @@ def joint_components(h: Tensor, k: int) -> tuple[Tensor, float]:
         k: Number of components, under n.
 
     Returns:
-        (k, d) float64, and the spread; through the n x n matrix of inner products, as d is far larger.
+        (k, d), on the CPU, and the spread.
+
+    Raises:
+        InputError: If fewer than k components have variance.
     """
-    centred = h.double() - h.double().mean(dim=0)
-    gram = centred @ centred.T
-    vectors = torch.linalg.eigh(gram).eigenvectors[:, -k:].flip(1)
-    return vectors.T @ centred / (len(h) - 1) ** 0.5, float(gram.trace() / (len(h) - 1)) ** 0.5
+    vectors = h.float().cpu()
+    found = gram_pca(vectors[None].numpy(), k)
+    spread = float(vectors.var(dim=0).sum(dtype=torch.float64).sqrt())
+    return found.components * found.explained_variance.sqrt()[:, None].float(), spread
 
 
 def readings(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hspace.diffusion.sampling import sample
 from hspace.evaluation.ladder import BESIDE, LADDER, Strength, corrected, reach
-from hspace.evaluation.readings import Readings, Sweep
+from hspace.evaluation.readings import Readings, Sweep, score
 from hspace.experiments.doses import Dose, placed
 from hspace.experiments.places import Place, readings
 from hspace.metrics.effect import EffectMatrix
@@ -126,7 +126,7 @@ def _exchanged(lab: Lab, own: Sequence[int], donors: Sequence[int], rows: range)
     plain = sample(model, ours, sampler=lab.sampler)
     mixed = sample(model, ours, sampler=lab.sampler, replace_h=donor.h)
     images = [each.x_0.float() for each in (plain, donor, mixed)]
-    return torch.stack([torch.cat([judge(each), background_embedding(each)], 1) for each in images], dim=1).cpu()
+    return torch.stack([torch.cat([score(judge, each), background_embedding(each)], 1) for each in images], dim=1).cpu()
 
 
 def _share(values: Tensor) -> Interval:

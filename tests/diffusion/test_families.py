@@ -11,6 +11,7 @@ import torch
 from pipelines import PIPELINES, PROMPTS, save
 from safetensors.torch import load_file, save_file
 
+from hspace.cli import main
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.diffusion.families import PipelineFamily, families
 from hspace.diffusion.inversion import edit_friendly_inversion
@@ -224,6 +225,26 @@ def test_old_layouts(folder: Folder, tmp_path: Path, caplog: pytest.LogCaptureFi
 def test_mistakes(folder: Folder, name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         load(folder, name, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "tap"),
+    [
+        ("pixel", "block:0"), ("pixel", "module:nowhere"), ("dit", "before"), ("dit", "block:9"),
+        ("sd3", "block:0.cross"), ("flux", "after+block:1"),
+    ],
+)  # fmt: skip
+def test_a_tap_that_a_family_refuses_is_one_line_before_any_work(
+    folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, tap: str
+) -> None:
+    prompt = [f"model.prompt='{PROMPTS[name]}'"] if name in PROMPTS else []
+    words = [f"model.path={folder(name)}", f"model.tap={tap}", *prompt, "device=cpu", "tracking.mode=disabled"]
+    capsys.readouterr()  # diffusers says that it saves
+    assert main([*words, f"output_dir={tmp_path / 'out'}", f"cache_dir={tmp_path / 'cache'}"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("hspace: error: ") and err.count("\n") == 1
+    assert any(reason in err for reason in (" has no ", " is not there", "tap must be "))
+    assert not list(tmp_path.iterdir())
 
 
 def test_models_that_are_of_no_family(folder: Folder, tmp_path: Path) -> None:

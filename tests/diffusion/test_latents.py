@@ -2,6 +2,7 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from hspace.diffusion.checkpoints import DiffusionModel
-from hspace.diffusion.latents import Latents, as_seeds, check_disjoint, seed_range
+from hspace.diffusion.latents import Latents, as_seeds, check_disjoint, draw, seed_range
 from hspace.system.shards import row_batches
 from hspace.types import InputError
 
@@ -43,6 +44,23 @@ def test_noise_stays_what_it_was() -> None:
     latents = Latents.from_seeds([0], (1, 1, 2), 1)
     assert latents.x_T.flatten().tolist() == pytest.approx(X_T_OF_SEED_0, abs=1e-7)
     assert latents.z.flatten().tolist() == pytest.approx(Z_OF_SEED_0, abs=1e-7)
+
+
+@pytest.mark.parametrize("threads", [2, 5, 99])
+def test_several_threads_draw_the_same_bits(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    alone = draw(range(7), "z", (3, *SHAPE))
+    pools: list[int] = []
+
+    class Counting(ThreadPoolExecutor):
+        def __init__(self, workers: int) -> None:
+            pools.append(workers)
+            super().__init__(workers)
+
+    monkeypatch.setattr("hspace.diffusion.latents.ThreadPoolExecutor", Counting)
+    monkeypatch.setattr("hspace.diffusion.latents.THREADED", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert torch.equal(draw(range(7), "z", (3, *SHAPE)), alone) and pools == [min(threads, 7)]
 
 
 def test_streams_do_not_meet() -> None:

@@ -1,7 +1,7 @@
 """Products and singular vectors against the Jacobian written out in float64."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.diffusion.unet import SemanticUNet
 from hspace.directions.jacobian import NULLSPACE_RANK, DecoderJacobian, jacobian
-from hspace.directions.linearised import FORWARD_MODES
+from hspace.directions.linearised import FORWARD_MODES, full_precision
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit
 from hspace.types import InputError
@@ -406,3 +406,48 @@ def test_latent_and_guided_models(kind: str, prompt: str, request: pytest.Fixtur
     mask = torch.ones(latent_model.sample_shape[1:], dtype=torch.bool)
     found = jacobian(latent_model, latents, k=1, steps=[1], mask=mask, block_size=8)
     assert found.directions.shape == (1, 2, *latent_model.h_shape)
+
+
+TF32: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+
+
+@pytest.fixture
+def tf32() -> Iterator[Callable[[tuple[bool, bool]], None]]:
+    """Sets whether convolutions and products may use TF32; at the end they are as before."""
+    before = [kind.allow_tf32 for kind in TF32]
+
+    def allow(values: tuple[bool, bool]) -> None:
+        for kind, value in zip(TF32, values, strict=True):
+            kind.allow_tf32 = value
+
+    yield allow
+    for kind, value in zip(TF32, before, strict=True):
+        kind.allow_tf32 = value
+
+
+@pytest.mark.parametrize("allowed", [(True, True), (True, False), (False, False)])
+def test_full_precision_ends_with_what_it_found_even_after_an_error(
+    allowed: tuple[bool, bool], tf32: Callable[[tuple[bool, bool]], None]
+) -> None:
+    tf32(allowed)
+    with pytest.raises(ZeroDivisionError), full_precision():
+        assert [kind.allow_tf32 for kind in TF32] == [False, False]
+        raise ZeroDivisionError
+    assert tuple(kind.allow_tf32 for kind in TF32) == allowed
+
+
+def test_products_with_the_jacobian_are_computed_in_full_precision(
+    single_model: DiffusionModel, latents: Latents, tf32: Callable[[tuple[bool, bool]], None]
+) -> None:
+    tf32((True, True))
+    t = single_model.process.timesteps[STEP]
+    encoded = single_model.denoiser.encode(latents.x_T, t, single_model.cond)
+    operator, seen = DecoderJacobian(single_model.denoiser, encoded), set[bool]()
+    network = single_model.denoiser.network
+    hook = network.conv_out.register_forward_hook(lambda *_: seen.update(kind.allow_tf32 for kind in TF32))
+    try:
+        v = torch.randn(2, *operator.in_shape, generator=torch.Generator().manual_seed(0))
+        operator.vjp(operator.jvp(v))
+    finally:
+        hook.remove()
+    assert seen == {False} and all(kind.allow_tf32 for kind in TF32)

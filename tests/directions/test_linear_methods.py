@@ -1,6 +1,8 @@
 """Whitened difference, multiple regression and erased conditions beside scikit-learn, on a real (tiny) model."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,3 +128,13 @@ def test_samples_that_differ_are_refused(tiny_model: DiffusionModel, annotations
         regression(tiny_model, other, annotations, "red")
     with pytest.raises(InputError, match="same samples"):
         erase_conditions(supervised(tiny_model, annotations, "red", k=4), other, annotations, ["blue"])
+
+
+@pytest.mark.parametrize("changed", ["model", "eta"])
+def test_scores_of_other_pictures_of_the_same_seeds_erase_nothing(
+    tiny_model: DiffusionModel, annotations: Annotations, recorded: Recorded, changed: str
+) -> None:
+    values: dict[str, Any] = {"model": {"network.tensors": "0" * 64}, "eta": (0.0,) * len(annotations.eta)}
+    strange = replace(annotations, provenance=replace(annotations.provenance, **{changed: values[changed]}))
+    with pytest.raises(InputError, match=f"the recorded samples do not fit: {changed}"):
+        erase_conditions(supervised(tiny_model, annotations, "red", k=4), recorded, strange, ["blue"])

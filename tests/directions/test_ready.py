@@ -5,24 +5,37 @@ from pathlib import Path
 import pytest
 
 from hspace.cli import main
-from hspace.diffusion.checkpoints import load_model
+from hspace.diffusion.checkpoints import EMBEDDED, load_model
+from hspace.directions import shipped
 from hspace.directions.hub import local_path
 from hspace.directions.ready import ReadySettings
 from hspace.directions.record import Directions
-from hspace.directions.shipped import ready_models, ready_path
+from hspace.directions.shipped import FILES, ready_models, ready_path
 from hspace.studio.sliders import find_sliders
 from hspace.types import InputError
 from hspace.worlds.portraits.faces import JUDGED
 
 
 def test_they_fit_the_model_that_they_come_with() -> None:
-    assert ready_models() == ["portraits"]
+    assert ready_models() == ["portraits"] and set(FILES) <= set(EMBEDDED)
     found = Directions.load(ready_path("portraits"))
     found.check(load_model("portraits", num_steps=10), eta=1.0)
     assert {"glasses", "hat", "age", "yaw"} <= set(found.meta.names) <= {attribute.id for attribute in JUDGED}
     effects = found.meta.effects
     assert effects is not None and set(effects["attributes"]) == set(found.meta.names)
     assert found.meta.annotator is not None and found.meta.annotator["id"] != effects["judge"]
+
+
+def test_models_have_the_names_that_a_configuration_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else lies in a world's folder: two models of a world have directions of their own."""
+    place = tmp_path / "weights" / "portraits"
+    (place / "ldm").mkdir(parents=True)
+    for name in ("directions.safetensors", "ldm/directions.safetensors"):
+        (place / name).write_bytes(b"")
+    monkeypatch.setattr(shipped, "package_path", lambda name: tmp_path / name)
+    monkeypatch.setitem(FILES, "portraits-128", "portraits/ldm/directions.safetensors")
+    assert ready_models() == ["portraits", "portraits-128"]
+    assert ready_path("portraits-128") == place / "ldm" / "directions.safetensors"
 
 
 def test_a_word_names_them_where_a_file_does() -> None:

@@ -192,6 +192,9 @@ def test_what_cannot_be_learnt_is_refused(
     other = collect(tiny_model, range(1, 21), tmp_path / "other.npy")
     with pytest.raises(InputError, match="same samples"):
         sparse_features(tiny_model, other, annotations, k=1)
+    still = replace(annotations.provenance, eta=(0.0,) * len(annotations.eta))
+    with pytest.raises(InputError, match="the recorded samples do not fit: eta"):
+        sparse_features(tiny_model, recorded, replace(annotations, provenance=still), k=1)
     weights = replace(annotations.provenance, model={"network.tensors": "0" * 64})
     with pytest.raises(InputError, match="the annotations do not fit: model"):
         sparse_features(tiny_model, recorded, replace(annotations, provenance=weights), k=1)

@@ -19,13 +19,13 @@ from hspace.diffusion.sampler import Sampler
 from hspace.directions.pca import pca
 from hspace.directions.supervised import supervised
 from hspace.edits.mixing import swap
-from hspace.evaluation.readings import score
+from hspace.evaluation.readings import Readings, score
 from hspace.experiments.doses import Dose
 from hspace.experiments.measured import mean_effect, windows
 from hspace.experiments.places import Place, find, readings, varies
 from hspace.experiments.probes import calibrate, exchanged, semantic
 from hspace.metrics.effect import EffectMatrix
-from hspace.metrics.interval import slope_interval
+from hspace.metrics.interval import Interval, slope_interval
 from hspace.runs.lab import Lab
 from hspace.runs.parsing import parse
 from hspace.system.files import package_path
@@ -91,6 +91,32 @@ def test_edits_read_together_are_those_read_one_by_one(lab: Lab) -> None:
     assert torch.allclose(ours.likeness_cosine, theirs.likeness_cosine, atol=1e-4)
     wanted = [theirs.effects().cell(row, name).value for row, name in ((0, "skin"), (1, "age"))]
     assert mean_effect(ours, {"skin": 0, "age": 1}).value == pytest.approx(np.mean(wanted), abs=1e-4)
+
+
+def test_a_mean_effect_over_fewer_than_ten_samples_is_not_known() -> None:
+    class Second:
+        """Hides its second attribute where the first is negative."""
+
+        id, attributes, binary = "second", ("a", "b"), (False, False)
+
+        def __call__(self, images: torch.Tensor) -> torch.Tensor:
+            return images
+
+        def visible(self, scores: torch.Tensor) -> torch.Tensor:
+            return torch.stack([torch.ones(len(scores), dtype=torch.bool), scores[:, 0] > 0], dim=1)
+
+    def mean(shown: int) -> Interval:
+        original = torch.randn(12, 2, generator=torch.Generator().manual_seed(0))
+        original[:, 0] = torch.where(torch.arange(12) < shown, 5.0, -5.0)
+        edited = torch.stack([original + torch.tensor([1.0, 3.0])] * 2)
+        edited = edited + 0.1 * torch.randn(edited.shape, generator=torch.Generator().manual_seed(1))
+        nothing = torch.zeros(12, 3, 1)
+        readings = Readings(Second(), ("x", "y"), tuple(range(12)), original, edited, nothing, nothing, torch.ones(2))
+        assert np.isnan(readings.effects().cell(1, "b").value) == (shown < 10)
+        return mean_effect(readings, {"a": 0, "b": 1})
+
+    assert mean(10).value == pytest.approx(2, abs=0.1) and mean(10).n == 12
+    assert np.isnan(mean(9).value) and np.isnan(mean(9).low) and mean(9).n == 9
 
 
 def test_at_a_calibrated_strength_the_annotator_sees_the_effect(lab: Lab) -> None:

@@ -60,3 +60,15 @@ def test_the_rules_of_a_gpu() -> None:
 def test_edits_of_a_family_meet_no_other_device() -> None:
     code, said = answer(str(SCRIPTS / "fake_cuda.py"), "--models", "pixel", "--works", "edits")
     assert code == 0 and "pixel edits: ok" in said and "left out:" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--models", "pixel", "--works", "pca,edit"], "unknown --works 'edit': did you mean 'edits'?"),
+        (["--models", "pixels"], "unknown --models 'pixels': did you mean 'pixel'?"),
+    ],
+)
+def test_what_is_not_there_is_one_line_and_nothing_runs(words: list[str], line: str) -> None:
+    assert answer(str(SCRIPTS / "fake_cuda.py"), *words) == (2, f"hspace: error: {line}\n")

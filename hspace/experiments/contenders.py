@@ -141,7 +141,7 @@ CONTENDERS: tuple[Contender, ...] = (
     Contender("whitened difference", learnt("whitened"), _index, annotated=True),
     Contender("regression", learnt("regression"), _index, annotated=True),
     Contender("linear boundary", learnt("boundary"), _index, annotated=True),
-    Contender("linear boundary, SVM", learnt("boundary", classifier="svm"), _index, annotated=True),
+    Contender("linear boundary by SVM", learnt("boundary", classifier="svm"), _index, annotated=True),
     Contender("counter-edit", learnt("counter", "conditions"), _index, annotated=True, scored=_mixtures),
     Contender("erase", learnt("erase", one_sided=True), _index, annotated=True, sign=-1),
     Contender("switch", learnt("switch", one_sided=True), _index, annotated=True, sign=-1),

@@ -213,3 +213,21 @@ def test_an_unknown_method_is_one_line(
 ) -> None:
     assert main([*words(tiny_pipeline_dir, tmp_path), "study.methods=[ISA]"]) == 2
     assert "unknown study.methods 'ISA': did you mean 'ICA'?" in capsys.readouterr().err
+
+
+def test_the_published_sizes_are_those_of_intervals_and_the_fast_ones_few() -> None:
+    with initialize_config_dir(str(package_path("conf")), version_base="1.3"):
+        whole, fast = (
+            parse(compose("config", overrides=["experiment=compare_methods", *words])) for words in ([], ["size=fast"])
+        )
+    assert contenders(whole.study.methods) == CONTENDERS and len(whole.study.attributes) >= 6
+    assert whole.study.repeats >= 5 and whole.study.repeats * whole.evaluation.num_samples >= 400
+    assert whole.study.index == getattr(whole.method, "num_samples", 0), "samples are shared"
+    assert 3 <= len(contenders(fast.study.methods)) < 7 and fast.study.repeats == 1
+
+
+def test_every_name_can_be_said_on_the_command_line() -> None:
+    names = [each.name for each in CONTENDERS]
+    with initialize_config_dir(str(package_path("conf")), version_base="1.3"):
+        cfg = compose("config", overrides=["experiment=compare_methods", f"study.methods=[{','.join(names)}]"])
+    assert list(parse(cfg).study.methods) == names

@@ -14,7 +14,6 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
-from hspace.diffusion.latents import seed_range
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit
 from hspace.evaluation.readings import score
@@ -90,7 +89,8 @@ def test_strength_1_moves_the_attribute_by_1_sd_for_the_annotator(model: Diffusi
     lab = lab_of(model, cache)
     directions, table = ready_directions.ready(lab)
     assert directions.meta.names == ("contrast",) and [row[0] for row in table.rows] == ["contrast"]
-    latents = model.latents(seed_range("calibration", 10))
+    boundary = lab.attribute("contrast", name="boundary")
+    latents = model.latents(lab.calibrate(boundary, 0, "contrast", 1.0).seeds)
     images = edit(model, latents, directions, component=0, strengths=[0.0, 1.0], sampler=lab.sampler)
     before, after = (score(lab.annotator, images[:, i])[:, 0] for i in (0, 1))
     assert float((after - before).mean() / lab.unit(lab.annotator)[0]) == pytest.approx(1.0, abs=0.06)

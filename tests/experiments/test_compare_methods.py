@@ -58,6 +58,19 @@ def test_there_are_the_methods_of_the_package() -> None:
         contenders(["PCB"])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("contender", CONTENDERS, ids=lambda each: each.name)
+def test_every_method_finds_edits_of_the_model(lab: Lab, contender: Contender) -> None:
+    few = replace(lab, cfg=replace(lab.cfg, study=replace(lab.cfg.study, examples=3)))
+    for each in contender.find(few, "skin"):
+        each.check_shape(lab.model)
+        operates = isinstance(each, Operator)
+        assert operates == (contender.name in ("erase", "switch", "transport"))
+        assert len(each.meta.names) in (1, lab.pca.k)
+        learns = each.meta.provenance.annotator is not None
+        assert contender.annotated == learns or contender.name == "sparse autoencoder"
+
+
 @pytest.mark.parametrize("name", ["mean difference", "mean difference of x_T"])
 def test_edits_are_spreads_of_the_methods_own_direction(lab: Lab, name: str) -> None:
     tried = found(lab, name)

@@ -19,6 +19,7 @@ import rows as measured
 import torch
 from architectures import celebahq
 from gpu_rows import GPU_ROWS, measure
+from jobs import JOBS
 from measuring import Row, refresh, write
 from transformer_rows import sampling_dit, sampling_sd3
 
@@ -42,6 +43,7 @@ ROWS: dict[str, Callable[[str, DiffusionModel], Row]] = {
     "pca_1k": partial(measured.pca_synthetic, n=1_000),
     "pca_10k": partial(measured.pca_synthetic, n=10_000),
     "imports": measured.imports,
+    **JOBS,
 }
 
 

@@ -15,7 +15,7 @@ from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.system.files import read_json, write_json
 from hspace.system.progress import bar
-from hspace.system.shards import SHARD, Batches, in_batches, row_batches, row_writer, shard_by_shard
+from hspace.system.shards import SHARD, Batches, in_batches, piece_size, row_batches, row_writer, shard_by_shard
 from hspace.types import HTrajectory, InputError, Seeds, one_line
 
 
@@ -187,7 +187,8 @@ def _collect(
                 writer.finish(rows)
                 progress.update()
 
-            shard_by_shard(todo, sampler.batch_size, make, lambda rows, h: writer.write(rows.start, h), finish)
+            size = piece_size(len(seeds), sampler.batch_size)
+            shard_by_shard(todo, size, make, lambda rows, h: writer.write(rows.start, h), finish)
         # Facts of an older recording must not describe the new array.
         path.with_suffix(".json").unlink(missing_ok=True)
     recorded.save()

@@ -152,11 +152,13 @@ def shard_by_shard(
 ) -> None:
     """Makes shards piece by piece, by as many processes as the run has.
 
+    The size of pieces must not depend on which shards are left, so that a continued result is the same to the last bit.
+
     A signal waits for the end of a shard where there is one process. Several lose their unfinished shards.
 
     Args:
         shards: Ranges of rows.
-        size: Largest number of rows of a piece.
+        size: Largest number of rows of a piece; see `piece_size`.
         make: Function that makes a piece.
         take: Function that gets each piece when it is made, in any order.
         finish: Function that is called when the last piece of a shard is taken.
@@ -168,7 +170,6 @@ def shard_by_shard(
                     take(piece, make(piece))
                 finish(shard)
         return
-    size = piece_size(sum(map(len, shards)), size)
     of = {piece: shard for shard in shards for piece in cut(shard, size)}
     left = {shard: len(shard) for shard in shards}
     for piece, made in workers.shared(list(of), make):
@@ -216,7 +217,8 @@ def in_shards(
         made(len(rows))
         say_done(rows.stop, n)
 
-    shard_by_shard([rows for rows in mine if rows not in found], size, make, parts.__setitem__, finish)
+    todo = [rows for rows in mine if rows not in found]
+    shard_by_shard(todo, piece_size(n, size), make, parts.__setitem__, finish)
     by_rank = distributed.gathered([found[rows] for rows in mine])
     return torch.cat([by_rank[i % len(by_rank)][i // len(by_rank)] for i in range(len(shards))])
 

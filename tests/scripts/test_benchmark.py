@@ -23,7 +23,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 @pytest.fixture
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(SCRIPTS)
-    names = ("benchmark", "rows", "gpu_rows", "measuring", "comparators", "architectures")
+    names = ("benchmark", "rows", "jobs", "gpu_rows", "measuring", "comparators", "architectures")
     yield importlib.import_module("benchmark")
     for name in names:
         sys.modules.pop(name, None)
@@ -56,6 +56,37 @@ def test_a_row_has_the_agreed_form(
     assert float(row["note"].partition("images agree to ")[2].split(";")[0]) <= 1e-4
 
 
+def test_processes_are_held_against_one(
+    benchmark: Any, tiny_pipeline_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small(benchmark, monkeypatch, "shared_edit", n=8)
+    run(benchmark, monkeypatch, "shared_edit", str(tiny_pipeline_dir), "--output", str(tmp_path))
+    (row,) = json.loads((tmp_path / "benchmark.json").read_text())["rows"]
+    assert row["limit"] == pytest.approx(1 / 1.8) and "two processes" in row["note"]
+
+
+def test_every_job_is_a_command_of_one_process(benchmark: Any) -> None:
+    jobs = sys.modules["jobs"]
+    for words in jobs.WORDS.values():
+        config = jobs.configuration(*words)
+        assert config.workers == 1 and config.tracking.mode == "disabled"
+
+
+@pytest.mark.slow
+def test_a_job_is_held_against_the_rate_of_matrices(
+    benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small(benchmark, monkeypatch, "job_pca")
+    monkeypatch.setitem(sys.modules["jobs"].WORDS, "job_pca", ("method=pca", "debug=default"))
+    run(benchmark, monkeypatch, "job_pca,job_strip", "portraits", "--output", str(tmp_path))
+    found, strip = json.loads((tmp_path / "benchmark.json").read_text())["rows"]
+    # No processor computes convolutions faster than products of matrices.
+    assert found["ratio"] > 1 and strip["ratio"] > 1
+    # A pass of the embedded network takes 1.01 GFLOP; the strip is 9 edits of 10 steps.
+    operations = [float(row["note"].split("; ")[1].split()[0]) for row in (found, strip)]
+    assert operations[1] == pytest.approx(9 * 10 * 1.0119, rel=0.05)
+
+
 @pytest.mark.slow
 def test_every_row_has_the_agreed_form(
     benchmark: Any, tiny_pipeline_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -74,11 +105,14 @@ def test_every_row_has_the_agreed_form(
     page = tmp_path / "performance.md"
     page.write_text("Before.\n\n<!-- benchmark: begin -->\nold\n<!-- benchmark: end -->\n\nAfter.\n")
     options = ("--output", str(tmp_path), "--docs", str(tmp_path))
-    run(benchmark, monkeypatch, ",".join(benchmark.ROWS), str(tiny_pipeline_dir), *options)
+    for part in ("collect", "annotate", "edit"):
+        small(benchmark, monkeypatch, f"shared_{part}", n=8)
+    rows = [row for row in benchmark.ROWS if not row.startswith("job_")]
+    run(benchmark, monkeypatch, ",".join(rows), str(tiny_pipeline_dir), *options)
     written = json.loads((tmp_path / "benchmark.json").read_text())
     assert set(written) == {"machine", "versions", "commit", "rows"}
     rows = {row["name"]: row for row in written["rows"]}
-    assert list(rows) == list(benchmark.ROWS)
+    assert list(rows) == [row for row in benchmark.ROWS if not row.startswith("job_")]
     for row in rows.values():
         assert set(row) == {"name", "ours_s", "other_s", "ratio", "repetitions", "limit", "note"}
         assert row["ratio"] > 0 and row["limit"] > 0 and row["repetitions"] in (1, 2)

@@ -82,7 +82,8 @@ class Brightness:
 
 def test_h_scores_and_edits_are_those_of_one_process(tiny_model: DiffusionModel, tmp_path: Path) -> None:
     seeds, sampler = range(66), Sampler(batch_size=16)
-    offsets = torch.randn(3, len(tiny_model.process.timesteps), *tiny_model.h_shape)
+    generator = torch.Generator().manual_seed(0)
+    offsets = 0.1 * torch.randn(3, len(tiny_model.process.timesteps), *tiny_model.h_shape, generator=generator)
 
     def results(name: str) -> list[np.ndarray]:
         h = collect(tiny_model, seeds, tmp_path / f"{name}.npy", sampler=sampler).open()
@@ -94,7 +95,7 @@ def test_h_scores_and_edits_are_those_of_one_process(tiny_model: DiffusionModel,
     with workers.sharing(2):
         together = results("together")
     for one, other in zip(alone, together, strict=True):
-        assert np.abs(one - other).max() < 1e-5
+        assert np.abs(one - other).max() < 1e-4
 
 
 def test_an_error_in_a_process_is_raised_here_with_its_row(two: None) -> None:
@@ -141,6 +142,19 @@ def test_finished_shards_are_kept_when_a_later_one_fails(two: None, tmp_path: Pa
     rows = in_shards(tmp_path, 6, lambda rows: make(rows, 6), size=1, made=made.append)
     assert rows[:, 0].tolist() == [*range(6)]
     assert made == [1]
+
+
+def test_a_continued_result_is_made_of_the_same_pieces(two: None, tmp_path: Path) -> None:
+    """A row's last bits depend on the rows beside it."""
+
+    def piece(rows: range) -> torch.Tensor:
+        return torch.tensor([rows.start, len(rows)]).repeat(len(rows), 1)
+
+    whole = in_shards(tmp_path / "whole", 40, piece, size=10)
+    in_shards(tmp_path / "part", 40, piece, size=10)
+    for path in (tmp_path / "part").glob("000000[23]0-*"):
+        path.unlink()
+    assert in_shards(tmp_path / "part", 40, piece, size=10).equal(whole)
 
 
 @pytest.mark.slow

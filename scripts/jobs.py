@@ -1,0 +1,141 @@
+"""Whole jobs, held against the time that their operations take at the rate of a product of two matrices."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from measuring import Row, compare, timed
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from hspace.commands.run import run
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.recording import collect
+from hspace.diffusion.sampler import Sampler
+from hspace.directions.annotations import annotate
+from hspace.edits.sums import apply_offsets
+from hspace.runs.config import Config
+from hspace.runs.parsing import parse
+from hspace.scorers.factory import load_scorer
+from hspace.studio.session import FIRST_SAMPLE, Session
+from hspace.studio.sliders import load_bench
+from hspace.system import workers
+from hspace.system.files import package_path
+
+SHARE = 0.7
+"""Part of the rate of matrices that a job is to reach."""
+SIDE = 1024
+"""Of the matrices: their product takes a thread some 20 ms, in its caches."""
+GAIN = 1.8
+"""Times that two processes are to be faster than one."""
+
+WORDS: dict[str, tuple[str, ...]] = {
+    "job_demo": ("experiment=demo",),
+    "job_pca": ("method=pca", "size=fast"),
+    "job_supervised": ("method=supervised", "size=fast", "method.k=30"),
+    "job_jacobian": ("method=jacobian", "size=fast"),
+    "job_table1": ("experiment=table1", "size=fast", "study.attributes=[glasses,hat]"),
+    "job_compare": ("experiment=compare_methods", "size=fast", "study.attributes=[glasses]", "method.k=4"),
+}
+"""What is said to `hspace` for each job."""
+
+
+def job(name: str, model: DiffusionModel, *more: str) -> Row:
+    """One command, from its configuration to its record, by one process of one thread on an empty cache.
+
+    The operations are counted while it is timed, which costs a few hundredths of the time.
+    """
+    del model
+    with tempfile.TemporaryDirectory() as folder:
+        cfg = configuration(*WORDS[name], *more, f"output_dir={folder}/out", f"cache_dir={folder}/cache")
+        return _against_matrices(name, lambda: run(cfg), " ".join(["hspace", *WORDS[name], *more]))
+
+
+def job_strip(name: str, model: DiffusionModel) -> Row:
+    """What one slider of the studio shows of one sample, with its previews."""
+    del model
+    with tempfile.TemporaryDirectory() as folder:
+        session = Session(load_bench(configuration(), ["ready:portraits"]), Path(folder), (FIRST_SAMPLE,))
+        source = session.source(f"seed-{FIRST_SAMPLE}")
+        return _against_matrices(name, lambda: list(session.strip(source, 0, 0, None)), "a strip of the studio")
+
+
+def configuration(*words: str) -> Config:
+    """The configuration of a command, not tracked, for one process."""
+    with initialize_config_dir(str(package_path("conf")), version_base="1.3", job_name="hspace"):
+        return parse(compose("config", overrides=[*words, "workers=1", "tracking.mode=disabled"]))
+
+
+def _against_matrices(name: str, work: Callable[[], object], what: str) -> Row:
+    with _threads(1):
+        rate = matrix_rate()
+        with FlopCounterMode(display=False) as counted:
+            seconds = timed(work)
+    operations = counted.get_total_flops()
+    least = operations / rate
+    note = f"{what}; {operations / 1e9:.3g} GFLOP at {rate / 1e9:.3g} GFLOP/s of matrices, one thread; once"
+    return Row(name, seconds, least, seconds / least, 1, 1 / SHARE, note)
+
+
+def matrix_rate(repetitions: int = 20) -> float:
+    """Operations a second of a product of two matrices, in as many threads as torch has: the best of some."""
+    a = torch.randn(SIDE, SIDE)
+    return 2 * SIDE**3 / min(timed(lambda: a @ a) for _ in range(repetitions))
+
+
+def shared(name: str, model: DiffusionModel, part: str, n: int = 64) -> Row:
+    """A part of a run by two processes against one process, of one thread each."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = PARTS[part](model, n, Path(folder))
+
+        def two() -> None:
+            with workers.sharing(2):
+                work()
+
+        with _threads(1):
+            return compare(name, two, work, 1 / GAIN, f"{part}, {n} samples: two processes; one, of one thread")
+
+
+def _collected(model: DiffusionModel, n: int, folder: Path) -> Callable[[], object]:
+    return lambda: collect(model, range(n), folder / "h.npy", sampler=Sampler())
+
+
+def _annotated(model: DiffusionModel, n: int, folder: Path) -> Callable[[], object]:
+    del folder
+    scorer = load_scorer("portraits-annotator")
+    return lambda: annotate(model, range(n), scorer, sampler=Sampler())
+
+
+def _edited(model: DiffusionModel, n: int, folder: Path) -> Callable[[], Tensor]:
+    del folder
+    offsets = torch.randn(4, len(model.process.timesteps), *model.h_shape)
+    return lambda: apply_offsets(model, model.latents(range(n // 4)), offsets, sampler=Sampler())
+
+
+PARTS: dict[str, Callable[[DiffusionModel, int, Path], Callable[[], object]]] = {
+    "collect": _collected, "annotate": _annotated, "edit": _edited,
+}  # fmt: skip
+"""Parts of runs that processes share, by name."""
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """So many threads of torch in this block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+JOBS: dict[str, Callable[[str, DiffusionModel], Row]] = {
+    **{name: job for name in WORDS},
+    "job_strip": job_strip,
+    **{f"shared_{part}": partial(shared, part=part) for part in PARTS},
+}
+"""The rows of whole jobs, and of their parts that processes share."""

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hspace.diffusion.sampler import Sampler
 from hspace.directions.jacobian import jacobian
+from hspace.directions.masks import on_grid
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit_offsets, sum_offsets
 from hspace.evaluation.calibration import spread_strength
@@ -174,7 +175,7 @@ class Session:
         """
         if not 0 <= step < len(self.bench.model.process.timesteps) or not 1 <= count <= 8:
             raise InputError(f"directions are sought at one step, at most 8 of them, got step {step} and {count}")
-        grid = None if mask is None else _resized(mask, self.bench.model.sample_shape[1:])
+        grid = None if mask is None else on_grid(mask, self.bench.model.sample_shape[1:])
         if grid is not None and not grid.any():
             raise InputError("paint a region first: the mask is empty")
         found = jacobian(self.bench.model, source.latents, k=count, sampler=self._sampler, steps=(step,), mask=grid)
@@ -277,11 +278,6 @@ def read_mask(text: str, height: int, width: int) -> Tensor:
 def _inside(image: Images, original: Images, mask: Tensor | None) -> Images:
     """The image inside the mask, the original outside."""
     return image if mask is None else torch.where(mask, image, original.float())
-
-
-def _resized(mask: Tensor, size: Sequence[int]) -> Tensor:
-    large = mask[None, None].float()
-    return torch.nn.functional.interpolate(large, tuple(size), mode="nearest-exact")[0, 0] > 0.5
 
 
 def _stem(name: str) -> str:

@@ -26,9 +26,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support"), str(ROOT / "scripts" / "making")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
-import ready_directions as making  # noqa: E402
 import torch  # noqa: E402
 from fake_device import fake_device  # noqa: E402
 from fake_making import making_of  # noqa: E402
@@ -37,7 +36,6 @@ from PIL import Image  # noqa: E402
 from pipelines import PIPELINES, PROMPTS, save  # noqa: E402
 
 from hspace.cli import main as hspace  # noqa: E402
-from hspace.commands.run import load as load_lab  # noqa: E402
 from hspace.diffusion import checkpoints  # noqa: E402
 from hspace.diffusion.checkpoints import DiffusionModel, load_model  # noqa: E402
 from hspace.diffusion.inversion import ddim_inversion, edit_friendly_inversion  # noqa: E402
@@ -61,6 +59,7 @@ autocast, since torch has no casts for a device in Python: the precision of a tr
 torch.save of a training's checkpoint and its reading: a checkpoint holds the device's own tensors
 torch.compile, CUDA graphs, TF32, fused attention, channels_last kernels: only a GPU has them
 memory: out-of-memory errors, and what is free
+ready_directions.py, whose calibrations take enough samples to reach 1 sd
 experiment=transformer and the trainings train_latent and train_transformer, which start from trained networks
 several processes: torchrun's transport between GPUs"""
 
@@ -185,16 +184,6 @@ def studio(folder: Path, device: torch.device) -> None:
     session.find(session.source("photo-0"), mask, 3, 1)
 
 
-def ready_directions(folder: Path, device: torch.device) -> None:
-    """What finds the ready-made directions, of one attribute and few samples; nothing is written into the package."""
-    few = ["study.index=40", "study.examples=4", "study.attributes=[yaw]", "study.target=0.1", "diffusion.num_steps=2"]
-    few += ["evaluation.strength_samples=10", "evaluation.calibration_samples=4", "evaluation.num_samples=2"]
-    few += ["evaluation.reference_samples=4", "evaluation.block=0", f"cache_dir={folder / 'cache'}"]
-    with initialize_config_dir(str(package_path("conf")), version_base="1.3"):
-        cfg = parse(compose("config", overrides=[*making.SETTINGS, *few, f"output_dir={folder / 'ready'}"]))
-    making.ready(load_lab(cfg))
-
-
 def works_of(name: str) -> dict[str, Work]:
     """What can be run with a model."""
     if name.startswith("making-"):
@@ -205,10 +194,10 @@ def works_of(name: str) -> dict[str, Work]:
             for each in EXPERIMENTS
         }
         masked = lambda folder, _: run(["method=jacobian", "method.mask=mouth"], folder)  # noqa: E731
-        shipped = lambda folder, _: run(["method=ready"], folder)  # noqa: E731
+        shipped = lambda folder, _: run(["method=ready", "diffusion.num_steps=10"], folder)  # noqa: E731
         return {
-            **experiments, "mask": masked, "ready": shipped, "ready_directions": ready_directions,
-            "features": features, "photograph": photograph, "studio": studio,
+            **experiments, "mask": masked, "ready": shipped, "features": features,
+            "photograph": photograph, "studio": studio,
         }  # fmt: skip
     methods = [method for method in METHODS if method != "prompt_pairs" or name in PROMPTS]
     found: dict[str, Work] = {each: partial(by_method, name=name, method=each) for each in methods}

@@ -23,7 +23,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 @pytest.fixture
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(SCRIPTS)
-    names = ("benchmark", "rows", "jobs", "gpu_rows", "measuring", "comparators", "architectures")
+    names = ("benchmark", "rows", "jobs", "gpu_rows", "measuring", "comparators", "architectures", "transformer_rows")
     yield importlib.import_module("benchmark")
     for name in names:
         sys.modules.pop(name, None)

@@ -74,13 +74,14 @@ def run(cfg: Config) -> Path:
         lab = replace(lab, cfg=replace(lab.cfg, output_dir=out), watch=Stopwatch(tracker.log_progress))
         for i, path in enumerate(given_files(lab.cfg, lab.model)):
             tracker.use_files("directions" if i == 0 else f"directions-{i + 1}", "directions", [path])
-        started = time.perf_counter()
+        # Before the experiment reads them: a file that changes meanwhile is not the one that results are of.
+        started, key = time.perf_counter(), report.key_of(lab)
         with workers.sharing(processes):
             result = experiment(lab)
         if lab.judge_name != lab.judge.id:
             result = report.marked(result, lab.judge_name)
         facts = report.facts_of(lab, result, time.perf_counter() - started)
-        record = report.write(lab.cfg, result, key=report.key_of(lab), judge=lab.judge_name, facts=facts)
+        record = report.write(lab.cfg, result, key=key, judge=lab.judge_name, facts=facts)
         if distributed.rank() == 0:
             _track(tracker, lab.cfg, result, record)
     first = _told(cfg, record)

@@ -15,7 +15,16 @@ from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.system.files import read_json, write_json
 from hspace.system.progress import bar
-from hspace.system.shards import SHARD, Batches, in_batches, piece_size, row_batches, row_writer, shard_by_shard
+from hspace.system.shards import (
+    SHARD,
+    Batches,
+    in_batches,
+    piece_size,
+    row_batches,
+    row_writer,
+    say_done,
+    shard_by_shard,
+)
 from hspace.types import HTrajectory, InputError, Seeds, one_line
 
 
@@ -182,13 +191,18 @@ def _collect(
     with row_writer(path, (len(timesteps), len(seeds), int(np.prod(model.h_shape))), shards) as writer:
         todo = [rows for rows in row_batches(len(seeds), SHARD) if not writer.has(rows)]
         with bar(stage="collect h", total=len(todo)) as progress:
+            done = len(seeds) - sum(map(len, todo))
 
             def finish(rows: range) -> None:
+                nonlocal done
                 writer.finish(rows)
                 progress.update()
+                done += len(rows)
+                say_done(done, len(seeds))
 
-            size = piece_size(len(seeds), sampler.batch_size)
-            shard_by_shard(todo, size, make, lambda rows, h: writer.write(rows.start, h), finish)
+            size = min(piece_size(len(seeds), sampler.batch_size), SHARD)
+            alone = len(seeds) <= size
+            shard_by_shard(todo, size, make, lambda rows, h: writer.write(rows.start, h), finish, alone=alone)
         # Facts of an older recording must not describe the new array.
         path.with_suffix(".json").unlink(missing_ok=True)
     recorded.save()

@@ -75,9 +75,9 @@ def find(place: Place) -> Tensor:
             f"method.num_samples must be above method.k={k} and at most study.index={study.index}, got {n}"
         )
     examples = [extremes(place.annotations, name, study.examples) for name in place.attributes]
-    count = len(examples) + k
     key = {"examples": [[each.plus, each.minus] for each in examples], "components": [k, n]}
-    found = lab.kept("find", count, lambda _: _directions(place, examples, k, n), size=count, **key)
+    # One row, since all come of one pass over the samples: processes share these, and not the directions.
+    found = lab.kept("find", 1, lambda _: _directions(place, examples, k, n)[None], size=1, **key)[0]
     return found.unflatten(1, (-1, *lab.model.h_shape))
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from hspace.output.drawing import STRIP
 from hspace.output.tables import read_markdown
+from hspace.system.files import parse_json
 
 PAGE = Path(__file__).parent / "page"
 SUMMARY = ("experiment", "what it shows", "what came out", "samples", "made on", "seconds")
@@ -90,11 +91,11 @@ def tiles_of(path: Path) -> dict[str, Any] | None:
     """
     try:
         with Image.open(path, formats=["PNG"]) as image:
-            found, size = json.loads(image.info[STRIP]), list(image.size)
+            found, size = parse_json(image.info[STRIP]), list(image.size)
         width, height = (int(side) for side in found["tile"])
         rows, columns = ([str(each) for each in found[key]] for key in ("rows", "columns"))
         x, y = [[int(each) for each in group] for group in found["x"]], [int(each) for each in found["y"]]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, Image.DecompressionBombError):
         return None
     if not (x and len(y) == len(rows) and {len(group) for group in x} == {len(columns)} and min(width, height) > 0):
         return None

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.runs.config import Config
 from hspace.system.shards import SHARD
+from hspace.system.workers import processes_for
 from hspace.types import InputError
 
 USED = 0.5
@@ -101,11 +102,15 @@ def fitted(cfg: Config, model: DiffusionModel) -> Config:
     if cfg.batch_size:
         return cfg
     limit = _free(model) * USED if cfg.memory_gib is None else cfg.memory_gib * 2**30 - _weights(model)
-    row = KERNELS * row_bytes(model)
+    processes = processes_for(cfg.workers, model.device)
+    row = KERNELS * row_bytes(model) * processes
     rows = max(int(limit / row), 0)
     if rows == 0 and cfg.memory_gib is not None:
         need = (_weights(model) + row) / 2**30
-        raise InputError(f"memory_gib must be at least {need:.2g} for one sample of this model, got {cfg.memory_gib}")
+        each = f" in each of {processes} processes (workers=1 takes less)" if processes > 1 else ""
+        raise InputError(
+            f"memory_gib must be at least {need:.2g} for one sample of this model{each}, got {cfg.memory_gib}"
+        )
     return replace(cfg, batch_size=min(SHARD, 2 ** (max(rows, 1).bit_length() - 1)))
 
 

@@ -65,7 +65,7 @@ def _tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(value, Tensor):
         yield name, value
     elif isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        yield name, torch.from_numpy(value)
+        yield name, torch.from_numpy(np.array(value, dtype=np.float32))
     elif isinstance(value, Mapping):
         for key, part in value.items():
             yield from _tensors(part, f"{name}.{key}")

@@ -72,27 +72,29 @@ def processes_for(workers: int | Literal["auto"], device: torch.device) -> int:
     return workers
 
 
-def shared(pieces: Sequence[range], make: Callable[[range], Made]) -> Iterator[tuple[range, Made]]:
+def shared(pieces: Sequence[range], make: Callable[[range], Made], *, alone: bool) -> Iterator[tuple[range, Made]]:
     """Each piece with what `make` gives for it, in the order in which they are done.
 
     Args:
         pieces: Ranges of rows.
         make: Function whose results can be pickled; what it changes beside them is lost with its process.
+        alone: Whether the pieces are all of a result that is a single piece, which is made here, since it may share
+            what is inside it. What is left of a longer result is made as its other pieces were.
 
     Raises:
         InputError: If a process was killed.
     """
-    workers = min(count(), len(pieces))
-    if workers < 2:
+    if count() < 2 or alone:
         yield from ((piece, make(piece)) for piece in pieces)
         return
-    with _crew(workers, make) as idle:
+    with _crew(min(count(), len(pieces)), make) as idle:
         left, busy = deque(pieces), dict[Connection, range]()
         while left or busy:
             while idle and left:
                 link = idle.pop()
                 busy[link] = left.popleft()
-                link.send(busy[link])
+                with suppress(OSError):  # of a process that was killed, whose end is seen below
+                    link.send(busy[link])
             for link in wait(list(busy)):
                 assert isinstance(link, Connection)
                 made = _received(link)
@@ -154,7 +156,9 @@ def _answer(make: Callable[[range], Any], piece: range) -> bytes:
             pickle.loads(whole)  # an error of two arguments is pickled, and cannot be read
             return whole
         except Exception:
-            return pickle.dumps((None, RuntimeError(f"{type(error).__name__}: {error}")))
+            told = RuntimeError(f"{type(error).__name__}: {error}")
+            told.add_note("\n".join(error.__notes__))
+            return pickle.dumps((None, told))
 
 
 def _received(link: Connection) -> Any:
@@ -165,12 +169,13 @@ def _received(link: Connection) -> Any:
         Exception: What was raised in it.
     """
     try:
-        made, error = pickle.loads(link.recv_bytes())
-    except (EOFError, ConnectionError):
+        data = link.recv_bytes()
+    except (EOFError, OSError):
         raise InputError(
             "a worker process was killed, for lack of memory perhaps: set workers=1, or a smaller batch_size; the same "
             "command continues"
         ) from None
+    made, error = pickle.loads(data)
     if error is not None:
         raise error
     return made

@@ -55,7 +55,7 @@ def frame(tiles: Sequence[Sequence[Sequence[Pixels]]], at: int) -> Pixels:
         dot = left + share * (right - left)
         draw.line([(left, y), (right, y)], QUIET, 3)
         draw.ellipse([dot - 6, y - 6, dot + 6, y + 6], INK)
-        draw.text(((left + right) / 2, y + 22), f"{name} {STRENGTHS[at]:+.1f} sd", INK, font, anchor="mm")
+        draw.text(((left + right) / 2, y + 22), f"{name} {STRENGTHS[at]:+.1f}", INK, font, anchor="mm")
     # One palette of few colours without dithering keeps the file small, and flat areas still.
     return np.array(page.quantize(COLOURS, kmeans=1, dither=Image.Dither.NONE).convert("RGB"))
 

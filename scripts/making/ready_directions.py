@@ -16,6 +16,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from hspace.commands.run import load
+from hspace.diffusion.checkpoints import EMBEDDED
 from hspace.directions.record import Directions
 from hspace.evaluation.readings import Sweep, finite
 from hspace.output.tables import Cell, Table, to_markdown
@@ -108,6 +109,8 @@ def main(words: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     with initialize_config_dir(str(package_path("conf")), version_base="1.3"):
         cfg = parse(compose("config", overrides=[*SETTINGS, *words]))
+    if cfg.model.path not in EMBEDDED:
+        raise InputError(f"ready-made directions are of {' and '.join(EMBEDDED)}, got model.path={cfg.model.path}")
     lab = load(cfg)
     directions, table = ready(lab)
     path = package_path("weights") / lab.model.model_id / "directions.safetensors"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hspace.runs.tracking import Run, RunSpec
 from hspace.system.cache import key_sha256
+from hspace.system.hashes import path_sha256
 from hspace.types import InputError
 
 log = logging.getLogger("training")
@@ -131,8 +132,11 @@ class Training:
                 losses, started = [], time.perf_counter()
             if self.step == stop or time.perf_counter() - saved > 60 * cfg.checkpoint_minutes:
                 self.save(Path(cfg.output) / "checkpoint.pt")
-                export(self.step)
+                if self.step < stop:
+                    export(self.step)
                 saved = time.perf_counter()
+        # Also where nothing was left to train: the last export may have been stopped, or be of other settings.
+        export(self.step)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -148,8 +152,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def settings_of_weights(cfg: DictConfig) -> dict[str, Any]:
-    """The values of a configuration that the weights depend on, by key; that of a key in another as `unet.channels`."""
+    """The values of a configuration that the weights depend on, by key; that of a key in another as `unet.channels`.
+
+    An autoencoder counts by content, since it may be trained anew in its place.
+    """
     values = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    if isinstance(values.get("autoencoder"), str):
+        values["autoencoder"] = path_sha256(Path(values["autoencoder"]))
     return _flat({key: value for key, value in values.items() if key not in WITHOUT_WEIGHTS})
 
 
@@ -168,7 +177,7 @@ def run_spec(name: str, cfg: DictConfig) -> RunSpec:
         cfg: Its configuration.
     """
     output, settings = Path(cfg.output), cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-    identity = key_sha256({"config": settings, "output": str(output.resolve())})[:16]
+    identity = key_sha256({"config": settings_of_weights(cfg), "output": str(output.resolve())})[:16]
     return RunSpec(identity, f"train-{name}", "train", settings, output, cfg.tracking, tags=(cfg.world,))
 
 

@@ -1,6 +1,7 @@
 """The training script on a tiny U-Net: an interrupted training ends where an unbroken one does."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,15 @@ def test_an_interrupted_training_ends_where_an_unbroken_one_does(
     assert resumed["step"] == unbroken["step"] == 4
     weights = [[*state["network"].values(), *state["ema"]["shadow_params"]] for state in (resumed, unbroken)]
     assert max(float((ours - theirs).abs().max()) for ours, theirs in zip(*weights, strict=True)) < 1e-6
+
+
+def test_a_finished_training_writes_its_pipeline_again(tmp_path: Path) -> None:
+    run(tmp_path / "run", "tracking=disabled")
+    path = tmp_path / "run" / "pipeline" / "scheduler" / "scheduler_config.json"
+    before = path.read_text()
+    shutil.rmtree(tmp_path / "run" / "pipeline")
+    run(tmp_path / "run", "tracking=disabled")
+    assert path.read_text() == before
 
 
 def test_curves_are_tracked_offline_and_the_result_is_a_model(tmp_path: Path) -> None:

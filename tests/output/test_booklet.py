@@ -82,7 +82,11 @@ def test_a_strip_is_a_slider_whose_tiles_are_the_pictures(chapters: list[Chapter
     assert '<tr id="row-fig3"><td><a href="#fig3">fig3</a></td><td class="wide">Components</td>' in page
 
 
-@pytest.mark.parametrize("note", ["[]", "{", '{"tile": [1, 1], "rows": ["a"], "columns": [], "x": [[0]], "y": [0]}'])
+@pytest.mark.parametrize(
+    "note",
+    ["[]", "{", "[" * 100_000, '{"tile": [Infinity, 1], "rows": [], "columns": [], "x": [[0]], "y": [0]}',
+     '{"tile": [1, 1], "rows": ["a"], "columns": [], "x": [[0]], "y": [0]}'],
+)  # fmt: skip
 def test_what_is_no_strip_has_no_slider(note: str, tmp_path: Path) -> None:
     figure = Figure(figsize=(1, 1))
     assert tiles_of(save(figure, tmp_path / "a.png", texts={STRIP: note})) is None

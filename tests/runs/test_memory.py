@@ -1,5 +1,6 @@
 """The counted memory bounds what passes really take, and a limit chooses the batch."""
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -42,13 +43,15 @@ def test_a_limit_chooses_the_batch(default_config: Config, tiny_model: Diffusion
     weights = sum(weight.nbytes for weight in tiny_model.denoiser.network.parameters())
     row = KERNELS * row_bytes(tiny_model)
 
-    def chosen(limit: float | None, batch_size: int = 0) -> int:
-        cfg = replace(default_config, batch_size=batch_size, memory_gib=limit)
+    def chosen(limit: float | None, batch_size: int = 0, workers: int = 1) -> int:
+        cfg = replace(default_config, batch_size=batch_size, memory_gib=limit, workers=workers)
         return fitted(cfg, tiny_model).batch_size
 
     assert chosen((weights + 9.5 * row) / 2**30) == 8
     assert chosen((weights + 1.5 * row) / 2**30) == 1
     assert chosen(None) == 64
     assert chosen(1e-9, batch_size=5) == 5
+    if sys.platform.startswith("linux"):
+        assert chosen((weights + 9.5 * row) / 2**30, workers=2) == 4
     with pytest.raises(InputError, match=r"memory_gib must be at least .* got 1e-05"):
         chosen(1e-5)

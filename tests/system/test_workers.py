@@ -21,7 +21,7 @@ from hspace.diffusion.sampling import NotFinite
 from hspace.directions.annotations import annotate
 from hspace.edits.sums import apply_offsets
 from hspace.system import workers
-from hspace.system.shards import Batches, in_batches, in_shards
+from hspace.system.shards import Batches, in_batches, in_shards, watched
 from hspace.types import InputError
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are forked on Linux only")
@@ -155,6 +155,29 @@ def test_a_continued_result_is_made_of_the_same_pieces(two: None, tmp_path: Path
     for path in (tmp_path / "part").glob("000000[23]0-*"):
         path.unlink()
     assert in_shards(tmp_path / "part", 40, piece, size=10).equal(whole)
+
+
+def test_the_last_piece_of_a_longer_result_is_made_as_the_others_were(two: None, tmp_path: Path) -> None:
+    in_shards(tmp_path, 20, own_process, size=4)
+    next(tmp_path.glob("00000008-*")).unlink()
+    rows = in_shards(tmp_path, 20, own_process, size=4)
+    assert rows[:, 0].tolist() == [*range(20)] and os.getpid() not in rows[:, 1].tolist()
+
+
+def test_the_rows_done_are_counted_in_any_order(two: None) -> None:
+    def slow_first(rows: range) -> torch.Tensor:
+        time.sleep(0.1 if rows.start == 0 else 0)
+        return own_process(rows)
+
+    told: list[tuple[int, int]] = []
+    with watched(lambda done, n: told.append((done, n))):
+        in_shards(None, 8, slow_first, size=2)
+    assert told == [(2, 8), (4, 8), (6, 8), (8, 8)]
+
+
+def test_what_does_not_give_a_row_for_each_is_a_defect(two: None) -> None:
+    with pytest.raises(AssertionError, match="one row for each"):
+        in_shards(None, 4, lambda rows: torch.zeros(4), size=4)
 
 
 @pytest.mark.slow

@@ -179,7 +179,8 @@ def _swapped(metrics: dict[str, Any]) -> Table:
         "the judge"
     )
     caption += "; that of the background by the colours of the upper corners." * ("background" in metrics["swapped"])
-    caption = f"{caption.rstrip('.')}; se: its standard error over {metrics['sizes']['swaps']} samples."
+    counted = f"those of {metrics['sizes']['swaps']} samples that show the attribute before, after and in the donor"
+    caption = f"{caption.rstrip('.')}; se: its standard error over {counted}."
     rows = tuple((name, row["share"], row["se"]) for name, row in metrics["swapped"].items())
     return Table(("attribute", "carried", "se"), rows, caption)
 

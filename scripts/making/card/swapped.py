@@ -58,7 +58,7 @@ def carried_share(own: Tensor, donor: Tensor, swapped: Tensor) -> tuple[float, f
 
     Source: of the error, White 1980 (Econometrica 48, 817), for a regression with one slope.
     """
-    difference, change = ((each - own).double().reshape(len(own), -1) for each in (donor, swapped))
+    difference, change = ((each - own).double()[:, None].flatten(1) for each in (donor, swapped))
     total = difference.square().sum()
     slope = (change * difference).sum() / total
     scores = ((change - slope * difference) * difference).sum(1)

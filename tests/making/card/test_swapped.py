@@ -23,6 +23,7 @@ def test_the_share_is_that_of_the_donor() -> None:
     for exact in (0.3, 1):
         assert carried_share(own, donor, own + exact * (donor - own)) == pytest.approx((exact, 0), abs=1e-6)
     assert all(map(math.isnan, carried_share(own, own, donor)))
+    assert all(map(math.isnan, carried_share(*torch.empty(3, 0))))
 
 
 def test_the_error_is_that_of_many_draws() -> None:

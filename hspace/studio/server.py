@@ -180,18 +180,18 @@ class Studio:
         """One JSON text a line, until the end or until the tab asks for something newer."""
         self.alive += 1
         try:
-            while True:
-                if self._latest.get(tab) != ticket:
-                    yield json.dumps({"cancelled": True}) + "\n"
-                    return
-                frame = await self.working(next, frames, None)
-                if frame is None:
-                    return
+            while (frame := await self.working(self._frame, tab, ticket, frames)) is not None:
                 yield json.dumps(frame) + "\n"
+                if "cancelled" in frame:
+                    return
         except InputError as error:
             yield json.dumps({"error": str(error)}) + "\n"
         finally:
             self.alive -= 1
+
+    def _frame(self, tab: str, ticket: int, frames: Iterator[dict[str, Any]]) -> dict[str, Any] | None:
+        """The next frame, or that the tab wants something newer, which may be so since this was asked for."""
+        return next(frames, None) if self._latest.get(tab) == ticket else {"cancelled": True}
 
     def _ticket(self, tab: str) -> int:
         """Makes this the tab's only stream; if there are too many tabs, the oldest is forgotten."""

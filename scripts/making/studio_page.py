@@ -108,10 +108,11 @@ def releases(page: Page, server: psutil.Process) -> dict[str, str]:
 
 
 def alive(page: Page, url: str) -> str:
-    """Streams that are being made after ten quick moves."""
+    """Streams that are being made .2 s after ten quick moves, when those before have seen that they are stale."""
     page.focus("#slider-2")
     for _ in range(10):
         page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(200)
     token = url.partition("token=")[2]
     ask = "async (token) => (await (await fetch('/api/alive', {headers: {'x-token': token}})).json()).alive"
     return str(page.evaluate(ask, token))

@@ -111,6 +111,7 @@ def test_ten_quick_moves_leave_one_request_alive(browser: Browser, portraits: Se
     page.focus("#slider-2")
     for _ in range(10):
         page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(200)  # those before see that they are stale when the frame in hand is done
     assert page.evaluate("async (t) => (await (await fetch('/api/alive', {headers: {'x-token': t}})).json()).alive",
                          portraits.token) <= 1  # fmt: skip
     page.wait_for_selector(EXACT, timeout=60_000)

@@ -15,6 +15,11 @@ POWERS = (0.5, 4.0)
 """Limits of the power of strength that an effect is taken for beyond the largest one that was tried."""
 CLOSE = 1.1
 """Strengths whose factor is no more than this have none between them that is tried."""
+MISSED = 0.25
+"""Largest miss of a target that counts as reached, in fractions of it.
+
+It is half a step towards .5 sd of 24 samples that flip one by one, where the sd of their score is .17.
+"""
 INSIDE = (0.1, 0.9)
 """Limits of the place of a trial between two others, so that a curved effect cannot pin one of them."""
 
@@ -25,8 +30,9 @@ class Level(NamedTuple):
     Attributes:
         strength: Of those that were tried, the one whose effect comes nearest; the smallest of nearly equal ones.
         effect: The effect at this strength; nan where none could be read.
-        reached: Whether some effect was the target, or more, to within the tolerance. That of a few samples rises in
-            steps where they flip one by one, so that the nearest may miss by half a step.
+        reached: Whether some effect was the target, or more, to within the tolerance, and the one at this strength
+            misses the target by no more than `MISSED` of it. The effect of a few samples rises in steps where they
+            flip one by one, so that the nearest may miss by half a step.
     """
 
     strength: float
@@ -115,7 +121,8 @@ def _nearest(tried: dict[float, float], target: float, first: float) -> Level:
     # A saturated effect is as large at strengths that break the image.
     slack = 0.0 if least <= TOLERANCE else TOLERANCE * max(1 - least, 0)
     strength = min(s for s, value in tried.items() if _misses(value, target) <= least + slack)
-    return Level(strength, tried[strength], max(tried.values()) >= (1 - TOLERANCE) * target)
+    within = max(tried.values()) >= (1 - TOLERANCE) * target
+    return Level(strength, tried[strength], within and _misses(tried[strength], target) <= MISSED)
 
 
 def _misses(effect: float, target: float) -> float:

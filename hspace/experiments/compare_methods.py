@@ -1,17 +1,28 @@
 """All methods compared on the same attributes and samples, at the same effects."""
 
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from hspace.experiments.comparison import (
+    NAMES,
+    REFERENCE,
+    UNREAD,
+    Figures,
+    comparable,
+    conclusion,
+    differences,
+    over_attributes,
+    winners,
+)
 from hspace.experiments.contenders import Contender, contenders
 from hspace.experiments.equal_effect import SHARES, Draw, Trial, spread_of, trial
 from hspace.metrics.interval import Interval, over_draws
-from hspace.metrics.paired import SIGNIFICANT, best, holm, paired_draws
 from hspace.metrics.repeats import intervals_over
 from hspace.output.charts import curve_grid
 from hspace.output.tables import Cell, Table, format_number
@@ -22,43 +33,12 @@ from hspace.runs.stopwatch import duration
 
 log: logging.Logger = logging.getLogger(__name__)
 
-REFERENCE = "mean difference"
-"""The paper's supervised method, which every other is compared with."""
-COMPARED = ("selectivity", "table", "identity", "likeness")
-"""Figures that differences are tested of."""
-MOST = 0.5
-"""Methods are compared on the attributes that this part of them reaches."""
 UNEDITED = "unedited"
 """Name of the unedited samples in tables of scores."""
 Curves = dict[str, list[list[float]]]
 """Lists of x and of y by label."""
 NEW = 1.0
 """Seconds; a part that took less was in the cache, and says nothing of those that are left."""
-
-
-class Figures(NamedTuple):
-    """What the judge reads of an edit; nan where it cannot be told.
-
-    Attributes:
-        effect: Effect on the attribute, in sd, signed.
-        selectivity: Over all judged attributes.
-        table: Selectivity over the attributes of the comparison.
-        accuracy: Share that flips to the asked side of those that could.
-        identity: Cosine of all that a person owns.
-        likeness: Cosine of what no judged attribute is.
-    """
-
-    effect: float
-    selectivity: float
-    table: float
-    accuracy: float
-    identity: float
-    likeness: float
-
-
-NAMES = ("effect", "selectivity", "selectivity in the table", "accuracy", "identity", "likeness")
-"""The figures in tables."""
-UNREAD = Figures(*[float("nan")] * len(NAMES))
 
 
 def run(lab: Lab) -> Result:
@@ -72,15 +52,15 @@ def run(lab: Lab) -> Result:
     tables, findings, conclusions, pairs = dict[str, Table](), dict[str, Any](), list[str](), list[tuple[Cell, ...]]()
     for i, (share, suffix) in enumerate(zip(SHARES, ("", "_strong"), strict=True)):
         at, seen = f"{share * target:g} sd", reached[..., i]
-        common, fair = comparable(seen)
-        few = _mean(values[:, :, common, i] if len(common) else values[..., i, :])
+        common, fair = comparable(seen, [each.sign for each in methods])
+        few = over_attributes(values[:, :, common, i] if len(common) else values[..., i, :])
         shown = [names[j] for j in common] or names
         compared = {rows[m]: few[m] for m in fair}
-        winners = {name: _best(compared, name) for name in COMPARED}
-        tables[f"methods{suffix}"] = _methods(lab, at, shown, rows, few, seen, costs, winners)
+        best = winners(compared)
+        tables[f"methods{suffix}"] = _methods(lab, at, shown, rows, few, seen, costs, best)
         pairs += [(at, *row) for row in differences(compared)]
-        conclusions.append(_conclusion(at, shown, compared, winners))
-        findings[at] = {"attributes": shown, "methods": list(compared), "winners": winners}
+        conclusions.append(conclusion(at, shown, compared))
+        findings[at] = {"attributes": shown, "methods": list(compared), "winners": best}
     grid = _curves(values, rows, names)
     picture = curve_grid(
         grid, lab.figures / "effect_identity.png", x_label="effect on the attribute (sd)", whole=False
@@ -93,7 +73,10 @@ def run(lab: Lab) -> Result:
     faults = _faults(trials)
     tables |= {"faults": faults} if faults.rows else {}
     findings |= {name: {"columns": tables[name].columns, "rows": tables[name].rows} for name in ("methods", "pairs")}
-    caption = "Effect against identity and selectivity, mean over attributes and each of them"
+    caption = (
+        "Effect against identity and selectivity, mean over attributes (where all can be read) and each of them; erase "
+        "and switch take it off, from other samples"
+    )
     return Result(" ".join(conclusions), findings | {"curves": grid}, {caption: picture}, tables, _scores(trials))
 
 
@@ -153,88 +136,26 @@ def _reached(trial: Trial) -> np.ndarray:
     return np.array([missed if each.fault else [level.reached for level in each.levels] for each in trial.entries])
 
 
-def comparable(reached: np.ndarray) -> tuple[list[int], list[int]]:
-    """The attributes and the methods that are compared, by what the annotator sees and the judge does not.
-
-    Args:
-        reached: Whether the target is reached, bool (methods, draws, attributes).
-
-    Returns:
-        Indices of the attributes that at least half of the methods reach in every draw, and of the methods that reach
-        all of these in every draw.
-    """
-    always = np.logical_and.reduce(reached, axis=1)
-    common = np.flatnonzero(always.mean(axis=0) >= MOST)
-    fair = np.flatnonzero(always[:, common].all(axis=1)) if len(common) else []
-    return [int(j) for j in common], [int(m) for m in fair]
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Means over attributes of (methods, draws, attributes, figures), of those that are known; nan where none is."""
-    known = np.isfinite(values)
-    total, count = np.where(known, values, 0).sum(axis=2), known.sum(axis=2)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
 def _costs(lab: Lab, draws: Sequence[Trial]) -> tuple[Cell, ...]:
-    """Samples that a method learns from, images that the annotator scores, and seconds: for one attribute of a draw."""
+    """For one attribute of a draw: directions to choose from, samples to learn from, images to score, and seconds."""
     method, cfg = draws[0].contender, lab.cfg
     candidates = max(each.candidates for trial in draws for each in trial.entries)
     chosen = cfg.evaluation.calibration_samples * (1 + 2 * candidates) if candidates > 1 else 0
     labels = method.samples(cfg) * method.annotated + method.scored(cfg) + chosen
+    return candidates, method.samples(cfg), labels, _seconds(draws)
+
+
+def _seconds(draws: Sequence[Trial]) -> float:
+    """Median over draws of the mean over the attributes that have an edit; nan where none has."""
     # The first attribute of a draw pays for what all share.
-    seconds = np.median([np.mean([each.seconds for each in trial.entries]) for trial in draws])
-    return method.samples(cfg), labels, round(float(seconds), 1)
-
-
-def _best(compared: Mapping[str, np.ndarray], name: str) -> str | None:
-    """The method that beats the second in a figure."""
-    columns = {method: values[:, Figures._fields.index(name)] for method, values in compared.items()}
-    columns = {method: values for method, values in columns.items() if np.isfinite(values).any()}
-    return best(columns, paired_draws) if len(columns) > 1 else None
-
-
-def differences(compared: Mapping[str, np.ndarray]) -> list[tuple[Cell, ...]]:
-    """Each method less the reference in each figure, by draw; Holm's correction is over the methods of a figure.
-
-    Args:
-        compared: Figures by method, (draws, figures).
-    """
-    rows: list[tuple[Cell, ...]] = []
-    others = [method for method in compared if method != REFERENCE] if REFERENCE in compared else []
-    for name in COMPARED if others else ():
-        column = Figures._fields.index(name)
-        found = [paired_draws(compared[each][:, column], compared[REFERENCE][:, column]) for each in others]
-        corrected = holm(np.array([p for _, p in found]))
-        rows += [
-            (NAMES[column], method, difference, float(p), "yes" if p < SIGNIFICANT else "no")
-            for method, (difference, _), p in zip(others, found, corrected, strict=True)
-        ]
-    return rows
-
-
-def _conclusion(
-    at: str, attributes: Sequence[str], compared: Mapping[str, np.ndarray], winners: Mapping[str, str | None]
-) -> str:
-    """Which of the methods that reach every target is most selective, and which keeps identity best."""
-    if not compared:
-        return f"At {at} no method reaches the target where half of them do."
-    where = f"At {at}, of {len(compared)} methods that reach it in every draw for {', '.join(attributes)}"
-    return f"{where}, {_leader('selectivity', compared, winners)}, and {_leader('identity', compared, winners)}."
-
-
-def _leader(name: str, compared: Mapping[str, np.ndarray], winners: Mapping[str, str | None]) -> str:
-    """Such as "identity is highest for ICA (.82), beyond the error of the paired difference to the second"."""
-    column = Figures._fields.index(name)
-    means = {method: over_draws(values[:, column]).value for method, values in compared.items()}
-    first = max(means, key=lambda method: np.nan_to_num(means[method], nan=-1))
-    sure = "beyond" if winners[name] else "within"
-    return f"{name} is highest for {first} ({format_number(means[first])}), {sure} the error of its lead"
+    times = [[each.seconds for each in trial.entries if math.isfinite(each.seconds)] for trial in draws]
+    means = [float(np.mean(each)) for each in times if each]
+    return round(float(np.median(means)), 1) if means else float("nan")
 
 
 def _methods(
     lab: Lab, at: str, shown: Sequence[str], rows: Sequence[str], values: np.ndarray, reached: np.ndarray,
-    costs: Sequence[tuple[Cell, ...]], winners: Mapping[str, str | None],
+    costs: Sequence[tuple[Cell, ...]], best: Mapping[str, str | None],
 ) -> Table:  # fmt: skip
     """Every method's figures and costs, values (methods, draws, figures)."""
     every, judged = reached[0].size, len(lab.judge.attributes)
@@ -242,18 +163,22 @@ def _methods(
         (name, f"{int(reached[m].sum())} of {every}", *_intervals(values[m]), *costs[m]) for m, name in enumerate(rows)
     )
     caption = (
-        f"Means over {', '.join(shown)}, each at the strength at which the annotator sees {at} (or the nearest, where "
-        f"that is not reached), {intervals_over(lab.cfg.study.repeats)}; target reached: of all attributes in all "
-        f"draws. Erase and switch take an attribute off. Selectivity: of the effects on {judged} judged attributes "
-        f"(chance {format_number(1 / judged)}), and on the {len(lab.cfg.study.attributes)} of the comparison. "
-        "Accuracy: flips among those that could flip to the asked side. Costs are of one attribute in one draw: "
-        "generated samples to learn from, images that the annotator scores to find and to choose, and seconds, those "
-        "of generating the samples left out. Bold: beats the second by the interval of the paired difference, of those "
-        "that reach the target"
+        f"Means over {', '.join(shown)}, n/a unless all of them can be read (accuracy: over those where ten samples "
+        f"could flip), each at the strength at which the annotator sees {at} (or the nearest, where that is not "
+        f"reached), {intervals_over(lab.cfg.study.repeats)}; target reached: of all attributes in all draws. Erase and "
+        "switch take an attribute off, which changes other samples, so that they are not compared, and never bold. "
+        f"Selectivity: of the effects on {judged} judged attributes (chance {format_number(1 / judged)}), and on the "
+        f"{len(lab.cfg.study.attributes)} of the comparison. Accuracy: flips among those that could flip to the asked "
+        "side. Costs are of one attribute in one draw: directions that the annotator chose among, generated samples to "
+        "learn from, images that the annotator scores to find and to choose, and seconds of the attributes that have "
+        "an edit. Seconds leave out the samples that methods share, and what was found for a method above: the mean "
+        "differences of disentangled, the components whose norms random takes; those of local PCA include its "
+        "neighbours, which it alone needs. Bold: beats the second by the interval of the paired difference, not "
+        "corrected for the number of methods, of those that reach the target"
     )
-    columns = ("method", "target reached", *NAMES, "samples", "labels", "seconds")
-    places = {name: columns.index(NAMES[Figures._fields.index(name)]) for name in winners}
-    bold = frozenset((rows.index(method), places[name]) for name, method in winners.items() if method)
+    columns = ("method", "target reached", *NAMES, "chosen among", "samples", "labels", "seconds")
+    places = {name: columns.index(NAMES[Figures._fields.index(name)]) for name in best}
+    bold = frozenset((rows.index(method), places[name]) for name, method in best.items() if method)
     return Table(columns, cells, caption, bold=bold, counted="draws")
 
 
@@ -275,7 +200,7 @@ def _by_attribute(
     )  # fmt: skip
     caption = (
         "Each method's edit of each attribute, at the calibrated strengths, or the nearest where the target, in sd, is "
-        "not reached in a draw"
+        "not reached in a draw. Erase and switch take it off, from other samples"
     )
     return Table(("method", "attribute", "target", "reached", *NAMES), cells, caption, counted="draws")
 
@@ -291,9 +216,11 @@ def _calibrations(lab: Lab, trials: Sequence[Sequence[Trial]]) -> Table:
         for share, level in zip(SHARES, each.levels, strict=True)
     )  # fmt: skip
     columns = ("draw", "method", "attribute", "direction", "target", "strength", "annotator's effect", "reached")
+    n = len(Draw(lab, 0, 0.0).calibration_seeds)
     caption = (
         "Calibrated strengths: of directions in spreads of the samples (the root of the total variance of h, or of "
-        "x_T), of operators shares of the whole map; effects in sd"
+        f"x_T), of operators shares of the whole map; effects in sd, on the {n} samples of each draw's own among which "
+        "the strength was chosen, without intervals"
     )
     return Table(columns, rows, caption, f"{lab.annotator.id}, the annotator")
 
@@ -302,7 +229,8 @@ def _pairs(rows: Sequence[tuple[Cell, ...]]) -> Table:
     return Table(
         ("effect", "figure", "method", f"less {REFERENCE}", "p", "differs"), tuple(rows),
         f"Each method less the {REFERENCE} on the same draws, of those that reach the target for every attribute of "
-        "the table; p by Holm's correction over the methods of each figure at each effect",
+        "the table, without erase and switch; p by Holm's correction over the methods of each figure at each effect. "
+        "Whether the effects that were to be equal differ, by the judge, is in the rows of effect",
         counted="draws",
     )  # fmt: skip
 
@@ -321,7 +249,7 @@ def _faults(trials: Sequence[Sequence[Trial]]) -> Table:
 
 def _curves(values: np.ndarray, rows: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, Curves]]:
     """Effect against identity and selectivity, for all attributes together and each of them: means over draws."""
-    panels = {"mean": _mean(values), **{name: values[:, :, j] for j, name in enumerate(names)}}
+    panels = {"mean": over_attributes(values), **{name: values[:, :, j] for j, name in enumerate(names)}}
 
     def of(panel: np.ndarray, name: str, start: list[list[float]]) -> Curves:
         """A point for each effect, from (methods, draws, effects, figures), after those of no edit."""

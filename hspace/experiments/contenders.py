@@ -6,6 +6,7 @@ from typing import Any
 
 from hspace.directions.disentangle import disentangle
 from hspace.directions.operators import Found
+from hspace.directions.random import random
 from hspace.runs.config import Config
 from hspace.runs.lab import Lab
 from hspace.runs.parsing import settings_of
@@ -31,7 +32,8 @@ class Contender:
         samples: Number of generated samples that it learns from, by the configuration.
         annotated: Whether it learns from the annotator's scores of them.
         scored: Number of further images, edited or predicted, that the annotator scores while the method works.
-        sign: 1, or -1 of what can only take an attribute off.
+        sign: 1, or -1 of what can only take an attribute off: it changes other samples than what gives it, so that the
+            two are not compared.
     """
 
     name: str
@@ -73,6 +75,17 @@ def components(*forms: dict[str, Any]) -> Finder:
         return [found(lab, **{**sizes, **form}) for form in forms]
 
     return find
+
+
+PCA_FORMS: tuple[dict[str, Any], ...] = (
+    {"name": "pca"}, {"name": "pca", "joint": True}, {"name": "pca", "joint": True, "rotation": "varimax"},
+)  # fmt: skip
+
+
+def _random(lab: Lab, attribute: str) -> Sequence[Found]:
+    """As many as PCA offers in all its forms; no two draws or forms share a seed."""
+    components, forms = lab.components(), len(PCA_FORMS)
+    return [random(components, seed=forms * lab.cfg.seed + form) for form in range(forms)]
 
 
 def _orthogonal(lab: Lab, attribute: str) -> Sequence[Found]:
@@ -149,18 +162,12 @@ CONTENDERS: tuple[Contender, ...] = (
     Contender("trained", learnt("trained"), _index, annotated=True, scored=_predictions),
     Contender("self-discovered", learnt("self_discovered"), _index, annotated=True),
     Contender("sparse autoencoder", _features, _index, annotated=True),
-    Contender(
-        "PCA",
-        components(
-            {"name": "pca"}, {"name": "pca", "joint": True}, {"name": "pca", "joint": True, "rotation": "varimax"}
-        ),
-        _many,
-    ),
+    Contender("PCA", components(*PCA_FORMS), _many),
     Contender("ICA", components({"name": "pca", "joint": True, "rotation": "ica"}), _many),
     Contender("local PCA", _neighbours, _near),
     Contender("Jacobian", _jacobian, _one),
     Contender("pullback", _pullback, _one),
-    Contender("random", components({"name": "random"}), _many),
+    Contender("random", _random, _many),
     Contender("mean difference of x_T", learnt("supervised", space="x_T"), _index, annotated=True),
 )
 """All ways, in the order of the tables."""

@@ -20,7 +20,8 @@ from hspace.evaluation.levels import Level, levels
 from hspace.evaluation.readings import Readings, finite, read
 from hspace.experiments.contenders import Contender
 from hspace.metrics.effect import EffectMatrix
-from hspace.runs.keys import change_key, edit_key, keep, network_key
+from hspace.metrics.interval import MIN_SAMPLES
+from hspace.runs.keys import change_key, edit_key, keep, network_key, sampler_key
 from hspace.runs.lab import Lab
 from hspace.system.files import read_json, write_json
 from hspace.system.shards import SHARD
@@ -36,6 +37,7 @@ FIRST = {"directions": 0.25, "operators": 0.5}
 """Strength with which every calibration begins."""
 MOST = {"directions": 2.0, "operators": 1.0}
 """Largest strength."""
+UNREADABLE = f"no effect can be read: fewer than {MIN_SAMPLES} calibration samples show it, or the edit breaks them"
 DIGITS = 3
 """Digits of the spread that count, so that rounding of another batch does not change the edits."""
 
@@ -51,7 +53,7 @@ class Entry:
             can, or an operator; None where the method failed.
         levels: Strengths for the effects in `SHARES`, signed as the method moves the attribute.
         candidates: Number of directions among which the annotator chose.
-        seconds: Time that finding and choosing took.
+        seconds: Time that finding and choosing took; nan where they failed.
         fault: Reason why there is no edit, or none that can be read.
     """
 
@@ -60,7 +62,7 @@ class Entry:
     change: Change | None = None
     levels: tuple[Level, ...] = ()
     candidates: int = 1
-    seconds: float = 0.0
+    seconds: float = float("nan")
     fault: str = ""
 
 
@@ -150,7 +152,7 @@ def _entry(draw: Draw, contender: Contender, attribute: str) -> Entry:
     except InputError as error:
         return Entry(attribute, fault=str(error))
     candidates = sum(len(each.meta.names) for each in found)
-    fault = "" if np.isfinite([each.effect for each in reached]).all() else "no effect can be read at any strength"
+    fault = "" if np.isfinite([each.effect for each in reached]).all() else UNREADABLE
     return Entry(attribute, name, change, tuple(reached), candidates, seconds, fault)
 
 
@@ -225,7 +227,7 @@ def _calibrated(draw: Draw, change: Change, attribute: str, sign: int) -> list[L
     key = {
         "change": change_key(change), "attribute": attribute, "sign": sign, "targets": targets, "seeds": seeds,
         "from": [FIRST[kind], MOST[kind]], "reference": len(lab.reference_seeds("calibration")),
-        "scorer": network_key(lab.annotator), **edit_key(lab.cfg, lab.model),
+        "scorer": network_key(lab.annotator), **edit_key(lab.cfg, lab.model), **sampler_key(lab.cfg, lab.model),
     }  # fmt: skip
 
     def build(folder: Path) -> None:
@@ -243,16 +245,14 @@ def _calibrated(draw: Draw, change: Change, attribute: str, sign: int) -> list[L
                 return float("nan")
             after = read(images, lab.annotator)[0][:, 0]
             counted = shown & lab.annotator.visible(after)[:, column]
-            # The mean of no sample is nan.
-            return sign * float((after - before)[counted, column].double().mean()) / unit
+            # As the judge's, the mean of fewer is n/a.
+            enough = int(counted.sum()) >= MIN_SAMPLES
+            return sign * float((after - before)[counted, column].double().mean()) / unit if enough else float("nan")
 
         found = levels(effect, targets, first=FIRST[kind], most=MOST[kind])
         write_json(folder / "levels.json", finite([list(each) for each in found]))
 
-    folder = keep(
-        lab.cfg, "levels", {**key, "provenance": lab.model.provenance(eta=lab.cfg.diffusion.eta).to_dict()}, build
-    )
-    found = read_json(folder / "levels.json")
+    found = read_json(keep(lab.cfg, "levels", key, build) / "levels.json")
     return [Level(s, float("nan") if e is None else sign * e, reached) for s, e, reached in found]
 
 

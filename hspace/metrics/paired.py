@@ -118,9 +118,19 @@ def best(values: Mapping[str, np.ndarray], pair: Pair | None = None) -> str | No
         >>> best({"a": worse + np.linspace(0.5, 1.5, 100), "b": worse})
         'a'
     """
-    first, second, *_ = sorted(values, key=lambda name: -float(np.nanmean(values[name])))
-    difference, _ = (pair or paired)(values[first], values[second])
+    first, difference = leading(values, pair)
     return first if difference.low > 0 else None
+
+
+def leading(values: Mapping[str, np.ndarray], pair: Pair | None = None) -> tuple[str, Interval]:
+    """The method with the largest mean, and its difference to the second, not corrected for the choice of these two.
+
+    Args:
+        values: As in `compare`, of two methods at least.
+        pair: As in `compare`.
+    """
+    first, second, *_ = sorted(values, key=lambda name: -float(np.nanmean(values[name])))
+    return first, (pair or paired)(values[first], values[second])[0]
 
 
 def holm(p: np.ndarray) -> np.ndarray:

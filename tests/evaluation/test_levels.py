@@ -59,6 +59,13 @@ def test_a_target_out_of_reach_is_given_up_at_the_smallest_strength_of_nearly_th
     assert none == (1.0, 0.2, False), "the whole of an operator's map"
 
 
+def test_a_target_that_an_effect_leaps_over_is_not_reached_by_the_strength_that_is_used() -> None:
+    (found,) = levels(lambda s: 0.3 if s < 0.5 else 3.0, [1.0], first=0.25, most=2.0)
+    assert found.effect == 0.3 and not found.reached
+    (found,) = levels(lambda s: 0.8 if s < 0.5 else 3.0, [1.0], first=0.5, most=2.0)
+    assert found.effect == 0.8 and found.reached, "it misses by less than a quarter"
+
+
 @pytest.mark.parametrize("effect", [lambda s: -s, lambda s: 0.0, lambda s: s * math.exp(-8 * s)])
 def test_an_effect_that_never_comes_ends_soon(effect: Callable[[float], float]) -> None:
     counted = Counted(effect)

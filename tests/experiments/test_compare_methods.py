@@ -15,11 +15,20 @@ from hydra import compose, initialize_config_dir
 from hspace.cli import main
 from hspace.commands.run import load
 from hspace.directions.operators import Operator
+from hspace.directions.record import Directions
 from hspace.evaluation.calibration import spread_strength
-from hspace.experiments import compare_methods
-from hspace.experiments.compare_methods import Figures, comparable, differences
+from hspace.experiments import compare_methods, equal_effect
+from hspace.experiments.comparison import (
+    RANKED,
+    Figures,
+    comparable,
+    conclusion,
+    differences,
+    over_attributes,
+    winners,
+)
 from hspace.experiments.contenders import CONTENDERS, Contender, contenders
-from hspace.experiments.equal_effect import Draw, Trial, best_of, spread_of, trial
+from hspace.experiments.equal_effect import UNREADABLE, Draw, Entry, Trial, best_of, spread_of, trial
 from hspace.metrics.effect import EffectMatrix
 from hspace.metrics.paired import paired_draws
 from hspace.runs.lab import Lab
@@ -139,6 +148,40 @@ def test_a_method_that_fails_is_a_row_that_says_so(lab: Lab) -> None:
     assert all("pairs with and without" in each.fault and each.levels == () for each in tried.entries)
     assert np.isnan(compare_methods._figures(tried, lab.cfg.study.attributes, 0.1)).all()
     assert not compare_methods._reached(tried).any()
+    assert math.isnan(compare_methods._seconds([tried]))
+
+
+def test_the_mean_of_seconds_is_of_the_edits_that_there_are() -> None:
+    draws = [
+        Trial(CONTENDERS[0], (Entry("skin", fault="too few"), Entry("age", seconds=seconds)), None)
+        for seconds in (3.0, 5.0, 4.0)
+    ]
+    assert compare_methods._seconds(draws) == 4.0
+
+
+def test_a_level_of_too_few_samples_is_not_read(lab: Lab) -> None:
+    few = replace(lab, cfg=replace(lab.cfg, evaluation=replace(lab.cfg.evaluation, num_samples=9)))
+    assert {each.fault for each in found(few, "mean difference").entries} == {UNREADABLE}
+    assert not any(each.fault for each in found(lab, "mean difference").entries)
+
+
+def test_levels_of_one_precision_do_not_serve_another(lab: Lab) -> None:
+    draw, change = Draw(lab, 0, 1.0), torch.ones(3, *lab.model.h_shape)
+    half = replace(draw, lab=replace(lab, cfg=replace(lab.cfg, dtype="float16")))
+    sizes = []
+    for each in (draw, draw, half):
+        equal_effect._calibrated(each, change, "skin", 1)
+        sizes.append(len(list(lab.cfg.cache_dir.rglob("levels.json"))))
+    assert sizes[0] == sizes[1] == sizes[2] - 1
+
+
+def test_the_control_chooses_among_as_many_directions_as_pca_and_no_draw_has_anothers(lab: Lab) -> None:
+    (control,) = contenders(["random"])
+    draws = [[each for each in control.find(lab.draw(n), "skin") if isinstance(each, Directions)] for n in range(2)]
+    lines = [torch.cat([each.directions for each in forms]).flatten(1) for forms in draws]
+    assert len(lines[0]) == 3 * lab.pca.k and len(torch.cat(lines).unique(dim=0)) == 6 * lab.pca.k
+    for form in draws[0]:
+        torch.testing.assert_close(form.norms(), lab.components().norms())
 
 
 def matrix(effect: list[list[float]]) -> EffectMatrix:
@@ -162,10 +205,29 @@ def test_methods_are_compared_where_half_of_them_reach_the_target() -> None:
     reached = np.ones((4, 5, 3), dtype=bool)
     reached[1, 0, 0] = reached[2:, 3, 1] = reached[:3, :, 2] = False
     # The third attribute is reached by one method; of the first, one method misses one draw.
-    assert comparable(reached) == ([0, 1], [0])
+    assert comparable(reached, [1] * 4) == ([0, 1], [0])
     reached[1, 0, 0] = True
-    assert comparable(reached) == ([0, 1], [0, 1])
-    assert comparable(np.zeros((4, 5, 3), dtype=bool)) == ([], [])
+    assert comparable(reached, [1] * 4) == ([0, 1], [0, 1])
+    assert comparable(np.zeros((4, 5, 3), dtype=bool), [1] * 4) == ([], [])
+
+
+def test_what_takes_an_attribute_off_is_not_compared() -> None:
+    reached = np.ones((3, 5, 2), dtype=bool)
+    reached[0, :, 1] = False
+    assert comparable(reached, [1, 1, 1]) == ([0, 1], [1, 2])
+    assert comparable(reached, [1, -1, -1]) == ([0], [0]), "nor does it count among those that reach an attribute"
+    assert comparable(reached, [-1] * 3) == ([], [])
+    assert [each.name for each in CONTENDERS if each.sign < 0] == ["erase", "switch"]
+
+
+def test_a_mean_over_attributes_is_of_all_or_there_is_none() -> None:
+    # (methods, draws, attributes, figures); the figure at 3 is accuracy.
+    values = np.arange(24, dtype=float).reshape(2, 1, 2, 6)
+    values[0, 0, 1, [2, 3]] = math.nan
+    values[1, 0, 1, :] = math.nan
+    first, second = over_attributes(values)[:, 0]
+    np.testing.assert_array_equal(first, [3, 4, math.nan, 3, 7, 8])
+    assert np.isnan(second).all(), "accuracy too is of the attributes whose edits can be read"
 
 
 def test_differences_are_paired_by_draw_and_corrected_over_methods() -> None:
@@ -177,6 +239,36 @@ def test_differences_are_paired_by_draw_and_corrected_over_methods() -> None:
     assert all(row[2] == expected[str(row[1])][0] for row in rows[:2])
     assert min(float(str(row[3])) for row in rows) >= min(p for _, p in expected.values())
     assert differences({"PCA": values["PCA"]}) == [], "the reference is not among them"
+
+
+def figures(effect: float, identity: float, draws: int) -> np.ndarray:
+    """Figures of a method, (draws, figures), that vary a little."""
+    noise = 1e-5 * np.random.default_rng(int(1000 * (effect + identity))).normal(size=(draws, 6))
+    return np.array([effect, identity, identity, identity, identity, math.nan]) + noise
+
+
+def test_effects_are_tested_and_have_no_best() -> None:
+    values = {"mean difference": figures(0.5, 0.8, 5), "PCA": figures(0.7, 0.4, 5)}
+    assert {str(row[0]): row[-1] for row in differences(values)}["effect"] == "yes"
+    assert winners(values) == dict.fromkeys(RANKED[:3], "mean difference") | {"likeness": None}
+
+
+def test_of_few_draws_no_difference_is_known() -> None:
+    values = {"mean difference": figures(0.5, 0.8, 4), "PCA": figures(0.7, 0.4, 4)}
+    assert {row[-1] for row in differences(values)} == {"n/a"} and not any(winners(values).values())
+    said = conclusion("1 sd", ["hat"], values)
+    assert "identity is highest for mean difference (.8), with a lead whose error is not known." in said
+    assert "its error" not in said and "corrected" not in said
+
+
+def test_the_conclusion_says_what_the_error_of_a_lead_is() -> None:
+    said = conclusion("1 sd", ["hat"], {"PCA": figures(0.5, 0.8, 5), "ICA": figures(0.5, 0.7, 5)})
+    assert said.startswith("At 1 sd, of 2 methods that reach it in every draw for hat, selectivity is highest for PCA")
+    assert "with a lead beyond its error" in said and "not corrected for the choice of the first" in said
+    same = np.random.default_rng(0).normal(size=(2, 5, 6))
+    assert "with a lead within its error" in conclusion("1 sd", ["hat"], {"PCA": same[0], "ICA": same[1]})
+    assert conclusion("1 sd", ["hat"], {"PCA": same[0]}).startswith("At 1 sd PCA alone reaches")
+    assert conclusion("1 sd", ["hat"], {}).startswith("At 1 sd no method is compared")
 
 
 def words(tiny_pipeline_dir: Path, tmp_path: Path) -> list[str]:
@@ -207,6 +299,9 @@ def test_the_experiment_goes_on_where_it_was_stopped_and_is_used_again(
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items()), "nothing is made again"
     assert "draw 2 of 2, mean difference of x_T: 10 of 10 done" in caplog.text
     record = json.loads((run / "run.json").read_text())
+    columns = record["findings"]["methods"]["columns"]
+    chosen = [row[columns.index("chosen among")] for row in record["findings"]["methods"]["rows"]]
+    assert chosen == [1, 1, 1, 6, 1]
     assert [row[0] for row in record["findings"]["methods"]["rows"]] == [
         "mean difference", "matched examples", "erase", "PCA", "mean difference of x_T"
     ]  # fmt: skip

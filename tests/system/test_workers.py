@@ -30,9 +30,11 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="pr
 @pytest.fixture
 def two() -> Iterator[None]:
     """Two processes share samples; none of them is left."""
+    # Another test in this process may have left one of its own, such as W&B's service.
+    before = set(psutil.Process().children())
     with workers.sharing(2):
         yield
-    assert not psutil.Process().children()
+    assert set(psutil.Process().children()) <= before
 
 
 def own_process(rows: range) -> torch.Tensor:

@@ -284,7 +284,7 @@ def steps_of(model: DiffusionModel, recorded: Recorded, annotations: Annotations
 
 
 def steps_together(recorded: Recorded, annotations: Annotations) -> Iterator[Tensor]:
-    """The same of whichever model both are of.
+    """H of the annotated samples at each step, (n, d) float64, of whichever model both are of.
 
     Raises:
         InputError: If the models, the samples or their eta differ, or several processes run.

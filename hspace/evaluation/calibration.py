@@ -322,5 +322,10 @@ def spread_strength(
         raise InputError(f"direction {directions.meta.names[component]!r} is zero over the edited steps")
     if directions.meta.space == "x_T":
         return math.prod(model.sample_shape) ** 0.5 / norm
+    return h_spread(model, seeds, sampler) / norm
+
+
+def h_spread(model: DiffusionModel, seeds: Sequence[int], sampler: Sampler) -> float:
+    """Root of the total variance of h over the edited steps, >= 0, of the samples of some seeds, two at least."""
     h = trajectories(model, model.latents(seeds), sampler)
-    return float(h[:, sampler.start : sampler.stop].double().var(dim=0).sum().sqrt()) / norm
+    return float(h[:, sampler.start : sampler.stop].double().var(dim=0).sum().sqrt())

@@ -5,14 +5,14 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from hspace.evaluation.ladder import POWERS
+
 TOLERANCE = 0.1
 """How near to the target is near enough, in fractions of it."""
 TRIES = 6
 """Most strengths that are tried for one target."""
 FARTHEST = 4.0
 """Largest factor between a strength and the next one that is tried."""
-POWERS = (0.5, 4.0)
-"""Limits of the power of strength that an effect is taken for beyond the largest one that was tried."""
 CLOSE = 1.1
 """Strengths whose factor is no more than this have none between them that is tried."""
 MISSED = 0.25

@@ -85,6 +85,7 @@ def measure(lab: Lab, applied: Applied) -> Result:
     directions, targets = applied.found, applied.targets
     with lab.watch.stage("measure"):
         measured = _measured(lab, measures, sweep, directions, targets)
+        unedited = _unedited_from_real(lab, measures, sweep)
     largest = max(sweep.strengths)
     figures = {
         "One sample, edited along each direction": _strip(lab, sweep, targets),
@@ -95,13 +96,13 @@ def measure(lab: Lab, applied: Applied) -> Result:
         **_maps(lab, directions),
     }
     tables = {
-        "directions": _directions_table(lab, measures, sweep, targets, measured),
+        "directions": _directions_table(lab, measures, sweep, targets, measured, unedited),
         "effects": _effects_table(lab, sweep),
     }
     unit = dict(zip(lab.judge.attributes, sweep.readings.unit.tolist(), strict=True))
     findings = {**_findings(measures, sweep, measured, largest), "unit": unit}
     findings |= {"search": directions.meta.report} if directions.meta.report else {}
-    findings |= _unedited_from_real(lab, measures, sweep)
+    findings |= unedited
     return Result(
         _conclusion(targets, findings, largest), findings, figures, tables,
         samples={"scores": sweep.readings.table()}, 
@@ -217,9 +218,14 @@ def _maps(lab: Lab, directions: Found) -> dict[str, Path]:
 
 
 def _directions_table(
-    lab: Lab, measures: Sequence[Measure], sweep: Sweep, targets: Targets, measured: Measured
+    lab: Lab,
+    measures: Sequence[Measure],
+    sweep: Sweep,
+    targets: Targets,
+    measured: Measured,
+    unedited: Mapping[str, float],
 ) -> Table:
-    """A row per direction and strength: the target and every measure."""
+    """A row per direction and strength: the target and every measure; in the caption, distances of the unedited."""
     rows: list[tuple[Cell, ...]] = [
         (sweep.labels[j], strength, targets[j], *values.values()) for (j, strength), values in measured.items()
     ]
@@ -228,7 +234,7 @@ def _directions_table(
     caption = f"Each direction at each strength, with 95% intervals. {units}. Chance of selectivity: {chance}."
     caption += "".join(
         f" Of the unedited samples: {name.partition('/')[0]} {format_number(value)}."
-        for name, value in _unedited_from_real(lab, measures, sweep).items()
+        for name, value in unedited.items()
     )
     columns = ("direction", "strength", "target", *(each.name for each in measures))
     return Table(columns, tuple(rows), caption, lab.judge_name)

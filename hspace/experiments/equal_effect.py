@@ -1,6 +1,5 @@
 """Edits of one attribute by any method, at the strengths of equal effect, read by the judge."""
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,12 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hspace.diffusion.recording import trajectories
 from hspace.diffusion.sampling import NotFinite
 from hspace.directions.operators import Operator
 from hspace.directions.record import Directions
 from hspace.edits.changes import Change, apply_changes
-from hspace.evaluation.calibration import SPREAD_SAMPLES
+from hspace.evaluation.calibration import SPREAD_SAMPLES, h_spread
 from hspace.evaluation.levels import Level, levels
 from hspace.evaluation.readings import Readings, finite, read
 from hspace.experiments.contenders import Contender
@@ -121,9 +119,8 @@ class Draw:
 
 def spread_of(lab: Lab) -> float:
     """Root of the total variance of h over the edited steps, on a few calibration samples."""
-    sampler = lab.sampler
-    h = trajectories(lab.model, lab.model.latents(lab.seeds("calibration", SPREAD_SAMPLES)), sampler)
-    return float(f"{float(h[:, sampler.start : sampler.stop].double().var(dim=0).sum().sqrt()):.{DIGITS}g}")
+    spread = h_spread(lab.model, lab.seeds("calibration", SPREAD_SAMPLES), lab.sampler)
+    return float(f"{spread:.{DIGITS}g}")
 
 
 def trial(draw: Draw, contender: Contender) -> Trial:
@@ -217,7 +214,7 @@ def _timed(draw: Draw, contender: Contender, attribute: str, change: Change, sec
     """The time that finding took at first: a later run, which finds it in the cache, is told the same."""
     key = {"contender": contender.name, "attribute": attribute, "draw": draw.number, "change": change_key(change)}
     folder = keep(draw.lab.cfg, "seconds", key, lambda folder: write_json(folder / "seconds.json", seconds))
-    return float(json.loads((folder / "seconds.json").read_text(encoding="utf-8")))
+    return float(read_json(folder / "seconds.json"))
 
 
 def _calibrated(draw: Draw, change: Change, attribute: str, sign: int) -> list[Level]:

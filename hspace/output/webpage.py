@@ -27,7 +27,7 @@ def page(title: str, note: str, rows: Sequence[Sequence[str]], chapters: Sequenc
         rows: A row of the summary for each chapter: its id, then the texts of `SUMMARY`.
         chapters: The chapters as HTML.
     """
-    style, script = (escape_end((PAGE / f"report.{kind}").read_text("utf-8")) for kind in ("css", "js"))
+    style, script = (_escape_end((PAGE / f"report.{kind}").read_text("utf-8")) for kind in ("css", "js"))
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     head += f'<title>{html.escape(title)}</title><link rel="icon" href="data:,"><style>{style}</style>'
     options = "".join(f'<option value="{kind}">{name}</option>' for kind, name in KINDS.items())
@@ -111,7 +111,7 @@ def table(lines: Sequence[Sequence[str]], caption: str) -> str:
     return f'<table><tr>{head}</tr>{cells}</table><p class="quiet">{html.escape(caption)}</p>'
 
 
-def escape_end(text: str) -> str:
+def _escape_end(text: str) -> str:
     """Style or script that cannot end the element that holds it."""
     return text.replace("</", "<\\/")
 

@@ -51,7 +51,7 @@ def row_batches(n: int, batch_size: int) -> list[range]:
     """
     if n < 1 or batch_size < 1:
         raise InputError(f"batch_size and the number of samples must be >= 1, got {batch_size} and {n}")
-    return [range(first, min(first + batch_size, n)) for first in range(0, n, batch_size)]
+    return cut(range(n), batch_size)
 
 
 @contextlib.contextmanager

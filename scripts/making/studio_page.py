@@ -149,7 +149,7 @@ def measure(browser: Browser, direction: str, axe: str) -> dict[str, str]:
         page = opened(browser, url, asked)
         rows = {"slider to changed picture, 95th percentile": previews(page)}
         rows |= releases(page, psutil.Process(process.pid))
-        rows["streams alive after ten quick moves"] = alive(page, url)
+        rows["streams alive .2 s after ten quick moves"] = alive(page, url)
         page.wait_for_selector(EXACT)
         rows |= pictures(browser, url, axe)
         process.kill()

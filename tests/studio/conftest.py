@@ -48,7 +48,7 @@ class Served:
         env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         with self.log.open("w") as output:
             self.process = subprocess.Popen(command, cwd=folder, env=env, stdout=output, stderr=output)
-        deadline = time.monotonic() + 600
+        deadline = time.monotonic() + 240  # imports on a busy machine; a crash ends the wait at once
         while not (found := re.search(r"http://127\.0\.0\.1:(\d+)/\?token=(\S+)", self.log.read_text())):
             assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.2)

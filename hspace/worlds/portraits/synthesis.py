@@ -123,7 +123,7 @@ def _coarsely(target: "_Target", values: Values) -> Values:
 
 def _finely(target: "_Target", values: Values) -> Values:
     """All factors, those of small features by search, then binary ones at 0 or 1 and the others anew."""
-    values = target.descended(target.searched(values, UNJUDGED), SMOOTH, steps=6)
+    values = _coarsely(target, values)
     rounded = values | {name: float(values[name] > 0.5) for name in BINARY}
     values = target.searched(rounded, (*SMALL, *BINARY))
     return target.descended(values, tuple(name for name in SMOOTH if name not in BINARY), steps=8)

@@ -84,6 +84,7 @@ function show(figure, image, text, kind) {
   draw($(`${figure} .picture`), image);
   const badge = $(`${figure} .badge`);
   badge.textContent = text; badge.dataset.kind = kind;
+  if (figure === "#first") $("#reading").textContent = "";  // what was read belongs to the picture before
 }
 function drawPreviews() {
   for (const [figure, source] of shownSources()) {
@@ -306,7 +307,7 @@ async function compare(id) {
 }
 function reset() {
   for (const slider of page.sliders) { edit.at[slider.id] = MIDDLE; $(`#slider-${slider.id}`).value = MIDDLE; label(slider); }
-  setMask(null); $("#reading").textContent = "";
+  setMask(null);
   drawPreviews(); drawStrip(); restart({ exact: false });
 }
 function range() {

@@ -115,8 +115,8 @@ def test_ten_quick_moves_leave_one_request_alive(browser: Browser, portraits: Se
     for _ in range(10):
         page.keyboard.press("ArrowRight")
     # Those before end with the frame in hand: soon even on a busy machine, and long before ten requests could be done.
-    page.wait_for_function("async (t) => (await (await fetch('/api/alive', {headers: {'x-token': t}})).json()).alive <= 1",
-                           arg=portraits.token, polling=50, timeout=1_500)  # fmt: skip
+    at_most_one = "async (t) => (await (await fetch('/api/alive', {headers: {'x-token': t}})).json()).alive <= 1"
+    page.wait_for_function(at_most_one, arg=portraits.token, polling=50, timeout=1_500)
     page.wait_for_selector(EXACT, timeout=60_000)
     assert page.input_value("#slider-2") == "4.5" and errors == []
     page.close()

@@ -21,7 +21,7 @@ from hspace.experiments.comparison import (
     winners,
 )
 from hspace.experiments.contenders import Contender, contenders
-from hspace.experiments.equal_effect import SHARES, Draw, Trial, spread_of, trial
+from hspace.experiments.equal_effect import SHARES, Draw, Trial, spread_of, trials
 from hspace.metrics.interval import Interval, over_draws
 from hspace.metrics.repeats import intervals_over
 from hspace.output.charts import curve_grid
@@ -44,11 +44,11 @@ NEW = 1.0
 def run(lab: Lab) -> Result:
     """Finds every method's edit of every attribute on every draw, sets its strengths, and reads them all."""
     methods, names, target = contenders(lab.cfg.study.methods), lab.cfg.study.attributes, lab.cfg.study.target
-    trials = _trials(lab, methods)
+    tried = _trials(lab, methods)
     # (methods, draws, attributes, effects, figures); what is reached has no figures.
-    values = np.array([[_figures(each, names, target) for each in draws] for draws in trials])
-    reached = np.array([[_reached(each) for each in draws] for draws in trials])
-    rows, costs = [each.name for each in methods], [_costs(lab, draws) for draws in trials]
+    values = np.array([[_figures(each, names, target) for each in draws] for draws in tried])
+    reached = np.array([[_reached(each) for each in draws] for draws in tried])
+    rows, costs = [each.name for each in methods], [_costs(lab, draws) for draws in tried]
     tables, findings, conclusions, pairs = dict[str, Table](), dict[str, Any](), list[str](), list[tuple[Cell, ...]]()
     for i, (share, suffix) in enumerate(zip(SHARES, ("", "_strong"), strict=True)):
         at, seen = f"{share * target:g} sd", reached[..., i]
@@ -67,35 +67,34 @@ def run(lab: Lab) -> Result:
     )  # fmt: skip
     tables |= {
         "attributes": _by_attribute(values, reached, rows, names, target),
-        "calibrations": _calibrations(lab, trials),
+        "calibrations": _calibrations(lab, tried),
         "pairs": _pairs(pairs),
     }
-    faults = _faults(trials)
+    faults = _faults(tried)
     tables |= {"faults": faults} if faults.rows else {}
     findings |= {name: {"columns": tables[name].columns, "rows": tables[name].rows} for name in ("methods", "pairs")}
     caption = (
         "Effect against identity and selectivity, mean over attributes (where all can be read) and each of them; erase "
         "and switch take it off, from other samples"
     )
-    return Result(" ".join(conclusions), findings | {"curves": grid}, {caption: picture}, tables, _scores(trials))
+    return Result(" ".join(conclusions), findings | {"curves": grid}, {caption: picture}, tables, _scores(tried))
 
 
 def _trials(lab: Lab, methods: Sequence[Contender]) -> list[list[Trial]]:
     """Every method on every draw, (methods, draws)."""
-    spread, repeats = spread_of(lab), lab.cfg.study.repeats
-    found: list[list[Trial]] = [[] for _ in methods]
-    took, every = list[float](), repeats * len(methods)
-    for number in range(repeats):
-        draw = Draw(lab.draw(number), number, spread)
+    spread = spread_of(lab)
+    draws = [Draw(lab.draw(number), number, spread) for number in range(lab.cfg.study.repeats)]
+    for draw in draws:
         _prepare(draw)
-        for j, method in enumerate(methods):
-            started = time.perf_counter()
-            with lab.watch.stage(method.name):
-                found[j].append(trial(draw, method))
-            took += [seconds] if (seconds := time.perf_counter() - started) > NEW else []
-            done = number * len(methods) + j + 1
-            rest = f", about {duration((every - done) * sum(took) / len(took))} left" if took and done < every else ""
-            log.info("draw %d of %d, %s: %d of %d done%s", number + 1, repeats, method.name, done, every, rest)
+    found, took = list[list[Trial]](), list[float]()
+    for done, method in enumerate(methods, start=1):
+        started = time.perf_counter()
+        with lab.watch.stage(method.name):
+            found.append(trials(draws, method))
+        took += [seconds] if (seconds := time.perf_counter() - started) > NEW else []
+        left = (len(methods) - done) * sum(took) / max(len(took), 1)
+        rest = f", about {duration(left)} left" if left else ""
+        log.info("%s: %d of %d methods done%s", method.name, done, len(methods), rest)
     return found
 
 
@@ -158,15 +157,17 @@ def _methods(
     costs: Sequence[tuple[Cell, ...]], best: Mapping[str, str | None],
 ) -> Table:  # fmt: skip
     """Every method's figures and costs, values (methods, draws, figures)."""
-    every, judged = reached[0].size, len(lab.judge.attributes)
+    judged, named = len(lab.judge.attributes), reached.shape[2]
     cells = tuple(
-        (name, f"{int(reached[m].sum())} of {every}", *_intervals(values[m]), *costs[m]) for m, name in enumerate(rows)
+        (name, f"{int(reached[m].all(axis=0).sum())} of {named}", *_intervals(values[m]), *costs[m])
+        for m, name in enumerate(rows)
     )
     caption = (
         f"Means over {', '.join(shown)}, n/a unless all of them can be read (accuracy: over those where ten samples "
         f"could flip), each at the strength at which the annotator sees {at} (or the nearest, where that is not "
-        f"reached), {intervals_over(lab.cfg.study.repeats)}; target reached: of all attributes in all draws. Erase and "
-        "switch take an attribute off, which changes other samples, so that they are not compared, and never bold. "
+        f"reached), {intervals_over(lab.cfg.study.repeats)}; target reached: of all attributes, at one strength for "
+        "all draws. Erase and switch take an attribute off, which changes other samples, so that they are not "
+        "compared, and never bold. "
         f"Selectivity: of the effects on {judged} judged attributes (chance {format_number(1 / judged)}), and on the "
         f"{len(lab.cfg.study.attributes)} of the comparison. Accuracy: flips among those that could flip to the asked "
         "side. Costs are of one attribute in one draw: directions that the annotator chose among, generated samples to "
@@ -192,7 +193,7 @@ def _by_attribute(
 ) -> Table:
     """Every method's figures for every attribute at every effect."""
     cells = tuple(
-        (method, name, share * target, f"{int(reached[m, :, j, i].sum())} of {reached.shape[1]}",
+        (method, name, share * target, "yes" if reached[m, :, j, i].all() else "no",
          *_intervals(values[m, :, j, i]))
         for m, method in enumerate(rows)
         for j, name in enumerate(names)
@@ -200,7 +201,7 @@ def _by_attribute(
     )  # fmt: skip
     caption = (
         "Each method's edit of each attribute, at the calibrated strengths, or the nearest where the target, in sd, is "
-        "not reached in a draw. Erase and switch take it off, from other samples"
+        "not reached. Erase and switch take it off, from other samples"
     )
     return Table(("method", "attribute", "target", "reached", *NAMES), cells, caption, counted="draws")
 
@@ -216,11 +217,11 @@ def _calibrations(lab: Lab, trials: Sequence[Sequence[Trial]]) -> Table:
         for share, level in zip(SHARES, each.levels, strict=True)
     )  # fmt: skip
     columns = ("draw", "method", "attribute", "direction", "target", "strength", "annotator's effect", "reached")
-    n = len(Draw(lab, 0, 0.0).calibration_seeds)
+    n = lab.cfg.study.repeats * len(Draw(lab, 0, 0.0).calibration_seeds)
     caption = (
         "Calibrated strengths: of directions in spreads of the samples (the root of the total variance of h, or of "
-        f"x_T), of operators shares of the whole map; effects in sd, on the {n} samples of each draw's own among which "
-        "the strength was chosen, without intervals"
+        f"x_T), of operators shares of the whole map; effects in sd, on the {n} samples of all draws, each under its "
+        "own draw's edit, on which the one strength was chosen, without intervals"
     )
     return Table(columns, rows, caption, f"{lab.annotator.id}, the annotator")
 

@@ -138,8 +138,8 @@ def _differs(p: float) -> str:
 def conclusion(at: str, attributes: Sequence[str], compared: Compared) -> str:
     """Which of the methods that reach every target is most selective, and which keeps identity best."""
     if not compared:
-        return f"At {at} no method is compared: none reaches the target in every draw where half of them do."
-    where = f"in every draw for {', '.join(attributes)}"
+        return f"At {at} no method is compared: none reaches the target where half of them do."
+    where = f"for {', '.join(attributes)}"
     if len(compared) == 1:
         return f"At {at} {next(iter(compared))} alone reaches the target {where}."
     leads = {name: lead(compared, name) for name in ("selectivity", "identity")}

@@ -135,9 +135,9 @@ def _one(cfg: Config) -> int:
 
 
 def _mixtures(cfg: Config) -> int:
-    """Edits of method=counter: each direction and at most three mixtures with both signs, beside the unedited."""
+    """Edits of method=counter: each direction and every mixture with both signs, and the unedited samples."""
     rounds = settings_of({"name": "counter"}).model_dump()["rounds"]
-    return cfg.evaluation.calibration_samples * (1 + 2 * len(cfg.study.attributes) + 3 * rounds)
+    return cfg.evaluation.calibration_samples * (1 + 2 * len(cfg.study.attributes) + 2 * rounds)
 
 
 def _predictions(cfg: Config) -> int:

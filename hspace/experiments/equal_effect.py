@@ -1,7 +1,8 @@
 """Edits of one attribute by any method, at the strengths of equal effect, read by the judge."""
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -101,9 +102,9 @@ class Draw:
 
     @property
     def calibration_seeds(self) -> tuple[int, ...]:
-        """Seeds of the draw's own; as many as are judged are enough. Directions were chosen on others."""
+        """Seeds of the draw's own share; as many as are judged are enough. Directions were chosen on others."""
         evaluation = self.lab.cfg.evaluation
-        n = min(evaluation.strength_samples, evaluation.num_samples)
+        n = min(math.ceil(evaluation.strength_samples / self.lab.cfg.study.repeats), evaluation.num_samples)
         return self.lab.seeds("calibration", n, evaluation.calibration_samples + self.number * n)
 
     @property
@@ -123,11 +124,47 @@ def spread_of(lab: Lab) -> float:
     return float(f"{spread:.{DIGITS}g}")
 
 
-def trial(draw: Draw, contender: Contender) -> Trial:
-    """Finds a method's edit of every attribute, sets its strengths by the annotator, and has the judge read it."""
-    entries = tuple(_entry(draw, contender, name) for name in draw.lab.cfg.study.attributes)
+def trials(draws: Sequence[Draw], contender: Contender) -> list[Trial]:
+    """Finds a method's edit of every attribute on every draw, sets its strengths, and has the judge read the edits.
+
+    A strength is set once for a method and an attribute, by what the annotator sees in all draws together.
+    """
+    names = draws[0].lab.cfg.study.attributes
+    found = [[_entry(draw, contender, name) for draw in draws] for name in names]
+    settled = [_settled(draws, entries, contender.sign) for entries in found]
+    return [_read_by_judge(draw, contender, tuple(entries[i] for entries in settled)) for i, draw in enumerate(draws)]
+
+
+def _entry(draw: Draw, contender: Contender, attribute: str) -> Entry:
+    """The edit of one attribute, without strengths; a mistake of the method's is told and not raised."""
+    started = time.perf_counter()
+    try:
+        found = contender.find(draw.lab, attribute)
+        change, name = _chosen(draw, found, attribute)
+    except InputError as error:
+        return Entry(attribute, fault=str(error))
+    seconds = _timed(draw, contender, attribute, change, time.perf_counter() - started)
+    candidates = sum(len(each.meta.names) for each in found)
+    return Entry(attribute, name, change, (), candidates, seconds)
+
+
+def _settled(draws: Sequence[Draw], entries: Sequence[Entry], sign: int) -> list[Entry]:
+    """The edits of one attribute, one of each draw, with their strengths."""
+    edits = [(draw, each.change) for draw, each in zip(draws, entries, strict=True) if each.change is not None]
+    if not edits:
+        return list(entries)
+    try:
+        reached = tuple(_calibrated(edits, entries[0].attribute, sign))
+        fault = "" if np.isfinite([each.effect for each in reached]).all() else UNREADABLE
+    except InputError as error:
+        reached, fault = (), str(error)
+    return [each if each.change is None else replace(each, levels=reached, fault=fault) for each in entries]
+
+
+def _read_by_judge(draw: Draw, contender: Contender, entries: tuple[Entry, ...]) -> Trial:
+    target = draw.lab.cfg.study.target
     edits = {
-        f"{contender.name}, {each.attribute} at {share * draw.lab.cfg.study.target:g} sd": level.strength * each.change
+        f"{contender.name}, {each.attribute} at {share * target:g} sd": level.strength * each.change
         for each in entries
         if each.change is not None and not each.fault
         for share, level in zip(SHARES, each.levels, strict=True)
@@ -136,21 +173,6 @@ def trial(draw: Draw, contender: Contender) -> Trial:
         return Trial(contender, entries, _judged(draw, edits) if edits else None)
     except NotFinite as error:
         return Trial(contender, tuple(replace(each, fault=str(error)) for each in entries), None)
-
-
-def _entry(draw: Draw, contender: Contender, attribute: str) -> Entry:
-    """The edit of one attribute; a mistake of the method's is told and not raised."""
-    started = time.perf_counter()
-    try:
-        found = contender.find(draw.lab, attribute)
-        change, name = _chosen(draw, found, attribute)
-        seconds = _timed(draw, contender, attribute, change, time.perf_counter() - started)
-        reached = _calibrated(draw, change, attribute, contender.sign)
-    except InputError as error:
-        return Entry(attribute, fault=str(error))
-    candidates = sum(len(each.meta.names) for each in found)
-    fault = "" if np.isfinite([each.effect for each in reached]).all() else UNREADABLE
-    return Entry(attribute, name, change, tuple(reached), candidates, seconds, fault)
 
 
 def _chosen(draw: Draw, found: Sequence[Directions | Operator], attribute: str) -> tuple[Change, str]:
@@ -217,40 +239,49 @@ def _timed(draw: Draw, contender: Contender, attribute: str, change: Change, sec
     return float(read_json(folder / "seconds.json"))
 
 
-def _calibrated(draw: Draw, change: Change, attribute: str, sign: int) -> list[Level]:
-    """The strengths at which the annotator sees the target effects."""
-    lab, kind = draw.lab, "operators" if isinstance(change, Operator) else "directions"
-    targets, seeds = [share * lab.cfg.study.target for share in SHARES], draw.calibration_seeds
+def _calibrated(edits: Sequence[tuple[Draw, Change]], attribute: str, sign: int) -> list[Level]:
+    """The strengths at which the annotator sees the target effects in all draws together, each with its own edit."""
+    lab, kind = edits[0][0].lab, "operators" if isinstance(edits[0][1], Operator) else "directions"
+    targets = [share * lab.cfg.study.target for share in SHARES]
     key = {
-        "change": change_key(change), "attribute": attribute, "sign": sign, "targets": targets, "seeds": seeds,
+        "changes": [change_key(change) for _, change in edits], "attribute": attribute, "sign": sign,
+        "targets": targets, "seeds": [draw.calibration_seeds for draw, _ in edits],
         "from": [FIRST[kind], MOST[kind]], "reference": len(lab.reference_seeds("calibration")),
         "scorer": network_key(lab.annotator), **edit_key(lab.cfg, lab.model), **sampler_key(lab.cfg, lab.model),
     }  # fmt: skip
 
     def build(folder: Path) -> None:
-        column = lab.annotator.attributes.index(attribute)
-        unit, latents = float(lab.unit(lab.annotator)[column]), lab.model.latents(seeds)
+        unit = float(lab.unit(lab.annotator)[lab.annotator.attributes.index(attribute)])
         if not unit > 0:
             raise InputError(f"attribute {attribute} does not vary over the unedited samples: effects have no unit")
-        before = _unedited(draw, seeds, [lab.annotator])
-        shown = lab.annotator.visible(before)[:, column]
+        moves = [(_moves(draw, attribute), change) for draw, change in edits]
 
         def effect(strength: float) -> float:
             try:
-                images = apply_changes(lab.model, latents, [strength * change], sampler=lab.sampler).float()
+                moved = torch.cat([move(strength * change) for move, change in moves])
             except NotFinite:
                 return float("nan")
-            after = read(images, lab.annotator)[0][:, 0]
-            counted = shown & lab.annotator.visible(after)[:, column]
             # As the judge's, the mean of fewer is n/a.
-            enough = int(counted.sum()) >= MIN_SAMPLES
-            return sign * float((after - before)[counted, column].double().mean()) / unit if enough else float("nan")
+            return sign * float(moved.mean()) / unit if len(moved) >= MIN_SAMPLES else float("nan")
 
         found = levels(effect, targets, first=FIRST[kind], most=MOST[kind])
         write_json(folder / "levels.json", finite([list(each) for each in found]))
 
     found = read_json(keep(lab.cfg, "levels", key, build) / "levels.json")
     return [Level(s, float("nan") if e is None else sign * e, reached) for s, e, reached in found]
+
+
+def _moves(draw: Draw, attribute: str) -> Callable[[Change], Tensor]:
+    """How an edit moves the annotator's score of the draw's calibration samples that show the attribute, float64."""
+    lab, seeds, column = draw.lab, draw.calibration_seeds, draw.lab.annotator.attributes.index(attribute)
+    latents, before = lab.model.latents(seeds), _unedited(draw, seeds, [lab.annotator])
+
+    def move(change: Change) -> Tensor:
+        after = read(apply_changes(lab.model, latents, [change], sampler=lab.sampler).float(), lab.annotator)[0][:, 0]
+        shown = lab.annotator.visible(before)[:, column] & lab.annotator.visible(after)[:, column]
+        return (after - before)[shown, column].double()
+
+    return move
 
 
 def _judged(draw: Draw, edits: dict[str, Change]) -> Readings:

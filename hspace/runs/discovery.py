@@ -166,25 +166,29 @@ class RunSources:
         return make_mask(region, size, image=image, network=load_regions(regions))
 
     def effects(self, vectors: Tensor) -> EffectMatrix:
-        """What the annotator sees offsets of h do on calibration samples; the scores are kept in the cache."""
+        """What the annotator sees offsets of h do on calibration samples; the scores of each are kept in the cache."""
         self._check("effects")
         cfg, model, scorer = self.cfg, self.model, self.scorer
         seeds = seed_range("calibration", cfg.evaluation.calibration_samples)
-        edits = torch.cat([0 * vectors[:1], torch.stack([vectors, -vectors], dim=1).flatten(0, 1)])
 
-        def make(rows: range) -> Tensor:
-            latents = model.latents(seeds[rows.start : rows.stop])
-            images = apply_offsets(model, latents, edits, sampler=cfg.sampler).float()
-            return score(scorer, images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        def scores(edits: Tensor) -> Tensor:
+            """Scores of every sample under every edit, (n, edits, attributes)."""
 
-        key = {"edits": tensor_sha256(edits), "scorer": network_key(scorer), "seeds": seeds} | edit_key(cfg, model)
-        scores = keep_rows(cfg, model, "effects", len(seeds), make, size=max(1, SHARD // len(edits)), **key)
+            def make(rows: range) -> Tensor:
+                latents = model.latents(seeds[rows.start : rows.stop])
+                images = apply_offsets(model, latents, edits, sampler=cfg.sampler).float()
+                return score(scorer, images.flatten(0, 1)).unflatten(0, images.shape[:2])
+
+            key = {"edits": tensor_sha256(edits), "scorer": network_key(scorer), "seeds": seeds} | edit_key(cfg, model)
+            return keep_rows(cfg, model, "effects", len(seeds), make, size=max(1, SHARD // len(edits)), **key)
+
+        # Each by itself: mixtures for several attributes share the directions that they mix.
+        unedited = scores(torch.zeros_like(vectors[:1]))[:, 0]
+        edited = torch.cat([scores(torch.stack([vector, -vector])) for vector in vectors], dim=1)
         unit = unit_of_effects(cfg, model, scorer, seed_range("calibration", cfg.evaluation.reference_samples))
         names = tuple(f"vector {j}" for j in range(len(vectors)))
-        nothing = torch.empty(len(seeds), len(edits), 0)
-        readings = Readings(
-            scorer, names, seeds, scores[:, 0], scores[:, 1:].transpose(0, 1), nothing, nothing, unit
-        )  # fmt: skip
+        nothing = torch.empty(len(seeds), 1 + edited.shape[1], 0)
+        readings = Readings(scorer, names, seeds, unedited, edited.transpose(0, 1), nothing, nothing, unit)
         return Sweep(names, (1.0, -1.0), readings).odd_effects()
 
     def _check(self, source: Source) -> None:

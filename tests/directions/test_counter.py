@@ -140,3 +140,22 @@ def test_a_counter_edit_from_the_command_line(tiny_pipeline_dir: Path, tmp_path:
     assert len(list((tmp_path / "cache" / "effects").iterdir())) == kept
     assert main([*words, "evaluation.calibration_samples=10", f"output_dir={tmp_path / 'ten'}"]) == 0
     assert len(list((tmp_path / "cache" / "effects").iterdir())) > kept
+
+
+@pytest.mark.slow
+def test_counter_edits_of_two_attributes_share_what_was_measured_of_their_directions(
+    tiny_pipeline_dir: Path, tmp_path: Path
+) -> None:
+    words = [
+        "diffusion.num_steps=2", "edit.strengths=[1]", "evaluation.num_samples=10", "batch_size=64", "device=cpu",
+        "evaluation.reference_samples=12", "evaluation.calibration_samples=12", "tracking.mode=disabled",
+        "method=counter", "method.base=supervised", "method.k=4", "method.rounds=1", "method.num_samples=12",
+        f"model.path={tiny_pipeline_dir}", f"cache_dir={tmp_path / 'cache'}",
+    ]  # fmt: skip
+    kept = []
+    for one, other in (("skin", "age"), ("age", "skin")):
+        given = [f"method.attribute={one}", f"method.conditions=[{other}]", f"output_dir={tmp_path / one}"]
+        assert main([*words, *given]) == 0
+        kept.append(len(list((tmp_path / "cache" / "effects").rglob("rows.safetensors"))))
+    # The unedited samples, two directions and a mixture; then another mixture alone.
+    assert kept == [4, 5]

@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from hspace.experiments.comparison import (
     winners,
 )
 from hspace.experiments.contenders import CONTENDERS, Contender, contenders
-from hspace.experiments.equal_effect import UNREADABLE, Draw, Entry, Trial, best_of, spread_of, trial
+from hspace.experiments.equal_effect import UNREADABLE, Draw, Entry, Trial, best_of, spread_of, trials
 from hspace.metrics.effect import EffectMatrix
 from hspace.metrics.paired import paired_draws
 from hspace.runs.lab import Lab
@@ -54,9 +54,16 @@ def lab(tiny_pipeline_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> La
         return load(parse(compose("config", overrides=words)))
 
 
+def alone(lab: Lab) -> Lab:
+    """The same with one draw."""
+    return replace(lab, cfg=replace(lab.cfg, study=replace(lab.cfg.study, repeats=1)))
+
+
 def found(lab: Lab, name: str) -> Trial:
+    """A method on the first draw, as if there were no other."""
     (contender,) = contenders([name])
-    return trial(Draw(lab, 0, spread_of(lab)), contender)
+    (tried,) = trials([Draw(alone(lab), 0, spread_of(lab))], contender)
+    return tried
 
 
 def test_there_are_the_methods_of_the_package() -> None:
@@ -107,10 +114,43 @@ def test_a_component_is_one_of_its_forms_and_turned_to_raise_the_attribute(lab: 
         assert effects.cell(0, each.attribute).value >= 0
 
 
+def test_a_method_has_one_strength_for_all_draws_by_the_samples_of_all(lab: Lab) -> None:
+    draws = [Draw(lab.draw(n), n, 1.0) for n in range(2)]
+    (contender,) = contenders(["mean difference"])
+    tried = trials(draws, contender)
+    seeds = [draw.calibration_seeds for draw in draws]
+    assert [len(each) for each in seeds] == [5, 5] and not set(seeds[0]) & set(seeds[1])
+    for j, name in enumerate(lab.cfg.study.attributes):
+        first, second = (each.entries[j] for each in tried)
+        assert first.levels == second.levels and not first.fault
+        assert isinstance(first.change, torch.Tensor) and isinstance(second.change, torch.Tensor)
+        assert not torch.equal(first.change, second.change), "each draw has an edit of its own"
+        column, moved = lab.annotator.attributes.index(name), []
+        for draw, entry in zip(draws, (first, second), strict=True):
+            assert entry.change is not None
+            edit = {"edit": entry.levels[0].strength * entry.change}
+            read = lab.read(edit, draw.calibration_seeds, by=lab.annotator, shown=1)
+            moved.append((read.edited[0] - read.original)[:, column])
+        effect = float(torch.cat(moved).double().mean() / lab.unit(lab.annotator)[column])
+        assert first.levels[0].effect == pytest.approx(effect, abs=1e-4)
+
+
+def test_a_draw_without_an_edit_leaves_the_others_their_strength(lab: Lab) -> None:
+    def find(each: Lab, attribute: str) -> Sequence[Directions | Operator]:
+        if each.cfg.seed > 0:
+            raise InputError("too few examples")
+        return [lab.attribute(attribute)]
+
+    first, second = trials([Draw(lab.draw(n), n, 1.0) for n in range(2)], Contender("odd", find, lambda cfg: 1))
+    assert {each.fault for each in second.entries} == {"too few examples"} and second.readings is None
+    # Five samples of one draw are too few for a mean.
+    assert {each.fault for each in first.entries} == {UNREADABLE}
+
+
 @pytest.mark.parametrize("name", ["mean difference", "transport"])
 def test_strengths_and_readings_are_those_of_the_house(lab: Lab, name: str) -> None:
     tried = found(lab, name)
-    draw = Draw(lab, 0, 1.0)
+    draw = Draw(alone(lab), 0, 1.0)
     assert tried.readings is not None and tried.readings.seeds == lab.seeds()
     edits = {
         f"{each.attribute} {i}": level.strength * each.change
@@ -166,11 +206,11 @@ def test_a_level_of_too_few_samples_is_not_read(lab: Lab) -> None:
 
 
 def test_levels_of_one_precision_do_not_serve_another(lab: Lab) -> None:
-    draw, change = Draw(lab, 0, 1.0), torch.ones(3, *lab.model.h_shape)
-    half = replace(draw, lab=replace(lab, cfg=replace(lab.cfg, dtype="float16")))
+    draw, change = Draw(alone(lab), 0, 1.0), torch.ones(3, *lab.model.h_shape)
+    half = replace(draw, lab=replace(draw.lab, cfg=replace(draw.lab.cfg, dtype="float16")))
     sizes = []
     for each in (draw, draw, half):
-        equal_effect._calibrated(each, change, "skin", 1)
+        equal_effect._calibrated([(each, change)], "skin", 1)
         sizes.append(len(list(lab.cfg.cache_dir.rglob("levels.json"))))
     assert sizes[0] == sizes[1] == sizes[2] - 1
 
@@ -263,7 +303,7 @@ def test_of_few_draws_no_difference_is_known() -> None:
 
 def test_the_conclusion_says_what_the_error_of_a_lead_is() -> None:
     said = conclusion("1 sd", ["hat"], {"PCA": figures(0.5, 0.8, 5), "ICA": figures(0.5, 0.7, 5)})
-    assert said.startswith("At 1 sd, of 2 methods that reach it in every draw for hat, selectivity is highest for PCA")
+    assert said.startswith("At 1 sd, of 2 methods that reach it for hat, selectivity is highest for PCA")
     assert "with a lead beyond its error" in said and "not corrected for the choice of the first" in said
     same = np.random.default_rng(0).normal(size=(2, 5, 6))
     assert "with a lead within its error" in conclusion("1 sd", ["hat"], {"PCA": same[0], "ICA": same[1]})
@@ -279,25 +319,25 @@ def words(tiny_pipeline_dir: Path, tmp_path: Path) -> list[str]:
 def test_the_experiment_goes_on_where_it_was_stopped_and_is_used_again(
     tiny_pipeline_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    real, tried = compare_methods.trial, list[str]()
+    real, tried = compare_methods.trials, list[str]()
 
-    def stopping(after: int) -> Callable[[Draw, Contender], Trial]:
-        def one(draw: Draw, contender: Contender) -> Trial:
+    def stopping(after: int) -> Callable[[Sequence[Draw], Contender], list[Trial]]:
+        def one(draws: Sequence[Draw], contender: Contender) -> list[Trial]:
             if len(tried) == after:
                 raise KeyboardInterrupt
             tried.append(contender.name)
-            return real(draw, contender)
+            return real(draws, contender)
 
         return one
 
     given, run = words(tiny_pipeline_dir, tmp_path), tmp_path / "run"
-    monkeypatch.setattr(compare_methods, "trial", stopping(4))
-    assert main(given) == 130 and len(tried) == 4
+    monkeypatch.setattr(compare_methods, "trials", stopping(2))
+    assert main(given) == 130 and len(tried) == 2
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
-    monkeypatch.setattr(compare_methods, "trial", stopping(99))
+    monkeypatch.setattr(compare_methods, "trials", stopping(99))
     assert main(given) == 0 and kept
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items()), "nothing is made again"
-    assert "draw 2 of 2, mean difference of x_T: 10 of 10 done" in caplog.text
+    assert "mean difference of x_T: 5 of 5 methods done" in caplog.text
     record = json.loads((run / "run.json").read_text())
     columns = record["findings"]["methods"]["columns"]
     chosen = [row[columns.index("chosen among")] for row in record["findings"]["methods"]["rows"]]

@@ -2,40 +2,86 @@
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from networks import NETWORKS, Network
-from pipelines import PIPELINES
+from networks import NETWORKS
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from hspace.diffusion.cut import Cut, Tap, entries_per_row, forward_derivatives
 from hspace.diffusion.taps import find_taps, is_tap
 from hspace.types import InputError
 
-EVERY = ["block:0", "block:1", "block:1.attn", "block:0+block:1"]
-MORE = {
-    "dit": ["block:3.ff", "block:1.mod", "module:pos_embed"],
-    "pixart": ["block:3.ff", "mod", "module:transformer_blocks.2.attn2"],
-    "sd3": ["block:3", "block:3.attn", "block:3.ff", "block:3.mod", "mod", "block:0+block:1+block:3.attn"],
-    "flux": [
-        "block:1.ff",
-        "block:1.mod",
-        "block:3",
-        "block:3.attn",
-        "block:3.ff",
-        "block:3.mod",
-        "mod",
-        "block:0+block:3",
-    ],
-    "flux2": ["block:1.ff", "block:2", "block:3.attn", "mod"],
-    "qwen": ["block:1.ff", "block:1.mod", "mod"],
-    "sana": ["block:1.ff", "mod"],
-    "lumina2": ["block:1.ff", "block:1.mod", "mod"],
-    "zimage": ["block:1.ff", "block:1.mod", "mod"],
-}
-CASES = [(name, tap) for name in NETWORKS for tap in EVERY + MORE[name]]
+KINDS = ("before", "middle", "after", "block", "attn", "ff", "block mod", "mod", "module", "several")
+U_NET = {"before": "before", "middle": "middle", "after": "after", "mod": "mod", "several": "before+after"}
+U_NET |= {"module": "module:up_blocks.0.resnets.0"}
+BLOCKS = {"block": "block:0 block:1", "attn": "block:1.attn", "ff": "block:1.ff"}
+SINGLE = {"block": "block:0 block:1 block:3", "attn": "block:1.attn block:3.attn"}
+HELD: dict[str, dict[str, str]] = {
+    **dict.fromkeys(("pixel", "grey", "classes", "latent", "stable_diffusion", "sdxl"), U_NET),
+    "dit": {**BLOCKS, "block mod": "block:1.mod", "module": "module:pos_embed", "several": "block:0+block:1"},
+    "pixart": {
+        **BLOCKS, "mod": "mod", "module": "module:transformer_blocks.2.attn2", "several": "block:0.attn+block:1",
+    },
+    "sd3": {
+        **SINGLE, "ff": "block:3.ff", "block mod": "block:3.mod", "mod": "mod",
+        "module": "module:transformer_blocks.1[1]", "several": "block:0+block:1+block:3.attn",
+    },
+    "flux": {
+        **SINGLE, "ff": "block:1.ff block:3.ff", "block mod": "block:1.mod block:3.mod", "mod": "mod",
+        "module": "module:x_embedder", "several": "block:0+block:3",
+    },
+    "flux2": {
+        "block": "block:0 block:1 block:2", "attn": "block:1.attn block:3.attn", "ff": "block:1.ff", "mod": "mod",
+        "module": "module:x_embedder", "several": "block:0+block:3",
+    },
+    "qwen": {
+        **BLOCKS, "block mod": "block:1.mod", "mod": "mod", "module": "module:img_in", "several": "block:0+block:1",
+    },
+    "sana": {**BLOCKS, "mod": "mod", "module": "module:transformer_blocks.1.attn2", "several": "block:0+block:1"},
+    "lumina2": {
+        **BLOCKS, "block mod": "block:1.mod", "mod": "mod", "module": "module:x_embedder", "several": "block:0+block:1",
+    },
+    "zimage": {
+        **BLOCKS, "block mod": "block:1.mod", "mod": "mod", "module": "module:noise_refiner.0",
+        "several": "block:0+block:1",
+    },
+}  # fmt: skip
+"""The taps of each kind at which each network is tried; a network does not have the other kinds."""
+OF_TIME = ("mod", "block mod")
+"""Kinds whose h does not depend on the image."""
+CASES = [
+    pytest.param(name, tap, kind, id=f"{name}-{tap}")
+    for name, kinds in HELD.items()
+    for kind, taps in kinds.items()
+    for tap in taps.split()
+]
+TABLE = Path(__file__).parents[2] / "docs" / "models.md"
+
+
+def test_the_table_of_the_docs_says_where_each_network_is_cut() -> None:
+    assert set(HELD) == set(NETWORKS) and all(set(kinds) <= set(KINDS) for kinds in HELD.values())
+    lines = TABLE.read_text(encoding="utf-8").splitlines()
+    start = lines.index("| network | " + " | ".join(f"`{kind}`" for kind in KINDS) + " |")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start + 2 : start + 2 + len(HELD)]]
+    assert {row[0].strip("`"): row[1:] for row in rows} == {
+        name: ["held" if kind in kinds else "" for kind in KINDS] for name, kinds in HELD.items()
+    }
+
+
+EXAMPLES = {"block": "block:0", "attn": "block:0.attn", "ff": "block:0.ff", "block mod": "block:0.mod"}
+ABSENT = [(name, EXAMPLES.get(kind, kind)) for name, kinds in HELD.items() for kind in KINDS if kind not in kinds]
+
+
+@pytest.mark.parametrize(("name", "tap"), ABSENT)
+def test_a_kind_of_tap_that_a_network_does_not_have_is_refused(name: str, tap: str) -> None:
+    network, _, image_tokens = NETWORKS[name]()
+    with pytest.raises(InputError, match=f"tap {tap}|no modulation shared|has no mid block") as caught:
+        find_taps(network, tap, image_tokens)
+    assert "\n" not in str(caught.value)
 
 
 def first(output: Any) -> Tensor:
@@ -46,8 +92,10 @@ def adding(deltas: list[Tensor]) -> list[Callable[[Tensor], Tensor]]:
     return [lambda h, delta=delta: h + delta for delta in deltas]
 
 
-@pytest.mark.parametrize(("name", "tap"), CASES)
-def test_plain_and_edited_passes_are_bitwise_those_of_the_whole_network_with_hooks(name: str, tap: str) -> None:
+@pytest.mark.parametrize(("name", "tap", "kind"), CASES)
+def test_plain_and_edited_passes_are_bitwise_those_of_the_whole_network_with_hooks(
+    name: str, tap: str, kind: str
+) -> None:
     network, inputs, image_tokens = NETWORKS[name]()
     taps = find_taps(network, tap, image_tokens)
     cut, generator = Cut(network, taps), torch.Generator().manual_seed(1)
@@ -69,7 +117,7 @@ def test_plain_and_edited_passes_are_bitwise_those_of_the_whole_network_with_hoo
     assert torch.equal(first(network(**inputs)), whole), "the network is left as it was"
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "zimage"])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if "block" in HELD[name] and name != "zimage"])
 def test_text_tokens_are_left_alone(name: str) -> None:
     network, inputs, image_tokens = NETWORKS[name]()
     for block in ("block:1", "block:1.attn"):
@@ -77,35 +125,25 @@ def test_text_tokens_are_left_alone(name: str) -> None:
         assert h.shape[:2] == (2, image_tokens)
 
 
-def of_classes() -> Network:
-    """A U-Net of ADM's kind."""
-    inputs = {"sample": torch.randn(2, 3, 16, 16), "timestep": torch.tensor([500, 500])}
-    network = PIPELINES["classes"]().unet.requires_grad_(False)
-    return network, {**inputs, "class_labels": torch.tensor([1, 3]), "return_dict": False}, 0
-
-
-COUNTED = {**NETWORKS, "classes": of_classes}
-PLACES = [(name, tap) for name in NETWORKS for tap in ("block:1", "block:1.attn")]
-PLACES += [("classes", tap) for tap in ("before", "middle", "after")]
-
-
-@pytest.mark.parametrize(("name", "tap"), PLACES)
-def test_nothing_is_computed_twice(name: str, tap: str) -> None:
-    """Both halves together compute what the whole network does, and another edit only what is behind the tap."""
-    network, inputs, image_tokens = COUNTED[name]()
+@pytest.mark.parametrize(("name", "tap", "kind"), CASES)
+def test_nothing_before_the_tap_is_computed_twice(name: str, tap: str, kind: str) -> None:
+    """Up to the tap and behind it a pass computes what the whole one does, and another edit only what is behind."""
+    network, inputs, image_tokens = NETWORKS[name]()
     counts: Counter[str] = Counter()
     for path, module in network.named_modules():
-        if isinstance(module, nn.Linear | nn.LayerNorm | nn.GroupNorm | nn.Embedding | nn.Conv2d):
+        if not list(module.children()):
             module.forward = counting(module.forward, path, counts)
     network(**inputs)
     whole = counts.copy()
+    taps = find_taps(network, tap, image_tokens)
     counts.clear()
-    cut = Cut(network, find_taps(network, tap, image_tokens))
-    record = cut.encode(**inputs)
+    Cut(network, taps[:1]).encode(**inputs)
     before = counts.copy()
+    cut = Cut(network, taps)
+    record = cut.encode(**inputs)
     for edited in (lambda h: h, lambda h: 2 * h):
         counts.clear()
-        cut.decode(record, [edited])
+        cut.decode(record, [edited] * len(taps))
         assert counts + before == whole and before and counts
 
 
@@ -117,11 +155,14 @@ def counting(forward: Any, path: str, counts: Counter[str]) -> Any:
     return counted
 
 
-@pytest.mark.parametrize("name", ["dit", "pixart", "sd3", "flux", "flux2", "sana"])
+NOT_BY_ROWS = ("qwen", "lumina2", "zimage")
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in NOT_BY_ROWS])
 def test_selected_rows_go_on_as_they_do_among_the_others(name: str) -> None:
     """Rotary embeddings have as many entries for one row as for two, and are left whole."""
     network, inputs, image_tokens = NETWORKS[name]()
-    cut = Cut(network, find_taps(network, "block:1", image_tokens))
+    cut = Cut(network, find_taps(network, "block:1" if image_tokens else "after", image_tokens))
     per_row = entries_per_row(*(cut.encode(**rows_of(inputs, list(range(n)))) for n in (1, 2)))
     record = cut.encode(**inputs)
     together = first(cut.decode(record, [lambda h: h]))
@@ -129,32 +170,58 @@ def test_selected_rows_go_on_as_they_do_among_the_others(name: str) -> None:
     assert (selected - together[[1, 0, 1]]).abs().max() <= 1e-5
 
 
+@pytest.mark.parametrize("name", NOT_BY_ROWS)
+def test_rows_that_a_network_keeps_in_lists_are_refused_in_one_line(name: str) -> None:
+    network, inputs, image_tokens = NETWORKS[name]()
+    cut = Cut(network, find_taps(network, "block:1", image_tokens))
+    with pytest.raises(InputError, match="state depends on the batch size, so that its rows cannot be selected"):
+        entries_per_row(*(cut.encode(**rows_of(inputs, list(range(n)))) for n in (1, 2)))
+
+
 def rows_of(inputs: dict[str, Any], rows: list[int]) -> dict[str, Any]:
-    unbatched = ("txt_ids", "img_ids")
-    batched = lambda name, value: isinstance(value, Tensor) and (name not in unbatched or value.ndim == 3)  # noqa: E731
-    return {name: value[rows] if batched(name, value) else value for name, value in inputs.items()}
+    """The inputs of some rows; what has two entries on its first axis is by row."""
+
+    def taken(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: taken(each) for name, each in value.items()}
+        if isinstance(value, list):
+            return [value[row] for row in rows]
+        return value[rows] if isinstance(value, Tensor) and len(value) == 2 else value
+
+    return {name: taken(value) for name, value in inputs.items()}
 
 
-@pytest.mark.parametrize("name", ["dit", "pixart", "sd3", "flux", "flux2", "sana"])
-def test_derivatives_pass_through_both_halves_and_are_adjoint(name: str) -> None:
+OFTEN = {"pixel-middle", "stable_diffusion-after", *(f"{name}-block:1" for name in HELD)}
+"""Cases that the fast tests derive; all others are slow."""
+
+
+@pytest.mark.parametrize(
+    ("name", "tap", "kind"),
+    [pytest.param(*case.values, id=case.id, marks=() if case.id in OFTEN else pytest.mark.slow) for case in CASES],
+)
+def test_derivatives_pass_through_both_halves_and_are_adjoint(name: str, tap: str, kind: str) -> None:
     network, inputs, image_tokens = NETWORKS[name]()
     network.double()
-    inputs = {k: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in inputs.items()}
-    cut, generator = Cut(network, find_taps(network, "block:1", image_tokens)), torch.Generator().manual_seed(2)
+    inputs = tree_map_only(Tensor, lambda value: value.double() if value.is_floating_point() else value, inputs)
+    cut, generator = Cut(network, find_taps(network, tap, image_tokens)), torch.Generator().manual_seed(2)
+    record = cut.encode(**inputs)
+    given = next(name for name in ("hidden_states", "sample", "x") if name in inputs)
+    image = inputs[given] if isinstance(inputs[given], Tensor) else torch.stack(inputs[given])
 
     def to_h(x: Tensor) -> Tensor:
-        return cut.encode(**(inputs | {"hidden_states": x})).h[0]
-
-    record = cut.encode(**inputs)
+        h = cut.encode(**(inputs | {given: x if isinstance(inputs[given], Tensor) else list(x)})).h
+        return torch.cat([each.flatten() for each in h])
 
     def to_output(h: Tensor) -> Tensor:
-        return first(cut.decode(record, [lambda _: h]))
+        return first(cut.decode(record, [lambda _: h, *[lambda later: 2 * later] * (len(record.h) - 1)]))
 
-    check_adjoint(network, to_h, inputs["hidden_states"], generator)
+    check_adjoint(network, to_h, image, generator, constant=kind in OF_TIME)
     check_adjoint(network, to_output, record.h[0], generator)
 
 
-def check_adjoint(network: nn.Module, function: Any, at: Tensor, generator: torch.Generator) -> None:
+def check_adjoint(
+    network: nn.Module, function: Any, at: Tensor, generator: torch.Generator, constant: bool = False
+) -> None:
     def product_with(v: Tensor) -> Tensor:
         return torch.func.jvp(function, (at,), (v,))[1]
 
@@ -163,6 +230,7 @@ def check_adjoint(network: nn.Module, function: Any, at: Tensor, generator: torc
         product, many = product_with(v), torch.vmap(product_with)(torch.stack([v, 2 * v]))
     u = torch.randn(product.shape, generator=generator, dtype=at.dtype)
     (back,) = torch.func.vjp(function, at)[1](u)
+    assert (product.norm() == 0) == constant
     assert abs((product * u).sum() - (v * back).sum()) <= 1e-6 * (product.norm() * u.norm())
     assert (many[1] - 2 * product).abs().max() <= 1e-9 * product.abs().max()
 
@@ -224,7 +292,3 @@ def test_an_output_with_parts_and_taps_out_of_order() -> None:
 def test_names() -> None:
     assert all(map(is_tap, ("after", "block:11.attn", "block:0+block:1", "module:a.b[1]", "mod")))
     assert not any(map(is_tap, ("", "block", "block:x", "after+", "module:", "block:1.norm", 3)))
-
-
-def test_networks_are_what_the_table_says() -> None:
-    assert set(MORE) == set(NETWORKS) and all(isinstance(make(), tuple) for make in NETWORKS.values()), Network

@@ -11,7 +11,7 @@ diffusers: Any = import_module("diffusers")
 """Any, since its stubs export nothing."""
 
 Network = tuple[Any, dict[str, Any], int]
-"""A network, the arguments of a pass, and how many tokens an image has."""
+"""A network, the arguments of a pass, and how many tokens an image has; 0 where there are none."""
 
 
 def wake(network: Any) -> Any:
@@ -40,6 +40,65 @@ def _grid(axes: int) -> Tensor:
 IMAGE: dict[str, Any] = {"hidden_states": _draw(2, 4, 8, 8), "timestep": torch.full((2,), 500.0)}
 SHORT = torch.full((2,), 0.5)
 HEADS: dict[str, Any] = {"num_attention_heads": 2, "attention_head_dim": 8}
+
+
+def unet(**options: Any) -> Any:
+    """A U-Net of pixels with attention in its deepest level."""
+    torch.manual_seed(0)
+    config: dict[str, Any] = {
+        "sample_size": 16, "block_out_channels": (8, 16), "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"), "layers_per_block": 1, "norm_num_groups": 4,
+        "attention_head_dim": 8,
+    }  # fmt: skip
+    return diffusers.UNet2DModel(**(config | options)).eval()
+
+
+def text_unet(**options: Any) -> Any:
+    """A U-Net of latents that attends to a prompt."""
+    torch.manual_seed(0)
+    config: dict[str, Any] = {
+        "sample_size": 8, "block_out_channels": (8, 16), "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"), "layers_per_block": 1, "norm_num_groups": 4,
+        "cross_attention_dim": 16, "attention_head_dim": 2,
+    }  # fmt: skip
+    return diffusers.UNet2DConditionModel(**(config | options)).eval()
+
+
+def _of_pixels(network: Any, size: int = 16, **inputs: Any) -> Network:
+    given = {"sample": _draw(2, network.config["in_channels"], size, size), "timestep": torch.tensor([500, 500])}
+    return network.requires_grad_(False), {**given, **inputs, "return_dict": False}, 0
+
+
+def pixel() -> Network:
+    return _of_pixels(unet())
+
+
+def grey() -> Network:
+    return _of_pixels(unet(in_channels=1, out_channels=1))
+
+
+def classes() -> Network:
+    """ADM's kind: by class, with a learnt variance."""
+    network = unet(num_class_embeds=5, out_channels=6, resnet_time_scale_shift="scale_shift")
+    return _of_pixels(network, class_labels=torch.tensor([1, 3]))
+
+
+def latent() -> Network:
+    return _of_pixels(unet(sample_size=8), 8)
+
+
+def stable_diffusion() -> Network:
+    return _of_pixels(text_unet(), 8, encoder_hidden_states=_draw(2, 5, 16))
+
+
+def sdxl() -> Network:
+    network = text_unet(
+        block_out_channels=(16, 32), norm_num_groups=8, attention_head_dim=(2, 4), transformer_layers_per_block=(1, 2),
+        use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 16, cross_attention_dim=32,
+    )  # fmt: skip
+    added = {"text_embeds": _draw(2, 16), "time_ids": torch.tensor([[16.0, 16, 0, 0, 16, 16]] * 2)}
+    return _of_pixels(network, 8, encoder_hidden_states=_draw(2, 5, 32), added_cond_kwargs=added)
 
 
 def dit() -> Network:
@@ -137,5 +196,8 @@ def zimage() -> Network:
 
 
 NETWORKS: dict[str, Callable[[], Network]] = {
-    make.__name__: make for make in (dit, pixart, sd3, flux, flux2, qwen, sana, lumina2, zimage)
-}
+    make.__name__: make
+    for make in (
+        pixel, grey, classes, latent, stable_diffusion, sdxl, dit, pixart, sd3, flux, flux2, qwen, sana, lumina2, zimage
+    )
+}  # fmt: skip

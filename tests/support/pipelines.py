@@ -59,64 +59,41 @@ def t5(width: int) -> tuple[Any, Any]:
     return transformers.T5EncoderModel(config).eval(), tokenizer
 
 
-def unet(**options: Any) -> Any:
-    torch.manual_seed(0)
-    config: dict[str, Any] = {
-        "sample_size": 16, "block_out_channels": (8, 16), "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"), "layers_per_block": 1, "norm_num_groups": 4,
-        "attention_head_dim": 8,
-    }  # fmt: skip
-    return diffusers.UNet2DModel(**(config | options)).eval()
-
-
 def pixel() -> Any:
-    return diffusers.DDPMPipeline(unet(), diffusers.DDPMScheduler())
+    return diffusers.DDPMPipeline(networks.unet(), diffusers.DDPMScheduler())
 
 
 def grey() -> Any:
-    return diffusers.DDPMPipeline(unet(in_channels=1, out_channels=1), diffusers.DDPMScheduler())
+    return diffusers.DDPMPipeline(networks.grey()[0], diffusers.DDPMScheduler())
 
 
 def classes() -> Any:
     """ADM's kind: by class, with a learnt variance."""
-    network = unet(num_class_embeds=5, out_channels=6, resnet_time_scale_shift="scale_shift")
-    return diffusers.DDPMPipeline(network, diffusers.DDPMScheduler(variance_type="learned_range"))
+    return diffusers.DDPMPipeline(networks.classes()[0], diffusers.DDPMScheduler(variance_type="learned_range"))
 
 
 def latent() -> Any:
     torch.manual_seed(1)
     options = {name: value for name, value in AUTOENCODER.items() if name not in ("latent_channels", "sample_size")}
     scheduler = diffusers.DDIMScheduler(beta_end=0.0195, beta_schedule="scaled_linear", clip_sample=False)
-    return diffusers.LDMPipeline(diffusers.VQModel(**options, num_vq_embeddings=32), unet(sample_size=8), scheduler)
+    return diffusers.LDMPipeline(
+        diffusers.VQModel(**options, num_vq_embeddings=32), networks.unet(sample_size=8), scheduler
+    )
 
 
 def stable_diffusion() -> Any:
-    torch.manual_seed(0)
-    network = diffusers.UNet2DConditionModel(
-        sample_size=8, block_out_channels=(8, 16), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), layers_per_block=1, norm_num_groups=4,
-        cross_attention_dim=16, attention_head_dim=2,
-    )  # fmt: skip
     text_encoder, tokenizer = clip(16)
     return diffusers.StableDiffusionPipeline(
-        unet=network, vae=autoencoder(), text_encoder=text_encoder, tokenizer=tokenizer,
+        unet=networks.text_unet(), vae=autoencoder(), text_encoder=text_encoder, tokenizer=tokenizer,
         scheduler=diffusers.DDIMScheduler(steps_offset=1, clip_sample=False, set_alpha_to_one=False),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
 
 
 def sdxl() -> Any:
-    torch.manual_seed(0)
-    network = diffusers.UNet2DConditionModel(
-        sample_size=8, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), attention_head_dim=(2, 4),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), transformer_layers_per_block=(1, 2),
-        use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=6 * 8 + 16, cross_attention_dim=32,
-    )  # fmt: skip
     (first, first_words), (second, second_words) = clip(16), clip(16, projection=16)
     return diffusers.StableDiffusionXLPipeline(
-        unet=network, vae=autoencoder(), text_encoder=first, text_encoder_2=second, tokenizer=first_words,
+        unet=networks.sdxl()[0], vae=autoencoder(), text_encoder=first, text_encoder_2=second, tokenizer=first_words,
         tokenizer_2=second_words, scheduler=diffusers.DDIMScheduler(steps_offset=1, clip_sample=False),
         add_watermarker=False,
     )  # fmt: skip

@@ -128,3 +128,10 @@ def test_a_false_finding_is_seen(change: tuple[str, str], reason: str) -> None:
     assert fault(claim) is None and change[0] in claim
     found = fault(claim.replace(*change))
     assert found is not None and re.search(reason, found)
+
+
+def test_the_index_of_figures_has_the_numbers_of_the_findings() -> None:
+    index, findings = ((DOCS / f"{name}.md").read_text(encoding="utf-8") for name in ("figures", "findings"))
+    intervals = re.findall(r"\S+(?: sd)? \[[^]]+, [^]]+\](?!\()", index)
+    assert len(intervals) > 5
+    assert [each for each in intervals if each.replace(" sd", "") not in findings.replace(" sd", "")] == []

@@ -32,7 +32,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 def _mathml(match: re.Match[str]) -> str:
     block = match[1] is not None
     mathml = convert((match[1] or match[2]).strip(), display="block" if block else "inline")
-    return f"\n\n{mathml}\n\n" if block else mathml
+    return f'\n\n<div class="equation">{mathml}</div>\n\n' if block else mathml
 
 
 def _settings() -> Iterator[str]:

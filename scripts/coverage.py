@@ -162,4 +162,4 @@ def _null(n: int, directions: int, seed: int) -> EffectMatrix:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(guarded(main, __doc__))

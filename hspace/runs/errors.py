@@ -21,13 +21,20 @@ CLOSED = 141
 EXPECTED = (InputError, OSError, HydraException, OmegaConfBaseException)
 
 
-def guarded(action: Callable[[], int]) -> int:
+def guarded(action: Callable[[], int], usage: str | None = None) -> int:
     """The exit code of an action; 2, after one line on stderr, where the user or the system is at fault.
 
     It is 141, without a message, if nobody reads the output any more. With HSPACE_DEBUG=1 the error passes through, as
     defects of this package always do.
+
+    Args:
+        action: What is done.
+        usage: Is printed in its place where the command line has --help; None where the action reads it itself.
     """
     try:
+        if usage is not None and {"-h", "--help"} & set(sys.argv[1:]):
+            print(usage.strip())
+            return 0
         code = action()
         # Now rather than at exit, where a closed pipe could no more be told from other faults.
         sys.stdout.flush()

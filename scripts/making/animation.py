@@ -73,4 +73,4 @@ def _enlarged(images: torch.Tensor) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(guarded(main, __doc__))

@@ -9,10 +9,10 @@ gender, which is unreliable) and tests/scorers/faceapi.json, by face_networks.js
 @tensorflow/tfjs in NODE_PATH or in node_modules of the current folder.
 """
 
+import argparse
 import json
 import math
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,4 +96,6 @@ def main(package: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("package", type=Path, help="the folder that npm's archive holds")
+    main(parser.parse_args().package)

@@ -277,4 +277,4 @@ def main(arguments: list[str], name: str = "ddpm") -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(lambda: main(sys.argv[1:])))
+    sys.exit(guarded(lambda: main(sys.argv[1:]), __doc__))

@@ -10,4 +10,4 @@ from train_ddpm import main
 from hspace.runs.errors import guarded
 
 if __name__ == "__main__":
-    sys.exit(guarded(lambda: main(sys.argv[1:], "latent")))
+    sys.exit(guarded(lambda: main(sys.argv[1:], "latent"), __doc__))

@@ -1,7 +1,7 @@
 # `make` alone lists the targets. An environment is made in .venv at first need, and again after its inputs change.
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 INSTALLED := $(VENV)/.installed
 # More threads than a worker's share of the cores wait for each other: tests run in workers of one thread each.
 WORKERS ?= 2

@@ -1,8 +1,10 @@
-"""Draws the animation at the top of README.md: people of the embedded model along its ready-made directions.
+"""Draws the animation at the top of README.md, in outputs: people of the embedded model along ready-made directions.
 
 python scripts/making/animation.py      # half a minute of one CPU core
 """
 
+import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +21,8 @@ from hspace.edits.sums import edit
 from hspace.output.animation import Pixels, to_pixels, write_animation
 from hspace.runs.errors import guarded
 
-OUTPUT = Path(__file__).parents[2] / "docs" / "images" / "portraits.gif"
+ROOT = Path(__file__).parents[2]
+OUTPUT, PUBLISHED = ROOT / "outputs" / "portraits.gif", ROOT / "docs" / "images" / "portraits.gif"
 NAMES = ("yaw", "hat", "glasses", "age")
 STRENGTHS = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
 PEOPLE = (2_000_000, 2_000_001)
@@ -62,9 +65,15 @@ def frame(tiles: Sequence[Sequence[Sequence[Pixels]]], at: int) -> Pixels:
 
 def main() -> int:
     """Draws and writes the animation."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--publish", action="store_true", help="copy the animation to docs/images")
+    options = parser.parse_args()
+    OUTPUT.parent.mkdir(exist_ok=True)
     tiles = edits()
     frames = [frame(tiles, at) for at in range(len(STRENGTHS))]
     print(write_animation(OUTPUT, frames, NOTE, milliseconds=120, largest=max(frames[0].shape[:2])))
+    if options.publish:
+        shutil.copy(OUTPUT, PUBLISHED)
     return 0
 
 
@@ -73,4 +82,4 @@ def _enlarged(images: torch.Tensor) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main, __doc__))
+    sys.exit(guarded(main))

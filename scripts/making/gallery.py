@@ -1,9 +1,11 @@
-"""Draws the gallery of docs/gallery.md: one picture per method, on the embedded model.
+"""Draws the gallery of docs/gallery.md: one picture per method, on the embedded model, in outputs/gallery.
 
 python scripts/making/gallery.py [picture ...]      # all, or those named; about five minutes on two CPU cores
 """
 
+import argparse
 import logging
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -40,7 +42,8 @@ from hspace.worlds.portraits.faces import render, resample_scene, sample_factors
 
 log = logging.getLogger("gallery")
 
-OUTPUT = Path(__file__).parents[2] / "docs" / "images" / "gallery"
+ROOT = Path(__file__).parents[2]
+OUTPUT, PUBLISHED = ROOT / "outputs" / "gallery", ROOT / "docs" / "images" / "gallery"
 SHOWN = (2_000_000, 2_000_008)
 """Seeds of the samples that are edited; no direction was found on them."""
 ANNOTATED, EXAMPLES, BATCH = 800, 80, 32
@@ -217,18 +220,24 @@ PICTURES: dict[str, Callable[[], None]] = {
 }
 
 
-def main(names: Sequence[str]) -> int:
+def main() -> int:
     """Draws the pictures named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", nargs="*", metavar="picture", help=", ".join(PICTURES))
+    parser.add_argument("--publish", action="store_true", help="copy the pictures to docs/images/gallery")
+    options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for name in names:
+    for name in options.pictures:
         if name not in PICTURES:
             raise InputError(unknown("picture", name, PICTURES))
-    for name in names or PICTURES:
+    for name in options.pictures or PICTURES:
         log.info("drawing %s", name)
         PICTURES[name]()
         shrink(OUTPUT / f"{name}.png")
+        if options.publish:
+            shutil.copy(OUTPUT / f"{name}.png", PUBLISHED)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(lambda: main(sys.argv[1:]), __doc__))
+    sys.exit(guarded(main))

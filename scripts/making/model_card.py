@@ -1,6 +1,7 @@
-"""Measures every figure of docs/portraits.md or docs/rooms.md on the embedded weights, and refreshes the page.
+"""Measures every figure of docs/portraits.md or docs/rooms.md on the embedded weights.
 
-    python scripts/making/model_card.py [rooms]     # writes outputs/model_card/WORLD/, docs/WORLD.md and docs/images/
+    python scripts/making/model_card.py [rooms]                 # writes outputs/model_card/WORLD/
+    python scripts/making/model_card.py [rooms] --docs docs     # and refreshes docs/WORLD.md and docs/images/
 
 Sections that were measured on the same weights before are read from the folder of results.
 """
@@ -27,13 +28,14 @@ def main() -> int:
     parser.add_argument("world", nargs="?", default="portraits", choices=SUBJECTS, help="default: %(default)s")
     parser.add_argument("--model", help="name, folder or hub id (default: the world's)")
     parser.add_argument("--output", type=Path, help="folder of all results (default: outputs/model_card/WORLD)")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of WORLD.md and images/")
+    parser.add_argument("--docs", type=Path, metavar="FOLDER", help="also refresh WORLD.md and images/ there")
     arguments = parser.parse_args()
     output = arguments.output or ROOT / "outputs" / "model_card" / arguments.world
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     started = time.perf_counter()
     metrics = measure(arguments.model or arguments.world, arguments.world, Sizes(), output, ROOT / ".train" / "data")
-    refresh(arguments.docs, metrics, output / "images")
+    if arguments.docs:
+        refresh(arguments.docs, metrics, output / "images")
     logging.info("%s in %.1f minutes", output / "metrics.json", (time.perf_counter() - started) / 60)
     return 0
 

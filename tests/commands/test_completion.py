@@ -30,6 +30,18 @@ def test_bash_completes_commands_choices_and_keys(tmp_path: Path, capsys: pytest
         assert subprocess.run(["bash", "-c", ask], capture_output=True, text=True).stdout.split() == wanted
 
 
+@pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
+def test_fish_completes_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "fish"]) == 0
+    script = tmp_path / "hspace.fish"
+    script.write_text(capsys.readouterr().out)
+    for typed, wanted in TYPED.items():
+        told = subprocess.run(["fish", "-c", f"source {script}; complete -C '{typed}'"], capture_output=True, text=True)
+        word = typed.split()[-1]
+        prefix = word[: word.find("=") + 1]
+        assert [each.removeprefix(prefix) for each in told.stdout.split()] == wanted
+
+
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_other_shells_get_the_same_words(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", shell]) == 0

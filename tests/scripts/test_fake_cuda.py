@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("torch", minversion="2.10", reason="the device stands on hooks that torch has since 2.10")
+
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 RULES = """

@@ -43,6 +43,9 @@ from .directions.supervised import from_pairs as from_pairs
 from .directions.supervised import supervised as supervised
 from .directions.switch import switch as switch
 from .directions.trained import trained as trained
+from .directions.trained_network import trained_network as trained_network
+from .directions.training import score_aim as score_aim
+from .directions.training import text_aim as text_aim
 from .directions.transport import transport as transport
 from .directions.whitened import whitened as whitened
 from .edits.changes import operate as operate

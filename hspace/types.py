@@ -99,6 +99,29 @@ class LogitScorer(Scorer, Protocol):
 
 
 @runtime_checkable
+class TextScorer(Scorer, Protocol):
+    """A scorer that compares images with texts, such as CLIP; all its embeddings have unit norm.
+
+    Attributes:
+        prompts: Embeddings of having each attribute and of not having it, (attributes, 2, dim).
+    """
+
+    prompts: Float[Tensor, "attributes 2 dim"]
+
+    def embed(self, images: Images) -> Features:
+        """Embeddings of images in [-1, 1], (batch, dim), through which gradients pass."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> Features:
+        """Embeddings of texts, (texts, dim).
+
+        Raises:
+            InputError: If the tokenizer cannot tell two of them apart.
+        """
+        ...
+
+
+@runtime_checkable
 class Embedder(Protocol):
     """Maps images to feature vectors; those of an identity embedder have unit norm."""
 

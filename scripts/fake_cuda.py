@@ -68,10 +68,11 @@ METHODS: dict[str, tuple[str, ...]] = {
     "whitened": (), "regression": (), "erase": (), "switch": (), "transport": (),
     "counter": ("method.num_samples=24", "evaluation.calibration_samples=24"),
     "self_discovered": ("method.updates=2",), "trained": ("method.updates=1", "method.batch=1"),
+    "trained_network": ("method.updates=1", "method.batch=1"),
     "sae": ("method.updates=3",), "pullback": ("method.onto=1",), "prompt_pairs": (),
 }  # fmt: skip
 NAMED = ("supervised", "boundary", "whitened", "regression", "counter", "erase", "switch", "transport",
-         "self_discovered", "trained")  # fmt: skip
+         "self_discovered", "trained", "trained_network")  # fmt: skip
 """Methods that need an attribute: a number, since of random images none may have glasses."""
 OTHER = {"classes": "1", "dit": "kind 1"}
 """Other conditions, for pairs; "a dog" of models with prompts."""

@@ -1,26 +1,38 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Operators: edits of h that depend on the h that they edit, as one record and one file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.directions.annotations import Annotations
 from hspace.directions.metadata import DirectionsMeta
+from hspace.directions.positions import by_position, from_positions, num_channels
 from hspace.directions.record import KIND, Directions, check_tensor, fitted
 from hspace.directions.settings import Settings
 from hspace.system.records import Rule, check_facts, check_names, load_record, one_of, save_record
 from hspace.types import InputError
 
-PARTS = {"erase": ("left", "right"), "switch": ("left", "right"), "transport": ("gain", "shift")}
+NETWORK = ("inner", "times", "norm", "outer", "bias")
+"""Parts of a small network; see `network_change`."""
+PARTS = {
+    "erase": ("left", "right"), "switch": ("left", "right"), "transport": ("gain", "shift"), "network": NETWORK
+}  # fmt: skip
 """Tensors of each kind of operator besides the mean."""
 STRENGTHS = (0.0, 1.0)
 """Smallest and largest strength of an operator; 1 is the whole map."""
+SCALED = ("left", "gain", "shift", "outer", "bias")
+"""Tensors that the change is linear in, of all kinds."""
+GROUPS = 8
+"""Groups of hidden channels, each of which is normalised together."""
+WIDTHS = 2 * GROUPS
+"""A hidden layer has a multiple of so many channels, so that a group of one position has two."""
 UNIT = "share of the whole map"
 RULES: dict[str, Rule] = {
     KIND: one_of(tuple(PARTS)),
@@ -33,20 +45,26 @@ RULES: dict[str, Rule] = {
 
 @dataclass(frozen=True)
 class Operator:
-    """One affine edit of h, with a map of its own for each step: h' = h + strength * change(h), strength in [0, 1].
+    """One edit of h that depends on h, at each step: h' = h + strength * change(h), strength in [0, 1].
 
     The change is -left f(right (h - mean)), of rank r, to erase and to switch; f is the identity, or the positive part
-    where the operator is one-sided. To transport it is gain * (h - mean) + shift, for each unit of h by itself.
+    where the operator is one-sided. To transport it is gain * (h - mean) + shift, for each unit of h by itself. Of a
+    network it is what `network_change` makes of h - mean.
 
     Attributes:
         meta: Provenance, the one name, and the settings of the method.
-        kind: Kind of the map: "erase", "switch" or "transport".
+        kind: Kind of the map: "erase", "switch", "transport" or "network".
         mean: Point of h that the map is counted from, float32 (steps, *h_shape).
         left: Vectors that are taken off, (steps, r, *h_shape).
         right: Readouts of h, (steps, r, *h_shape).
         gain: Slope of the change of each unit, (steps, *h_shape).
         shift: Change of each unit at the mean, (steps, *h_shape).
         one_sided: Whether only samples whose readout is positive are changed.
+        inner: First layer of a network, (width, channels).
+        times: What it adds at each step, (steps, width).
+        norm: Gain and shift of its hidden channels, (2, width).
+        outer: Second layer, (channels, width).
+        bias: What that adds, (channels,).
     """
 
     meta: DirectionsMeta
@@ -57,6 +75,11 @@ class Operator:
     gain: Tensor | None = None
     shift: Tensor | None = None
     one_sided: bool = False
+    inner: Tensor | None = None
+    times: Tensor | None = None
+    norm: Tensor | None = None
+    outer: Tensor | None = None
+    bias: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Raises InputError naming the first part that is wrong."""
@@ -66,13 +89,28 @@ class Operator:
         shape = (len(self.meta.timesteps), *self.mean.shape[1:])
         if self.left is not None and not (self.left.ndim > 1 and self.left.shape[1]):
             raise InputError(f"left must be (steps, rank, …) of rank 1 or more, got {tuple(self.left.shape)}")
+        if self.inner is not None:
+            self._check_network(self.inner, shape)
         for name, tensor in self.tensors().items():
+            if name in NETWORK:
+                continue
             rank = () if self.left is None or name == "mean" else (self.left.shape[1],)
             check_tensor(name, tensor, [(*shape[:1], *rank, *shape[1:])])
 
+    def _check_network(self, inner: Tensor, shape: tuple[int, ...]) -> None:
+        width, channels = len(inner) if inner.ndim else 0, num_channels(shape[1:]) if len(shape) > 1 else 0
+        if not width or width % WIDTHS:
+            raise InputError(f"inner must be (a multiple of {WIDTHS}, channels), got {tuple(inner.shape)}")
+        shapes = {
+            "inner": (width, channels), "times": (shape[0], width), "norm": (2, width), "outer": (channels, width),
+            "bias": (channels,),
+        }  # fmt: skip
+        for name, expected in shapes.items():
+            check_tensor(name, getattr(self, name), [expected])
+
     def tensors(self) -> dict[str, Tensor]:
         """The tensors that there are, by name."""
-        names = ("mean", "left", "right", "gain", "shift")
+        names = ("mean", "left", "right", "gain", "shift", *NETWORK)
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     def change(self, step: int, h: Tensor) -> Tensor:
@@ -80,6 +118,8 @@ class Operator:
         centred = h.float() - self.mean[step].to(h.device)
         if self.gain is not None and self.shift is not None:
             return self.gain[step].to(h.device) * centred + self.shift[step].to(h.device)
+        if self.inner is not None:
+            return network_change({name: self.tensors()[name].to(h.device) for name in NETWORK}, step, centred)
         assert self.left is not None and self.right is not None
         left, right = (part[step].flatten(1).to(h.device) for part in (self.left, self.right))
         readout = centred.flatten(1) @ right.T
@@ -98,7 +138,7 @@ class Operator:
         """
         if not STRENGTHS[0] <= strength <= STRENGTHS[1]:
             raise InputError(f"the strength of an operator ({self.kind}) must be in [0, 1], got {strength:g}")
-        scaled = {name: strength * self.tensors()[name] for name in ("left", "gain", "shift") if name in self.tensors()}
+        scaled = {name: strength * self.tensors()[name] for name in SCALED if name in self.tensors()}
         return replace(self, **scaled)
 
     def save(self, path: str | Path) -> None:
@@ -165,6 +205,26 @@ class Operator:
         if set(components) != {0}:
             raise InputError(f"components must be 0, since an operator is one, got {list(components)}")
         return self
+
+
+def network_change(parts: Mapping[str, Tensor], step: int, centred: Tensor) -> Tensor:
+    """What a small network makes of every position x of h, less its mean: W2 silu(GroupNorm(W1 x + e_t)) + b.
+
+    Args:
+        parts: W1 `inner` (width, channels), e `times` (steps, width), gain and shift of the normalised channels `norm`
+            (2, width), W2 `outer` (channels, width) and b `bias` (channels,).
+        step: Index of the step t.
+        centred: h less its mean, (batch, *h_shape) float32.
+
+    Returns:
+        The change of h, (batch, *h_shape).
+
+    Source: Kwon et al. 2023 (arXiv 2210.10960), fig. 3.
+    """
+    shape = tuple(centred.shape[1:])
+    hidden = by_position(centred, shape) @ parts["inner"].T + parts["times"][step]
+    normal = F.group_norm(hidden.movedim(-1, 1), GROUPS, parts["norm"][0], parts["norm"][1]).movedim(1, -1)
+    return from_positions(F.silu(normal) @ parts["outer"].T + parts["bias"], shape)
 
 
 Found = Directions | Operator

@@ -24,6 +24,21 @@ def by_position(h: Tensor, h_shape: tuple[int, ...]) -> Tensor:
     return h.reshape(*leading, -1, h.shape[-1])
 
 
+def from_positions(vectors: Tensor, h_shape: tuple[int, ...]) -> Tensor:
+    """The inverse of `by_position`, (..., positions, channels) to (..., *h_shape).
+
+    Example:
+        >>> import torch
+        >>> h = torch.arange(120.0).reshape(2, 5, 4, 3)
+        >>> torch.equal(from_positions(by_position(h, (5, 4, 3)), (5, 4, 3)), h)
+        True
+    """
+    leading = vectors.shape[:-2]
+    if len(h_shape) == 3:
+        return vectors.reshape(*leading, *h_shape[1:], h_shape[0]).movedim(-1, -3)
+    return vectors.reshape(*leading, *h_shape)
+
+
 def everywhere(vectors: Tensor, h_shape: tuple[int, ...]) -> Tensor:
     """The same vector of channels at every position, (..., channels) to (..., *h_shape).
 

@@ -88,6 +88,7 @@ METHODS: Registry[Named] = Registry(
             "transport",
             "self_discovered",
             "trained",
+            "trained_network",
             "sae",
             "pullback",
             "prompt_pairs",

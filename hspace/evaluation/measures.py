@@ -29,7 +29,7 @@ from hspace.metrics.identity import stranger_threshold
 from hspace.metrics.interval import Interval, mean_interval
 from hspace.metrics.locality import Locality, LocalityValues, feature_distance
 from hspace.system.registry import Registry
-from hspace.types import Embedder, Images
+from hspace.types import Embedder, Images, Scorer
 
 Value = Interval | float | None
 """Result of a measure; None where there is nothing to measure, such as the effect on a missing target."""
@@ -46,6 +46,15 @@ class Laboratory(Protocol):
     @property
     def model(self) -> DiffusionModel:
         """The model."""
+        ...
+
+    @property
+    def annotator(self) -> Scorer:
+        """The scorer that names directions, and that some methods learn from."""
+        ...
+
+    def unit(self, scorer: Scorer) -> Tensor:
+        """The sd of each of its scores over unedited samples, (attributes,)."""
         ...
 
     @property
@@ -189,6 +198,20 @@ def measure(
 def effect(edited: Edited) -> Value:
     """Mean change of the target's score."""
     return None if edited.target is None else edited.effects.cell(edited.direction, edited.target)
+
+
+@measure("gap", unit="sd of the unedited samples", higher_is_better=None, needs=("images",))
+def gap(edited: Edited) -> Value:
+    """The annotator's effect on the target less the judge's, on the same edited images; 0 where both see the same."""
+    scorer, target = edited.lab.annotator, edited.target
+    if target is None or target not in scorer.attributes:
+        return None
+    before, after = score(scorer, edited.original), score(scorer, edited.edited)
+    column = scorer.attributes.index(target)
+    seen = (scorer.visible(before) & scorer.visible(after))[:, column]
+    change = (after - before)[:, column].double() / edited.lab.unit(scorer)[column]
+    difference = torch.where(seen, change, torch.nan).numpy() - edited.sweep.readings.changes(edited.row, target)
+    return mean_interval(difference[np.isfinite(difference)])
 
 
 @measure("selectivity", unit="share", higher_is_better=True)

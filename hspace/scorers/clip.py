@@ -1,5 +1,6 @@
 """CLIP as a scorer without training, which says which of two prompts an image is nearer to."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from hspace.scorers.networks import unit_norm
 from hspace.scorers.pretrained import Preprocessing, Pretrained, import_transformers, is_hub_id, read_pretrained
 from hspace.system.hub import why_unreachable
-from hspace.types import Images, InputError, Scores, one_line
+from hspace.types import Features, Images, InputError, Scores, one_line
 
 PROMPTS = {
     "smile": ("A smiling person", "A person"),
@@ -34,10 +35,11 @@ class ClipScorer(Pretrained):
     binary: tuple[bool, ...] = (True,) * len(PROMPTS)
     prompts: Tensor
 
-    def __init__(self, model: str, network: Any, preprocessing: Preprocessing, prompts: Tensor) -> None:
+    def __init__(self, model: str, network: Any, preprocessing: Preprocessing, tokenizer: Any) -> None:
         super().__init__("clip", model, network, preprocessing)
-        # Unit vectors, (attributes, 2, dim).
-        self.register_buffer("prompts", prompts)
+        self._tokenizer: Any = tokenizer
+        pairs = self.encode([prompt for pair in PROMPTS.values() for prompt in pair]).unflatten(0, (len(PROMPTS), 2))
+        self.register_buffer("prompts", pairs)
 
     def forward(self, images: Images) -> Scores:
         """Probabilities of images in [-1, 1], (batch, attributes), on the images' device."""
@@ -45,17 +47,35 @@ class ClipScorer(Pretrained):
 
     def logits(self, images: Images) -> Scores:
         """Log-odds of the first prompt, (batch, attributes): the difference of the two similarities, scaled."""
-        network = self.network
-        features = unit_norm(network.visual_projection(network.vision_model(self.pixels(images)).pooler_output))
         difference = self.prompts[:, 0] - self.prompts[:, 1]
-        return (network.logit_scale.exp() * features @ difference.T).to(images.device)
+        return (self.network.logit_scale.exp() * self.embed(images) @ difference.T).to(images.device)
+
+    def embed(self, images: Images) -> Features:
+        """Embeddings of images in [-1, 1], unit vectors, (batch, dim)."""
+        network = self.network
+        return unit_norm(network.visual_projection(network.vision_model(self.pixels(images)).pooler_output))
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str]) -> Features:
+        """Embeddings of texts, unit vectors, (texts, dim).
+
+        Raises:
+            InputError: If the tokenizer does not tell them apart.
+        """
+        network = self.network
+        tokens = self._tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
+        # transformers makes an empty tokenizer where its files are missing.
+        if len(set(map(tuple, tokens.input_ids.tolist()))) < len(set(texts)):
+            raise InputError(f"the tokenizer of {self.id} does not tell the prompts apart: are its files there?")
+        tokens = tokens.to(next(network.parameters()).device)
+        pooled = network.text_model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
+        return unit_norm(network.text_projection(pooled))
 
     def visible(self, scores: Scores) -> Tensor:
         """Everything, since CLIP does not say what an image hides."""
         return torch.ones_like(scores, dtype=torch.bool)
 
 
-@torch.no_grad()
 def load_clip(model: str) -> ClipScorer:
     """A CLIP model as a scorer.
 
@@ -75,11 +95,4 @@ def load_clip(model: str) -> ClipScorer:
         )
     except Exception as error:
         raise InputError(f"the tokenizer of {model} cannot be read: {one_line(error)}") from error
-    texts = [prompt for pair in PROMPTS.values() for prompt in pair]
-    tokens = tokenizer(texts, padding=True, return_tensors="pt")
-    # transformers makes an empty tokenizer where its files are missing.
-    if len(set(map(tuple, tokens.input_ids.tolist()))) < len(set(texts)):
-        raise InputError(f"the tokenizer of {model} does not tell the prompts apart: are its files there?")
-    pooled = network.text_model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
-    prompts = unit_norm(network.text_projection(pooled)).unflatten(0, (len(PROMPTS), 2))
-    return ClipScorer(model, network, preprocessing, prompts)
+    return ClipScorer(model, network, preprocessing, tokenizer)

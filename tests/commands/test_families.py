@@ -34,6 +34,7 @@ WORKS = {
     "regression": f"method=regression {NUMBER} method.num_samples=20",
     "self_discovered": f"method=self_discovered {FEW} method.updates=2",
     "trained": f"method=trained {NUMBER} method.num_samples=20 method.updates=1 method.batch=1",
+    "trained_network": f"method=trained_network {NUMBER} method.num_samples=20 method.updates=1 method.batch=1",
     "counter": f"method=counter {NUMBER} method.k=2 method.num_samples=24 evaluation.calibration_samples=24",
     "erase": f"method=erase {NUMBER} method.num_samples=6",
     "switch": f"method=switch {FEW}",

@@ -16,7 +16,8 @@ from hspace.diffusion.sampling import sample
 from hspace.directions.annotations import Annotations, annotate
 from hspace.directions.random import random
 from hspace.directions.record import Directions
-from hspace.directions.trained import Aim, TrainingTask, trained
+from hspace.directions.trained import offsets, trained
+from hspace.directions.training import Aim, TrainingTask, moments, score_aim
 from hspace.runs.parsing import settings_of
 from hspace.scorers.clip import load_clip
 from hspace.types import InputError
@@ -63,7 +64,8 @@ def reds(model: DiffusionModel, annotations: Annotations) -> dict[float, Directi
     """Offsets for red, by the weight of what is held."""
     return {
         hold: trained(
-            model, Colors(), annotations, "red", hold=hold, likeness=0.0, updates=8, rate=0.7, batch=2
+            model, Colors(), annotations, "red", updates=8, rate=0.7, batch=2,
+            aim=score_aim(Colors(), annotations, "red", hold=hold, likeness=0.0),
         )
         for hold in (0.0, 3.0)
     }  # fmt: skip
@@ -109,27 +111,29 @@ def test_the_report_holds_what_the_annotator_sees(annotations: Annotations, reds
 def test_the_gradient_of_the_last_step_is_that_of_finite_differences(model: DiffusionModel, injection: str) -> None:
     # Earlier offsets also move later steps, which their gradient leaves out.
     aim = Aim(Colors(), 0, (1, 2), torch.tensor([1.0, 2.0, 3.0]), target=0.7, hold=0.5, likeness=0.3)
-    task = TrainingTask(model, aim, Sampler(injection=injection, batch_size=2))
+    task = TrainingTask(model, aim, offsets(0.5), Sampler(injection=injection, batch_size=2))
     latents, generator = model.latents([3, 4, 5]), torch.Generator().manual_seed(0)
-    offsets = torch.randn(2, *model.h_shape, generator=generator)
-    _, slope = task.gradient(offsets, latents, scale=0.5)
+    given = torch.randn(2, *model.h_shape, generator=generator)
+    _, slope = task.gradient(given, latents)
     along = torch.stack([0 * slope[1], slope[1] / slope[1].norm()])
-    ahead, behind = (task.gradient(offsets + e * along, latents, scale=0.5)[0] for e in (0.5, -0.5))
+    ahead, behind = (task.gradient(given + e * along, latents)[0] for e in (0.5, -0.5))
     assert float(slope[1].norm()) == pytest.approx(ahead - behind, rel=0.02)
 
 
 def test_the_loss_of_no_offset_is_that_of_the_target_alone(model: DiffusionModel) -> None:
     aim = Aim(Colors(), 0, (1, 2), torch.ones(3), target=0.7, hold=0.5, likeness=0.3)
-    task = TrainingTask(model, aim, Sampler())
+    task = TrainingTask(model, aim, offsets(1.0), Sampler())
     loss, _ = task.gradient(torch.zeros(2, *model.h_shape), model.latents([3]))
     assert loss == pytest.approx(0.7**2, rel=1e-5)
 
 
-def test_the_spread_of_h_is_that_of_all_samples_whatever_the_batch_size(model: DiffusionModel) -> None:
-    aim, latents = Aim(Colors(), 0, (), torch.ones(3), target=1.0, hold=0.0, likeness=0.0), model.latents(range(5))
-    whole, parts = (TrainingTask(model, aim, Sampler(batch_size=size)).spread(latents) for size in (5, 2))
+def test_the_moments_of_h_are_those_of_all_samples_whatever_the_batch_size(model: DiffusionModel) -> None:
+    latents = model.latents(range(5))
+    (mean, whole), (same, parts) = (moments(model, latents, Sampler(batch_size=size)) for size in (5, 2))
     h = sample(model, latents, record_h=True).h
     assert h is not None
+    torch.testing.assert_close(mean, h.mean(dim=0))
+    torch.testing.assert_close(same, mean, atol=1e-5, rtol=1e-4)
     expected = h.transpose(0, 1).flatten(1).var(dim=1).mean().sqrt()
     assert whole == pytest.approx(float(expected), rel=1e-5) and parts == pytest.approx(whole, rel=1e-5)
 

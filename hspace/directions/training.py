@@ -1,0 +1,340 @@
+# pyright: strict, reportUnknownMemberType=false
+"""Training of edits of h by the gradient of a loss on the predicted image: what is trained, and what for."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.latents import Latents
+from hspace.diffusion.recording import trajectories
+from hspace.diffusion.sampler import Sampler
+from hspace.diffusion.sampling import Edit, reverse
+from hspace.directions.annotations import Annotations
+from hspace.directions.learning import LearningSettings
+from hspace.directions.settings import MAX_SAMPLES
+from hspace.metrics.interval import mean_interval
+from hspace.system.shards import row_batches
+from hspace.types import InputError, LogitScorer, Scorer, TextScorer
+
+LEAST_FRESH = 10
+"""Samples that are not trained on: with fewer no effect has an interval."""
+SHORT = 0.05
+"""A shorter change of a unit vector has no direction yet: its cosine is taken as if it were so long."""
+
+Delta = Callable[[Tensor, int, Tensor], Tensor]
+"""The change of h, (batch, *h_shape), by the parameters, the index of the step, and h of the step."""
+
+
+class TrainingSettings(LearningSettings):
+    """Settings of methods that are trained by the annotator's gradient."""
+
+    attribute: str = "glasses"
+    """Attribute that the edit is to raise: see `hspace list attributes`."""
+    loss: Literal["score", "direction"] = "score"
+    """`score`: the annotator's score rises; `direction`: the image moves as two prompts differ, for clip:MODEL."""
+    prompts: tuple[str, str] | None = None
+    """Prompts with and without the attribute, for `loss=direction`; null: the annotator's own."""
+    rise: float = Field(1.0, gt=0)
+    """Wanted rise of the annotator's score at strength 1, in standard deviations; not of `loss=direction`."""
+    conditions: tuple[str, ...] | None = None
+    """Attributes that are held; null: all others."""
+    hold: float = Field(1.0, ge=0)
+    """Weight of the mean squared change of what is held, in standard deviations, or as a cosine."""
+    likeness: float = Field(1.0, ge=0)
+    """Weight of the mean absolute change of the predicted image."""
+    num_samples: int = Field(500, ge=20, le=MAX_SAMPLES)
+    """Annotated samples, whose spread is the unit; a tenth, at least ten, is kept for the report."""
+    updates: int = Field(60, ge=1, le=1_000_000)
+    """Updates by Adam, whose rate falls to 0 in equal steps."""
+
+    @model_validator(mode="after")
+    def _check_prompts(self) -> "TrainingSettings":
+        if self.prompts is not None and self.loss != "direction":
+            raise ValueError(f"prompts are read by loss=direction alone, got loss={self.loss}")
+        return self
+
+    def count(self) -> int:
+        """Number of directions."""
+        return 1
+
+    def objective(self, scorer: Scorer, annotations: Annotations) -> "Objective":
+        """What the settings train for.
+
+        Raises:
+            InputError: If the annotator cannot say it.
+        """
+        if self.loss == "direction":
+            return text_aim(
+                scorer, self.attribute, prompts=self.prompts, conditions=self.conditions, hold=self.hold,
+                likeness=self.likeness,
+            )  # fmt: skip
+        return score_aim(
+            scorer, annotations, self.attribute, target=self.rise, conditions=self.conditions, hold=self.hold,
+            likeness=self.likeness,
+        )  # fmt: skip
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """What an edit is trained for."""
+
+    def loss(self, model: DiffusionModel, edited: Tensor, plain: Tensor) -> Tensor:
+        """The loss of each sample, (batch,), of predicted images after and before the edit, in the model's space."""
+        ...
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A rise of one score while others stay; scores are those that the annotator sorts by, in standard deviations.
+
+    Attributes:
+        scorer: The annotator, through which gradients must pass.
+        column: Index of the attribute that is to rise.
+        held: Indices of the attributes that are to stay.
+        sd: Standard deviation of each score over the annotated samples, (attributes,).
+        target: Wanted rise, in standard deviations.
+        hold: Weight of the held attributes.
+        likeness: Weight of the change of the image.
+    """
+
+    scorer: Scorer
+    column: int
+    held: tuple[int, ...]
+    sd: Tensor
+    target: float
+    hold: float
+    likeness: float
+
+    def loss(self, model: DiffusionModel, edited: Tensor, plain: Tensor) -> Tensor:
+        """(rise - target)² + hold · mean of (change of a held score)² + likeness · mean of |P' - P|."""
+        after, before = (scores_of(self.scorer, self.sd, model.codec.decode(each)) for each in (edited, plain))
+        change = after - before
+        missing = (change[:, self.column] - self.target).square()
+        held = change[:, list(self.held)].square().mean(dim=1) if self.held else torch.zeros_like(missing)
+        return missing + self.hold * held + self.likeness * _distance(edited, plain).to(missing)
+
+
+@dataclass(frozen=True)
+class TextAim:
+    """A change of the image in the direction from one prompt to another, in the space of both.
+
+    Attributes:
+        scorer: The annotator, whose embeddings of images and texts compare.
+        direction: Direction between the prompts, a unit vector, (dim,).
+        held: Directions of what is to stay, unit vectors, (m, dim), each without its part along `direction`.
+        hold: Weight of what is held.
+        likeness: Weight of the change of the image.
+    """
+
+    scorer: TextScorer
+    direction: Tensor
+    held: Tensor
+    hold: float
+    likeness: float
+
+    def loss(self, model: DiffusionModel, edited: Tensor, plain: Tensor) -> Tensor:
+        """1 - cos(change, direction) + hold · mean of cos(change, held)² + likeness · mean of |P' - P|.
+
+        Source: Kwon et al. 2023 (arXiv 2210.10960), eq. 9, after Gal et al. 2021 (arXiv 2108.00946). Ours: what is
+        held, and a change shorter than `SHORT` counts as so long, since the cosine of no change does not exist.
+        """
+        after, before = (self.scorer.embed(model.codec.decode(each).float().cpu()) for each in (edited, plain))
+        change = after - before
+        change = change / change.norm(dim=1, keepdim=True).clamp(min=SHORT)
+        held = (change @ self.held.T).square().mean(dim=1) if len(self.held) else 0.0
+        missing = 1 - change @ self.direction
+        return missing + self.hold * held + self.likeness * _distance(edited, plain).to(missing)
+
+
+def score_aim(
+    scorer: Scorer,
+    annotations: Annotations,
+    attribute: str,
+    *,
+    target: float = 1.0,
+    conditions: Sequence[str] | None = None,
+    hold: float = 1.0,
+    likeness: float = 1.0,
+) -> Aim:
+    """The aim that a score rises by `target` standard deviations while others stay; None holds all others.
+
+    Raises:
+        InputError: If an attribute is unknown, or the one that is to rise does not vary.
+    """
+    column = annotations.column(attribute)
+    held = tuple(annotations.column(name) for name in _others(annotations.attributes, attribute, conditions))
+    sd = spread_of_scores(annotations)
+    if not sd[column] > 0:
+        raise InputError(f"{attribute} must vary over the samples, got the same score for all of them")
+    # A score that never varies is not a condition; it is read as it is.
+    return Aim(scorer, column, held, torch.where(sd > 0, sd, torch.ones_like(sd)), target, hold, likeness)
+
+
+def text_aim(
+    scorer: Scorer,
+    attribute: str,
+    *,
+    prompts: tuple[str, str] | None = None,
+    conditions: Sequence[str] | None = None,
+    hold: float = 1.0,
+    likeness: float = 1.0,
+) -> TextAim:
+    """The aim that images move as two prompts differ: those given, or the scorer's own of the attribute.
+
+    Raises:
+        InputError: If the scorer reads no texts, an attribute is not among those that it has prompts for, or two
+            prompts mean the same to it.
+    """
+    if not isinstance(scorer, TextScorer):
+        raise InputError(f"method.loss=direction needs an annotator of texts, clip:MODEL, and {scorer.id} reads none")
+    names = scorer.attributes
+    others = _others(names, attribute, conditions)
+    for name in (*others, *([] if prompts else [attribute])):
+        if name not in names:
+            raise InputError(f"{scorer.id} has no prompts for {name}, only for {', '.join(names)}; see method.prompts")
+    pair = scorer.encode(prompts) if prompts else scorer.prompts[names.index(attribute)]
+    own = _between(pair[None], f"the prompts of {attribute}")[0]
+    held = [scorer.prompts[names.index(name)] for name in others]
+    if not held:
+        return TextAim(scorer, own, own.new_empty(0, len(own)), hold, likeness)
+    directions = _between(torch.stack(held), "the prompts of what is held")
+    directions = F.normalize(directions - (directions @ own)[:, None] * own, dim=1)
+    return TextAim(scorer, own, directions, hold, likeness)
+
+
+def _between(pairs: Tensor, what: str) -> Tensor:
+    """Unit vectors from the second to the first of pairs, (m, 2, dim) to (m, dim)."""
+    difference = pairs[:, 0] - pairs[:, 1]
+    if not (difference.norm(dim=1) > 1e-6).all():
+        raise InputError(f"{what} must differ to the annotator, and two of them mean the same to it")
+    return F.normalize(difference, dim=1).cpu()
+
+
+def _others(attributes: Sequence[str], attribute: str, conditions: Sequence[str] | None) -> list[str]:
+    return [name for name in attributes if name != attribute] if conditions is None else list(conditions)
+
+
+def _distance(edited: Tensor, plain: Tensor) -> Tensor:
+    """The mean absolute change of each sample, (batch,)."""
+    return (edited - plain).abs().flatten(1).mean(dim=1)
+
+
+def scores_of(scorer: Scorer, sd: Tensor, images: Tensor) -> Tensor:
+    """Scores that the scorer sorts images by, in standard deviations, (batch, attributes)."""
+    images = images.float().cpu()
+    read = scorer.logits if isinstance(scorer, LogitScorer) else scorer
+    return read(images) / sd
+
+
+def spread_of_scores(annotations: Annotations) -> Tensor:
+    """Standard deviation of each score over the samples that show the attribute, (attributes,); 0 of fewer than two."""
+    columns = zip(annotations.sort_keys.unbind(1), annotations.visible.unbind(1), strict=True)
+    return torch.stack([values[shown].std() if shown.sum() > 1 else torch.tensor(0.0) for values, shown in columns])
+
+
+def split(annotations: Annotations) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Seeds to train on, and a tenth, at least ten, that are kept.
+
+    Raises:
+        InputError: If there are too few samples.
+    """
+    if len(annotations.seeds) < 2 * LEAST_FRESH:
+        raise InputError(f"training needs at least {2 * LEAST_FRESH} annotated samples, got {len(annotations.seeds)}")
+    fresh = max(LEAST_FRESH, len(annotations.seeds) // 10)
+    return annotations.seeds[:-fresh], annotations.seeds[-fresh:]
+
+
+class TrainingTask:
+    """The loss of edits of h over trajectories, and its gradient by the edit's parameters."""
+
+    def __init__(self, model: DiffusionModel, aim: Objective, delta: Delta, sampler: Sampler) -> None:
+        """Take the model, what is trained for, how parameters change h, and how trajectories are sampled."""
+        self.model = model
+        self.aim = aim
+        self.delta = delta
+        self.sampler = sampler
+
+    def gradient(self, parameters: Tensor, latents: Latents) -> tuple[float, Tensor]:
+        """The mean loss over samples and steps, and the gradient: the sum of what each step's loss has of its own."""
+        total, slope, steps = 0.0, torch.zeros_like(parameters), len(self.model.process.timesteps)
+        for rows in row_batches(len(latents.seeds), self.sampler.batch_size):
+            share = len(rows) / len(latents.seeds) / steps
+            for loss, part in self._steps(parameters, latents.select(rows)):
+                total += share * loss
+                slope += share * part
+        return total, slope
+
+    def _steps(self, parameters: Tensor, latents: Latents) -> Iterator[tuple[float, Tensor]]:
+        """The mean loss of every step and its gradient; what came before the step counts as given."""
+        model, process = self.model, self.model.process
+        dtype = torch.promote_types(model.dtype, torch.float32)
+        plain = self.predicted(latents, None)
+        x_t = latents.x_T.to(model.device, dtype)
+        with torch.no_grad():
+            for step in reverse(model, latents, sampler=self.sampler, edit=self.edit(parameters)):
+                with torch.enable_grad():
+                    trained = parameters.detach().requires_grad_()
+                    h = step.encoded.h + self._change(trained, step.index, step.encoded.h)
+                    output = model.denoiser.decode(h, step.encoded).to(dtype)
+                    edited = process.to_x0(output, x_t, process.timesteps[step.index])
+                    loss = self.aim.loss(model, edited, plain[step.index]).mean()
+                yield loss.item(), torch.autograd.grad(loss, trained)[0]
+                x_t = step.x_t
+
+    def edit(self, parameters: Tensor) -> Edit:
+        """The edit of h that parameters make."""
+        return lambda step, encoded: encoded.h + self._change(parameters, step, encoded.h)
+
+    def _change(self, parameters: Tensor, step: int, h: Tensor) -> Tensor:
+        return self.delta(parameters.to(h.device), step, h.float()).to(h)
+
+    @torch.no_grad()
+    def predicted(self, latents: Latents, edit: Edit | None) -> list[Tensor]:
+        """P_t of every step, (batch, *sample_shape) each, in the model's own space."""
+        return [step.x0_hat for step in reverse(self.model, latents, sampler=self.sampler, edit=edit)]
+
+    @torch.no_grad()
+    def effects(
+        self, parameters: Tensor, latents: Latents, scorer: Scorer, annotations: Annotations
+    ) -> dict[str, list[float | None]]:
+        """The scorer's mean change of each score in the final images, in standard deviations: value, low and high."""
+        changes: list[Tensor] = []
+        sd = spread_of_scores(annotations)
+        sd = torch.where(sd > 0, sd, torch.ones_like(sd))
+        for rows in row_batches(len(latents.seeds), self.sampler.batch_size):
+            some = latents.select(rows)
+            images = [self.model.codec.decode(self.predicted(some, each)[-1]) for each in (self.edit(parameters), None)]
+            edited, plain = (scores_of(scorer, sd, each) for each in images)
+            changes.append(edited - plain)
+        columns = torch.cat(changes).double().numpy().T
+        intervals = [mean_interval(column) for column in columns]
+        return {
+            name: [None if value != value else float(value) for value in (each.value, each.low, each.high)]
+            for name, each in zip(annotations.attributes, intervals, strict=True)
+        }
+
+
+def check_gradient(model: DiffusionModel, scorer: Scorer, latents: Latents, name: str) -> None:
+    """Check that gradients pass through a scorer.
+
+    Raises:
+        InputError: If they do not.
+    """
+    with torch.enable_grad():
+        x_0 = latents.select([0]).x_T.detach().requires_grad_()
+        scores = scores_of(scorer, torch.ones(()), model.codec.decode(x_0))
+    if not scores.requires_grad:
+        raise InputError(f"method={name} needs an annotator that gives gradients, and {scorer.id} gives none")
+
+
+@torch.no_grad()
+def moments(model: DiffusionModel, latents: Latents, sampler: Sampler) -> tuple[Tensor, float]:
+    """Mean of h of unedited trajectories, (steps, *h_shape), and the root mean variance over samples and places."""
+    h = trajectories(model, latents, sampler).float()
+    return h.mean(dim=0), float(h.transpose(0, 1).flatten(1).double().var(dim=1).mean().sqrt())

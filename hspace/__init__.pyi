@@ -32,6 +32,7 @@ from .directions.pca import pca as pca
 from .directions.prompt_pairs import prompt_pairs as prompt_pairs
 from .directions.pullback import pullback as pullback
 from .directions.pullback import pullback_basis as pullback_basis
+from .directions.pullback import sample_at as sample_at
 from .directions.pullback import transported as transported
 from .directions.random import random as random
 from .directions.record import Directions as Directions
@@ -49,9 +50,14 @@ from .directions.training import text_aim as text_aim
 from .directions.transport import transport as transport
 from .directions.whitened import whitened as whitened
 from .edits.changes import operate as operate
+from .edits.live import live_prompt as live_prompt
 from .edits.mixing import arithmetic as arithmetic
 from .edits.mixing import interpolate as interpolate
 from .edits.mixing import swap as swap
+from .edits.paths import Geodesic as Geodesic
+from .edits.paths import geodesic as geodesic
+from .edits.paths import moved as moved
+from .edits.paths import onwards as onwards
 from .edits.sums import edit as edit
 from .evaluation.calibration import Calibration as Calibration
 from .evaluation.calibration import calibrate as calibrate

@@ -32,6 +32,10 @@ Edit = Callable[[int, Encoded], Tensor]
 """An edit: what takes the place of the h of a step, (batch, *h_shape), as a function of the step and its h."""
 
 
+LiveEdit = Callable[[int, Tensor, Encoded], Tensor]
+"""The same as a function of the step, its x_t (batch, *sample_shape), and its h."""
+
+
 @dataclass(frozen=True)
 class Step:
     """Results of one step of the reverse process.
@@ -65,6 +69,7 @@ def reverse(
     *,
     sampler: Sampler = Sampler(),
     edit: Edit | None = None,
+    live: LiveEdit | None = None,
 ) -> Iterator[Step]:
     """The reverse process, step by step; gradients can pass through it, and it can be ended at any step.
 
@@ -75,6 +80,7 @@ def reverse(
         latents: x_T and z of the batch. Where sigma is 0 (eta 0, or the last step) z is not read.
         sampler: Settings whose eta, injection and edited steps are taken.
         edit: Function of the step and its h that gives the edited h; None leaves h.
+        live: Such a function of the step's x_t too, in the place of `edit`.
 
     Raises:
         InputError: If eta is not one value or one per step, or the edited steps are not among those of the process.
@@ -87,7 +93,9 @@ def reverse(
     x_t, z = latents.x_T.to(model.device, dtype), latents.z.to(model.device)
     for i, (t, t_prev) in enumerate(process.pairs()):
         encoded = denoiser.encode(x_t, t, model.cond)
-        h = edit(i, encoded) if edit is not None and i in window else encoded.h
+        h = encoded.h
+        if i in window:
+            h = live(i, x_t, encoded) if live is not None else edit(i, encoded) if edit is not None else h
         output = usual = denoiser.decode(h, encoded).to(dtype)
         if sampler.injection == "asyrp" and h is not encoded.h:
             usual = denoiser.decode(encoded.h, encoded).to(dtype)

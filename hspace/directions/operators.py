@@ -90,22 +90,18 @@ class Operator:
         if self.left is not None and not (self.left.ndim > 1 and self.left.shape[1]):
             raise InputError(f"left must be (steps, rank, …) of rank 1 or more, got {tuple(self.left.shape)}")
         if self.inner is not None:
-            self._check_network(self.inner, shape)
+            self._check_network(self.inner, shape[0], shape[1:])
         for name, tensor in self.tensors().items():
             if name in NETWORK:
                 continue
             rank = () if self.left is None or name == "mean" else (self.left.shape[1],)
             check_tensor(name, tensor, [(*shape[:1], *rank, *shape[1:])])
 
-    def _check_network(self, inner: Tensor, shape: tuple[int, ...]) -> None:
-        width, channels = len(inner) if inner.ndim else 0, num_channels(shape[1:]) if len(shape) > 1 else 0
-        if not width or width % WIDTHS:
+    def _check_network(self, inner: Tensor, steps: int, h_shape: tuple[int, ...]) -> None:
+        width = len(inner) if inner.ndim else 0
+        if not h_shape or not width or width % WIDTHS:
             raise InputError(f"inner must be (a multiple of {WIDTHS}, channels), got {tuple(inner.shape)}")
-        shapes = {
-            "inner": (width, channels), "times": (shape[0], width), "norm": (2, width), "outer": (channels, width),
-            "bias": (channels,),
-        }  # fmt: skip
-        for name, expected in shapes.items():
+        for name, expected in network_shapes(num_channels(h_shape), width, steps).items():
             check_tensor(name, getattr(self, name), [expected])
 
     def tensors(self) -> dict[str, Tensor]:
@@ -205,6 +201,14 @@ class Operator:
         if set(components) != {0}:
             raise InputError(f"components must be 0, since an operator is one, got {list(components)}")
         return self
+
+
+def network_shapes(channels: int, width: int, steps: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the parts of a small network; see `network_change`."""
+    return {
+        "inner": (width, channels), "times": (steps, width), "norm": (2, width), "outer": (channels, width),
+        "bias": (channels,),
+    }  # fmt: skip
 
 
 def network_change(parts: Mapping[str, Tensor], step: int, centred: Tensor) -> Tensor:

@@ -15,7 +15,14 @@ from hspace.diffusion.sampler import Sampler
 from hspace.directions.annotations import Annotations
 from hspace.directions.learning import epochs, learn
 from hspace.directions.method import Sources, method
-from hspace.directions.operators import STRENGTHS, WIDTHS, Operator, network_change, operator_meta
+from hspace.directions.operators import (
+    STRENGTHS,
+    WIDTHS,
+    Operator,
+    network_change,
+    network_shapes,
+    operator_meta,
+)
 from hspace.directions.positions import num_channels
 from hspace.directions.training import (
     Delta,
@@ -110,7 +117,7 @@ def trained_network(
 
     check_gradient(model, scorer, some(), "trained_network")
     mean, scale = moments(model, some(), whole)
-    shapes = shapes_of(num_channels(model.h_shape), width, len(model.process.timesteps))
+    shapes = network_shapes(num_channels(model.h_shape), width, len(model.process.timesteps))
     task = TrainingTask(model, aim, _delta(shapes, mean, scale), whole)
     found, losses = learn(_start(shapes), lambda given, _: task.gradient(given, some()), updates=updates, rate=rate)
     effects = task.effects(found, model.latents(kept), scorer, annotations)
@@ -119,26 +126,26 @@ def trained_network(
     provenance = model.provenance(eta=model.process.etas(sampler.eta), annotator=annotations.provenance.annotator)
     report = {"loss_first": losses[0], "loss_last": losses[-1], "annotator": annotations.scorer, "effects": effects}
     meta = replace(meta, provenance=provenance, report=report)
-    return Operator(meta, "network", mean, **_of_h(parts(found, shapes), scale))
+    made = _of_h(parts(found, shapes), scale)
+    return Operator(
+        meta, "network", mean, inner=made["inner"], times=made["times"], norm=made["norm"], outer=made["outer"],
+        bias=made["bias"],
+    )  # fmt: skip
 
 
 Shapes = dict[str, tuple[int, ...]]
 """Shape of each part of the network by name."""
 
 
-def shapes_of(channels: int, width: int, steps: int) -> Shapes:
-    """Parts of the network: W1, e of each step, the norm's gain and shift, W2 and b."""
-    return {
-        "inner": (width, channels), "times": (steps, width), "norm": (2, width), "outer": (channels, width),
-        "bias": (channels,),
-    }  # fmt: skip
-
-
 def parts(parameters: Tensor, shapes: Shapes) -> dict[str, Tensor]:
     """The parts in one vector of parameters."""
-    sizes = [math.prod(shape) for shape in shapes.values()]
-    flat = zip(shapes.items(), parameters.split(sizes), strict=True)
-    return {name: part.reshape(shape) for (name, shape), part in flat}
+    found: dict[str, Tensor] = {}
+    start = 0
+    for name, shape in shapes.items():
+        size = math.prod(shape)
+        found[name] = parameters[start : start + size].reshape(shape)
+        start += size
+    return found
 
 
 def _start(shapes: Shapes) -> Tensor:

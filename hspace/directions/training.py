@@ -146,9 +146,9 @@ class TextAim:
         """
         after, before = (self.scorer.embed(model.codec.decode(each).float().cpu()) for each in (edited, plain))
         change = after - before
-        change = change / change.norm(dim=1, keepdim=True).clamp(min=SHORT)
-        held = (change @ self.held.T).square().mean(dim=1) if len(self.held) else 0.0
+        change = change / change.square().sum(dim=1, keepdim=True).clamp(min=SHORT**2).sqrt()
         missing = 1 - change @ self.direction
+        held = (change @ self.held.T).square().mean(dim=1) if len(self.held) else torch.zeros_like(missing)
         return missing + self.hold * held + self.likeness * _distance(edited, plain).to(missing)
 
 

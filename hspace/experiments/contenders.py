@@ -175,8 +175,12 @@ ALL = "*"
 """Name of all of them in `study.methods`."""
 
 
-def contenders(names: Sequence[str]) -> tuple[Contender, ...]:
+def contenders(names: Sequence[str], key: str = "study.methods") -> tuple[Contender, ...]:
     """The ways of some names, in the order of the tables; `*` names all.
+
+    Args:
+        names: The names.
+        key: Setting that they are from.
 
     Raises:
         InputError: If there is no such way.
@@ -184,5 +188,5 @@ def contenders(names: Sequence[str]) -> tuple[Contender, ...]:
     known = [each.name for each in CONTENDERS]
     for name in names:
         if name not in (ALL, *known):
-            raise InputError(unknown("study.methods", name, (ALL, *known)))
+            raise InputError(unknown(key, name, (ALL, *known)))
     return tuple(each for each in CONTENDERS if ALL in names or each.name in names)

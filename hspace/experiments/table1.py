@@ -1,4 +1,4 @@
-"""Table I: the effects of an edit of one attribute on the others, before and after eq. 12."""
+"""Table I: the effects of an edit of one attribute on the others, before and after eq. 12, or by another method."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hspace.directions.disentangle import disentangle
+from hspace.directions.operators import Operator
 from hspace.directions.record import Directions
 from hspace.evaluation.calibration import Calibration
+from hspace.experiments.contenders import contenders
 from hspace.metrics.effect import EffectMatrix, effect_matrix, score_unit
 from hspace.metrics.interval import Interval, over_draws
 from hspace.metrics.repeats import intervals_over, matrices_over_draws
@@ -20,9 +21,11 @@ from hspace.output.tables import Cell, Table, format_number
 from hspace.runs.config import Config
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
+from hspace.types import InputError
 
 KINDS: tuple[str, ...] = ("original", "disentangled", "equal_strength")
-"""Directions before eq. 12, after it at the same effect on their own attribute, and after it at the same strength."""
+"""Mean differences, what `study.method` names (eq. 12) at the same effect on its own attribute, and that at the same
+strength."""
 DIGITS = 4
 
 
@@ -77,10 +80,13 @@ def run(lab: Lab) -> Result:
 def _measure(lab: Lab, number: int) -> Repeat:
     names, n, drawn = lab.cfg.study.attributes, lab.cfg.evaluation.num_samples, lab.draw(number)
     before = {name: drawn.attribute(name) for name in names}
-    after = {name: disentangle(before[name], [before[other] for other in names if other != name]) for name in names}
+    after = {name: _direction(drawn, name) for name in names}
     found = {"original": _calibrated(drawn, before), "disentangled": _calibrated(drawn, after)}
     strengths = {kind: tuple(each.strength for each in calibrations) for kind, calibrations in found.items()}
-    strengths["equal_strength"] = strengths["original"]
+    strengths["equal_strength"] = tuple(
+        strength * _as_long(before[name], after[name])
+        for name, strength in zip(names, strengths["original"], strict=True)
+    )
     kinds = {"original": before, "disentangled": after, "equal_strength": after}
     edits = {
         f"{kind} {name}": strength * kinds[kind][name].directions[0]
@@ -92,6 +98,30 @@ def _measure(lab: Lab, number: int) -> Repeat:
     original = torch.where(lab.judge.visible(readings.original), readings.original, torch.nan)
     seen = {kind: tuple(each.interval for each in calibrations) for kind, calibrations in found.items()}
     return Repeat(original, edited, strengths, seen)
+
+
+def _direction(lab: Lab, attribute: str) -> Directions:
+    """The one direction that the method of `study.method` finds.
+
+    Raises:
+        InputError: If there is no such method, or it finds an operator or several directions.
+    """
+    method, *others = contenders([lab.cfg.study.method], "study.method")
+    if others:
+        raise InputError(f"study.method must be one method of the comparison, got {lab.cfg.study.method}")
+    found = method.find(lab, attribute)
+    only = found[0]
+    if isinstance(only, Operator) or sum(len(each.meta.names) for each in found) > 1:
+        what = "an operator" if isinstance(only, Operator) else "several directions"
+        raise InputError(f"table I needs a method that finds one direction, and {method.name} finds {what}")
+    return only
+
+
+def _as_long(before: Directions, after: Directions) -> float:
+    """Factor of a strength that means the same for another direction: 1 in the same unit, else for the same length."""
+    if before.meta.unit == after.meta.unit:
+        return 1.0
+    return float(before.directions.double().norm() / after.directions.double().norm())
 
 
 def _calibrated(lab: Lab, directions: Mapping[str, Directions]) -> list[Calibration]:
@@ -146,9 +176,11 @@ def tabulate(cfg: Config, scores: Scores) -> Result:
             KINDS, ("original", "disentangled, same effect", "disentangled, same strength"), strict=True
         )
     }
+    name = cfg.study.method
     repeats = {kind: _repeats(scores.strengths[kind]) for kind in KINDS}
     tables = {
-        kind: _table(kind, whole[kind].select(names), selectivity[kind], judged[kind], repeats[kind]) for kind in KINDS
+        kind: _table(kind, name, whole[kind].select(names), selectivity[kind], judged[kind], repeats[kind])
+        for kind in KINDS
     }
     if scores.calibrated:
         tables["calibrations"] = _calibrations(scores, cfg.evaluation.annotator)
@@ -178,7 +210,12 @@ def _repeats(strengths: Sequence[tuple[float, ...]]) -> str:
 
 
 def _table(
-    kind: str, matrix: EffectMatrix, selectivity: Sequence[Interval], judged: Sequence[Interval], repeats: str
+    kind: str,
+    method: str,
+    matrix: EffectMatrix,
+    selectivity: Sequence[Interval],
+    judged: Sequence[Interval],
+    repeats: str,
 ) -> Table:
     """Effects, the attribute that each row moves most, and its selectivity in both readings."""
     rows: list[tuple[Cell, ...]] = [
@@ -189,8 +226,8 @@ def _table(
     columns = ("edit", *matrix.attributes, "strongest", "selectivity", "selectivity of all judged")
     meaning = {
         "original": "Original directions at the target effect",
-        "disentangled": "Disentangled directions at the target effect",
-        "equal_strength": "Disentangled directions at the original ones' strengths",
+        "disentangled": f"{method.capitalize()} directions at the target effect",
+        "equal_strength": f"{method.capitalize()} directions at the original ones' strengths",
     }
     caption = (
         f"{meaning[kind]}: signed effects in sd of the unedited samples, by the judge; {repeats}. "

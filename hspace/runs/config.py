@@ -215,6 +215,7 @@ class StudyConfig:
         beside: Folders of further models that are measured beside `model`.
         taps: Taps of a transformer that are measured; `*` is every block.
         methods: Methods that are compared, as their table calls them; `*` is all.
+        method: Method that table I sets beside mean differences, by the same names.
     """
 
     title: Text
@@ -227,6 +228,7 @@ class StudyConfig:
     beside: tuple[Filepath, ...]
     taps: tuple[Text, ...]
     methods: Annotated[tuple[Text, ...], AtLeastOne]
+    method: Text
 
 
 @dataclass(frozen=True, config=RULES)

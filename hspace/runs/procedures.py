@@ -10,8 +10,8 @@ PAPER = (
     "fig18", "compare_methods",
 )  # fmt: skip
 """The experiments of the paper's report, in its order."""
-BEYOND = ("transformer",)
-"""Further experiments, on models that do not come with the package."""
+BEYOND = ("features", "transformer")
+"""Further experiments; the last one is on models that do not come with the package."""
 ANY_MODEL = frozenset({"fig18"})
 """Experiments that leave scores out where no scorer reads the images of the model."""
 STRENGTHS = frozenset(

@@ -1,6 +1,7 @@
 """Training by other aims than a score's rise, and the network that is added to h, against references of torch."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,9 @@ from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.directions.annotations import Annotations, annotate
-from hspace.directions.operators import NETWORK, Operator
+from hspace.directions.operators import NETWORK, Operator, network_shapes
 from hspace.directions.trained import trained
-from hspace.directions.trained_network import _delta, _start, shapes_of, trained_network
+from hspace.directions.trained_network import _delta, _start, trained_network
 from hspace.directions.training import SHORT, TrainingTask, score_aim, text_aim
 from hspace.edits.changes import operate
 from hspace.runs.parsing import settings_of
@@ -124,18 +125,20 @@ def test_a_file_holds_the_network(network: Operator, tmp_path: Path) -> None:
 
 
 def test_a_network_of_other_shapes_is_refused(network: Operator) -> None:
-    parts = network.tensors()
+    assert network.inner is not None and network.bias is not None
     with pytest.raises(InputError, match="inner must be"):
-        Operator(network.meta, "network", **{**parts, "inner": parts["inner"][:15]})
+        replace(network, inner=network.inner[:15])
     with pytest.raises(InputError, match="bias must be"):
-        Operator(network.meta, "network", **{**parts, "bias": parts["bias"][:-1]})
+        replace(network, bias=network.bias[:-1])
+    with pytest.raises(InputError, match="outer"):
+        replace(network, outer=None)
 
 
 def test_the_gradient_of_the_network_is_that_of_finite_differences(
     model: DiffusionModel, annotations: Annotations
 ) -> None:
     aim = score_aim(Words(), annotations, "red", hold=0.5, likeness=0.3)
-    shapes = shapes_of(model.h_shape[0], 16, 2)
+    shapes = network_shapes(model.h_shape[0], 16, 2)
     last = Sampler(start=1, batch_size=2)
     task = TrainingTask(model, aim, _delta(shapes, torch.zeros(2, *model.h_shape), 1.0), last)
     generator = torch.Generator().manual_seed(0)

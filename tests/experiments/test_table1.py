@@ -9,12 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 
+from hspace.cli import main
+from hspace.commands.run import load
 from hspace.experiments import table1
 from hspace.experiments.table1 import KINDS, Scores
 from hspace.metrics.interval import Interval
 from hspace.output.tables import write_csv
 from hspace.runs.config import Config
+from hspace.runs.parsing import parse
+from hspace.system.files import package_path
 
 NAMES, JUDGED = ("smile", "hat"), ("smile", "age", "hat")
 STEPS = torch.tensor([-0.2, -0.1, 0.0, 0.1, 0.2])
@@ -87,3 +92,30 @@ def test_the_table_comes_back_from_its_scores(config: Config, scores: Scores, tm
     assert again.calibrated["original"][0][0] == scores.calibrated["original"][0][0]
     assert math.isnan(again.calibrated["original"][1][1].low) and again.calibrated["original"][1][1].n == 8
     assert len(table1.tabulate(config, again).tables["calibrations"].rows) == 10
+
+
+def test_any_method_of_the_comparison_can_take_the_place_of_eq_12(
+    tiny_pipeline_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "experiment=table1", "study.attributes=[skin,age]", "study.index=24", "study.examples=6", "study.target=0.1",
+        "study.repeats=1", "evaluation.num_samples=10", "evaluation.reference_samples=12",
+        "evaluation.strength_samples=10", "diffusion.num_steps=2", "tracking.mode=disabled", "device=cpu",
+        "batch_size=64", f"model.path={tiny_pipeline_dir}", f"cache_dir={tmp_path / 'cache'}",
+        f"output_dir={tmp_path / 'out'}",
+    ]  # fmt: skip
+    for name, reason in (
+        ("transport", "transport finds an operator"), ("PCA", "PCA finds several directions"),
+        ("PCB", "unknown study.method 'PCB': did you mean 'PCA'?"), ("*", "study.method must be one method"),
+    ):  # fmt: skip
+        assert main([*words, f"study.method={name}"]) == 2
+        assert reason in capsys.readouterr().err
+    with initialize_config_dir(str(package_path("conf")), version_base="1.3"):
+        lab = load(parse(compose("config", overrides=[*words, "study.method=linear boundary"])))
+    found, before = table1._direction(lab, "skin"), lab.attribute("skin")
+    expected = lab.discover(name="boundary", attribute="skin", k=6, num_samples=24)
+    assert torch.equal(found.directions, expected.directions)
+    assert table1._as_long(before, found) == 1, "both are in the unit of a mean difference"
+    other = replace(found, meta=replace(found.meta, unit="sd of skin"))
+    factor = table1._as_long(before, other)
+    assert factor * float(found.directions.norm()) == pytest.approx(float(before.directions.norm()), rel=1e-5)

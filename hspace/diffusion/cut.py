@@ -197,7 +197,7 @@ class Cut:
 
             def answer(*args: Any, **kwargs: Any) -> Any:
                 replayed.close()
-                return self.taps[0].write(record.whole, edits[0](record.h[0]))
+                return self.taps[0].write(record.whole, laid_out(edits[0](record.h[0]), record.h[0]))
 
             for name, outputs in record.outputs.items():
                 _stand_in(replayed, self._frontier[name], _replay(outputs))
@@ -205,6 +205,14 @@ class Cut:
             for tap, module, edit in zip(self.taps[1:], self._modules[1:], edits[1:], strict=True):
                 stack.callback(module.register_forward_hook(_editing(tap, edit)).remove)
             return self.network(*record.args, **record.kwargs)
+
+
+def laid_out(features: Tensor, like: Tensor) -> Tensor:
+    """The same numbers with channels last in memory where `like` has them so, by which later kernels are chosen."""
+    if like.ndim != 4 or like.is_contiguous() or not like.is_contiguous(memory_format=torch.channels_last):
+        return features
+    # Under vmap there is no `contiguous` of another memory format.
+    return features.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 def _module(network: nn.Module, path: str) -> nn.Module:

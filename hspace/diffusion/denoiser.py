@@ -7,6 +7,7 @@ Replacing h shifts the h of the other pass by the same difference. A distilled m
 needs one pass only.
 """
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,9 @@ from torch import Tensor, nn
 from hspace.diffusion.cut import Cut, Edit, Record, entries_per_row
 from hspace.diffusion.taps import find_taps
 from hspace.types import HBatch, Images, InputError
+
+LARGE = 2**24
+"""Weights of a network that is slow to run and to copy."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,8 @@ class Wiring(Protocol):
 class CutDenoiser(nn.Module):
     """A network of diffusers cut at its taps; see `Denoiser`.
 
+    Inside the network channels may lie last in memory; h and output are contiguous.
+
     The h of several taps is one vector: the features of all of them, flat and joined. An edit adds its difference from
     the recorded h to the features that the edited pass itself computes at each tap.
 
@@ -171,7 +177,10 @@ class CutDenoiser(nn.Module):
         self.__dict__["network"] = network
         self.sample_shape = wiring.sample_shape
         self._cut = Cut(network, find_taps(network, tap, wiring.image_tokens))
-        self._find_shapes()
+        try:
+            self._find_shapes(_without_numbers(network) if is_large(network) else network)
+        except (RuntimeError, TypeError):  # of a network that needs numbers to know shapes
+            self._find_shapes(network)
         self.train(network.training)
 
     @property
@@ -180,18 +189,18 @@ class CutDenoiser(nn.Module):
         return self.wiring.conditional
 
     @torch.no_grad()
-    def _find_shapes(self) -> None:
-        zeros = next(self.network.parameters()).new_zeros
+    def _find_shapes(self, network: nn.Module) -> None:
+        zeros, cut = next(network.parameters()).new_zeros, Cut(network, self._cut.taps)
         cond = Conditioning("", self.wiring.example(zeros)) if self.is_conditional else None
-        one, two = (self._record(zeros(rows, *self.sample_shape), 0, cond) for rows in (1, 2))
+        one, two = (self._record(cut, zeros(rows, *self.sample_shape), 0, cond) for rows in (1, 2))
         self._shapes = tuple(tuple(h.shape[1:]) for h in one.h)
         self._per_row = entries_per_row(one, two)
         self.h_shape = self._shapes[0] if len(self._shapes) == 1 else (sum(map(math.prod, self._shapes)),)
 
-    def _record(self, x_t: Tensor, t: float, cond: Conditioning | None) -> Record:
+    def _record(self, cut: Cut, x_t: Tensor, t: float, cond: Conditioning | None) -> Record:
         given = {} if cond is None else cond.rows(len(x_t), x_t)
         x_t = x_t if cond is None else torch.cat([x_t] * cond.passes)
-        return self._cut.encode(**self.wiring.inputs(x_t, t, given), return_dict=False)
+        return cut.encode(**self.wiring.inputs(x_t, t, given), return_dict=False)
 
     def encode(self, x_t: Images, t: float, cond: Conditioning | None = None) -> CutEncoded:
         """Run the network up to the tap.
@@ -209,8 +218,8 @@ class CutDenoiser(nn.Module):
         """
         if self.is_conditional != (cond is not None):
             raise InputError("a network of text or classes needs a condition, and an unconditional one takes none")
-        record = self._record(x_t.to(self.network.dtype), t, cond)
-        both = record.h[0] if len(record.h) == 1 else torch.cat([h.flatten(1) for h in record.h], dim=1)
+        record = self._record(self._cut, x_t.to(self.network.dtype), t, cond)
+        both = _plain(record.h[0]) if len(record.h) == 1 else torch.cat([h.flatten(1) for h in record.h], dim=1)
         guidance = 1.0 if cond is None else cond.guidance
         return CutEncoded(both[: len(x_t)], both, record, guidance, self._per_row)
 
@@ -228,7 +237,7 @@ class CutDenoiser(nn.Module):
         guided = len(encoded.both) > batch
         if guided:
             h = torch.cat([h, encoded.both[batch:] + (h - encoded.h)])
-        output = self.wiring.output(self._cut.decode(encoded.record, self._edits(h, encoded))[0])
+        output = _plain(self.wiring.output(self._cut.decode(encoded.record, self._edits(h, encoded))[0]))
         if not guided:
             return output
         prompted, unprompted = output.chunk(2)
@@ -245,6 +254,22 @@ class CutDenoiser(nn.Module):
     def _split(self, h: Tensor) -> list[Tensor]:
         parts = h.split([math.prod(shape) for shape in self._shapes], dim=1)
         return [part.unflatten(1, shape) for part, shape in zip(parts, self._shapes, strict=True)]
+
+
+def is_large(network: nn.Module) -> bool:
+    """Whether a network has `LARGE` weights or more."""
+    return sum(weight.numel() for weight in network.parameters()) >= LARGE
+
+
+def _without_numbers(network: nn.Module) -> nn.Module:
+    """A copy of a network that computes shapes alone, and takes no memory and no time."""
+    weights = {id(each): nn.Parameter(each.to("meta"), requires_grad=False) for each in network.parameters()}
+    return copy.deepcopy(network, {**weights, **{id(each): each.to("meta") for each in network.buffers()}})
+
+
+def _plain(features: Tensor) -> Tensor:
+    """Features of a convolution as the world outside of the network has them: row by row in memory."""
+    return features.contiguous() if features.ndim == 4 else features
 
 
 def _adding(difference: Tensor) -> Edit:

@@ -13,7 +13,7 @@ import diffusers
 import torch
 
 from hspace.diffusion.codecs import Codec, PixelCodec, make_codec
-from hspace.diffusion.denoiser import Conditioning, CutDenoiser, Denoiser, Wiring
+from hspace.diffusion.denoiser import Conditioning, CutDenoiser, Denoiser, Wiring, is_large
 from hspace.diffusion.identity import Identity, model_identity
 from hspace.diffusion.process import Process
 from hspace.diffusion.prompts import (
@@ -131,7 +131,7 @@ class PipelineFamily:
         encode = self.encode(network, wiring, codec, request)
         parts = {self.network: network, "scheduler": scheduler, **codec.parts, **(encode.parts if encode else {})}
         identity = model_identity(parts, request.folder)
-        network = network.to(request.device, request.dtype).eval().requires_grad_(False)
+        network = _placed(network, request).eval().requires_grad_(False)
         denoiser = CutDenoiser(network, request.tap or self._tap(network), wiring)
         codec.check(denoiser.sample_shape)
         return Loaded(denoiser, process, codec, identity, encode)
@@ -139,6 +139,16 @@ class PipelineFamily:
     def _tap(self, network: Any) -> str:
         blocks = getattr(network, "transformer_blocks", None)
         return self.tap if blocks is None else f"block:{len(blocks) // 2}"
+
+
+def _placed(network: Any, request: Request) -> Any:
+    """A network on its device; on a CPU a small one in float32 has channels last in memory, which is faster there.
+
+    A large one gains nothing by it (docs/performance.md), and would be in memory twice: as it is mapped, and so.
+    """
+    network = network.to(request.device, request.dtype)
+    last = request.device.type == "cpu" and request.dtype == torch.float32 and not is_large(network)
+    return network.to(memory_format=torch.channels_last) if last else network
 
 
 def _codec(request: Request, network: Any) -> Codec:

@@ -78,6 +78,8 @@ def _variable_channels(func: Callable[..., Any], args: tuple[Any, ...], kwargs: 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> Tensor:
     channels = getattr(x, "variable_channels", x.shape[1])
+    # With channels last derivatives take a tenth to a half more.
+    x, weight = x.contiguous(), weight.contiguous()
     groups = options[-1]
     if groups > 1 or channels == x.shape[1]:
         return _Convolution.apply(x, weight, bias, *options)

@@ -10,9 +10,12 @@ import pytest
 import torch
 from pipelines import PIPELINES, PROMPTS, save
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from hspace.cli import main
+from hspace.diffusion import denoiser as denoiser_module
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
+from hspace.diffusion.denoiser import CutDenoiser
 from hspace.diffusion.families import PipelineFamily, families
 from hspace.diffusion.inversion import edit_friendly_inversion
 from hspace.diffusion.latents import Latents
@@ -112,6 +115,43 @@ def test_the_cut_gives_the_bits_of_the_whole_network(folder: Folder, name: str) 
     assert torch.equal(denoiser.decode(encoded.h, encoded), whole)
     selected = encoded.select([1, 1, 0])
     assert (denoiser.decode(selected.h, selected) - whole[[1, 1, 0]]).abs().max() <= 1e-4 * whole.abs().max()
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_shapes_of_a_large_network_are_found_without_a_pass(
+    folder: Folder, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small: Any = load(folder, name).denoiser
+    monkeypatch.setattr(denoiser_module, "LARGE", 1)
+    passes: list[nn.Module] = []
+    for module in small.network.modules():
+        module.register_forward_hook(lambda module, *_: passes.append(module))
+    large = CutDenoiser(small.network, small.tap, small.wiring)
+    assert (large.h_shape, large._shapes, large._per_row) == (small.h_shape, small._shapes, small._per_row)
+    assert not any(weight.is_meta for weight in large.network.parameters())
+    assert passes and all(weight.is_meta for module in passes for weight in module.parameters())
+
+
+def test_a_small_network_has_channels_last_and_its_features_row_by_row(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its features and images are to 1e-4 those of the network as it was saved."""
+
+    def weight(model: DiffusionModel) -> Tensor:
+        network: Any = model.denoiser.network
+        return network.conv_in.weight
+
+    model = load(folder, "classes")
+    monkeypatch.setattr(denoiser_module, "LARGE", 1)
+    plain = load(folder, "classes")
+    assert weight(plain).is_contiguous() and torch.equal(weight(plain), weight(model))
+    assert not weight(model).is_contiguous() and weight(model).is_contiguous(memory_format=torch.channels_last)
+    assert model.identity == plain.identity
+    encoded = model.denoiser.encode(model.latents([1, 2]).x_T, 500, model.cond)
+    assert encoded.h.is_contiguous() and model.denoiser.decode(encoded.h, encoded).is_contiguous()
+    ours, theirs = (sample(each, each.latents([1, 2]), record_h=True) for each in (model, plain))
+    assert ours.h is not None and theirs.h is not None
+    assert (ours.h - theirs.h).abs().max() <= 1e-4 and (ours.x_0 - theirs.x_0).abs().max() <= 1e-4
 
 
 def test_guidance_is_two_passes_or_one_number(folder: Folder) -> None:

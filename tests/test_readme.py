@@ -4,6 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
+
+from hspace import __version__
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,3 +26,11 @@ def test_what_a_page_links_to_is_there(page: str) -> None:
     links = [link for link in re.findall(r"\]\(([^)#\s]+)\)", text) if "://" not in link]
     missing = [link for link in links if not ((ROOT / page).parent / link).exists()]
     assert missing == []
+
+
+def test_changelog_and_citation_are_of_this_version() -> None:
+    (version, day), *_ = re.findall(
+        r"^## \[(\d.*?)\] - (\S+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M
+    )
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (version, version, day) == (__version__, citation["version"], str(citation["date-released"]))

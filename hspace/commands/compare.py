@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from hspace.metrics.interval import MIN_SAMPLES, Interval, mean_interval
 from hspace.metrics.paired import SIGNIFICANT, holm, paired, unpaired
 from hspace.output.booklet import read_record
-from hspace.output.tables import Table, to_markdown, write_table
+from hspace.output.tables import Table, to_markdown, write_table, written
 from hspace.runs.report import RECORD
 from hspace.types import InputError
 
@@ -105,10 +105,11 @@ def comparison(runs: Sequence[Finished]) -> Table:
         (name, figure, first, x, second, y, samples, difference, float(p), "yes" if p < SIGNIFICANT else "no")
         for (name, figure, first, second, samples, x, y, difference, _), p in zip(cells, corrected, strict=True)
     )
+    compared = ", ".join(f"{run.name} at {written(run.strength, '+g')}" for run in runs)
     caption = (
         "Difference of the first run less the other with its 95% interval: paired where both edit the same samples, "
         f"else of separate samples (Welch); p by Holm's correction over the {len(rows)} rows. Effects in sd of the "
-        f"unedited samples of each run. Compared are {', '.join(f'{run.name} at {run.strength:+g}' for run in runs)}"
+        f"unedited samples of each run. Compared are {compared}"
     )
     return Table(COLUMNS, rows, caption, runs[0].judge)
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cache, partial
+from itertools import chain, count
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -18,10 +19,12 @@ from hspace.directions.hub import OWNER_AND_NAME, PREFIX
 from hspace.directions.shipped import READY
 from hspace.output.animation import write_animation, write_png
 from hspace.output.figures import strip_figure
+from hspace.output.tables import written
 from hspace.runs.parsing import parse
 from hspace.studio.editing import (
     Region,
     Source,
+    beyond_safe,
     changes,
     distances_of,
     edit_source,
@@ -32,9 +35,11 @@ from hspace.studio.editing import (
     region_weights,
     same_person,
     sample_source,
+    shown_strengths,
 )
 from hspace.studio.sliders import Bench, load_bench
 from hspace.system.files import write_json
+from hspace.system.pictures import read_picture
 from hspace.system.progress import bar
 from hspace.types import InputError
 
@@ -42,8 +47,8 @@ log: logging.Logger = logging.getLogger(__name__)
 
 LEAST_SAMPLES = 10
 """Smallest number of samples that a distance is measured from."""
-FACTORS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0)
-"""Fractions of the strength that the animation runs through; the strip shows every other one."""
+POINTS = 4
+"""Pictures of the animation on either side of the unedited one; the strip shows every other one."""
 Compose = Callable[[list[str]], DictConfig]
 
 
@@ -60,6 +65,8 @@ def edit(options: argparse.Namespace, compose: Compose) -> int:
         raise InputError("hspace edit needs --direction FILE[:NAME], such as outputs/demo/directions.safetensors:0")
     bench = load_bench(parse(compose(options.settings)), [_one(reference) for reference in options.direction])
     strengths, region = _strengths(options.strength, len(bench.sliders)), _region(options.keep_outside)
+    for line in beyond_safe(bench, strengths):
+        log.warning("%s", line)
     # Fitted once, and not before the words for the first picture have proved right.
     own = cache(partial(fit_own_samples, bench, options.samples)) if options.samples else None
     records = []
@@ -98,23 +105,28 @@ def invert(options: argparse.Namespace, compose: Compose) -> int:
 
 
 def _inputs(words: Sequence[str], example: str) -> list[Path | int]:
-    """Files and seeds, folders opened."""
+    """Files and seeds, folders opened, of which every file can be read."""
     if not words:
         raise InputError(f"name a photograph or a folder, as in: {example}")
     found: list[Path | int] = []
     for word in words:
         is_seed = re.fullmatch(r"\d{1,18}", word) and not Path(word).exists()
         found += [int(word)] if is_seed else find_images(word)
+    for path in found if len(found) > 1 else []:
+        if isinstance(path, Path):  # a broken one is found before any work
+            read_picture(path, background="white")
     return found
 
 
 def _named(inputs: Any) -> Any:
     """Each input with the name of its folder; equal names are numbered."""
-    taken: dict[str, int] = {}
+    taken = set[str]()
     for word in inputs:
-        name = f"seed-{word}" if isinstance(word, int) else word.stem
-        taken[name] = taken.get(name, 0) + 1
-        yield (name if taken[name] == 1 else f"{name}-{taken[name]}"), word
+        stem = f"seed-{word}" if isinstance(word, int) else word.stem.strip(".") or "photograph"
+        numbered = (f"{stem}-{number}" for number in count(2))
+        name = next(each for each in chain([stem], numbered) if each not in taken)
+        taken.add(name)
+        yield name, word
 
 
 def _one(reference: str) -> str:
@@ -149,16 +161,23 @@ def _edit_one(
 ) -> dict[str, Any]:
     """Writes pictures, strip and animation of one source; returns its record."""
     weights = region_weights(bench.cfg, source, region)
-    edited = edit_source(bench, source, strengths, FACTORS)
+    factors = shown_strengths(bench, strengths, POINTS)
+    edited = edit_source(bench, source, strengths, factors)
     put_back, note = pictures(source, edited, weights), note_of(bench, source, strengths)
     write_png(folder / "edited.png", put_back[-1], note)
     title = " + ".join(f"{slider.name} ({slider.directions.meta.unit})" for slider in bench.sliders)
-    shown = [factor * strengths[0] for factor in FACTORS[::2]]
+    shown = [factor * strengths[0] + 0.0 for factor in factors[::2]]
     strip_figure(edited[None, ::2], [source.name], shown, title, folder / "strip.png", note=note)
     if animation != "none":
         write_animation(folder / f"edit.{animation}", put_back, note)
     directions = [
-        {"file": str(slider.path), "name": slider.name, "unit": slider.directions.meta.unit, "strength": strength}
+        {
+            "file": str(slider.path),
+            "name": slider.name,
+            "unit": slider.directions.meta.unit,
+            "strength": strength,
+            "safe": None if (found := slider.range) is None else [found.low, found.high],
+        }
         for slider, strength in zip(bench.sliders, strengths, strict=True)
     ]
     return {
@@ -173,7 +192,7 @@ def _edit_one(
 
 def note_of(bench: Bench, source: Source, strengths: Sequence[float]) -> str:
     """The note of a picture: that it was edited or generated, and by what."""
-    edits = ", ".join(f"{slider.name} at {s:g}" for slider, s in zip(bench.sliders, strengths, strict=True))
+    edits = ", ".join(f"{slider.name} at {written(s, 'g')}" for slider, s in zip(bench.sliders, strengths, strict=True))
     what = "A generated image" if source.generated else "A photograph"
     return f"{what} edited by hspace {__version__}: {edits}; model {bench.model.model_id}. It shows no real event."
 

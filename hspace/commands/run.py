@@ -11,7 +11,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from hspace.diffusion.checkpoints import drawn_world, load_model
+from hspace.diffusion.checkpoints import load_model
+from hspace.diffusion.embedded import drawn_world
 from hspace.directions.file import FileSettings
 from hspace.directions.hub import local_path
 from hspace.directions.metadata import annotated_by

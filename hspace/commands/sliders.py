@@ -17,6 +17,7 @@ from hspace.directions.shipped import READY, ready_models
 from hspace.evaluation.calibration import MORE
 from hspace.evaluation.calibration import calibrate as find_strength
 from hspace.evaluation.ranges import Limits, range_of, slider_range, with_ranges
+from hspace.output.tables import written
 from hspace.runs.parsing import parse
 from hspace.runs.unedited import unit_of_effects
 from hspace.studio.sliders import Bench, Slider, load_bench
@@ -43,10 +44,11 @@ def calibrate(options: argparse.Namespace, compose: Compose) -> int:
             seeds=seeds, unit=unit, sampler=bench.cfg.sampler, least=options.samples,
         )  # fmt: skip
         _keep(slider, {"calibration": asdict(found)})
-        end = "" if found.reached else f", the nearest to {options.effect:+.2f} sd that it reaches"
-        shown = "n/a" if found.low is None else f"{found.low:+.2f} to {found.high:+.2f}"
+        end = "" if found.reached else f", the nearest to {written(options.effect)} sd that it reaches"
+        ends = [None if each is None else written(each) for each in (found.low, found.high)]
+        shown = "n/a" if None in ends else f"{ends[0]} to {ends[1]}"
         print(
-            f"{slider.name}: {options.attribute} changes by {found.effect:+.2f} sd ({shown}, n = {found.n}) "
+            f"{slider.name}: {options.attribute} changes by {written(found.effect)} sd ({shown}, n = {found.n}) "
             f"at strength {found.strength:g}{end}"
         )
     return 0
@@ -68,7 +70,8 @@ def range(options: argparse.Namespace, compose: Compose) -> int:
         )  # fmt: skip
         with_ranges(Directions.load(slider.path), {slider.component: found}).save(slider.path)
         print(
-            f"{slider.name}: {found.low:.3g} ({found.low_because}) to {found.high:.3g} ({found.high_because}), "
+            f"{slider.name}: {written(found.low, '.3g')} ({found.low_because}) to {written(found.high, '.3g')} "
+            f"({found.high_because}), "
             f"moves {found.attribute or 'no attribute surely'}"
         )
     return 0
@@ -86,9 +89,8 @@ def directions(options: argparse.Namespace, compose: Compose) -> int:
         print(f"{path}: {meta.method} of {meta.model_id}, {len(meta.timesteps)} steps, strengths in {meta.unit}")
         for component, name in enumerate(meta.names):
             safe = None if isinstance(found, Operator) else range_of(found, component)
-            print(
-                f"  {component:>3}  {name:<24}{'' if safe is None else f'safe from {safe.low:.3g} to {safe.high:.3g}'}"
-            )
+            ends = "" if safe is None else f"safe from {written(safe.low, '.3g')} to {written(safe.high, '.3g')}"
+            print(f"  {component:>3}  {name:<24}{ends}")
     return 0
 
 

@@ -6,17 +6,20 @@ import secrets
 import socket
 import webbrowser
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import uvicorn
 from omegaconf import DictConfig
 
+from hspace.diffusion.embedded import embedded_models
 from hspace.diffusion.photographs import find_images
 from hspace.directions.shipped import READY, ready_models
 from hspace.runs.parsing import parse
 from hspace.studio.export import export
 from hspace.studio.server import Studio
 from hspace.studio.session import FIRST_SAMPLE, Session
+from hspace.studio.shelf import Choice, Shelf
 from hspace.studio.sliders import find_sliders, load_bench
 from hspace.types import InputError
 
@@ -47,11 +50,11 @@ def studio(options: argparse.Namespace, compose: Callable[[list[str]], DictConfi
     if words:
         print(export(session, Path(words[1])))
         return 0
-    serve(session, options.port, open_browser=not options.no_browser)
+    serve(_shelf(session, compose), options.port, open_browser=not options.no_browser)
     return 0
 
 
-def serve(session: Session, port: int = 0, *, open_browser: bool = False) -> None:
+def serve(shelf: Shelf, port: int = 0, *, open_browser: bool = False) -> None:
     """Answers on this machine only, under an address that holds a new token.
 
     Raises:
@@ -60,9 +63,10 @@ def serve(session: Session, port: int = 0, *, open_browser: bool = False) -> Non
     token = secrets.token_urlsafe(24)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", port))
+        listening.listen(128)  # whoever reads the address may ask at once, and waits until the server is up
         port = listening.getsockname()[1]
         hosts = frozenset(f"{name}:{port}" for name in ("127.0.0.1", "localhost"))
-        app = Studio(session).app(hosts, token)
+        app = Studio(shelf).app(hosts, token)
         settings = uvicorn.Config(app, log_level="warning", limit_concurrency=128, timeout_graceful_shutdown=1)
         address = f"http://127.0.0.1:{port}/?token={token}"
         print(f"hspace studio: {address}\nCtrl-C ends it", flush=True)
@@ -71,14 +75,30 @@ def serve(session: Session, port: int = 0, *, open_browser: bool = False) -> Non
         uvicorn.Server(settings).run(sockets=[listening])
 
 
+def _shelf(first: Session, compose: Callable[[list[str]], DictConfig]) -> Shelf:
+    """The model of the command line, and after it the other embedded ones with their ready-made directions."""
+
+    def opened(name: str) -> Session:
+        cfg = parse(compose([f"model={name}", f"device={first.bench.cfg.device}"]))
+        bench = load_bench(cfg, [f"{READY}{name}"] if name in ready_models() else [])
+        return Session(bench, FOLDER / name, first.seeds, first.photographs, first.uploads)
+
+    others = [name for name in embedded_models() if name != first.bench.cfg.model.path]
+    return Shelf(
+        [Choice(first.bench.model.model_id, lambda: first), *(Choice(name, partial(opened, name)) for name in others)]
+    )
+
+
 def _found(model: str) -> Sequence[str]:
-    """Directions that earlier runs left, or the ready-made ones of the model.
+    """Directions of the model that earlier runs left, or its ready-made ones.
 
     Raises:
         InputError: If there are none.
     """
+    name = Path(model).expanduser().resolve().name
+    ids = {model} if model in embedded_models() else {model, name, f"./{name}"}
     for path in sorted(Path("outputs").glob("*/directions.safetensors")):
-        if find_sliders(str(path)):
+        if find_sliders(str(path))[0].directions.meta.model_id in ids:
             return [str(path)]
     if model in ready_models():
         return [f"{READY}{model}"]

@@ -1,6 +1,7 @@
 """Parsers of the words after a subcommand such as `hspace edit`, which load nothing slow."""
 
 import argparse
+import os
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -29,9 +30,14 @@ def parse(name: str, words: list[str]) -> argparse.Namespace:
     levels(parser)
     COMMANDS[name](parser)
     options = parser.parse_intermixed_args(words)
-    options.settings = [word for word in options.words if "=" in word]
-    options.inputs = [word for word in options.words if "=" not in word]
+    options.settings = [word for word in options.words if _is_setting(word)]
+    options.inputs = [word for word in options.words if not _is_setting(word)]
     return options
+
+
+def _is_setting(word: str) -> bool:
+    """Whether a word is `key=value`, and not a file whose path has that sign in it."""
+    return "=" in word and not word.startswith((".", "/")) and not os.path.isfile(word)
 
 
 def levels(parser: argparse.ArgumentParser) -> None:

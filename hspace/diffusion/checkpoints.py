@@ -18,6 +18,7 @@ from huggingface_hub import hf_hub_download  # pyright: ignore[reportUnknownVari
 
 from hspace.diffusion.codecs import Codec
 from hspace.diffusion.denoiser import Conditioning, CutDenoiser, Denoiser
+from hspace.diffusion.embedded import EMBEDDED
 from hspace.diffusion.families import IGNORED, Encoder, Family, Loaded, Request, find_family
 from hspace.diffusion.identity import SCHEDULER, Identity
 from hspace.diffusion.latents import Latents
@@ -28,9 +29,6 @@ from hspace.system.files import package_path
 from hspace.system.hub import why_unreachable
 from hspace.system.records import is_list
 from hspace.types import InputError, Seeds, in_one_line, one_line
-
-EMBEDDED = {"portraits": "portraits/ddpm", "portraits-128": "portraits/ldm", "rooms": "rooms/ddpm"}
-"""Models that come with the package, by name: their folder under the packaged weights, in that of their world."""
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 """Name of the folder in which the hub's cache keeps the files of a commit."""
@@ -46,7 +44,8 @@ class DiffusionModel:
         denoiser: The network cut at its tap, in evaluation mode, without gradients for its weights.
         process: Noise levels and the model times that are visited.
         codec: The maps between the model's space and images.
-        model_id: Name of the embedded model, hub id, or the folder's own name.
+        model_id: Name of the embedded model, hub id, or the folder's own name, after `./` if it is that of an embedded
+            model.
         identity: Hashes of the contents that define the model.
         cond: The prompt or class, where the model takes one.
         encode_prompt: The encoder that makes another `cond`, where the model takes prompts or classes.
@@ -150,11 +149,6 @@ class DiffusionModel:
         return Latents.from_seeds(seeds, self.sample_shape, len(self.process.timesteps)).to(self.device)
 
 
-def drawn_world(model: str) -> str | None:
-    """The world whose pictures an embedded model draws; None of other models."""
-    return EMBEDDED[model].partition("/")[0] if model in EMBEDDED else None
-
-
 def load_model(
     model: str = "portraits",
     *,
@@ -249,7 +243,9 @@ def _find_folder(model: str, revision: str | None) -> tuple[Path, str]:
         return folder, model
     folder = Path(model).expanduser()
     if folder.is_dir():
-        return folder, folder.resolve().name
+        name = folder.resolve().name
+        # A folder of one's own is never taken for the embedded model of its name.
+        return folder, f"./{name}" if name in EMBEDDED else name
     if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", model):
         return _download(model, revision), model
     near = difflib.get_close_matches(model, EMBEDDED, n=3, cutoff=0.4)

@@ -18,6 +18,8 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 def find_images(path: str | Path) -> list[Path]:
     """The image file itself, or those of a folder in the order of their names; folders inside it are not searched.
 
+    Hidden files are left out: other systems leave notes on a picture beside it, under its name after a dot.
+
     Raises:
         InputError: If the file or folder does not exist, or the folder holds no image.
     """
@@ -26,10 +28,14 @@ def find_images(path: str | Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise InputError(f"{path} is neither an image nor a folder")
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and _is_shown(file))
     if not found:
         raise InputError(f"no image in the folder {path}; images end in {', '.join(SUFFIXES)}")
     return found
+
+
+def _is_shown(file: Path) -> bool:
+    return file.is_file() and not file.name.startswith(".")
 
 
 def load_images(paths: Sequence[str | Path], size: tuple[int, int]) -> Images:

@@ -11,6 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from hspace.diffusion.identity import WEIGHTS
 from hspace.directions.record import Directions
 from hspace.directions.shipped import READY, ready_path
+from hspace.output.tables import written
 from hspace.types import InputError, one_line
 
 PREFIX = "hub:"
@@ -97,11 +98,11 @@ def _measured(directions: Directions, name: str) -> str:
     record: Any = (directions.meta.calibration or {}).get(name)
     try:
         found = record["range"]
-        effect, low, high = found["effect"][-1]
-        said = (
-            f"{_plain(str(found['attribute']))} {effect:+.2f} sd ({low:+.2f} to {high:+.2f}, n = {len(found['seeds'])})"
-        )
-        return f"{said} at {found['tried'][-1]:.3g}; {found['low']:.3g} to {found['high']:.3g}"
+        effect, low, high = (written(value) for value in found["effect"][-1])
+        moved = f"{_plain(str(found['attribute']))} {effect} sd ({low} to {high}, n = {len(found['seeds'])})"
+        said = "no attribute surely" if found["attribute"] is None else moved
+        ends = [written(found[end], ".3g") for end in ("low", "high")]
+        return f"{said} at {found['tried'][-1]:.3g}; {ends[0]} to {ends[1]}"
     except (TypeError, KeyError, IndexError, ValueError, OverflowError):
         return "not measured"
 

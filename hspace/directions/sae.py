@@ -20,6 +20,7 @@ from hspace.directions.record import Directions
 from hspace.directions.settings import MAX_SAMPLES, Settings
 from hspace.directions.sparse import SparseAutoencoder, fit_sparse
 from hspace.metrics.correlation import p_of_correlation
+from hspace.output.tables import written
 from hspace.system import distributed
 from hspace.types import InputError
 
@@ -273,7 +274,9 @@ def names_of(scores: Tensor, annotations: Annotations | None) -> dict[int, str]:
         if size[j, best[j]] > 0:
             order.append((seen[best[j]], -float(size[j, best[j]]), j))
             seen[best[j]] += 1
-    return {j: f"feature {j}, {annotations.attributes[best[j]]} {float(r[j, best[j]]):+.2f}" for *_, j in sorted(order)}
+    return {
+        j: f"feature {j}, {annotations.attributes[best[j]]} {written(float(r[j, best[j]]))}" for *_, j in sorted(order)
+    }
 
 
 def _correlations(scores: Tensor, annotations: Annotations, column: int) -> tuple[Tensor, Any]:

@@ -84,6 +84,43 @@ class SliderRange:
     scorer: str
     seeds: tuple[int, ...]
 
+    def beyond(self, strength: float) -> str | None:
+        """What it costs to go as far as a strength: a reason as in `high_because`; None within the safe range."""
+        if self.low <= strength <= self.high:
+            return None
+        return self.high_because if strength > self.high else self.low_because
+
+    def evenly(self, end: float, count: int) -> list[float]:
+        """Strengths after 0 up to `end`, whose images are evenly apart; beyond the safe range the last gap goes on.
+
+        Args:
+            end: Last strength, of either sign.
+            count: Number of strengths, >= 1.
+        """
+        middle = len(self.strengths) // 2
+        side = self.strengths[middle:] if end > 0 else self.strengths[middle::-1]
+        if len(set(side)) < len(side):  # nothing is safe on this side, and nothing was spaced
+            return [end * (i + 1) / count for i in range(count)]
+        last = abs(side[-1]) - abs(side[-2])
+        sizes = [*map(abs, side), abs(side[-1]) + last * (abs(end) / last + 1)]
+        places = [*range(len(side)), len(side) + abs(end) / last]
+        whole = float(np.interp(abs(end), sizes, places))
+        found = np.interp([whole * (i + 1) / count for i in range(count)], places, sizes)
+        return [math.copysign(float(size), end) for size in found[:-1]] + [end]
+
+    def scaled(self, factor: float) -> "SliderRange":
+        """The range of a direction whose strengths are `factor`, not 0, times those of this one; -1 turns it round."""
+        side = 1 if factor > 0 else -1
+
+        def moved(strengths: tuple[float, ...]) -> tuple[float, ...]:
+            return tuple(factor * strength + 0.0 for strength in strengths[::side])  # without minus zero
+
+        (low, high), because = moved((self.low, self.high)), (self.low_because, self.high_because)[::side]
+        return replace(
+            self, low=low, high=high, low_because=because[0], high_because=because[1], strengths=moved(self.strengths),
+            tried=moved(self.tried), effect=self.effect[::side], identity=self.identity[::side],
+        )  # fmt: skip
+
 
 def slider_range(
     model: DiffusionModel,
@@ -180,7 +217,11 @@ def _is_sound(found: SliderRange) -> bool:
     finite = all(type(value) in (int, float) and math.isfinite(value) for value in numbers)
     ordered = finite and list(found.strengths) == sorted(found.strengths) and list(found.tried) == sorted(found.tried)
     shaped = len(found.effect) == len(found.tried) and all(len(row) == 3 for row in found.effect)
-    return ordered and shaped and len(found.strengths) > 1 and isinstance(found.attribute, str | None)
+    spaced = len(found.strengths) == 2 * POINTS + 1 and found.strengths[POINTS] == 0 and len(found.tried) > 1
+    worded = isinstance(found.attribute, str | None) and all(
+        isinstance(text, str) for text in (found.low_because, found.high_because)
+    )
+    return ordered and shaped and spaced and worded and found.low <= 0 <= found.high
 
 
 def _effects(scorer: Scorer, images: Tensor, grid: np.ndarray, unit: Tensor | None) -> EffectMatrix:
@@ -230,7 +271,7 @@ def _end(
     if len(cosine) and floor is not None:
         ends.append((_crossing(np.abs(grid[index]), 1 - cosine[index], 1 - floor), "identity"))
     size, because = min(ends, key=lambda end: end[0])
-    return side * float(size), because
+    return side * float(size) + 0.0, because  # without minus zero
 
 
 def _crossing(sizes: np.ndarray, cost: np.ndarray, limit: float) -> float:

@@ -14,7 +14,7 @@ from hspace.evaluation.readings import Sweep
 from hspace.experiments import edit
 from hspace.metrics.interval import Interval
 from hspace.output.figures import strip_figure
-from hspace.output.tables import Cell, Table, format_number
+from hspace.output.tables import Cell, Table, format_number, written
 from hspace.runs.given import takes
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
@@ -38,12 +38,15 @@ def run(lab: Lab) -> Result:
 
     Raises:
         InputError: If the ready-made directions do not fit the steps of the run, one of study.attributes is not among
-            them, or study.target is 0.
+            them, study.target is 0, or the strengths are of one sign.
     """
     if lab.model.model_id not in ready_models():
         return edit.run(lab)
     if not lab.cfg.study.target:
         raise InputError("study.target must not be 0: it is how far, in sd, ready-made directions are drawn")
+    if not min(lab.strengths) < 0 < max(lab.strengths):
+        key = "edit.strengths" if lab.cfg.edit.effects is None else "edit.effects"
+        raise InputError(f"{key} must hold a number below 0 and one above it: the demo draws both ends of each edit")
     ready = _ready(lab)
     applied = edit.apply(lab)
     found, components = edit.measure(lab, applied), applied.sweep
@@ -96,7 +99,7 @@ def _strongest(sweep: Sweep, direction: int) -> str:
 def _note(sweep: Sweep, direction: int, attribute: str) -> str:
     """What the judge sees at either end, and whether it is the same person."""
     ends = [min(sweep.strengths), max(sweep.strengths)]
-    effects = " and ".join(f"{sweep.effects(s).cell(direction, attribute).value:+.1f}" for s in ends)
+    effects = " and ".join(written(sweep.effects(s).cell(direction, attribute).value, "+.1f") for s in ends)
     return f"{effects} sd; likeness {format_number(_likeness(sweep, direction, ends[1]).value)}"
 
 

@@ -14,12 +14,13 @@ from hspace.directions.operators import Found, Operator
 from hspace.directions.positions import grid_of, shares
 from hspace.edits.changes import changes
 from hspace.evaluation.measures import MEASURES, Edited, Measure, Value, from_real, least_images
+from hspace.evaluation.ranges import range_of, with_ranges
 from hspace.evaluation.readings import Sweep
 from hspace.metrics.interval import Interval
 from hspace.metrics.names import UNNAMED, numbered
 from hspace.output.charts import effect_heatmap, map_figure
 from hspace.output.figures import grid_figure
-from hspace.output.tables import UNKNOWN, Cell, Table, format_number
+from hspace.output.tables import UNKNOWN, Cell, Table, format_number, written
 from hspace.runs.effects import in_effects, named_at, turned
 from hspace.runs.lab import SHOWN, Lab
 from hspace.runs.report import Result
@@ -88,7 +89,7 @@ def measure(lab: Lab, applied: Applied) -> Result:
         unedited = _unedited_from_real(lab, measures, sweep)
     largest = max(sweep.strengths)
     figures = {
-        "One sample, edited along each direction": _strip(lab, sweep, targets),
+        "One sample, edited along each direction": _strip(lab, sweep, targets, directions),
         f"Effects at strength {largest:g}": effect_heatmap(sweep.effects(largest), lab.figures / "effects.png"),
         "Unedited samples": grid_figure(
             lab.images(lab.model.latents(lab.seeds(n=GRID))), GRID // 2, lab.figures / "samples.png"
@@ -159,17 +160,19 @@ def _named(lab: Lab, directions: Found) -> tuple[Found, Targets]:
     plain = [_unnamed(name, lab.annotator.attributes) for name in directions.meta.names]
     names = tuple(f"{old}: {label}" for old, label in zip(plain, numbered(found), strict=True))
     kept = directions.meta.calibration or {}
-    # What was measured of a direction holds for one of the other sign no more.
+    # A strength that was found for one sign of a direction is not that of the other.
     records = {
         new: kept[old]
         for old, new, sign in zip(directions.meta.names, names, signs, strict=True)
         if old in kept and sign > 0
     }
+    measured = {j: range_of(directions, j) for j in range(len(names))}
+    ranges = {j: each if signs[j] > 0 else each.scaled(-1) for j, each in measured.items() if each is not None}
     same = min(signs) > 0
     report = directions.meta.report if same else {}
     meta = replace(directions.meta, names=names, calibration=records or None, effects=None, report=report)
     named = replace(turned(directions, found), meta=meta, range=directions.range if same else None)
-    return named, [each and each.attribute for each in found]
+    return with_ranges(named, ranges) if ranges else named, [each and each.attribute for each in found]
 
 
 def _unnamed(name: str, attributes: Sequence[str]) -> str:
@@ -188,16 +191,25 @@ def _measured(lab: Lab, measures: Sequence[Measure], sweep: Sweep, directions: F
     return found
 
 
-def _strip(lab: Lab, sweep: Sweep, targets: Targets):
+def _strip(lab: Lab, sweep: Sweep, targets: Targets, found: Found):
     """One sample under every direction and strength, the unedited one among them."""
     largest = max(sweep.strengths)
     effects = sweep.effects(largest)
     notes = [
-        f"{effects.cell(j, target).value:+.2f} sd at {largest:+g}" if target else "no clear effect"
+        f"{written(effects.cell(j, target).value)} sd at {written(largest, '+g')}" if target else "no clear effect"
         for j, target in enumerate(targets)
     ]
+    notes = [f"{note}{_safe(found, j)}" for j, note in enumerate(notes)]
     title = f"{lab.cfg.name}: one sample, edited along each direction"
     return sweep.strip(title, lab.figures / "directions.png", notes)
+
+
+def _safe(found: Found, direction: int) -> str:
+    """The safe range of a direction, as a line of its own, where one was measured."""
+    measured = None if isinstance(found, Operator) else range_of(found, direction)
+    if measured is None:
+        return ""
+    return f"\nsafe from {written(measured.low, '+.2g')} to {written(measured.high, '+.2g')}"
 
 
 def _maps(lab: Lab, directions: Found) -> dict[str, Path]:
@@ -295,12 +307,15 @@ def _lines(sweep: Sweep, targets: Targets, measured: Measured, strength: float) 
         effect = "no clear effect" if target is None else f"{target} {_interval(effects.cell(j, target))} sd"
         identity = measured[j, strength].get("identity")
         kept = f", identity {_interval(identity)}" if isinstance(identity, Interval) else ""
-        lines.append(f"{label:<{width}}  at {strength:+g}: {effect}{kept}")
+        lines.append(f"{label:<{width}}  at {written(strength, '+g')}: {effect}{kept}")
     return lines
 
 
 def _interval(found: Interval) -> str:
-    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]" if np.isfinite(found.value) else UNKNOWN
+    if not np.isfinite(found.value):
+        return UNKNOWN
+    value, low, high = (written(each, ".2f") for each in (found.value, found.low, found.high))
+    return f"{value} [{low}, {high}]"
 
 
 def _conclusion(targets: Targets, findings: Mapping[str, Any], strength: float) -> str:

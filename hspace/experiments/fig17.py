@@ -14,7 +14,7 @@ from hspace.directions.supervised import from_pairs
 from hspace.evaluation.readings import Sweep, score
 from hspace.output.charts import effect_heatmap
 from hspace.output.figures import grid_figure
-from hspace.output.tables import Table, format_number
+from hspace.output.tables import Table, format_number, written
 from hspace.runs.effects import as_configured, stated
 from hspace.runs.keys import tensor_sha256
 from hspace.runs.lab import Lab
@@ -66,7 +66,7 @@ def run(lab: Lab) -> Result:
     rows = []
     for j, name in enumerate(vectors):
         pairs = zip(effects.effect[j][columns], differences[j][columns], strict=True)
-        cells = (f"{ours:+.2f} / {real:+.2f}" for ours, real in pairs)
+        cells = (f"{written(ours)} / {written(real)}" for ours, real in pairs)
         rows.append((name, *cells, agreement[strength][j], sweep.readings.identity(sweep.row(j, strength))))
     table = Table(
         ("expression", *shown, "correlation", "identity"), tuple(rows),

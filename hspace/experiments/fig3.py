@@ -4,7 +4,7 @@ import math
 
 from hspace.experiments.components import applied_components
 from hspace.output.charts import effect_heatmap
-from hspace.output.tables import Table, format_number
+from hspace.output.tables import Table, format_number, written
 from hspace.runs.effects import stated
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
@@ -31,7 +31,7 @@ def run(lab: Lab) -> Result:
         f"{found.agreeing}; the names are {', '.join(names)}. The largest effect at {at} is "
         f"{format_number(largest_effect)} sd."
     )
-    notes = ["" if aim is None else f"{aim.value:+.2f} sd at {largest:+g}" for aim, *_ in found.rows]
+    notes = ["" if aim is None else f"{written(aim.value)} sd at {written(largest, '+g')}" for aim, *_ in found.rows]
     figures = {
         "One sample along each component": sweep.strip(
             "Principal components of h", lab.figures / "components.png", notes

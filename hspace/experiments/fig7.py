@@ -1,7 +1,7 @@
 """Fig. 7: single attributes, each by the mean difference of annotated samples."""
 
 from hspace.output.charts import effect_heatmap
-from hspace.output.tables import Table, format_number
+from hspace.output.tables import Table, format_number, written
 from hspace.runs.effects import aim, stated
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
@@ -41,7 +41,7 @@ def run(lab: Lab) -> Result:
         f"{format_number(min(identities))} to "
         f"{format_number(max(identities))}."
     )
-    notes = [f"{row[3].value:+.2f} sd" for row in rows]
+    notes = [f"{written(row[3].value)} sd" for row in rows]
     figures = {
         f"One sample; at {stated(lab, at)} the annotator sees the target": sweep.strip(
             "Single attributes", lab.figures / "attributes.png", notes

@@ -2,7 +2,7 @@
 
 from hspace.directions.disentangle import disentangle
 from hspace.output.charts import effect_heatmap
-from hspace.output.tables import Table, format_number
+from hspace.output.tables import Table, format_number, written
 from hspace.runs.effects import aim, stated
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
@@ -35,7 +35,7 @@ def run(lab: Lab) -> Result:
         f"{format_number(rows[2 * i + 1][3].value)} sd"
         for i, (name, conditions) in enumerate(CASES)
     )
-    notes = [f"{row[3].value:+.2f} sd" for row in rows]
+    notes = [f"{written(row[3].value)} sd" for row in rows]
     figures = {
         f"One sample; at {stated(lab, at)} the annotator sees the target": sweep.strip(
             "Disentangled directions", lab.figures / "disentangled.png", notes

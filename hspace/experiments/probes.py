@@ -15,6 +15,7 @@ from hspace.experiments.doses import Dose, placed
 from hspace.experiments.places import Place, readings
 from hspace.metrics.effect import EffectMatrix
 from hspace.metrics.interval import Interval, slope_interval
+from hspace.output.tables import written
 from hspace.runs.keys import edit_key, network_key
 from hspace.runs.lab import Lab
 from hspace.system.shards import SHARD, in_batches
@@ -70,7 +71,7 @@ def components(place: Place, vectors: Tensor) -> tuple[Readings, EffectMatrix]:
     k, first = place.lab.pca.k, len(place.attributes)
     labels = tuple(f"component {j}" for j in range(k))
     strengths = (COMPONENT_STRENGTH, -COMPONENT_STRENGTH)
-    doses = {f"{label} at {s:+g}": Dose(first + j, s) for j, label in enumerate(labels) for s in strengths}
+    doses = {f"{label} at {written(s, '+g')}": Dose(first + j, s) for j, label in enumerate(labels) for s in strengths}
     seen = readings(place, vectors, doses, place.lab.seeds(), place.lab.judge)
     odd = Sweep(labels, strengths, seen).odd_effects()
     # Odd effects are half of what lies between the two strengths.

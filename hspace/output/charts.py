@@ -21,8 +21,8 @@ from hspace.output.drawing import (
     SMALL,
     TITLE,
     drawing,
+    printed,
     save,
-    signed,
     text_width,
 )
 from hspace.output.figures import Array
@@ -236,4 +236,4 @@ def _draw_cell_numbers(axes: Axes, matrix: EffectMatrix, limit: float) -> None:
         if np.isnan(effect):
             continue
         color = QUIET if holds_zero[row, column] else "white" if abs(effect) > 0.6 * limit else INK
-        axes.text(column, row, signed(effect, "+.2f"), size=SMALL, color=color, ha="center", va="center")
+        axes.text(column, row, printed(effect, "+.2f"), size=SMALL, color=color, ha="center", va="center")

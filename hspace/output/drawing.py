@@ -18,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from hspace.output.tables import written
 from hspace.system.files import write_bytes
 from hspace.types import InputError
 
@@ -59,10 +60,9 @@ def drawing() -> Generator[None, None, None]:
         yield
 
 
-def signed(value: float, form: str) -> str:
+def printed(value: float, form: str) -> str:
     """A number with its sign, and a minus as printers set it."""
-    # Adding zero turns what was rounded to minus zero into zero.
-    return format(float(format(value, form)) + 0.0, form).replace("-", "\N{MINUS SIGN}")
+    return written(value, form).replace("-", "\N{MINUS SIGN}")
 
 
 def text_width(text: str, size: float, weight: str = "normal") -> float:

@@ -15,7 +15,8 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 from torch.nn import functional
 
-from hspace.output.drawing import BAND, DPI, LABEL, NOTE, QUIET, SMALL, STRIP, TITLE, drawing, save, signed, text_width
+from hspace.output.drawing import BAND, DPI, LABEL, NOTE, QUIET, SMALL, STRIP, TITLE, drawing, printed, save, text_width
+from hspace.output.tables import written
 from hspace.types import InputError
 
 TILE = 192
@@ -153,7 +154,9 @@ def _draw_tiles(figure: Figure, corners: np.ndarray, tiles: np.ndarray) -> None:
 
 def _places(corners: np.ndarray, tile: tuple[int, ...], labels: Sequence[str], strengths: Sequence[float | str]) -> str:
     """Where the tiles lie, as JSON: size of a tile, labels of the rows, words of the columns, x by sample, and y."""
-    columns = ["unedited" if each == 0 else each if isinstance(each, str) else f"{each:+g}" for each in strengths]
+    columns = [
+        "unedited" if each == 0 else each if isinstance(each, str) else written(each, "+g") for each in strengths
+    ]
     x = corners[0, :, 0].astype(int).reshape(-1, len(columns)).tolist()
     facts = {"tile": tile[::-1], "rows": labels, "columns": columns, "x": x, "y": corners[:, 0, 1].astype(int).tolist()}
     return json.dumps(facts)
@@ -165,7 +168,7 @@ def _draw_strength(figure: Figure, corners: np.ndarray, tile: tuple[int, ...], s
     unedited = strength == 0
     if unedited:
         _band(figure, x - GAP, y - 2 * GAP - _line(LABEL), tile[1] + 2 * GAP, corners[-1, 1] + tile[0] + GAP)
-    text = "unedited" if unedited else strength if isinstance(strength, str) else signed(strength, "+g")
+    text = "unedited" if unedited else strength if isinstance(strength, str) else printed(strength, "+.4g")
     weight = "bold" if unedited else "normal"
     _text(figure, x + tile[1] / 2, y - GAP, text, size=LABEL, weight=weight, ha="center", va="bottom")
 

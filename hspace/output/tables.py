@@ -158,6 +158,17 @@ def to_latex(table: Table) -> str:
     return "\n".join(lines)
 
 
+def written(value: float, form: str = "+.2f") -> str:
+    """A number in one of Python's forms, where what rounds to zero is never minus zero.
+
+    Example:
+        >>> written(-0.004), written(-1.5), written(-0.0, "g")
+        ('+0.00', '-1.50', '0')
+    """
+    # Adding zero turns minus zero into zero.
+    return format(float(format(value, form)) + 0.0, form)
+
+
 def format_number(value: float | int, decimals: int | None = None) -> str:
     """A number without a leading zero: .42, -1.5, 12.3; whole numbers in full; nan as n/a.
 

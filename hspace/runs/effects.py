@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from hspace.directions.record import Directions
+from hspace.evaluation.ranges import range_of, with_ranges
 from hspace.metrics.names import Name
 from hspace.runs.lab import Lab
 from hspace.types import InputError
@@ -56,7 +57,10 @@ def in_effects(
         scales.append(scale)
     factors = torch.tensor(scales).view(-1, *[1] * (directions.directions.ndim - 1))
     meta = replace(directions.meta, unit="sd of effect", calibration=records, effects=None, report={})
-    return replace(directions, directions=factors * directions.directions, meta=meta, range=None)
+    scaled = replace(directions, directions=factors * directions.directions, meta=meta, range=None)
+    measured = {j: range_of(directions, j) for j in range(len(scales))}
+    ranges = {j: each.scaled(1 / scales[j]) for j, each in measured.items() if each is not None}
+    return with_ranges(scaled, ranges) if ranges else scaled
 
 
 def as_configured(lab: Lab, directions: Directions, targets: Sequence[str | None] | None = None) -> Directions:

@@ -6,14 +6,16 @@ from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
+from hspace.diffusion.embedded import EMBEDDED
 from hspace.diffusion.sampler import BLOCK
 from hspace.directions.settings import METHODS, Settings
-from hspace.runs.config import Config, known_keys
+from hspace.runs.config import Config, ModelConfig, known_keys
 from hspace.runs.moved import moved
 from hspace.runs.procedures import ANY_MODEL, STRENGTHS
 from hspace.runs.wording import fields_of, in_our_words, of_record
@@ -45,7 +47,13 @@ def parse(cfg: DictConfig) -> Config:
     # This comes last, since it imports the method and torch with it.
     config = replace(config, method=settings_of(config.method))
     _check_method(config)
-    return config
+    return replace(config, model=_own_folder(config.model))
+
+
+def _own_folder(model: ModelConfig) -> ModelConfig:
+    """The model, whose path names a folder of the user's own even where that has the name of an embedded model."""
+    own = model.name == "local" and model.path in EMBEDDED and Path(model.path).is_dir()
+    return replace(model, path=f"./{model.path}") if own else model
 
 
 def settings_of(values: Any) -> Settings:

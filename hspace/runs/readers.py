@@ -4,7 +4,8 @@
 import logging
 from typing import Literal
 
-from hspace.diffusion.checkpoints import EMBEDDED, DiffusionModel, drawn_world
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.embedded import EMBEDDED, drawn_world
 from hspace.runs.config import Config
 from hspace.scorers.embedded import world_of
 from hspace.scorers.factory import NOT_MEANT

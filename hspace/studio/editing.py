@@ -14,6 +14,7 @@ from hspace.edits.sums import apply_offsets, sum_offsets
 from hspace.evaluation.manifold import HGaussian, distances, fit_gaussian
 from hspace.evaluation.measures import RANK
 from hspace.output.animation import Pixels, to_pixels
+from hspace.output.tables import written
 from hspace.runs.config import Config
 from hspace.runs.discovery import recorded
 from hspace.runs.readers import refusal
@@ -91,6 +92,31 @@ def edit_source(bench: Bench, source: Source, strengths: Sequence[float], factor
     scale = torch.tensor(factors, dtype=offset.dtype).reshape(-1, *(1,) * (offset.ndim - 1))
     space = terms[0].directions.meta.space
     return apply_offsets(bench.model, source.latents, scale * offset, space=space, sampler=bench.cfg.sampler)[0]
+
+
+def shown_strengths(bench: Bench, strengths: Sequence[float], count: int) -> list[float]:
+    """Factors of all strengths, from -1 to 1, at which pictures are made: `count` on either side of 0.
+
+    The pictures of one slider whose range is measured are evenly apart; others have even factors.
+    """
+    (measured, *others), (first, *_) = [slider.range for slider in bench.sliders], strengths
+    if measured is None or others:
+        return [i / count for i in range(-count, count + 1)]
+    minus, plus = ([s / first for s in measured.evenly(end, count)] for end in (-first, first))
+    return [*reversed(minus), 0.0, *plus]
+
+
+def beyond_safe(bench: Bench, strengths: Sequence[float]) -> list[str]:
+    """A line for every slider whose strength lies beyond its safe range: each is measured by itself."""
+    lines = []
+    for slider, strength in zip(bench.sliders, strengths, strict=True):
+        found = slider.range
+        because = None if found is None else found.beyond(strength)
+        if found is not None and because is not None:
+            ends = f"{written(found.low, '.3g')} to {written(found.high, '.3g')}"
+            why = "no more was tried" if because == "untested" else f"beyond it {because} changes too much"
+            lines.append(f"{slider.name} at {written(strength, 'g')} is outside its safe range, {ends}: {why}")
+    return lines
 
 
 def fit_own_samples(bench: Bench, samples: int) -> HGaussian:

@@ -58,7 +58,9 @@ def inversion(model: DiffusionModel, photo: Photo, eta: float | Sequence[float],
     etas = model.process.etas(eta)
     facts = _facts(model, photo, etas)
     name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-    path = folder / f"{photo.path.stem[:60]}-{name}.safetensors"
+    # The names of files are limited in bytes.
+    stem = photo.path.stem.encode("utf-8", "replace")[:60].decode("utf-8", "ignore")
+    path = folder / f"{stem}-{name}.safetensors"
     return _read(path, model) or _made(model, photo, etas, path, facts)
 
 

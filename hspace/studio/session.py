@@ -20,7 +20,7 @@ from hspace.directions.masks import on_grid
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit_offsets, sum_offsets
 from hspace.evaluation.calibration import spread_strength
-from hspace.evaluation.ranges import POINTS, range_of
+from hspace.evaluation.ranges import POINTS
 from hspace.output.animation import encode_png, to_pixels, write_png
 from hspace.studio.editing import Source, changes, photo_source, pictures, same_person, sample_source
 from hspace.studio.sliders import Bench, Slider
@@ -69,12 +69,14 @@ class Session:
         usual: Largest strengths of sliders that were not measured, by number.
         seeds: Seeds of the samples that are offered.
         photographs: Files of the photographs that are offered.
+        uploads: Files of uploaded photographs and their names for people, by id; sessions of several models share them.
     """
 
     bench: Bench
     folder: Path
     seeds: tuple[int, ...]
     photographs: tuple[Path, ...] = ()
+    uploads: dict[str, tuple[Path, str]] = field(default_factory=dict)
     sources: dict[str, Source] = field(default_factory=dict)
     sliders: list[Slider] = field(default_factory=list)
     usual: dict[int, float] = field(default_factory=dict)
@@ -83,25 +85,29 @@ class Session:
         """Offers the bench's sliders."""
         self.sliders = list(self.bench.sliders)
 
+    @property
+    def steps(self) -> int:
+        """Number of sampling steps."""
+        return len(self.bench.model.process.timesteps)
+
     def state(self) -> dict[str, Any]:
         """All that the page needs at first, as JSON."""
         offered = [
             {"id": f"seed-{seed}", "name": f"sample {i}", "kind": "sample"} for i, seed in enumerate(self.seeds, 1)
         ]
         offered += [{"id": f"photo-{i}", "name": path.stem, "kind": "photo"} for i, path in enumerate(self.photographs)]
-        known = {entry["id"] for entry in offered}
-        offered += [{"id": i, "name": s.name, "kind": "photo"} for i, s in self.sources.items() if i not in known]
+        offered += [{"id": name, "name": label, "kind": "photo"} for name, (_, label) in self.uploads.items()]
         channels, height, width = self.bench.model.image_shape
         return {
             "model": self.bench.model.model_id, "height": height, "width": width, "channels": channels,
-            "steps": len(self.bench.model.process.timesteps), "sources": offered,
+            "steps": self.steps, "sources": offered,
             "sliders": [self.describe(i) for i in range(len(self.sliders))],
         }  # fmt: skip
 
     def describe(self, number: int) -> dict[str, Any]:
         """A slider as the page shows it."""
         slider = self.sliders[number]
-        meta, measured = slider.directions.meta, range_of(slider.directions, slider.component)
+        meta, measured = slider.directions.meta, slider.range
         entry: dict[str, Any] = {"id": number, "name": slider.name, "unit": meta.unit, "measured": measured is not None}
         if measured is None:
             most = USUAL.get(meta.unit) or (IN_EFFECTS if meta.unit.startswith("sd of ") else self._usual(number))
@@ -138,7 +144,8 @@ class Session:
         path = self.folder / "uploads" / f"{name}{_suffix(data)}"
         write_bytes(path, data)
         label = "".join(c for c in label if c.isprintable())[:60].strip() or "photograph"
-        self.sources[name] = replace(photo_source(self.bench, path, self.folder / "inversions"), name=label)
+        self.sources[name] = self._photograph(path, label)
+        self.uploads[name] = path, label
         return name
 
     def strip(self, source: Source, number: int, start: int, stop: int | None) -> Iterator[Images]:
@@ -150,7 +157,7 @@ class Session:
         slider = self._slider(number)
         weights = torch.zeros(2 * POINTS + 1, len(slider.directions.meta.names))
         weights[:, slider.component] = torch.tensor(self.describe(number)["strengths"])
-        steps = len(self.bench.model.process.timesteps)
+        steps = self.steps
         offsets = edit_offsets(slider.directions, weights, steps, start, stop)
         return self._watched(source, offsets, slider.directions.meta.space)
 
@@ -173,7 +180,7 @@ class Session:
         Raises:
             InputError: If the mask is empty, or a number is out of range.
         """
-        if not 0 <= step < len(self.bench.model.process.timesteps) or not 1 <= count <= 8:
+        if not 0 <= step < self.steps or not 1 <= count <= 8:
             raise InputError(f"directions are sought at one step, at most 8 of them, got step {step} and {count}")
         grid = None if mask is None else on_grid(mask, self.bench.model.sample_shape[1:])
         if grid is not None and not grid.any():
@@ -235,12 +242,18 @@ class Session:
         if kind == "seed" and re.fullmatch(r"\d{1,15}", number):
             return sample_source(self.bench, int(number))
         if kind == "photo" and re.fullmatch(r"\d{1,6}", number) and int(number) < len(self.photographs):
-            return photo_source(self.bench, self.photographs[int(number)], self.folder / "inversions")
+            return self._photograph(self.photographs[int(number)])
+        if name in self.uploads:
+            return self._photograph(*self.uploads[name])
         raise InputError(f"there is no source {name[:40]!r}")
 
+    def _photograph(self, path: Path, label: str = "") -> Source:
+        source = photo_source(self.bench, path, self.folder / "inversions")
+        return replace(source, name=label) if label else source
+
     def _add(self, directions: Directions, stem: str) -> list[int]:
-        """Writes directions into the folder and offers them as sliders."""
-        path = self.folder / "directions" / f"{_stem(stem)}.safetensors"
+        """Writes directions into a new file of the folder, and offers them as sliders."""
+        path = _free(self.folder / "directions", _stem(stem))
         directions.save(path)
         first = len(self.sliders)
         self.sliders += [Slider(path, directions, component) for component in range(len(directions.meta.names))]
@@ -283,6 +296,12 @@ def _inside(image: Images, original: Images, mask: Tensor | None) -> Images:
 def _stem(name: str) -> str:
     """A name as part of a file's."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:40]
+
+
+def _free(folder: Path, stem: str) -> Path:
+    """A file that does not exist yet: what was kept before stays."""
+    names = (stem, *(f"{stem}-{number}" for number in range(2, 10_000)))
+    return next(path for name in names if not (path := folder / f"{name}.safetensors").exists())
 
 
 def _label(name: str) -> str:

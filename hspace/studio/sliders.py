@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hspace.diffusion.checkpoints import DiffusionModel, drawn_world, load_model
+from hspace.diffusion.checkpoints import DiffusionModel, load_model
+from hspace.diffusion.embedded import drawn_world
 from hspace.directions.hub import PREFIX, local_path
 from hspace.directions.record import Directions
 from hspace.directions.shipped import READY
 from hspace.edits.sums import Term
+from hspace.evaluation.ranges import SliderRange, range_of
 from hspace.runs.config import Config
 from hspace.runs.readers import refusal, warn_of
 from hspace.scorers.factory import load_identity, load_scorer, told_name
@@ -34,6 +36,11 @@ class Slider:
     def name(self) -> str:
         """The direction's own name."""
         return self.directions.meta.names[self.component]
+
+    @property
+    def range(self) -> SliderRange | None:
+        """What `hspace range` measured of it; None if it did not."""
+        return range_of(self.directions, self.component)
 
     def term(self, strength: float, start: int = 0, stop: int | None = None) -> Term:
         """The direction at a strength, to be added to others."""

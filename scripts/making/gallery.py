@@ -1,6 +1,6 @@
 """Draws the gallery of docs/gallery.md: one picture per method, on the embedded model, in outputs/gallery.
 
-python scripts/making/gallery.py [picture ...]      # all, or those named; about five minutes on two CPU cores
+python scripts/making/gallery.py [picture ...]      # all, or those named; about twenty minutes of one CPU core
 """
 
 import argparse
@@ -77,8 +77,9 @@ def attribute(name: str) -> Directions:
 
 
 def strips(
-    name: str, title: str, rows: Sequence[tuple[str, Directions, int]], strengths: Sequence[float], seed: int = SHOWN[0]
-) -> None:
+    name: str, title: str, rows: Sequence[tuple[str, Directions, int]], strengths: Sequence[float],
+    seed: int = SHOWN[0], eta: float = 1.0,
+) -> None:  # fmt: skip
     """One sample along several directions, given as label, directions and component."""
     images = [
         edit(
@@ -87,7 +88,7 @@ def strips(
             directions,
             component=j,
             strengths=strengths,
-            sampler=Sampler(batch_size=BATCH),
+            sampler=Sampler(eta=eta, batch_size=BATCH),
         )[0]
         for _, directions, j in rows
     ]
@@ -200,14 +201,15 @@ def draw_expressions() -> None:
     h = [ddim_inversion(model(), images, refine=0, record_h=True).h for images in (smile, frown)]
     plus, minus = (dict(zip(map(str, range(100)), _rows(trajectory), strict=True)) for trajectory in h)
     found = from_pairs(model(), plus, minus, name="smile", eta=0.0)
-    strips("expressions", "A smile from real pairs, inverted", [("smile", found, 0)], [-8.0, -4.0, 0.0, 4.0, 8.0])
+    title, strengths = "A smile from real pairs, inverted", [-8.0, -4.0, 0.0, 4.0, 8.0]
+    strips("expressions", title, [("smile", found, 0)], strengths, eta=0.0)
 
 
 def shrink(path: Path) -> None:
-    """Two thirds of the size and 256 colours, for a light repository."""
+    """Half the size and 192 colours, for a light repository; a rare colour, such as that of one hat, keeps its own."""
     picture = Image.open(path).convert("RGB")
-    picture = picture.resize((picture.width * 2 // 3, picture.height * 2 // 3), Image.Resampling.LANCZOS)
-    picture.quantize(256, kmeans=3).save(path, optimize=True)
+    picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.LANCZOS)
+    picture.quantize(192, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
 
 
 def _rows(trajectory: Tensor | None) -> list[Tensor]:

@@ -16,7 +16,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from hspace.commands.run import load
-from hspace.diffusion.checkpoints import EMBEDDED
+from hspace.diffusion.embedded import EMBEDDED
 from hspace.directions.record import Directions
 from hspace.evaluation.readings import Sweep, finite
 from hspace.output.tables import Cell, Table, to_markdown

@@ -33,6 +33,8 @@ from hspace.types import InputError
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs" / "images"
 SIZES = {"wide": (1440, 960), "narrow": (360, 780)}
+START = 240.0
+"""Longest wait in seconds for the server's address, imports on a busy machine included."""
 EXACT, STREAMED = "#first .badge:text-is('exact')", "#first .badge:text-matches('step|exact')"
 STRIP = "#strip[data-done=yes]"
 PREVIEWS = """(values) => values.map((value) => {
@@ -47,17 +49,24 @@ PREVIEWS = """(values) => values.map((value) => {
 
 
 @contextmanager
-def served(direction: str, folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A studio in a process of its own with one thread: its address, and the process."""
+def served(direction: str, folder: Path, within: float = START) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A studio in a process of its own with one thread: its address, and the process.
+
+    Raises:
+        InputError: If it ends, or says no address within the given seconds.
+    """
     words = [sys.executable, "-m", "hspace.cli", "studio", "--no-browser", "--samples", "6", "--direction", direction]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     log = folder / "server.log"
     with log.open("w") as output:
         process = subprocess.Popen(words, cwd=folder, env=env, stdout=output, stderr=output)
+    started = time.monotonic()
     try:
         while not (found := re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", log.read_text())):
             if process.poll() is not None:
                 raise InputError(f"hspace studio ended: {log.read_text()}")
+            if time.monotonic() - started > within:
+                raise InputError(f"hspace studio printed no address within {within:g} s: {log.read_text()}")
             time.sleep(0.2)
         yield found[0], process
     finally:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from hspace.cli import main
-from hspace.diffusion.checkpoints import EMBEDDED, load_model
+from hspace.diffusion.checkpoints import load_model
+from hspace.diffusion.embedded import EMBEDDED
 from hspace.directions import shipped
 from hspace.directions.hub import local_path
 from hspace.directions.ready import ReadySettings

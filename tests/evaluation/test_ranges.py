@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from vectors import directions_of
 
+from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.evaluation.ranges import (
     Limits,
+    SliderRange,
     _crossing,
     _end,
     _even,
@@ -95,6 +97,61 @@ def test_what_is_no_range_is_refused(tiny_model):
     for settings in wrong:
         with pytest.raises(InputError, match="at least 10 samples"):
             slider_range(tiny_model, directions, 0, Brightness(), None, **settings)
+
+
+@pytest.fixture
+def measured(tiny_model: DiffusionModel) -> SliderRange:
+    """From -1 to 2; above 0 the image changes fast at first, so that even gaps grow with the strength."""
+    seeds = tuple(range(1_000_000, 1_000_010))
+    found = slider_range(tiny_model, directions_of(tiny_model), 1, Brightness(), None, seeds=seeds, most=2.0)
+    strengths = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.2, 0.5, 1.0, 2.0)
+    return replace(found, low=-1.0, high=2.0, low_because="age", high_because="identity", strengths=strengths)
+
+
+def test_a_strength_beyond_the_range_has_a_reason(measured: SliderRange) -> None:
+    assert [measured.beyond(s) for s in (-1.01, -1.0, 0, 2.0, 2.01)] == ["age", None, None, None, "identity"]
+
+
+def test_pictures_are_spaced_as_the_slider_is(measured: SliderRange) -> None:
+    assert measured.evenly(2.0, 4) == pytest.approx([0.2, 0.5, 1.0, 2.0])
+    assert measured.evenly(1.0, 3) == pytest.approx([0.2, 0.5, 1.0])
+    assert measured.evenly(-0.5, 2) == pytest.approx([-0.25, -0.5])
+    # Beyond the range the last gap, of 1 here, goes on: 4 is six gaps away.
+    assert measured.evenly(4.0, 6) == pytest.approx([0.2, 0.5, 1.0, 2.0, 3.0, 4.0])
+    assert measured.evenly(40.0, 1) == [40.0]
+    nothing = replace(measured, high=0.0, strengths=(*measured.strengths[:5], 0.0, 0.0, 0.0, 0.0))
+    assert nothing.evenly(2.0, 4) == [0.5, 1.0, 1.5, 2.0] and nothing.evenly(-1.0, 2) == [-0.5, -1.0]
+
+
+def test_a_range_follows_its_direction(measured: SliderRange) -> None:
+    turned = measured.scaled(-1)
+    assert (turned.low, turned.high, turned.low_because, turned.high_because) == (-2.0, 1.0, "identity", "age")
+    assert turned.strengths == (-2.0, -1.0, -0.5, -0.2, 0.0, 0.25, 0.5, 0.75, 1.0)
+    assert turned.effect == measured.effect[::-1] and turned.scaled(-1) == measured
+    doubled = measured.scaled(2)
+    assert (doubled.low, doubled.high) == (-2.0, 4.0) and doubled.evenly(4.0, 4) == pytest.approx([0.4, 1, 2, 4])
+
+
+def test_a_range_that_ends_at_nothing_ends_at_zero_without_a_sign() -> None:
+    effects = matrix(GRID, 9 * GRID)
+    low, _ = _end(replace(effects), 1 - 9 * np.abs(GRID), 1.0, 1.0, 0, GRID, -1)
+    assert low == 0 and math.copysign(1, low) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"strengths": (-1.0, 0.0, 1.0)},
+        {"tried": (0.0,), "effect": ((0.0, 0.0, 0.0),)},
+        {"low": 0.5},
+    ],
+)
+def test_a_range_that_the_page_cannot_draw_is_none(
+    measured: SliderRange, tiny_model: DiffusionModel, change: Any
+) -> None:
+    directions = directions_of(tiny_model)
+    assert range_of(with_ranges(directions, {1: measured}), 1) == measured
+    assert range_of(with_ranges(directions, {1: replace(measured, **change)}), 1) is None
 
 
 @pytest.mark.parametrize(

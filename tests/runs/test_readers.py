@@ -1,7 +1,9 @@
 """One rule says which networks read a model's images: of its own world at any size, and of what nobody knows."""
 
 import logging
+import shutil
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +11,9 @@ from hydra import compose, initialize_config_dir
 
 from hspace.diffusion.checkpoints import load_model
 from hspace.directions.method import get_method
+from hspace.directions.shipped import ready_path
 from hspace.evaluation.readings import score
+from hspace.experiments.demo import ready_files
 from hspace.runs.config import Config
 from hspace.runs.discovery import RunSources
 from hspace.runs.parsing import parse
@@ -80,3 +84,19 @@ def test_embedded_networks_read_grey_images() -> None:
         assert torch.equal(score(network, grey), score(network, grey.expand(2, 3, 64, 64)))
     grey_masks, masks = (load_regions()(images) for images in (grey, grey.expand(2, 3, 64, 64)))
     assert all(torch.equal(grey_masks[name], masks[name]) for name in masks)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_folder_of_ones_own_is_not_the_embedded_model_of_its_name(
+    own: bool, tiny_pipeline_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if own:
+        shutil.copytree(tiny_pipeline_dir, "portraits")
+    with initialize_config_dir(str(package_path("conf")), version_base="1.3"):
+        words = ["model=portraits"], ["model=local", "model.path=portraits"]
+        chosen, named = (parse(compose("config", overrides=each)).model.path for each in words)
+    assert chosen == "portraits" and named == ("./portraits" if own else "portraits")
+    model = load_model(named, num_steps=3, device="cpu")
+    assert model.model_id == named and model.image_shape[1] == (16 if own else 64)
+    assert ready_files(model) == ([] if own else [ready_path("portraits")])

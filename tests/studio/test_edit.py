@@ -10,6 +10,9 @@ from PIL import Image
 from skimage import data
 
 from hspace.cli import main
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.directions.record import Directions
+from hspace.evaluation.ranges import SliderRange, with_ranges
 from hspace.output.animation import read_note
 from hspace.studio.photos import open_photo
 
@@ -84,6 +87,66 @@ def test_a_folder_inverted_once_and_a_seed_go_the_same_way(
     records = {p.parent.name: json.loads(p.read_text()) for p in Path("outputs/edit").glob("*/edit.json")}
     assert set(records) == {"a", "b", "seed-7"} and "generated" in records["seed-7"]["note"]
     assert [part["strength"] for part in records["a"]["directions"]] == [1.0, -1.0]
+
+
+def test_odd_names_and_odd_neighbours_in_a_folder(
+    settings: list[str], directions_file: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Equal stems, a sign that settings have, letters of four bytes, a note of another system beside a picture."""
+    Path("in").mkdir()
+    names = ["a.jpg", "a.png", "a-2.png", "k=v.png", "new year.png", "\U0001f600" * 55 + ".png", "...png"]
+    for name in names:
+        Image.new("RGB", (20, 20), "teal").save(Path("in", name), "JPEG" if name.endswith("jpg") else "PNG")
+    Path("in", "._a.jpg").write_bytes(b"\0\5\26\7")
+    Path("in", "...png").rename("...png")
+    words = ["--direction", f"{directions_file}:smile", "--samples", "0", "--animation", "none", *settings]
+    assert main(["edit", "in", "...png", *words]) == 0
+    folders = {path.parent.name for path in Path("outputs/edit").rglob("edited.png")}
+    assert folders >= {"a", "a-2", "a-3", "k=v", "new year", "\U0001f600" * 55} and len(folders) == 7
+    assert {path.name for path in Path("outputs").iterdir()} == {"edit", "inversions"}
+    assert main(["edit", "in/k=v.png", "--output", "other", *words]) == 0
+    assert Path("other/k=v/edited.png").is_file()
+
+
+def test_a_broken_picture_in_a_folder_is_found_before_any_work(
+    settings: list[str], directions_file: Path, capsys: pytest.CaptureFixture[str]
+):
+    Path("in").mkdir()
+    Image.new("RGB", (20, 20)).save("in/a.png")
+    Path("in/z.jpg").write_bytes(b"")
+    for words in (["edit", "in", "--direction", str(directions_file)], ["invert", "in"]):
+        assert main([*words, *settings]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.count("\n") == 1 and "in/z.jpg cannot be read as an image" in err
+        assert not Path("outputs").exists()
+
+
+@pytest.fixture
+def measured_file(tiny_model: DiffusionModel, directions_file: Path, tmp_path: Path) -> Path:
+    """The directions' first with a range from -1 to 2, above 0 unevenly spaced."""
+    strengths = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.2, 0.5, 1.0, 2.0)
+    found = SliderRange(
+        "smile", -1.0, 2.0, "age", "identity", strengths, strengths, ((0.0, 0.0, 0.0),) * 9, (), {}, "scorer", (1,)
+    )
+    path = tmp_path / "measured.safetensors"
+    with_ranges(Directions.load(directions_file), {0: found}).save(path)
+    return path
+
+
+def test_pictures_are_as_far_apart_as_the_slider_and_what_is_beyond_it_is_said(
+    settings: list[str], measured_file: Path, caplog: pytest.LogCaptureFixture
+):
+    words = ["edit", "7", "--direction", f"{measured_file}:smile", "--samples", "0", "--animation", "none", *settings]
+    assert main([*words, "--strength", "2"]) == 0
+    assert "safe range" not in caplog.text
+    strip = json.loads(Image.open("outputs/edit/seed-7/strip.png").info["hspace-strip"])
+    assert strip["columns"] == ["-2", "-1", "unedited", "+0.5", "+2"]
+    assert json.loads(Path("outputs/edit/seed-7/edit.json").read_text())["directions"][0]["safe"] == [-1.0, 2.0]
+    assert main([*words, "--strength", "2.5"]) == 0
+    assert "smile at 2.5 is outside its safe range, -1 to 2: beyond it identity changes too much" in caplog.text
+    assert main([*words, "--direction", f"{measured_file}:age", "--strength", "2", "--strength", "9"]) == 0
+    strip = json.loads(Image.open("outputs/edit/seed-7/strip.png").info["hspace-strip"])
+    assert strip["columns"] == ["-2", "-1", "unedited", "+1", "+2"]
 
 
 @pytest.mark.parametrize(

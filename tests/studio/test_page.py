@@ -132,6 +132,54 @@ def test_two_tabs_do_not_end_each_others_work(browser: Browser, portraits: Serve
         page.close()
 
 
+def test_a_model_is_chosen_by_keyboard_and_each_tab_keeps_its_own(browser: Browser, portraits: Served):
+    page, asked, errors = opened(browser, portraits.url)
+    other, *_ = opened(browser, portraits.url)
+    models = page.get_by_role("navigation", name="Model").get_by_role("link")
+    assert models.all_inner_texts() == ["portraits", "portraits-128", "rooms"]
+    assert models.nth(0).get_attribute("aria-current") == "page"
+    models.nth(2).focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("a[aria-current]:text-is('rooms')", timeout=60_000)
+    page.wait_for_selector("html[data-ready]", timeout=60_000)
+    assert page.title() == "rooms \u00b7 hspace studio" and "rooms: 3 pictures, 0 directions" in page.inner_text(
+        "#status"
+    )
+    assert page.is_visible("#none") and page.locator(".slider").count() == 0
+    other.focus("#slider-2")  # the third of the embedded portraits' three, which the rooms do not have
+    other.keyboard.press("End")
+    other.wait_for_selector(EXACT, timeout=60_000)
+    assert errors == [] and {url.split("/")[2] for url in asked if url.startswith("http")} == {
+        f"127.0.0.1:{portraits.port}"
+    }
+    page.go_back()
+    page.wait_for_selector("html[data-ready]", timeout=60_000)
+    assert page.locator(".slider").count() == 3
+    page.close()
+    other.close()
+
+
+@pytest.mark.slow
+def test_directions_of_a_model_that_has_none_are_found(browser: Browser, portraits: Served):
+    page, _, errors = opened(browser, f"{portraits.url}&model=2")
+    page.click("summary")
+    page.click("#painting")
+    page.keyboard.press("Space")
+    page.keyboard.press("Escape")
+    page.click("#find")
+    page.wait_for_selector(STRIP, timeout=300_000)
+    assert page.locator(".slider").count() == 2 and not page.is_visible("#none") and errors == []
+    page.close()
+
+
+def test_a_model_that_is_none_is_said_and_others_can_be_chosen(browser: Browser, portraits: Served):
+    page = browser.new_page()
+    page.goto(f"{portraits.url}&model=9")
+    page.wait_for_selector("#alert:text-matches('there is no model 9')", timeout=60_000)
+    assert page.locator("#models a").count() == 3 and page.locator("#models a[aria-current]").count() == 0
+    page.close()
+
+
 def test_everything_works_by_keyboard(browser: Browser, portraits: Served):
     page, _, errors = opened(browser, portraits.url)
     page.select_option("#compare", index=2)
@@ -180,7 +228,8 @@ def test_an_export_opens_without_a_server_and_moves(browser: Browser, portraits_
         (True, "preview"), (True, "rendered"), (True, "preview"),
     ]  # fmt: skip
     assert errors == [] and all(url.startswith(("file:", "data:")) for url in asked)
-    assert not page.is_visible("#tools") and (tmp_path / "site" / "index.html").stat().st_size < 5e6
+    assert not page.is_visible("#tools") and not page.is_visible("#models")
+    assert (tmp_path / "site" / "index.html").stat().st_size < 5e6
     page.close()
 
 

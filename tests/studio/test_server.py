@@ -6,19 +6,25 @@ import json
 import socket
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 import torch
+import uvicorn
 from PIL import Image
 
+from hspace.commands.studio import serve
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit_offsets
 from hspace.output.animation import to_pixels
+from hspace.studio.session import Session
+from hspace.studio.shelf import Choice, Shelf
 from hspace.studio.stream import watched
+from hspace.types import InputError
 
 TAB = {"tab": "t", "source": "seed-2000000"}
 
@@ -84,6 +90,49 @@ def test_an_uploaded_photograph_is_a_source(served, photograph: Path):
     answer = served.post("source", {"source": name})[1][0]
     assert status == 200 and answer["error"] < 1e-4 and picture(answer["image"]).shape == (16, 16, 3)
     assert {"id": name, "name": "me.jpg", "kind": "photo"} in json.loads(served.ask("GET", "/api/state")[1])["sources"]
+
+
+def test_a_model_is_chosen_by_its_number_and_has_files_of_its_own(served, photograph: Path):
+    names = json.loads(served.ask("GET", "/api/models")[1])["models"]
+    assert names[1:] == ["portraits", "portraits-128", "rooms"]
+    states = [json.loads(served.ask("GET", f"/api/state?model={number}")[1]) for number in (0, 1)]
+    assert [state["model"] for state in states] == names[:2] and [state["height"] for state in states] == [16, 64]
+    assert [slider["name"] for slider in states[1]["sliders"]] == ["glasses", "hat", "yaw", "age"]
+    name = json.loads(served.ask("POST", "/api/upload", photograph.read_bytes() + b"2", X_Name="%E7%8C%AB.jpg")[1])[
+        "source"
+    ]
+    shown = json.loads(served.ask("GET", "/api/state?model=1")[1])["sources"]
+    assert {"id": name, "name": "猫.jpg", "kind": "photo"} in shown
+    assert picture(served.post("source?model=1", {"source": name})[1][0]["image"]).shape == (64, 64, 3)
+    body = {**TAB, "terms": {"0": 1.0}, "name": "twice"}
+    for path in ("keep?model=1", "keep?model=1", "save?model=1"):
+        assert served.post(path, body)[0] == 200
+    kept = (served.folder / "outputs" / "studio" / "portraits" / "directions").iterdir()
+    assert {path.name for path in kept} == {"twice.safetensors", "twice-2.safetensors"}
+
+
+@pytest.mark.parametrize(
+    "number", ["4", "999", "-1", "1.0", "1e0", "٣", "", "portraits", "../portraits", "/etc/passwd", "%00", "9" * 5000]
+)
+@pytest.mark.parametrize("path", ["state", "source", "exact", "strip", "upload"])
+def test_no_other_model_is_opened(served, path: str, number: str):
+    method = "GET" if path == "state" else "POST"
+    status, answer = served.ask(method, f"/api/{path}?model={quote(number)}", json.dumps({**TAB, "slider": 0}).encode())
+    assert status == 400 and b"model" in answer
+
+
+def test_a_model_that_cannot_be_loaded_is_one_line_and_asked_again():
+    tried = []
+
+    def broken() -> Session:
+        tried.append(1)
+        raise InputError("weights are damaged")
+
+    shelf = Shelf([Choice("mine", broken)])
+    for _ in range(2):
+        with pytest.raises(InputError, match="weights are damaged"):
+            shelf.session(0)
+    assert len(tried) == 2
 
 
 @pytest.mark.parametrize(
@@ -162,6 +211,18 @@ def test_two_hundred_hostile_requests_leave_no_trace(served):
     written = {path.relative_to(served.folder).parts[:2] for path in served.folder.rglob("*") if path.is_file()}
     assert written <= {("server.log",), ("outputs", "studio")}
     assert served.ask("GET", "/api/alive")[1] == b'{"alive":0}'
+
+
+def test_the_address_can_be_asked_as_soon_as_it_is_printed(monkeypatch: pytest.MonkeyPatch):
+    connected = []
+
+    def run(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        with socket.create_connection(sockets[0].getsockname(), timeout=5):
+            connected.append(server.config.app)
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    serve(Shelf([]))
+    assert len(connected) == 1
 
 
 def test_a_half_sent_request_holds_up_nobody(served):

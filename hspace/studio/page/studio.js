@@ -1,6 +1,7 @@
 // The studio's page. Served, it asks the local server; exported, it shows the strips that lie inside it.
 const baked = document.getElementById("data") && JSON.parse(document.getElementById("data").textContent);
 const token = new URLSearchParams(location.search).get("token") || "";
+const model = new URLSearchParams(location.search).get("model") || "0";
 const tab = Math.random().toString(36).slice(2);
 const $ = (selector) => document.querySelector(selector);
 const make = (tag, parent, options = {}) => parent.appendChild(Object.assign(document.createElement(tag), options));
@@ -102,7 +103,7 @@ const gone = "The studio\u2019s server has ended. Start hspace studio again and 
 async function ask(path, body, options = {}) {
   let answer;
   try {
-    answer = await fetch(`/api/${path}`, { method: body === undefined ? "GET" : "POST", headers: { "x-token": token, ...options.headers }, body: body instanceof Blob ? body : body && JSON.stringify(body), signal: options.signal });
+    answer = await fetch(`/api/${path}?model=${encodeURIComponent(model)}`, { method: body === undefined ? "GET" : "POST", headers: { "x-token": token, ...options.headers }, body: body instanceof Blob ? body : body && JSON.stringify(body), signal: options.signal });
   } catch (error) {
     if (error.name !== "AbortError") say(gone);
     throw error;
@@ -245,7 +246,8 @@ function addSlider(slider) {
   slider.sign = 1;
   edit.at[slider.id] = MIDDLE;
   page.sliders[slider.id] = slider;
-  const box = make("div", $("#sliders"), { className: "slider", id: `box-${slider.id}` });
+  $("#none").hidden = true;
+  const box = make("div", $("#sliders"), { className: `slider${slider.id === page.active ? " on" : ""}`, id: `box-${slider.id}` });
   const row = make("div", box, { className: "row" });
   make("label", row, { htmlFor: `slider-${slider.id}`, textContent: slider.name });
   const end = make("span", row);
@@ -360,7 +362,7 @@ async function busy(button, action) {
 const find = () => busy($("#find"), async () => {
   if (!edit.mask) return say("Paint a region first.");
   const { sliders } = await (await ask("find", { ...request(page.current), step: Math.floor(page.steps / 2), count: 2 })).json();
-  say(""); sliders.forEach(addSlider); $("#status").textContent = `${sliders.length} directions found`;
+  say(""); sliders.forEach(addSlider); $("#status").textContent = `${sliders.length} directions found`; restart({ exact: false });
 });
 const save = () => busy($("#save"), async () => { $("#kept").textContent = `Saved as ${(await (await ask("save", request(page.current))).json()).file}`; });
 const keep = (event) => { event.preventDefault(); busy($("#keep button"), async () => {
@@ -369,7 +371,7 @@ const keep = (event) => { event.preventDefault(); busy($("#keep button"), async 
 }); };
 async function upload(file) {
   if (!file) return;
-  const { source } = await (await ask("upload", file, { headers: { "x-name": file.name.replace(/[^ -~]/g, "") } })).json();
+  const { source } = await (await ask("upload", file, { headers: { "x-name": encodeURIComponent([...file.name].slice(0, 60).join("")) } })).json();
   say("");
   if (!page.thumbs.has(source)) { page.sources.push({ id: source, name: file.name.slice(0, 60), kind: "photo" }); thumb(page.sources.at(-1)); }
   await select(source);
@@ -378,16 +380,31 @@ async function heartbeat() { try { await ask("alive"); if ($("#alert").textConte
 function theme() {
   const dark = document.documentElement.dataset.theme ? document.documentElement.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   document.documentElement.dataset.theme = dark ? "light" : "dark";
+  if (!baked) sessionStorage.setItem("theme", document.documentElement.dataset.theme);  // for the page of another model
 }
 
+// The models are links to this page: each tab has one of its own, and a link says to everybody that it leads elsewhere.
+async function models() {
+  const { models: names } = await (await ask("models")).json();
+  names.forEach((name, number) => {
+    const link = make("a", $("#models"), { textContent: name, href: `?${new URLSearchParams({ token, model: number })}` });
+    if (String(number) === model) link.setAttribute("aria-current", "page");
+  });
+  $("#models").hidden = names.length < 2;
+}
 async function begin() {
+  if (!baked) {
+    if (sessionStorage.getItem("theme")) document.documentElement.dataset.theme = sessionStorage.getItem("theme");
+    await models();
+  }
   const state = baked || (await (await ask("state")).json());
   Object.assign(page, { sources: state.sources, steps: state.steps, width: state.width, height: state.height });
   edit.stop = state.steps;
   Object.assign($("#stop"), { value: state.steps, max: state.steps }); $("#start").max = state.steps - 1;
-  $("#model").textContent = `${state.model} \u00b7 ${state.width} \u00d7 ${state.height} pixels \u00b7 ${state.steps} steps`;
+  document.title = `${state.model} \u00b7 hspace studio`;
+  $("#model").textContent = `${$("#models").hidden ? `${state.model} \u00b7 ` : ""}${state.width} \u00d7 ${state.height} pixels \u00b7 ${state.steps} steps`;
   state.sliders.forEach(addSlider);
-  document.querySelector(".slider")?.classList.add("on");
+  $("#none").hidden = state.sliders.length > 0;
   state.sources.forEach(thumb);
   if (baked) document.querySelectorAll(".server").forEach((part) => { part.hidden = true; });
   $("#theme").addEventListener("click", theme);
@@ -400,7 +417,8 @@ async function begin() {
   watchBrush();
   if (state.sources.length) await select(state.sources[0].id);
   document.documentElement.dataset.ready = "yes";
+  $("#status").textContent = `${state.model}: ${state.sources.length} pictures, ${state.sliders.length} directions`;
   if (!baked) { setInterval(heartbeat, 3000); for (const source of state.sources) await image(source.id); }
   else for (const source of state.sources) await image(source.id);
 }
-begin().catch((error) => { if ($("#alert").hidden) say(String(error.message || error)); });
+begin().catch((error) => { $("#model").textContent = ""; if ($("#alert").hidden) say(String(error.message || error)); });

@@ -153,7 +153,10 @@ VIT: dict[str, Any] = {
 
 def save_processor(folder: Path, **options: Any) -> None:
     """A `preprocessor_config.json`, as transformers' own class writes it."""
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+    try:
+        from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+    except ModuleNotFoundError:  # of releases in which there is one processor, which needs no torchvision
+        from transformers import CLIPImageProcessor as CLIPImageProcessorPil
 
     given = {"size": {"height": 32, "width": 32}, "do_center_crop": False, **options}
     CLIPImageProcessorPil(**given).save_pretrained(folder)

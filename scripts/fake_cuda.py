@@ -78,8 +78,18 @@ OTHER = {"classes": "1", "dit": "kind 1"}
 """Other conditions, for pairs; "a dog" of models with prompts."""
 EXPERIMENTS = ("demo", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8a", "fig8b", "fig9", "table1", "fig11",
                "fig13", "fig17", "fig18", "compare_methods")  # fmt: skip
-SIZES: dict[str, tuple[str, ...]] = {"compare_methods": ("size=fast",)}
-"""Words of experiments that would take hours otherwise."""
+SMALL = (
+    "study.index=64", "study.examples=2", "study.repeats=2", "method.num_samples=12", "method.k=3",
+    "diffusion.num_steps=4", "evaluation.num_samples=6", "evaluation.reference_samples=24",
+    "evaluation.calibration_samples=8", "batch_size=64",
+)  # fmt: skip
+"""Words of experiments, whose own sizes would take hours."""
+FEWER = {
+    "compare_methods": (
+        "study.methods=[mean difference,transport,PCA]", "study.attributes=[gender,yaw]", "evaluation.num_samples=12"
+    ),
+}  # fmt: skip
+"""Further words of an experiment that would take too long, or could not be read, otherwise."""
 OTHERS = ("portraits", "making-portraits", "making-rooms")
 Work = Callable[[Path, torch.device], None]
 
@@ -191,7 +201,7 @@ def works_of(name: str) -> dict[str, Work]:
         return making_of(name.removeprefix("making-"))
     if name == "portraits":
         experiments: dict[str, Work] = {
-            each: lambda folder, _, each=each: run([f"experiment={each}", *SIZES.get(each, ())], folder)
+            each: lambda folder, _, each=each: run([f"experiment={each}", *SMALL, *FEWER.get(each, ())], folder)
             for each in EXPERIMENTS
         }
         masked = lambda folder, _: run(["method=jacobian", "method.mask=mouth"], folder)  # noqa: E731

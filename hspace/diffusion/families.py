@@ -25,7 +25,14 @@ from hspace.diffusion.prompts import (
     sd3_inputs,
     xl_inputs,
 )  # fmt: skip
-from hspace.diffusion.reading import find_part, read_json, read_module, read_scheduler
+from hspace.diffusion.reading import (
+    check_tokenizer,
+    find_part,
+    read_json,
+    read_module,
+    read_scheduler,
+    read_text_encoder,
+)  # fmt: skip
 from hspace.diffusion.transformer import DiTWiring, FluxWiring, PixArtWiring, SD3Wiring
 from hspace.diffusion.unet import UNetWiring
 from hspace.system.registry import Registry
@@ -178,7 +185,9 @@ def _unet_classes(network: Any, wiring: UNetWiring, codec: Codec, request: Reque
 
 
 def _clip_prompts(network: Any, wiring: Any, codec: Codec, request: Request) -> Any:
-    return read_prompt_encoder(request.folder, request.device)
+    encoder = read_prompt_encoder(request.folder, request.index["text_encoder"], request.model)
+    encoder.text_encoder.to(request.device)
+    return encoder
 
 
 def _xl_prompts(network: Any, wiring: Any, codec: Codec, request: Request) -> Any:
@@ -187,9 +196,9 @@ def _xl_prompts(network: Any, wiring: Any, codec: Codec, request: Request) -> An
 
 
 def _pixart_prompts(network: Any, wiring: Any, codec: Codec, request: Request) -> Any:
-    sigma = network.config["caption_channels"] and not network.use_additional_conditions
-    name = "PixArtSigmaPipeline" if sigma else "PixArtAlphaPipeline"
-    return PipelineEncoder(_text_pipeline(request, name), pixart_inputs)
+    alpha = read_json(request.folder / "model_index.json").get("_class_name") == "PixArtAlphaPipeline"
+    pipeline = _text_pipeline(request, "PixArtAlphaPipeline" if alpha else "PixArtSigmaPipeline")
+    return PipelineEncoder(pipeline, pixart_inputs(120 if alpha else 300))
 
 
 def _sd3_prompts(network: Any, wiring: Any, codec: Codec, request: Request) -> Any:
@@ -214,21 +223,23 @@ def _dit_classes(network: Any, wiring: Any, codec: Codec, request: Request) -> C
 
 def _text_pipeline(request: Request, name: str) -> Any:
     """The text encoders of a pipeline in float32, without its network and autoencoder."""
+    kinds = {part: kind for part, kind in request.index.items() if part.startswith("text_encoder")}
+    encoders = {
+        part: read_text_encoder(request.folder, part, kind, request.model).to(request.device)
+        for part, kind in kinds.items()
+    }
+    for part in request.index:
+        if part.startswith("tokenizer"):
+            check_tokenizer(request.folder, part, request.model)
+    absent: Any = {"unet": None} if "unet" in request.index else {"transformer": None}
     try:
-        from transformers.utils import logging as transformers_logging
-
-        transformers_logging.disable_progress_bar()
-        absent: Any = {"unet": None} if "unet" in request.index else {"transformer": None}
         pipeline = getattr(diffusers, name).from_pretrained(
-            request.folder, **absent, vae=None, local_files_only=True, dtype=torch.float32
+            request.folder, **absent, **encoders, vae=None, local_files_only=True
         )
-    # Broken files raise errors of many kinds: safetensors', OSError, ValueError, ImportError without transformers.
+    # Broken files raise errors of many kinds: OSError, ValueError, KeyError.
     except Exception as error:
-        raise InputError(f"the text encoders of {request.model} cannot be read: {one_line(error)}") from error
+        raise InputError(f"the tokenizers of {request.model} cannot be read: {one_line(error)}") from error
     pipeline.set_progress_bar_config(disable=True)
-    for part in pipeline.components.values():
-        if isinstance(part, torch.nn.Module):
-            part.to(request.device).eval().requires_grad_(False)
     return pipeline
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hspace.diffusion.denoiser import Conditioning
+from hspace.diffusion.reading import check_tokenizer, read_text_encoder
 from hspace.types import InputError, one_line
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -55,30 +56,27 @@ class PromptEncoder:
         return self.text_encoder(tokens.input_ids.to(self.text_encoder.device)).last_hidden_state
 
 
-def read_prompt_encoder(folder: Path, device: torch.device) -> PromptEncoder:
+def read_prompt_encoder(folder: Path, kind: str, model: str) -> PromptEncoder:
     """Read `tokenizer` and `text_encoder` of a pipeline's folder; the encoder computes in float32.
+
+    Args:
+        folder: Folder of the pipeline.
+        kind: Class of the text encoder.
+        model: The user's name for it, for messages.
 
     Raises:
         InputError: If transformers is not installed, or the files cannot be read.
     """
-    try:
-        from transformers import CLIPTextModel, CLIPTokenizer
-        from transformers.utils import logging as transformers_logging
-    except ImportError as error:
-        raise InputError("models with prompts need transformers: pip install 'hspace[hub]'") from error
-    transformers_logging.disable_progress_bar()
+    text_encoder = read_text_encoder(folder, "text_encoder", kind, model)
+    check_tokenizer(folder, "tokenizer", model)
+    from transformers import CLIPTokenizer
+
     try:
         tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-        loaded: Any = CLIPTextModel.from_pretrained(
-            folder / "text_encoder", local_files_only=True, output_loading_info=True, dtype=torch.float32
-        )
-    # Broken files raise errors of many kinds: safetensors', pickle's, OSError, ValueError, RuntimeError.
+    # Broken files raise errors of many kinds: OSError, ValueError, KeyError.
     except Exception as error:
-        raise InputError(f"the text encoder of {folder.name} cannot be read: {one_line(error)}") from error
-    text_encoder, info = loaded
-    if info["missing_keys"]:
-        raise InputError(f"the text encoder of {folder.name} lacks tensors, e.g. {min(info['missing_keys'])}")
-    return PromptEncoder(tokenizer, text_encoder.to(device).eval().requires_grad_(False))
+        raise InputError(f"the tokenizer of {model} cannot be read: {one_line(error)}") from error
+    return PromptEncoder(tokenizer, text_encoder)
 
 
 class ClassEncoder:
@@ -187,15 +185,18 @@ def xl_inputs(image_size: int) -> Callable[[Any, str, bool, float], dict[str, Te
     return prepare
 
 
-def pixart_inputs(pipeline: Any, prompt: str, guided: bool, guidance: float) -> dict[str, Tensor]:
-    """PixArt: tokens of T5 and which of them count."""
-    length = 300 if "Sigma" in type(pipeline).__name__ else 120
-    context, mask, negative, without = pipeline.encode_prompt(
-        prompt, do_classifier_free_guidance=guided, max_sequence_length=length
-    )
-    passes = 2 if guided else 1
-    inputs = {"encoder_hidden_states": torch.cat([context, negative][:passes])}
-    return inputs | {"encoder_attention_mask": torch.cat([mask, without][:passes])}
+def pixart_inputs(tokens: int) -> Callable[[Any, str, bool, float], dict[str, Tensor]]:
+    """PixArt: features of T5 for this many tokens, and which of them count."""
+
+    def prepare(pipeline: Any, prompt: str, guided: bool, guidance: float) -> dict[str, Tensor]:
+        context, mask, negative, without = pipeline.encode_prompt(
+            prompt, do_classifier_free_guidance=guided, max_sequence_length=tokens
+        )
+        passes = 2 if guided else 1
+        inputs = {"encoder_hidden_states": torch.cat([context, negative][:passes])}
+        return inputs | {"encoder_attention_mask": torch.cat([mask, without][:passes])}
+
+    return prepare
 
 
 def sd3_inputs(pipeline: Any, prompt: str, guided: bool, guidance: float) -> dict[str, Tensor]:

@@ -1,12 +1,14 @@
-"""Files of a checkpoint: JSON, networks and schedulers of diffusers, and errors that fit on one line."""
+"""Files of a checkpoint: JSON, networks, text encoders and schedulers, and errors that fit on one line."""
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import diffusers
+import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.utils import logging as diffusers_logging
 
@@ -16,6 +18,15 @@ from hspace.system.files import parse_json
 from hspace.types import InputError, one_line
 
 log: logging.Logger = logging.getLogger(__name__)
+
+WEIGHTS: re.Pattern[str] = re.compile(
+    r"(?:diffusion_)?(?:pytorch_)?model(?:\.(fp16|bf16))?(?:-\d+-of-\d+)?\.(?:safetensors|bin)"
+)
+"""Names of files of weights, those of one part of many too, and their variant."""
+
+
+VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
+"""Files of which a tokenizer has at least one."""
 
 
 def read_module(folder: Path, name: str, expected: str, model: str) -> Any:
@@ -51,15 +62,64 @@ def read_module(folder: Path, name: str, expected: str, model: str) -> Any:
     return network
 
 
+def read_text_encoder(folder: Path, name: str, kind: str, model: str) -> Any:
+    """A text encoder of transformers, as `read_module` reads networks.
+
+    Args:
+        folder: Folder of the pipeline.
+        name: Of the part.
+        kind: Its class in transformers.
+        model: The user's name for the pipeline, for messages.
+
+    Raises:
+        InputError: If transformers is not installed, or the weights cannot be read or are not complete.
+    """
+    try:
+        import transformers
+        from transformers.utils import logging as transformers_logging
+    except ImportError as error:
+        raise InputError("models with prompts need transformers: pip install 'hspace[hub]'") from error
+    transformers_logging.disable_progress_bar()
+    part = find_part(folder, name)
+    variant = _variant(part, name, model)
+    try:
+        loaded: Any = getattr(transformers, kind).from_pretrained(
+            part, local_files_only=True, output_loading_info=True, dtype=torch.float32, variant=variant
+        )
+    # Broken files raise errors of many kinds: safetensors', pickle's, OSError, ValueError, RuntimeError.
+    except Exception as error:
+        raise InputError(f"the {_spoken(name)} of {model} cannot be read: {one_line(error)}") from error
+    encoder, info = loaded
+    if info["missing_keys"]:
+        raise InputError(f"the {_spoken(name)} of {model} lacks tensors, e.g. {min(info['missing_keys'])}")
+    return encoder.eval().requires_grad_(False)
+
+
+def check_tokenizer(folder: Path, name: str, model: str) -> None:
+    """Check that a tokenizer has its words: without them transformers makes one that knows none.
+
+    Raises:
+        InputError: If its folder holds no vocabulary.
+    """
+    if not any((folder / name / file).is_file() for file in VOCABULARIES):
+        raise InputError(
+            f"the {_spoken(name)} of {model} cannot be read: {folder / name} has none of {', '.join(VOCABULARIES)}"
+        )
+
+
+def _spoken(name: str) -> str:
+    return name.replace("_", " ")
+
+
 def _variant(part: Path, name: str, model: str) -> str | None:
     """The variant to read where a folder holds no plain weights: half-precision files have `.fp16` in their names."""
-    stem = "diffusion_pytorch_model"
-    weights = [path.name for path in part.glob(f"{stem}*") if path.suffix in (".safetensors", ".bin")]
-    if not weights or any(not file.startswith((f"{stem}.fp16", f"{stem}.bf16")) for file in weights):
+    found = [match[1] for path in part.glob("*") if (match := WEIGHTS.fullmatch(path.name))]
+    if not all(found):
         return None
-    found = "fp16" if any(".fp16" in file for file in weights) else "bf16"
-    log.warning("the %s of %s exists in %s only, which is read", name, model, found)
-    return found
+    variant = min(found, default=None, key=lambda kind: kind != "fp16")
+    if variant:
+        log.warning("the %s of %s exists in %s only, which is read", name, model, variant)
+    return variant
 
 
 def read_scheduler(folder: Path, model: str) -> Any:

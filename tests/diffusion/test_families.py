@@ -68,6 +68,22 @@ def test_a_prompt_gives_the_pipelines_own_image(folder: Folder, name: str) -> No
     assert ours.std() > 1e-3
 
 
+def test_pixart_alpha_is_told_from_sigma_by_its_pipeline_and_reads_fewer_words(folder: Folder, tmp_path: Path) -> None:
+    sigma = PIPELINES["pixart"]()
+    alpha = diffusers.PixArtAlphaPipeline(**sigma.components)
+    alpha.save_pretrained(tmp_path / "alpha")
+    model = load_model(str(tmp_path / "alpha"), num_steps=STEPS, device="cpu", prompt="a man", guidance=4.0)
+    assert model.cond is not None and model.cond.inputs["encoder_hidden_states"].shape[:2] == (2, 120)
+    other = load(folder, "pixart").cond
+    assert other is not None and other.inputs["encoder_hidden_states"].shape[:2] == (2, 300)
+    alpha.set_progress_bar_config(disable=True)
+    latents = model.latents([5])
+    theirs = alpha("a man", num_inference_steps=STEPS, guidance_scale=4.0, latents=latents.x_T, output_type="pt",
+                   **GUIDED["pixart"]).images  # fmt: skip
+    ours = (sample(model, latents, sampler=Sampler(eta=0.0)).x_0 / 2 + 0.5).clamp(0, 1)
+    assert (ours - theirs).abs().max() <= 2e-5
+
+
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 def test_a_class_gives_the_pipelines_own_image(folder: Folder, guidance: float) -> None:
     model, pipeline = load(folder, "dit", guidance=guidance), diffusers.DiTPipeline.from_pretrained(folder("dit"))
@@ -248,6 +264,39 @@ def test_old_layouts(folder: Folder, tmp_path: Path, caplog: pytest.LogCaptureFi
     close = sample(load_model(str(half), num_steps=STEPS, device="cpu"), latents).x_0
     assert "exists in fp16 only, which is read" in caplog.messages[-1]
     assert 0 < (close - reference).abs().max() <= 0.1
+
+
+@pytest.mark.parametrize("options", [{}, {"max_shard_size": "10KB"}, {"safe_serialization": False}])
+@pytest.mark.parametrize("name", ["stable_diffusion", "sdxl", "pixart", "sd3", "flux"])
+def test_text_encoders_that_exist_in_half_precision_only(
+    folder: Folder, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, options: dict[str, Any]
+) -> None:
+    plain = load(folder, name)
+    PIPELINES[name]().to(torch.float16).save_pretrained(tmp_path / name, variant="fp16", **options)
+    half = load_model(str(tmp_path / name), num_steps=STEPS, device="cpu", prompt=PROMPTS[name], guidance=4.0)
+    assert any(message.startswith("the text_encoder of ") for message in caplog.messages)
+    latents = plain.latents([3])
+    assert 0 < (sample(half, latents).x_0 - sample(plain, latents).x_0).abs().max() <= 0.05
+
+
+@pytest.mark.parametrize("name", ["stable_diffusion", "sdxl"])
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("text_encoder/model.safetensors", "the text encoder of .* cannot be read"),
+        ("text_encoder/config.json", "the text encoder of .* cannot be read"),
+        ("tokenizer", r"the tokenizer of .* cannot be read: .* has none of tokenizer\.json, vocab\.json"),
+        ("vae/config.json", "vae/config.json cannot be read"),
+    ],
+)
+def test_a_missing_file_is_one_line_that_names_the_part(
+    folder: Folder, tmp_path: Path, name: str, file: str, message: str
+) -> None:
+    broken = shutil.copytree(folder(name), tmp_path / "broken")
+    shutil.rmtree(broken / file) if (broken / file).is_dir() else (broken / file).unlink()
+    with pytest.raises(InputError, match=message) as caught:
+        load_model(str(broken), device="cpu", prompt="a man")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_broken_text_encoder(tiny_sd_dir: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_sd_dir, tmp_path / "sd")
     weights = tmp_path / "sd" / "text_encoder" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(InputError, match="the text encoder of sd cannot be read") as caught:
+    with pytest.raises(InputError, match=r"the text encoder of .* cannot be read") as caught:
         load_model(str(tmp_path / "sd"), device="cpu")
     assert "\n" not in str(caught.value)
 

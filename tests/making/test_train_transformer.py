@@ -1,5 +1,6 @@
 """The training of a diffusion transformer on a tiny network."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from configuration import training_configuration
 from dit import new_transformer
 from torch import Tensor
 
+from hspace.cli import main
 from hspace.diffusion.checkpoints import load_model
 from hspace.diffusion.sampling import sample
 from hspace.types import InputError
@@ -100,6 +102,24 @@ def test_an_interrupted_training_ends_where_an_unbroken_one_does(
     assert resumed["step"] == unbroken["step"] == 4
     weights = [[*state["network"].values(), *state["ema"]["shadow_params"]] for state in (resumed, unbroken)]
     assert max(float((ours - theirs).abs().max()) for ours, theirs in zip(*weights, strict=True)) < 1e-6
+
+
+EXPERIMENT = [
+    "experiment=transformer", "study.beside=[]", "study.attributes=[skin,age]", "study.index=24", "study.examples=6",
+    "study.target=0.1", "study.taps=[block:1,block:2.attn,block:1.mod]", "method.k=2", "method.num_samples=12",
+    "evaluation.num_samples=12", "evaluation.reference_samples=20", "evaluation.calibration_samples=4",
+    "evaluation.strength_samples=10", "diffusion.num_steps=2", "tracking.mode=disabled", "device=cpu", "batch_size=64",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_experiment_measures_what_was_just_trained(tmp_path: Path) -> None:
+    run(tmp_path, "run")
+    words = [*EXPERIMENT, f"model.path={tmp_path / 'run' / 'pipeline'}", f"cache_dir={tmp_path / 'cache'}"]
+    assert main([*words, f"output_dir={tmp_path / 'out'}"]) == 0
+    findings = json.loads((tmp_path / "out" / "run.json").read_text())["findings"]
+    assert list(findings["places"]) == ["transformer block:1", "transformer block:2.attn"]
+    assert findings["constant"] == ["transformer block:1.mod"], "of one class, the modulation depends on time alone"
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,8 @@ class Tap:
         Raises:
             InputError: If the output has parts and none is chosen, or is not a tensor.
         """
+        if self.part is not None and not (isinstance(output, tuple | list) and self.part < len(output)):
+            raise InputError(f"{self.path} gives {_described(output)}, so that there is no part [{self.part}]")
         found = output if self.part is None else output[self.part]
         if not isinstance(found, Tensor):
             raise InputError(f"{self.path} gives {_described(found)}; tap one tensor, as module:{self.path}[0]")

@@ -103,7 +103,10 @@ def find_taps(network: nn.Module, name: str, image_tokens: int | None = None) ->
     Raises:
         InputError: If the name is not of the right form, or the network does not have that place.
     """
-    return tuple(_find(network, part, image_tokens) for part in check_name(name).split("+"))
+    names = check_name(name).split("+")
+    if len(set(names)) < len(names):
+        raise InputError(f"tap {name} names one place twice")
+    return tuple(_find(network, part, image_tokens) for part in names)
 
 
 def _find(network: nn.Module, name: str, image_tokens: int | None) -> Tap:

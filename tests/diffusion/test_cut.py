@@ -284,6 +284,10 @@ def test_an_output_with_parts_and_taps_out_of_order() -> None:
         Cut(network, find_taps(network, "module:transformer_blocks.1")).encode(**inputs)
     with pytest.raises(InputError, match="does not call its modules in this order"):
         Cut(network, find_taps(network, "block:1+block:0", tokens)).encode(**inputs)
+    with pytest.raises(InputError, match=r"transformer_blocks.1 gives 2 parts, so that there is no part \[7\]"):
+        Cut(network, find_taps(network, "module:transformer_blocks.1[7]")).encode(**inputs)
+    with pytest.raises(InputError, match=r"tap block:1\+block:1 names one place twice"):
+        find_taps(network, "block:1+block:1", tokens)
     flux, _, _ = NETWORKS["flux2"]()
     with pytest.raises(InputError, match="number of image tokens must be given"):
         find_taps(flux, "block:3")

@@ -3,6 +3,8 @@
 import ast
 import importlib.util
 import re
+import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -101,3 +103,9 @@ def test_only_experiments_about_faces_know_a_world() -> None:
         if name.startswith(("hspace.worlds.portraits.", "hspace.worlds.rooms."))
     }
     assert set(worlds) == {"experiments/fig17.py", "experiments/probes.py"}
+
+
+def test_no_script_hides_an_installed_module() -> None:
+    """Tests and scripts have the folders of scripts on their path, before what is installed."""
+    scripts = {path.stem for path in (ROOT / "scripts").rglob("*.py")}
+    assert not scripts & (set(packages_distributions()) | sys.stdlib_module_names)

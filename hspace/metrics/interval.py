@@ -5,7 +5,7 @@
 Two kinds of change need two kinds of interval. A continuous one is a mean of numbers that may be skewed: Student's t
 after Hall's transformation. A binary one is a mean of flips, most of which a small sample does not show at all: the
 interval adds one flip each way. An interval never has zero width, and fewer than `MIN_SAMPLES` samples have none.
-`scripts/coverage.py` measures how often each of them holds the truth.
+`scripts/interval_coverage.py` measures how often each of them holds the truth.
 """
 
 import math

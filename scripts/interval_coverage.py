@@ -1,6 +1,6 @@
 """How often each interval holds the truth, on made-up samples whose truth is known: the tables of docs/evaluation.md.
 
-python scripts/coverage.py                     # prints the tables; about two minutes of one core
+python scripts/interval_coverage.py            # prints the tables; about two minutes of one core
 """
 
 import itertools

@@ -107,7 +107,7 @@ def shortest_path(features: Features, start: Tensor, end: Tensor, *, points: int
         optimiser.zero_grad()
         with torch.enable_grad():
             found = energy()
-            (inner.grad,) = torch.autograd.grad(found, inner)
+            inner.grad = torch.autograd.grad(found, inner)[0].contiguous()  # LBFGS views it as one row
         return found.item()
 
     energies = [float(optimiser.step(closure)) for _ in range(updates)]

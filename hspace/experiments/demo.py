@@ -100,7 +100,7 @@ def _note(sweep: Sweep, direction: int, attribute: str) -> str:
     """What the judge sees at either end, and whether it is the same person."""
     ends = [min(sweep.strengths), max(sweep.strengths)]
     effects = " and ".join(written(sweep.effects(s).cell(direction, attribute).value, "+.1f") for s in ends)
-    return f"{effects} sd; likeness {format_number(_likeness(sweep, direction, ends[1]).value)}"
+    return f"{effects} sd; likeness {format_number(_likeness(sweep, direction, ends[1]).value, 2)}"
 
 
 def _likeness(sweep: Sweep, direction: int, strength: float) -> Interval:

@@ -1,6 +1,6 @@
 """Why an edit of one attribute moves another: what the model's samples have together, and what h has of each alone.
 
-python scripts/making/entangled.py                 # smile and gender; 15,400 passes of one image, 5 minutes of a core
+python scripts/making/entangled.py                 # smile and gender; 16,800 passes of one image, 5 minutes of a core
 python scripts/making/entangled.py age glasses
 
 Prints JSON: the correlation of the two in the samples, by the annotator; and the judge's effects, on evaluation samples
@@ -36,7 +36,7 @@ SAMPLES, RECORDED, READ = 1000, 200, 48
 """Annotated samples, those whose h is read, and evaluation samples."""
 EXAMPLES = 20
 """On each side of a difference in each of two groups, of the recorded samples; twice as many without groups."""
-STRENGTHS = (0.25, 0.5)
+STRENGTHS = (0.25, 0.5, 1.0)
 """Lengths of the edits, in spreads of h: the root of its total variance."""
 SHOWN = ("smile", "gender", "beard", "hair_length")
 """Attributes whose effects are printed, beside the two."""

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -63,13 +64,13 @@ def test_processes_share_nothing_further(two: None) -> None:
 
 def test_memory_that_a_piece_frees_is_kept_for_the_next(two: None) -> None:
     def faults(rows: range) -> torch.Tensor:
-        """Pages that the system gives while 32 MB, or 8,192 pages, are filled for the third time."""
-        before = 0
-        for _ in range(3):
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        """Fewest pages that the system gives while 32 MB, or 8,192 pages, are filled once more; it may take some."""
+        taken = [resource.getrusage(resource.RUSAGE_SELF).ru_minflt]
+        for _ in range(6):
             filled = [torch.ones(2**21) for _ in range(4)]
             del filled
-        return torch.tensor([resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before] * len(rows))
+            taken.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+        return torch.tensor([min(after - before for before, after in pairwise(taken))] * len(rows))
 
     assert in_batches(range(4), 1, faults).max() < 1000
 

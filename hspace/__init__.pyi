@@ -16,6 +16,8 @@ from .diffusion.sampling import Samples as Samples
 from .diffusion.sampling import Step as Step
 from .diffusion.sampling import reverse as reverse
 from .diffusion.sampling import sample as sample
+from .directions.aims import score_aim as score_aim
+from .directions.aims import text_aim as text_aim
 from .directions.annotations import Annotations as Annotations
 from .directions.annotations import annotate as annotate
 from .directions.boundary import boundary as boundary
@@ -45,8 +47,6 @@ from .directions.supervised import supervised as supervised
 from .directions.switch import switch as switch
 from .directions.trained import trained as trained
 from .directions.trained_network import trained_network as trained_network
-from .directions.training import score_aim as score_aim
-from .directions.training import text_aim as text_aim
 from .directions.transport import transport as transport
 from .directions.whitened import whitened as whitened
 from .edits.changes import operate as operate

@@ -8,6 +8,7 @@ import torch
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampler import Sampler
+from hspace.directions.aims import Objective, score_aim
 from hspace.directions.annotations import Annotations
 from hspace.directions.examples import difference_meta
 from hspace.directions.learning import epochs, learn
@@ -15,12 +16,10 @@ from hspace.directions.method import Sources, method
 from hspace.directions.record import Directions
 from hspace.directions.training import (
     Delta,
-    Objective,
     TrainingSettings,
     TrainingTask,
     check_gradient,
     moments,
-    score_aim,
     split,
 )
 from hspace.types import Scorer
@@ -66,7 +65,7 @@ def trained(
         scorer: The annotator, which must give gradients; judge the result with another one.
         annotations: Its scores of the samples to train on.
         attribute: Attribute that is to rise.
-        aim: What is trained for, see `training.score_aim` and `training.text_aim`; None lets the score rise by one
+        aim: What is trained for, see `aims.score_aim` and `aims.text_aim`; None lets the score rise by one
             standard deviation and holds all others.
         updates: Updates by Adam, whose rate falls to 0 in equal steps; each goes through a batch of trajectories.
         rate: Adam's first rate, in standard deviations of h.

@@ -12,6 +12,7 @@ from torch import Tensor
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampler import Sampler
+from hspace.directions.aims import Objective, score_aim
 from hspace.directions.annotations import Annotations
 from hspace.directions.learning import epochs, learn
 from hspace.directions.method import Sources, method
@@ -26,12 +27,10 @@ from hspace.directions.operators import (
 from hspace.directions.positions import num_channels
 from hspace.directions.training import (
     Delta,
-    Objective,
     TrainingSettings,
     TrainingTask,
     check_gradient,
     moments,
-    score_aim,
     split,
 )
 from hspace.types import Scorer
@@ -89,7 +88,7 @@ def trained_network(
         scorer: The annotator, which must give gradients; judge the result with another one.
         annotations: Its scores of the samples to train on.
         attribute: Attribute that is to rise.
-        aim: What is trained for, see `training.score_aim` and `training.text_aim`; None lets the score rise by one
+        aim: What is trained for, see `aims.score_aim` and `aims.text_aim`; None lets the score rise by one
             standard deviation and holds all others.
         width: Channels of the hidden layer, a multiple of 16.
         updates: Updates by Adam, whose rate falls to 0 in equal steps; each goes through a batch of trajectories.

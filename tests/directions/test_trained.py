@@ -13,11 +13,12 @@ from torch import Tensor
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
+from hspace.directions.aims import Aim, score_aim
 from hspace.directions.annotations import Annotations, annotate
 from hspace.directions.random import random
 from hspace.directions.record import Directions
 from hspace.directions.trained import offsets, trained
-from hspace.directions.training import Aim, TrainingTask, moments, score_aim
+from hspace.directions.training import TrainingTask, moments
 from hspace.runs.parsing import settings_of
 from hspace.scorers.clip import load_clip
 from hspace.types import InputError

@@ -16,11 +16,12 @@ from hspace.cli import main
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
+from hspace.directions.aims import SHORT, score_aim, text_aim
 from hspace.directions.annotations import Annotations, annotate
 from hspace.directions.operators import NETWORK, Operator, network_shapes
 from hspace.directions.trained import trained
 from hspace.directions.trained_network import _delta, _start, trained_network
-from hspace.directions.training import SHORT, TrainingTask, score_aim, text_aim
+from hspace.directions.training import TrainingTask
 from hspace.edits.changes import operate
 from hspace.runs.parsing import settings_of
 from hspace.scorers.clip import load_clip

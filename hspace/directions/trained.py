@@ -6,22 +6,13 @@ from dataclasses import replace
 import torch
 
 from hspace.diffusion.checkpoints import DiffusionModel
-from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampler import Sampler
 from hspace.directions.aims import Objective, score_aim
 from hspace.directions.annotations import Annotations
 from hspace.directions.examples import difference_meta
-from hspace.directions.learning import epochs, learn
 from hspace.directions.method import Sources, method
 from hspace.directions.record import Directions
-from hspace.directions.training import (
-    Delta,
-    TrainingSettings,
-    TrainingTask,
-    check_gradient,
-    moments,
-    split,
-)
+from hspace.directions.training import Delta, TrainingSettings, train
 from hspace.types import Scorer
 
 
@@ -85,24 +76,16 @@ def trained(
     (`trained_network` has one); a scorer with a target, and a penalty on other attributes, beside CLIP's direction;
     rates that fall.
     """
-    annotations.check(model)
-    (seeds, kept), whole = split(annotations), replace(sampler, start=0, stop=None)
-    aim = score_aim(scorer, annotations, attribute) if aim is None else aim
-    rows = epochs(len(seeds), batch, torch.Generator().manual_seed(0))
-
-    def some() -> Latents:
-        return model.latents([seeds[row] for row in next(rows)])
-
-    check_gradient(model, scorer, some(), "trained")
-    _, scale = moments(model, some(), whole)
-    task = TrainingTask(model, aim, offsets(scale), whole)
-    start = torch.zeros(len(model.process.timesteps), *model.h_shape)
-    found, losses = learn(start, lambda given, _: task.gradient(given, some()), updates=updates, rate=rate)
-    effects = task.effects(found, model.latents(kept), scorer, annotations)
+    found = train(
+        "trained", model, scorer, annotations,
+        score_aim(scorer, annotations, attribute) if aim is None else aim,
+        lambda mean, scale: (torch.zeros(mean.shape), offsets(scale)),
+        updates=updates, rate=rate, batch=batch, sampler=sampler,
+    )  # fmt: skip
     how, eta = f"trained by {annotations.scorer}", model.process.etas(sampler.eta)
     meta = difference_meta(model, "h", eta, how, attribute, annotations.seeds, annotations.provenance.annotator)
-    report = {"loss_first": losses[0], "loss_last": losses[-1], "annotator": annotations.scorer, "effects": effects}
-    return Directions((scale * found)[None], replace(meta, unit="target", report=report))
+    offset = found.scale * found.parameters
+    return Directions(offset[None], replace(meta, unit="target", report=found.report))
 
 
 def offsets(scale: float) -> Delta:

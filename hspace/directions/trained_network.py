@@ -10,11 +10,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
-from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampler import Sampler
 from hspace.directions.aims import Objective, score_aim
 from hspace.directions.annotations import Annotations
-from hspace.directions.learning import epochs, learn
 from hspace.directions.method import Sources, method
 from hspace.directions.operators import (
     STRENGTHS,
@@ -25,14 +23,7 @@ from hspace.directions.operators import (
     operator_meta,
 )
 from hspace.directions.positions import num_channels
-from hspace.directions.training import (
-    Delta,
-    TrainingSettings,
-    TrainingTask,
-    check_gradient,
-    moments,
-    split,
-)
+from hspace.directions.training import Delta, TrainingSettings, train
 from hspace.types import Scorer
 
 
@@ -106,28 +97,20 @@ def trained_network(
     place of an embedding of time, since an operator has no other times; h is centred and in its standard deviation; the
     network begins at no change, W2 = b = 0; a narrower hidden layer.
     """
-    annotations.check(model)
-    (seeds, kept), whole = split(annotations), replace(sampler, start=0, stop=None)
-    aim = score_aim(scorer, annotations, attribute) if aim is None else aim
-    rows = epochs(len(seeds), batch, torch.Generator().manual_seed(0))
-
-    def some() -> Latents:
-        return model.latents([seeds[row] for row in next(rows)])
-
-    check_gradient(model, scorer, some(), "trained_network")
-    mean, scale = moments(model, some(), whole)
     shapes = network_shapes(num_channels(model.h_shape), width, len(model.process.timesteps))
-    task = TrainingTask(model, aim, _delta(shapes, mean, scale), whole)
-    found, losses = learn(_start(shapes), lambda given, _: task.gradient(given, some()), updates=updates, rate=rate)
-    effects = task.effects(found, model.latents(kept), scorer, annotations)
+    found = train(
+        "trained_network", model, scorer, annotations,
+        score_aim(scorer, annotations, attribute) if aim is None else aim,
+        lambda mean, scale: (_start(shapes), _delta(shapes, mean, scale)),
+        updates=updates, rate=rate, batch=batch, sampler=sampler,
+    )  # fmt: skip
     settings = {"attribute": attribute, "width": width, "updates": updates, "rate": rate, "batch": batch}
     meta = operator_meta(model, annotations, attribute, "trained network", settings)
     provenance = model.provenance(eta=model.process.etas(sampler.eta), annotator=annotations.provenance.annotator)
-    report = {"loss_first": losses[0], "loss_last": losses[-1], "annotator": annotations.scorer, "effects": effects}
-    meta = replace(meta, provenance=provenance, report=report)
-    made = _of_h(parts(found, shapes), scale)
+    meta = replace(meta, provenance=provenance, report=found.report)
+    made = _of_h(parts(found.parameters, shapes), found.scale)
     return Operator(
-        meta, "network", mean, inner=made["inner"], times=made["times"], norm=made["norm"], outer=made["outer"],
+        meta, "network", found.mean, inner=made["inner"], times=made["times"], norm=made["norm"], outer=made["outer"],
         bias=made["bias"],
     )  # fmt: skip
 

@@ -83,10 +83,13 @@ def reverse(
         live: Such a function of the step's x_t too, in the place of `edit`.
 
     Raises:
-        InputError: If eta is not one value or one per step, or the edited steps are not among those of the process.
+        InputError: If eta is not one value or one per step, the edited steps are not among those of the process, or h
+            is edited in two ways.
 
     Source: Haas et al. 2024 (arXiv 2303.11073), eqs. 2-5; Kwon et al. 2023 (arXiv 2210.10960), eq. 5, for Asyrp.
     """
+    if edit is not None and live is not None:
+        raise InputError("give an edit or a live one, not both")
     process, denoiser = model.process, model.denoiser
     etas, window = process.etas(sampler.eta), sampler.window(len(process.timesteps))
     dtype = torch.promote_types(model.dtype, torch.float32)
@@ -94,8 +97,10 @@ def reverse(
     for i, (t, t_prev) in enumerate(process.pairs()):
         encoded = denoiser.encode(x_t, t, model.cond)
         h = encoded.h
-        if i in window:
-            h = live(i, x_t, encoded) if live is not None else edit(i, encoded) if edit is not None else h
+        if i in window and live is not None:
+            h = live(i, x_t, encoded)
+        elif i in window and edit is not None:
+            h = edit(i, encoded)
         output = usual = denoiser.decode(h, encoded).to(dtype)
         if sampler.injection == "asyrp" and h is not encoded.h:
             usual = denoiser.decode(encoded.h, encoded).to(dtype)
@@ -114,6 +119,7 @@ def sample(
     *,
     sampler: Sampler = Sampler(),
     edit: Edit | None = None,
+    live: LiveEdit | None = None,
     delta_h: HForBatch | None = None,
     replace_h: HForBatch | None = None,
     record_h: bool = False,
@@ -126,6 +132,7 @@ def sample(
         latents: x_T and z of the batch. Where sigma is 0 (eta 0, or the last step) z is not read.
         sampler: Settings whose eta, injection and edited steps are taken; the batch is one pass.
         edit: Function of the step and its h that gives the edited h; None leaves h.
+        live: Such a function of the step's x_t too, in the place of `edit`.
         delta_h: Short for an edit that adds offsets, (1 or batch, steps, *h_shape).
         replace_h: Short for an edit that replaces h, shaped the same; `delta_h` is added to it.
         record_h: Whether to return h.
@@ -137,13 +144,13 @@ def sample(
     """
     latents.fit(model.provenance(eta=sampler.eta, tap=False))
     _check_inputs(model, latents, {"delta_h": delta_h, "replace_h": replace_h})
-    if edit is not None and (delta_h is not None or replace_h is not None):
+    if (edit is not None or live is not None) and (delta_h is not None or replace_h is not None):
         raise InputError("give an edit, or delta_h and replace_h, not both")
     delta_h, replace_h = (h if h is None else h.to(model.device, model.dtype) for h in (delta_h, replace_h))
     trajectory: list[Tensor] = []
     finite: list[Tensor] = []
     x_t = latents.x_T
-    for step in reverse(model, latents, sampler=sampler, edit=edit or _edit(delta_h, replace_h)):
+    for step in reverse(model, latents, sampler=sampler, edit=edit or _edit(delta_h, replace_h), live=live):
         x_t = step.x_t
         if observe is not None:
             observe(step.index, step.encoded)

@@ -148,8 +148,6 @@ def pullback_basis(
     """
     if len(latents.seeds) != 1:
         raise InputError(f"a pullback basis is of one sample, got {len(latents.seeds)}")
-    if not 0 <= step < len(model.process.timesteps):
-        raise InputError(f"step must be from 0 to {len(model.process.timesteps) - 1}, got {step}")
     x_t, t = sample_at(model, latents, step, sampler), model.process.timesteps[step]
     operator = EncoderJacobian(model.denoiser, x_t, t, model.cond)
     found = top_triplets(operator, k, tolerance=tolerance, block_size=block_size)
@@ -157,9 +155,24 @@ def pullback_basis(
     return Basis(step, latents.seeds[0], u, s, v, residuals)
 
 
+def check_step(model: DiffusionModel, step: int) -> None:
+    """Check the index of a step.
+
+    Raises:
+        InputError: If the model takes no such step.
+    """
+    if not 0 <= step < len(model.process.timesteps):
+        raise InputError(f"step must be from 0 to {len(model.process.timesteps) - 1}, got {step}")
+
+
 @torch.no_grad()
 def sample_at(model: DiffusionModel, latents: Latents, step: int, sampler: Sampler = Sampler()) -> Tensor:
-    """The x_t that a step of the unedited trajectory starts from, (batch, *sample_shape)."""
+    """The x_t that a step of the unedited trajectory starts from, (batch, *sample_shape).
+
+    Raises:
+        InputError: If the model takes no such step.
+    """
+    check_step(model, step)
     x_t = latents.x_T.to(model.device)
     if step > 0:
         for each in reverse(model, latents, sampler=sampler):

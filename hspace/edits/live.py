@@ -10,8 +10,7 @@ from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.denoiser import Conditioning, Encoded
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampler import Sampler
-from hspace.diffusion.sampling import LiveEdit, NotFinite, reverse
-from hspace.directions.learning import one_pass
+from hspace.diffusion.sampling import LiveEdit, sample
 from hspace.directions.positions import by_position, from_positions
 from hspace.edits.sums import Edits, every_edit
 from hspace.types import InputError
@@ -57,21 +56,13 @@ def live_prompt(
         raise InputError(f"prompt must differ from the empty one, got {prompt!r} for both")
     if not strengths:
         raise InputError("a live prompt needs at least one strength, got none")
-    conditions = [one_pass(model.with_prompt(each, 1.0).cond) for each in (prompt, empty)]
+    conditions = [model.with_prompt(each, 1.0).cond for each in (prompt, empty)]
     factors = torch.tensor(list(strengths))
-    latents.fit(model.provenance(eta=sampler.eta, tap=False))
 
     def edited(batch: Latents, index: list[int]) -> Tensor:
-        x_t = batch.x_T
-        for step in reverse(model, batch, sampler=sampler, live=adding_prompt(model, conditions, factors[index])):
-            x_t = step.x_t
-        images = model.codec.decode(x_t)
-        broken = ~images.isfinite().flatten(1).all(dim=1)
-        if broken.any():
-            raise NotFinite(int(broken.nonzero()[0]), "an image became NaN or infinite; use smaller strengths")
-        return images
+        return sample(model, batch, sampler=sampler, live=adding_prompt(model, conditions, factors[index])).x_0
 
-    return every_edit(latents, len(factors), sampler.batch_size, edited)
+    return every_edit(latents, len(factors), sampler.batch_size, edited, lambda edit: "; use smaller strengths")
 
 
 def adding_prompt(model: DiffusionModel, conditions: Sequence[Conditioning | None], strengths: Tensor) -> LiveEdit:

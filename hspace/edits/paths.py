@@ -11,7 +11,7 @@ from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampler import Sampler
 from hspace.directions.learning import one_pass
-from hspace.directions.pullback import sample_at
+from hspace.directions.pullback import check_step, sample_at
 from hspace.types import Images, InputError
 
 Features = Callable[[Tensor], Tensor]
@@ -54,6 +54,9 @@ def geodesic(
         updates: Most updates of the path.
         sampler: Settings whose eta is taken for the two trajectories up to the step.
 
+    Returns:
+        The path on the CPU; lengths are in h.
+
     Raises:
         InputError: If there are not two samples, the step does not exist, or a number is out of range.
 
@@ -62,7 +65,6 @@ def geodesic(
     """
     if len(ends.seeds) != 2:
         raise InputError(f"a geodesic joins two samples, got {len(ends.seeds)}")
-    _check_step(model, step)
     x_t, t, cond = sample_at(model, ends, step, sampler), model.process.timesteps[step], one_pass(model.cond)
 
     def features(x: Tensor) -> Tensor:
@@ -77,6 +79,13 @@ def shortest_path(features: Features, start: Tensor, end: Tensor, *, points: int
     Such points lie evenly on the path that is shortest there. L-BFGS begins with the straight line, and its line search
     lets no update make the sum larger.
 
+    Args:
+        features: What distances are measured in.
+        start: One end, of any shape.
+        end: The other end, of the same shape.
+        points: Number of places, the ends among them.
+        updates: Most updates.
+
     Raises:
         InputError: If there are fewer than three points or no update.
 
@@ -90,31 +99,26 @@ def shortest_path(features: Features, start: Tensor, end: Tensor, *, points: int
     shares = torch.linspace(0, 1, points).to(start).reshape(-1, *(1,) * start.ndim)
     line = (1 - shares) * start + shares * end
     inner = line[1:-1].clone().requires_grad_()
-    # The ends do not move, so that what is measured of them stays.
     with torch.no_grad():
-        fixed = features(line[[0, -1]])
-        straight = _length(features(line))
+        h = features(line)
+    # The ends do not move, so that what is measured of them stays.
+    straight, first, last = _length(h), h[:1], h[-1:]
     optimiser = torch.optim.LBFGS([inner], max_iter=1, line_search_fn="strong_wolfe")
 
     def path() -> Tensor:
-        return torch.cat([fixed[:1], features(inner), fixed[1:]])
-
-    def energy() -> Tensor:
-        h = path()
-        return (h[1:] - h[:-1]).square().sum()
+        return torch.cat([first, features(inner), last])
 
     def closure() -> float:
-        optimiser.zero_grad()
         with torch.enable_grad():
-            found = energy()
+            found = _energy(path())
             inner.grad = torch.autograd.grad(found, inner)[0].contiguous()  # LBFGS views it as one row
         return found.item()
 
     energies = [float(optimiser.step(closure)) for _ in range(updates)]
     with torch.no_grad():
-        energies.append(energy().item())
-        length = _length(path())
-    return Geodesic(torch.cat([line[:1], inner.detach(), line[-1:]]).cpu(), length, straight, tuple(energies))
+        h = path()
+    energies.append(_energy(h).item())
+    return Geodesic(torch.cat([line[:1], inner.detach(), line[-1:]]).cpu(), _length(h), straight, tuple(energies))
 
 
 @torch.no_grad()
@@ -134,7 +138,7 @@ def moved(model: DiffusionModel, x_t: Tensor, v: Tensor, *, step: int, strength:
 
     Source: Park et al. 2023 (arXiv 2307.12868), sec. 3.3, x-space guidance.
     """
-    _check_step(model, step)
+    check_step(model, step)
     if not v.norm() > 0:
         raise InputError("a direction to move along must not be zero")
     unit = (v / v.norm()).to(x_t)
@@ -148,7 +152,7 @@ def onwards(model: DiffusionModel, x_t: Tensor, *, step: int) -> Images:
     Raises:
         InputError: If the step does not exist.
     """
-    _check_step(model, step)
+    check_step(model, step)
     process = model.process
     for index, (t, t_prev) in enumerate(process.pairs()):
         if index >= step:
@@ -166,11 +170,11 @@ def _output(model: DiffusionModel, x_t: Tensor, step: int) -> Tensor:
     return model.denoiser.decode(encoded.h, encoded).to(x_t.dtype)
 
 
+def _energy(h: Tensor) -> Tensor:
+    """Sum of the squared distances of neighbours of (points, ...)."""
+    return (h[1:] - h[:-1]).square().sum()
+
+
 def _length(h: Tensor) -> float:
     """Sum of the distances of neighbours of (points, ...)."""
     return float((h[1:] - h[:-1]).flatten(1).double().norm(dim=1).sum())
-
-
-def _check_step(model: DiffusionModel, step: int) -> None:
-    if not 0 <= step < len(model.process.timesteps):
-        raise InputError(f"step must be from 0 to {len(model.process.timesteps) - 1}, got {step}")

@@ -1,5 +1,6 @@
 """Live prompts against a loop by hand, on a real (tiny) pipeline of prompts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,8 @@ def test_no_strength_or_step_changes_nothing(model: DiffusionModel) -> None:
     latents = model.latents([3])
     plain = sample(model, latents).x_0
     assert torch.equal(live_prompt(model, latents, "a smile", strengths=[0.0])[:, 0], plain)
+    kept = replace(latents, residual=torch.full_like(latents.x_T, 0.1))
+    assert torch.equal(live_prompt(model, kept, "a smile", strengths=[0.0])[:, 0], sample(model, kept).x_0)
     late = live_prompt(model, latents, "a smile", strengths=[1.0], sampler=Sampler(start=1))
     early = live_prompt(model, latents, "a smile", strengths=[1.0], sampler=Sampler(start=0, stop=1))
     assert not torch.equal(late, early)

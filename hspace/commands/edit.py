@@ -35,7 +35,7 @@ from hspace.studio.editing import (
     region_weights,
     same_person,
     sample_source,
-    shown_strengths,
+    shown_factors,
 )
 from hspace.studio.sliders import Bench, load_bench
 from hspace.system.files import write_json
@@ -47,7 +47,7 @@ log: logging.Logger = logging.getLogger(__name__)
 
 LEAST_SAMPLES = 10
 """Smallest number of samples that a distance is measured from."""
-POINTS = 4
+FRAMES = 4
 """Pictures of the animation on either side of the unedited one; the strip shows every other one."""
 Compose = Callable[[list[str]], DictConfig]
 
@@ -161,7 +161,7 @@ def _edit_one(
 ) -> dict[str, Any]:
     """Writes pictures, strip and animation of one source; returns its record."""
     weights = region_weights(bench.cfg, source, region)
-    factors = shown_strengths(bench, strengths, POINTS)
+    factors = shown_factors(bench, strengths, FRAMES)
     edited = edit_source(bench, source, strengths, factors)
     put_back, note = pictures(source, edited, weights), note_of(bench, source, strengths)
     write_png(folder / "edited.png", put_back[-1], note)

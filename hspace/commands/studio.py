@@ -12,7 +12,7 @@ from pathlib import Path
 import uvicorn
 from omegaconf import DictConfig
 
-from hspace.diffusion.embedded import embedded_models
+from hspace.diffusion.embedded import embedded_models, model_id_of
 from hspace.diffusion.photographs import find_images
 from hspace.directions.shipped import READY, ready_models
 from hspace.runs.parsing import parse
@@ -42,7 +42,7 @@ def studio(options: argparse.Namespace, compose: Callable[[list[str]], DictConfi
         raise InputError(f"--samples are 0 to 64 and --port 0 to 65535, got {options.samples} and {options.port}")
     photographs = tuple(path for word in options.photographs or [] for path in find_images(word))
     cfg = parse(compose(options.settings))
-    bench = load_bench(cfg, options.direction or _found(cfg.model.path))
+    bench = load_bench(cfg, options.direction or directions_of(cfg.model.path))
     if len(bench.sliders) > MOST_SLIDERS:
         raise InputError(f"a page has at most {MOST_SLIDERS} sliders, got {len(bench.sliders)}: name some as FILE:NAME")
     seeds = tuple(range(FIRST_SAMPLE, FIRST_SAMPLE + options.samples))
@@ -63,7 +63,7 @@ def serve(shelf: Shelf, port: int = 0, *, open_browser: bool = False) -> None:
     token = secrets.token_urlsafe(24)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", port))
-        listening.listen(128)  # whoever reads the address may ask at once, and waits until the server is up
+        listening.listen(128)  # a browser that asks at once waits until the server is up
         port = listening.getsockname()[1]
         hosts = frozenset(f"{name}:{port}" for name in ("127.0.0.1", "localhost"))
         app = Studio(shelf).app(hosts, token)
@@ -89,20 +89,19 @@ def _shelf(first: Session, compose: Callable[[list[str]], DictConfig]) -> Shelf:
     )
 
 
-def _found(model: str) -> Sequence[str]:
+def directions_of(model: str) -> Sequence[str]:
     """Directions of the model that earlier runs left, or its ready-made ones.
 
     Raises:
         InputError: If there are none.
     """
-    name = Path(model).expanduser().resolve().name
-    ids = {model} if model in embedded_models() else {model, name, f"./{name}"}
+    wanted = model_id_of(model)
     for path in sorted(Path("outputs").glob("*/directions.safetensors")):
-        if find_sliders(str(path))[0].directions.meta.model_id in ids:
+        if find_sliders(str(path))[0].directions.meta.model_id == wanted:
             return [str(path)]
     if model in ready_models():
         return [f"{READY}{model}"]
     raise InputError(
-        "no directions in outputs/*/directions.safetensors: name a file by --direction, or find some by "
+        f"no directions of {wanted} in outputs/*/directions.safetensors: name a file by --direction, or find some by "
         "hspace experiment=demo"
     )

@@ -18,7 +18,7 @@ from huggingface_hub import hf_hub_download  # pyright: ignore[reportUnknownVari
 
 from hspace.diffusion.codecs import Codec
 from hspace.diffusion.denoiser import Conditioning, CutDenoiser, Denoiser
-from hspace.diffusion.embedded import EMBEDDED
+from hspace.diffusion.embedded import EMBEDDED, model_id_of
 from hspace.diffusion.families import IGNORED, Encoder, Family, Loaded, Request, find_family
 from hspace.diffusion.identity import SCHEDULER, Identity
 from hspace.diffusion.latents import Latents
@@ -243,9 +243,7 @@ def _find_folder(model: str, revision: str | None) -> tuple[Path, str]:
         return folder, model
     folder = Path(model).expanduser()
     if folder.is_dir():
-        name = folder.resolve().name
-        # A folder of one's own is never taken for the embedded model of its name.
-        return folder, f"./{name}" if name in EMBEDDED else name
+        return folder, model_id_of(model)
     if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", model):
         return _download(model, revision), model
     near = difflib.get_close_matches(model, EMBEDDED, n=3, cutoff=0.4)

@@ -21,7 +21,7 @@ from hspace.diffusion.taps import find_taps
 from hspace.types import HBatch, Images, InputError
 
 LARGE = 2**24
-"""Weights of a network that is slow to run and to copy."""
+"""Number of weights from which shapes are found without the numbers, and the layout in memory is kept."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,10 @@ class CutDenoiser(nn.Module):
         self._cut = Cut(network, find_taps(network, tap, wiring.image_tokens))
         try:
             self._find_shapes(_without_numbers(network) if is_large(network) else network)
-        except (RuntimeError, TypeError):  # of a network that needs numbers to know shapes
+        except (RuntimeError, TypeError):
+            # Some networks need numbers to know shapes.
+            if not is_large(network):
+                raise
             self._find_shapes(network)
         self.train(network.training)
 

@@ -1,5 +1,7 @@
 """Names of the models that come with the package; nothing slow is loaded to know them."""
 
+from pathlib import Path
+
 from hspace.system.files import package_path
 
 EMBEDDED = {"portraits": "portraits/ddpm", "portraits-128": "portraits/ldm", "rooms": "rooms/ddpm"}
@@ -14,3 +16,13 @@ def embedded_models() -> list[str]:
 def drawn_world(model: str) -> str | None:
     """The world whose pictures an embedded model draws; None of other models."""
     return EMBEDDED[model].partition("/")[0] if model in EMBEDDED else None
+
+
+def model_id_of(model: str) -> str:
+    """The id of a model: an embedded name or hub id as it is; a folder's name, with `./` if that is embedded."""
+    folder = Path(model).expanduser()
+    if model in EMBEDDED or not folder.is_dir():
+        return model
+    name = folder.resolve().name
+    # A folder of one's own is never taken for the embedded model of its name.
+    return f"./{name}" if name in EMBEDDED else name

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.directions.annotations import Annotations
+from hspace.metrics.effect import score_unit
 from hspace.types import InputError, LogitScorer, Scorer, TextScorer
 
 SHORT = 0.05
@@ -106,11 +107,9 @@ def score_aim(
     """
     column = annotations.column(attribute)
     held = tuple(annotations.column(name) for name in _others(annotations.attributes, attribute, conditions))
-    sd = spread_of_scores(annotations)
-    if not sd[column] > 0:
+    if not score_unit(annotations.sort_keys, annotations.visible)[column] > 0:
         raise InputError(f"{attribute} must vary over the samples, got the same score for all of them")
-    # A score that never varies is not a condition; it is read as it is.
-    return Aim(scorer, column, held, torch.where(sd > 0, sd, torch.ones_like(sd)), target, hold, likeness)
+    return Aim(scorer, column, held, unit_of(annotations), target, hold, likeness)
 
 
 def text_aim(
@@ -169,7 +168,7 @@ def scores_of(scorer: Scorer, sd: Tensor, images: Tensor) -> Tensor:
     return read(images) / sd
 
 
-def spread_of_scores(annotations: Annotations) -> Tensor:
-    """Standard deviation of each score over the samples that show the attribute, (attributes,); 0 of fewer than two."""
-    columns = zip(annotations.sort_keys.unbind(1), annotations.visible.unbind(1), strict=True)
-    return torch.stack([values[shown].std() if shown.sum() > 1 else torch.tensor(0.0) for values, shown in columns])
+def unit_of(annotations: Annotations) -> Tensor:
+    """Standard deviation of each score that samples are sorted by, (attributes,); 1 of one that does not vary."""
+    sd = score_unit(annotations.sort_keys, annotations.visible).float()
+    return torch.where(sd > 0, sd, torch.ones_like(sd))

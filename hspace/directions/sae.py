@@ -20,14 +20,13 @@ from hspace.directions.record import Directions
 from hspace.directions.settings import MAX_SAMPLES, Settings
 from hspace.directions.sparse import SparseAutoencoder, fit_sparse
 from hspace.metrics.correlation import p_of_correlation
+from hspace.metrics.paired import SIGNIFICANT
 from hspace.output.tables import written
 from hspace.system import distributed
 from hspace.types import InputError
 
 HELD_OUT = 5
 """One in so many samples is not trained on."""
-SIGNIFICANT = 0.05
-"""Level of the names, over all features and attributes together."""
 
 
 class SaeSettings(Settings):
@@ -66,6 +65,12 @@ def find(model: DiffusionModel, sources: Sources, settings: SaeSettings) -> Dire
         model, sources.recorded(settings.num_samples), annotations, k=settings.k, expansion=settings.expansion,
         active=settings.active, updates=settings.updates, batch=settings.batch, rate=settings.rate,
     )  # fmt: skip
+
+
+def parted(n: int) -> tuple[range, range]:
+    """Rows of n samples that are learnt from, and those that are held out."""
+    kept = n - max(n // HELD_OUT, 1)
+    return range(kept), range(kept, n)
 
 
 def sparse_features(
@@ -117,7 +122,7 @@ def sparse_features(
     channels, n = num_channels(recorded.h_shape), len(recorded.seeds)
     _check(recorded, annotations, k, active, expansion * channels)
     vectors = Vectors.of(recorded)
-    train, held = range(n - max(n // HELD_OUT, 1)), range(n - max(n // HELD_OUT, 1), n)
+    train, held = parted(n)
     drawn = vectors.batches(train, batch)
     coder = fit_sparse(
         lambda: next(drawn), features=expansion * channels, active=active, updates=updates, rate=rate

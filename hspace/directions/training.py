@@ -13,10 +13,10 @@ from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.recording import trajectories
 from hspace.diffusion.sampler import Sampler
-from hspace.diffusion.sampling import Edit, reverse
-from hspace.directions.aims import Objective, score_aim, scores_of, spread_of_scores, text_aim
+from hspace.diffusion.sampling import Edit, reverse, sample
+from hspace.directions.aims import Objective, score_aim, scores_of, text_aim, unit_of
 from hspace.directions.annotations import Annotations
-from hspace.directions.learning import LearningSettings, epochs, learn
+from hspace.directions.learning import LearningSettings, epochs, learn, spread_of
 from hspace.directions.settings import MAX_SAMPLES
 from hspace.metrics.interval import mean_interval
 from hspace.system.shards import row_batches
@@ -145,11 +145,11 @@ class TrainingTask:
     ) -> dict[str, list[float | None]]:
         """The scorer's mean change of each score in the final images, in standard deviations: value, low and high."""
         changes: list[Tensor] = []
-        sd = spread_of_scores(annotations)
-        sd = torch.where(sd > 0, sd, torch.ones_like(sd))
+        sd = unit_of(annotations)
         for rows in row_batches(len(latents.seeds), self.sampler.batch_size):
             some = latents.select(rows)
-            images = [self.model.codec.decode(self.predicted(some, each)[-1]) for each in (self.edit(parameters), None)]
+            edits = (self.edit(parameters), None)
+            images = [sample(self.model, some, sampler=self.sampler, edit=each).x_0 for each in edits]
             edited, plain = (scores_of(scorer, sd, each) for each in images)
             changes.append(edited - plain)
         columns = torch.cat(changes).double().numpy().T
@@ -175,9 +175,9 @@ def check_gradient(model: DiffusionModel, scorer: Scorer, latents: Latents, name
 
 @torch.no_grad()
 def moments(model: DiffusionModel, latents: Latents, sampler: Sampler) -> tuple[Tensor, float]:
-    """Mean of h of unedited trajectories, (steps, *h_shape), and the root mean variance over samples and places."""
+    """Mean of h of unedited trajectories, (steps, *h_shape), and its spread; see `learning.spread_of`."""
     h = trajectories(model, latents, sampler).float()
-    return h.mean(dim=0), float(h.transpose(0, 1).flatten(1).double().var(dim=1).mean().sqrt())
+    return h.mean(dim=0), spread_of(enumerate(h.unbind(1)))
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def lead(compared: Compared, name: str) -> Lead | None:
     columns = {method: values for method, values in columns.items() if np.isfinite(values).any()}
     if len(columns) < 2:
         return None
-    first, difference = leading(columns, paired_draws)
+    first, difference = leading(columns)
     return Lead(first, over_draws(columns[first]).value, difference)
 
 

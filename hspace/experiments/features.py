@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hspace.directions.sae import HELD_OUT, SaeSettings
+from hspace.directions.sae import SaeSettings, parted
 from hspace.output.charts import curve_grid
 from hspace.output.tables import Cell, Table, format_number
 from hspace.runs.lab import Lab
@@ -33,7 +33,7 @@ def run(lab: Lab) -> Result:
         raise InputError(f"procedure={lab.cfg.procedure} takes its numbers from method=sae with method.named=true")
     given = settings.model_dump()
     reports = {active: lab.discover(**{**given, "active": active}).meta.report for active in ACTIVE}
-    held, kept = _samples(settings.num_samples)
+    kept, held = map(len, parted(settings.num_samples))
     rows: list[tuple[Cell, ...]] = [
         (active, *(float(report[name]) for name in COLUMNS.values())) for active, report in reports.items()
     ]
@@ -52,12 +52,6 @@ def run(lab: Lab) -> Result:
         _conclusion(reports), {"reports": {str(active): report for active, report in reports.items()}},
         {"Features of an autoencoder beside principal components": path}, {"features": table},
     )  # fmt: skip
-
-
-def _samples(n: int) -> tuple[int, int]:
-    """Samples that are held out, and those that are learnt from."""
-    held = max(n // HELD_OUT, 1)
-    return held, n - held
 
 
 def _curves(reports: dict[int, dict[str, Any]], model: str) -> dict[str, dict[str, dict[str, list[list[float]]]]]:

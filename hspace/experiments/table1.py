@@ -152,9 +152,10 @@ def tabulate(cfg: Config, scores: Scores) -> Result:
         f"The intended attribute moves most in {strongest['original']} of {count} rows before and "
         f"{strongest['disentangled']} of {count} after, at the same effect on it; mean selectivity is "
         f"{_mean(selectivity['original'])} before and {_mean(selectivity['disentangled'])} after (at the same strength "
-        f"{_mean(selectivity['equal_strength'])}; chance {format_number(1 / count)}). The paper has 2 and 5 of 5 rows, "
-        ".25 and .49."
+        f"{_mean(selectivity['equal_strength'])}; chance {format_number(1 / count)})."
     )
+    if cfg.study.method == KINDS[1]:
+        conclusion += " The paper has 2 and 5 of 5 rows, .25 and .49."
     findings = {
         "attributes": names,
         "effects": {kind: whole[kind].select(names).to_dict() for kind in KINDS},
@@ -168,15 +169,13 @@ def tabulate(cfg: Config, scores: Scores) -> Result:
         "strengths": scores.strengths,
         "calibrated": scores.calibrated,
     }
+    name = cfg.study.method
     # They are compared: one scale of colours.
     limit = color_limit(*whole.values())
     figures = {
         f"Effects, {caption}": effect_heatmap(whole[kind], cfg.output_dir / "figures" / f"{kind}.png", limit)
-        for kind, caption in zip(
-            KINDS, ("original", "disentangled, same effect", "disentangled, same strength"), strict=True
-        )
+        for kind, caption in zip(KINDS, ("original", f"{name}, same effect", f"{name}, same strength"), strict=True)
     }
-    name = cfg.study.method
     repeats = {kind: _repeats(scores.strengths[kind]) for kind in KINDS}
     tables = {
         kind: _table(kind, name, whole[kind].select(names), selectivity[kind], judged[kind], repeats[kind])

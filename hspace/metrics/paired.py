@@ -1,7 +1,7 @@
 """Differences between methods on the same samples, corrected for the number of comparisons."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,6 @@ from scipy import stats
 from hspace.metrics.interval import LEVEL, MIN_SAMPLES, Interval, means, over_draws
 
 SIGNIFICANT = 0.05
-Pair = Callable[[np.ndarray, np.ndarray], tuple[Interval, float]]
 
 
 def paired(first: np.ndarray, second: np.ndarray) -> tuple[Interval, float]:
@@ -52,15 +51,14 @@ def unpaired(first: np.ndarray, second: np.ndarray) -> tuple[Interval, float]:
     return Interval(difference, float(limits.low), float(limits.high), n), float(found.pvalue)
 
 
-def leading(values: Mapping[str, np.ndarray], pair: Pair) -> tuple[str, Interval]:
+def leading(values: Mapping[str, np.ndarray]) -> tuple[str, Interval]:
     """The method with the largest mean, and its difference to the second, not corrected for the choice of these two.
 
     Args:
-        values: Figures by method, (n,), in one order for all; two methods at least; nan does not count.
-        pair: Function that gives difference and p value of two methods, `paired` or `paired_draws`.
+        values: Figures by method, (draws,), in one order for all; two methods at least; nan does not count.
     """
     first, second, *_ = sorted(values, key=lambda name: -float(np.nanmean(values[name])))
-    return first, pair(values[first], values[second])[0]
+    return first, paired_draws(values[first], values[second])[0]
 
 
 def holm(p: np.ndarray) -> np.ndarray:

@@ -46,10 +46,10 @@ def answer_save(session: Session, body: Body) -> Body:
     return {"file": str(session.save_picture(source, edit, image, note))}
 
 
-def frames_of(session: Session, path: str, body: Body) -> Iterator[Body]:
-    """The frames of a stream, which are computed as they are asked for; mistakes are found before it begins."""
+def frames_of(session: Session, kind: str, body: Body) -> Iterator[Body]:
+    """The frames of a stream, `strip` or `exact`, computed as they are asked for; mistakes are found before."""
     source, edit = session.source(text_of(body, "source")), _edit(session, body)
-    if path == "/api/strip":
+    if kind == "strip":
         images = session.strip(source, _whole(body, "slider", -1), edit.start, edit.stop)
     else:
         images = session.exact(source, edit)
@@ -59,7 +59,7 @@ def frames_of(session: Session, path: str, body: Body) -> Iterator[Body]:
         image = None
         for step, image in enumerate(images, start=1):
             yield {"step": step, "steps": total, "image": sprite(image)}
-        extra = session.read(source, image) if path == "/api/exact" and image is not None else {}
+        extra = session.read(source, image) if kind == "exact" and image is not None else {}
         yield {"done": True, **extra}
 
     return frames()

@@ -94,10 +94,15 @@ def edit_source(bench: Bench, source: Source, strengths: Sequence[float], factor
     return apply_offsets(bench.model, source.latents, scale * offset, space=space, sampler=bench.cfg.sampler)[0]
 
 
-def shown_strengths(bench: Bench, strengths: Sequence[float], count: int) -> list[float]:
+def shown_factors(bench: Bench, strengths: Sequence[float], count: int) -> list[float]:
     """Factors of all strengths, from -1 to 1, at which pictures are made: `count` on either side of 0.
 
     The pictures of one slider whose range is measured are evenly apart; others have even factors.
+
+    Args:
+        bench: Bench whose sliders are added up.
+        strengths: Strengths, one per slider.
+        count: Pictures on either side; 2 count + 1 factors are returned.
     """
     (measured, *others), (first, *_) = [slider.range for slider in bench.sliders], strengths
     if measured is None or others:

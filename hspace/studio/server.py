@@ -133,8 +133,8 @@ class Studio:
     async def _stream(self, request: Request) -> Response:
         try:
             body, number = await _json(request), _model(request)
-            tab, path = text_of(body, "tab"), request.url.path
-            frames = await self.working(lambda: frames_of(self.shelf.session(number), path, body))
+            tab, kind = text_of(body, "tab"), request.url.path.rpartition("/")[2]
+            frames = await self.working(lambda: frames_of(self.shelf.session(number), kind, body))
         except (InputError, OSError) as error:
             return _refusal(error)
         ticket = self._ticket(tab)

@@ -53,7 +53,7 @@ def served(direction: str, folder: Path, within: float = START) -> Iterator[tupl
     """A studio in a process of its own with one thread: its address, and the process.
 
     Raises:
-        InputError: If it ends, or says no address within the given seconds.
+        InputError: If the studio ends, or prints no address within the given seconds.
     """
     words = [sys.executable, "-m", "hspace.cli", "studio", "--no-browser", "--samples", "6", "--direction", direction]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

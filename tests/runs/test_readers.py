@@ -9,6 +9,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from hspace.commands.studio import directions_of
 from hspace.diffusion.checkpoints import load_model
 from hspace.directions.method import get_method
 from hspace.directions.shipped import ready_path
@@ -100,3 +101,15 @@ def test_a_folder_of_ones_own_is_not_the_embedded_model_of_its_name(
     model = load_model(named, num_steps=3, device="cpu")
     assert model.model_id == named and model.image_shape[1] == (16 if own else 64)
     assert ready_files(model) == ([] if own else [ready_path("portraits")])
+
+
+def test_directions_of_the_embedded_model_are_not_those_of_a_folder_of_its_name(
+    tiny_pipeline_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("outputs/demo").mkdir(parents=True)
+    shutil.copyfile(ready_path("portraits"), "outputs/demo/directions.safetensors")
+    assert directions_of("portraits") == ["outputs/demo/directions.safetensors"]
+    shutil.copytree(tiny_pipeline_dir, "portraits")
+    with pytest.raises(InputError, match=r"no directions of \./portraits in"):
+        directions_of("./portraits")

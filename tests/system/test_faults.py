@@ -136,7 +136,7 @@ def _use_as_nobody(cache: Path) -> None:
     assert (cached(cache, "stage", KEY, lambda folder: pytest.fail("made again")) / "a").read_text() == "1"
     with pytest.raises(PermissionError):
         cached(cache, "stage", {"another": "key"}, lambda folder: None)
-    os._exit(0)  # whoever measures coverage cannot write as nobody either
+    os._exit(0)  # coverage cannot write its data as nobody either
 
 
 def test_a_whole_cache_on_a_disk_that_cannot_be_written_is_used(tmp_path: Path) -> None:

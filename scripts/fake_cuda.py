@@ -86,7 +86,8 @@ SMALL = (
 """Words of experiments, whose own sizes would take hours."""
 FEWER = {
     "compare_methods": (
-        "study.methods=[mean difference,transport,PCA]", "study.attributes=[gender,yaw]", "evaluation.num_samples=12"
+        "study.methods=[mean difference,transport,PCA,mean difference of x_T]", "study.attributes=[gender,yaw]",
+        "evaluation.num_samples=12",
     ),
 }  # fmt: skip
 """Further words of an experiment that would take too long, or could not be read, otherwise."""

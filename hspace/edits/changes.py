@@ -13,8 +13,9 @@ from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import Edit, sample
 from hspace.directions.operators import Found, Operator
-from hspace.edits.sums import Edits, apply_offsets, every_edit
-from hspace.types import InputError
+from hspace.edits.sums import SMALLER, Edited, Edits, every_edit, moving
+from hspace.system.shards import in_batches
+from hspace.types import Images, InputError
 
 Change = Tensor | Operator
 """One edit: an offset of h, (steps, *h_shape), or of x_T, (channel, height, width), or an operator of h."""
@@ -85,20 +86,53 @@ def apply_changes(
         InputError: If there is no change, the changes are of several kinds, or one has another shape than its space.
         NotFinite: If an image becomes NaN or infinite; `row` is the change.
     """
+
+    def hint(edit: int) -> str:
+        change = given[edit]
+        return SMALLER if isinstance(change, Tensor) and change.any() else ""
+
+    return every_edit(latents, len(given), sampler.batch_size, _changing(model, given, sampler), hint)
+
+
+def apply_own(
+    model: DiffusionModel, latents: Latents, given: Sequence[Change], *, sampler: Sampler = Sampler()
+) -> Images:
+    """Applies to every sample its own change.
+
+    Args:
+        model: The model to sample.
+        latents: n samples.
+        given: n offsets of one space, or operators.
+        sampler: Settings of the sampling and of the edited steps.
+
+    Returns:
+        Images, (n, channel, height, width), on the CPU.
+
+    Raises:
+        InputError: As `apply_changes`, and if there are not as many changes as samples.
+        NotFinite: If an image becomes NaN or infinite; seed and step are named.
+    """
+    if len(given) != len(latents.seeds):
+        raise InputError(f"there must be a change for each of {len(latents.seeds)} samples, got {len(given)}")
+    edited = _changing(model, given, sampler)
+    rows = range(len(given))
+    return in_batches(rows, sampler.batch_size, lambda part: edited(latents.select(part), list(part)).cpu())
+
+
+def _changing(model: DiffusionModel, given: Sequence[Change], sampler: Sampler) -> Edited:
+    """The function that gives the images of samples, each under a change of its own, of some indices."""
     if not given or len({kind_of(each) for each in given}) > 1:
         raise InputError(f"changes must be of one kind and at least one, got {len(given)}")
     if not isinstance(given[0], Operator):
         offsets = torch.stack(cast(list[Tensor], list(given)))
         space = "x_T" if tuple(offsets.shape[1:]) == model.sample_shape else "h"
-        return apply_offsets(model, latents, offsets, space=space, sampler=sampler)
+        return moving(model, offsets, space, sampler)
     operators = cast(Sequence[Operator], given)
     for operator in operators:
         operator.check_shape(model)
-
-    def edited(batch: Latents, index: list[int]) -> Tensor:
-        return sample(model, batch, sampler=sampler, edit=operating([operators[edit] for edit in index])).x_0
-
-    return every_edit(latents, len(operators), sampler.batch_size, edited)
+    return lambda batch, index: (
+        sample(model, batch, sampler=sampler, edit=operating([operators[edit] for edit in index])).x_0
+    )
 
 
 def kind_of(change: Change) -> object:

@@ -20,6 +20,10 @@ from hspace.system.shards import in_batches
 from hspace.types import InputError
 
 Edits = Float[Tensor, "batch edits channel height width"]
+Edited = Callable[[Latents, list[int]], Tensor]
+"""A function of samples and the index of each one's edit, which gives their images, or what is read off them."""
+SMALLER = "; use smaller strengths"
+"""Advice where an edit breaks an image."""
 """Edited images, (batch, edits, channel, height, width)."""
 MAX_STRENGTH = torch.finfo(torch.float32).max
 """Largest strength that the dtype of directions can hold."""
@@ -206,30 +210,46 @@ def apply_offsets(
         InputError: If there is no edit, or an argument is out of range.
         NotFinite: If an image becomes NaN or infinite; `row` is the edit.
     """
-    num_edits, num_steps = len(offsets), len(model.process.timesteps)
-    if not num_edits:
+    if not len(offsets):
         raise InputError("there must be at least one edit, got 0")
+
+    def hint(edit: int) -> str:
+        return SMALLER if offsets[edit].any() else ""
+
+    return every_edit(latents, len(offsets), sampler.batch_size, moving(model, offsets, space, sampler), hint)
+
+
+def moving(model: DiffusionModel, offsets: Tensor, space: str, sampler: Sampler) -> Edited:
+    """The function that gives the images of samples, each moved by an offset of its own, of some indices.
+
+    Args:
+        model: The model to sample.
+        offsets: Offsets of h, (edits, steps, *h_shape), or of x_T, (edits, channel, height, width).
+        space: Space of the offsets, `h` or `x_T`.
+        sampler: Settings of the sampling and of the edited steps.
+
+    Raises:
+        InputError: If the shape is not that of the space, or steps are left out of an edit of x_T.
+    """
     check_space(model, offsets, space)
+    num_steps = len(model.process.timesteps)
     if space == "x_T":
         _check_whole(sampler.window(num_steps), num_steps)
 
     def edited(batch: Latents, index: list[int]) -> Tensor:
         delta = offsets[index]
         if space == "x_T":
-            batch, delta = replace(batch, x_T=batch.x_T + delta), None
+            batch, delta = replace(batch, x_T=batch.x_T + delta.to(batch.x_T.device)), None
         return sample(model, batch, sampler=sampler, delta_h=delta).x_0
 
-    def hint(edit: int) -> str:
-        return "; use smaller strengths" if offsets[edit].any() else ""
-
-    return every_edit(latents, num_edits, sampler.batch_size, edited, hint)
+    return edited
 
 
 def every_edit(
     latents: Latents,
     num_edits: int,
     batch_size: int,
-    edited: Callable[[Latents, list[int]], Tensor],
+    edited: Edited,
     hint: Callable[[int], str] = lambda edit: "",
 ) -> Tensor:
     """Every sample under every edit, in batches.

@@ -13,10 +13,10 @@ from torch import Tensor
 from hspace.diffusion.sampling import NotFinite
 from hspace.directions.operators import Operator
 from hspace.directions.record import Directions
-from hspace.edits.changes import Change, apply_changes
+from hspace.edits.changes import Change, apply_changes, apply_own
 from hspace.evaluation.calibration import SPREAD_SAMPLES, h_spread
 from hspace.evaluation.levels import Level, levels
-from hspace.evaluation.readings import Readings, finite, read
+from hspace.evaluation.readings import Readings, finite, read, score
 from hspace.experiments.contenders import Contender
 from hspace.metrics.effect import EffectMatrix
 from hspace.metrics.interval import MIN_SAMPLES
@@ -254,11 +254,11 @@ def _calibrated(edits: Sequence[tuple[Draw, Change]], attribute: str, sign: int)
         unit = float(lab.unit(lab.annotator)[lab.annotator.attributes.index(attribute)])
         if not unit > 0:
             raise InputError(f"attribute {attribute} does not vary over the unedited samples: effects have no unit")
-        moves = [(_moves(draw, attribute), change) for draw, change in edits]
+        moves = _moves(edits, attribute)
 
         def effect(strength: float) -> float:
             try:
-                moved = torch.cat([move(strength * change) for move, change in moves])
+                moved = moves(strength)
             except NotFinite:
                 return float("nan")
             # As the judge's, the mean of fewer is n/a.
@@ -271,17 +271,20 @@ def _calibrated(edits: Sequence[tuple[Draw, Change]], attribute: str, sign: int)
     return [Level(s, float("nan") if e is None else sign * e, reached) for s, e, reached in found]
 
 
-def _moves(draw: Draw, attribute: str) -> Callable[[Change], Tensor]:
-    """How an edit moves the annotator's score of the draw's calibration samples that show the attribute, float64."""
-    lab, seeds, column = draw.lab, draw.calibration_seeds, draw.lab.annotator.attributes.index(attribute)
-    latents, before = lab.model.latents(seeds), _unedited(draw, seeds, [lab.annotator])
+def _moves(edits: Sequence[tuple[Draw, Change]], attribute: str) -> Callable[[float], Tensor]:
+    """How edits at a strength move the annotator's score of their draws' samples that show the attribute, float64."""
+    lab, column = edits[0][0].lab, edits[0][0].lab.annotator.attributes.index(attribute)
+    seeds = [seed for draw, _ in edits for seed in draw.calibration_seeds]
+    own = [change for draw, change in edits for _ in draw.calibration_seeds]
+    before = torch.cat([_unedited(draw, draw.calibration_seeds, [lab.annotator]) for draw, _ in edits])
 
-    def move(change: Change) -> Tensor:
-        after = read(apply_changes(lab.model, latents, [change], sampler=lab.sampler).float(), lab.annotator)[0][:, 0]
+    def moves(strength: float) -> Tensor:
+        images = apply_own(lab.model, lab.model.latents(seeds), [strength * each for each in own], sampler=lab.sampler)
+        after = score(lab.annotator, images)
         shown = lab.annotator.visible(before)[:, column] & lab.annotator.visible(after)[:, column]
         return (after - before)[shown, column].double()
 
-    return move
+    return moves
 
 
 def _judged(draw: Draw, edits: dict[str, Change]) -> Readings:

@@ -5,6 +5,7 @@ architecture, grades edits. Weights lie in `weights/WORLD/ROLE/`, one safetensor
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,8 @@ class WorldScorer(nn.Module):
 
     def logits(self, images: Images) -> Scores:
         """Log-odds of binary attributes and the scores of the others, of images in [-1, 1]: (batch, attributes)."""
-        return self.network(to_input_size(images, self.config.size)) / self.temperature
+        logits = _read(self.network, images, self.config.size, self.network)
+        return logits / self.get_buffer("temperature").to(logits.device)
 
     def visible(self, scores: Scores) -> Tensor:
         """Which attributes the images show, judged by the scores themselves: (batch, attributes) bool."""
@@ -84,7 +86,8 @@ class WorldFeatures(nn.Module):
 
     def forward(self, images: Images) -> Tensor:
         """Features of images in [-1, 1], (batch, dim)."""
-        return self.scorer.network.features(to_input_size(images, self.scorer.config.size))
+        network = self.scorer.network
+        return _read(network.features, images, self.scorer.config.size, network)
 
 
 class WorldIdentity(nn.Module):
@@ -101,7 +104,7 @@ class WorldIdentity(nn.Module):
 
     def forward(self, images: Images) -> Tensor:
         """Unit-norm embeddings of images in [-1, 1], (batch, dim)."""
-        return unit_norm(self.network(to_input_size(images, self.config.size)))
+        return unit_norm(_read(self.network, images, self.config.size, self.network))
 
 
 class WorldRegions(nn.Module):
@@ -118,9 +121,15 @@ class WorldRegions(nn.Module):
 
     def forward(self, images: Images) -> dict[str, Tensor]:
         """By region: (batch, height, width) bool, of images in [-1, 1]."""
-        logits = self.network(to_input_size(images, self.config.size))
+        logits = _read(self.network, images, self.config.size, self.network)
         masks = F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False) > 0
         return dict(zip(self.regions, masks.unbind(1), strict=True))
+
+
+def _read(output: Callable[[Tensor], Tensor], images: Images, size: int, network: nn.Module) -> Tensor:
+    """An output of a network, which may be on another device than the images; it comes to that of the images."""
+    there = next(network.parameters()).device
+    return output(to_input_size(images.to(there), size)).to(images.device)
 
 
 def world_of(name: str) -> str | None:

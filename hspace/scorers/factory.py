@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hspace.scorers.embedded import WorldFeatures, WorldScorer
+from hspace.scorers.embedded import WorldFeatures, WorldIdentity, WorldScorer
 from hspace.scorers.faceapi import FaceFinder, FaceIdentity, FaceScorer
 from hspace.scorers.names import EMBEDDERS, REGIONS, SCORERS
 from hspace.scorers.pretrained import Pretrained
@@ -93,8 +93,9 @@ def told_name(judge: Scorer, *, annotated: bool, world: str | None) -> str:
 
 
 def place(network: Scorer | Embedder, device: torch.device) -> None:
-    """Moves a large network to the model's device; the embedded networks are small and stay on the CPU."""
-    if isinstance(network, Pretrained):
+    """Moves a network to the model's device; of Metal, whose operations are fewer, the embedded ones stay away."""
+    embedded = () if device.type == "mps" else (WorldScorer, WorldIdentity)
+    if isinstance(network, (Pretrained, *embedded)):
         network.to(device)
 
 

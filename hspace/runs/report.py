@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hspace.directions.method import get_method
 from hspace.directions.operators import Found, load_found
 from hspace.evaluation.calibration import MORE
@@ -140,10 +142,15 @@ def facts_of(lab: Lab, result: Result, seconds: float) -> dict[str, Any]:
         "timesteps": list(model.process.timesteps),
         "differences": sorted({said for each in result.directions.values() for said in each.meta.differences}),
         "seeds": {role: {"first": min(seeds), "count": len(seeds)} for role, seeds in used.items() if seeds},
-        "machine": {"system": platform.platform(), "device": str(model.device)},
+        "machine": {"system": platform.platform(), "device": _device(model.device)},
         "seconds": round(seconds, 1),
         "stages": lab.watch.seconds,
     }
+
+
+def _device(device: torch.device) -> str:
+    """Such as `cpu`, or `cuda:0, NVIDIA H200`."""
+    return f"{device}, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
 
 
 def _given(path: Path) -> dict[str, Any]:

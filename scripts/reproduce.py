@@ -5,6 +5,7 @@ python scripts/reproduce.py all --fast             # few samples; said in the re
 python scripts/reproduce.py all model=celebahq evaluation=clip      # on photographs
 python scripts/reproduce.py transformer            # not among all: on models that scripts/making trains
 python scripts/reproduce.py table1 --from-results  # the table again from the scores in docs/results, no model
+python scripts/reproduce.py compare_methods --join FOLDER ...     # one table of runs that shared the methods
 python scripts/reproduce.py all --publish          # on evaluation samples that nothing was chosen on, into docs/results
 """
 
@@ -16,15 +17,18 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from hspace.commands.run import run
+from hspace.commands.run import load, run
 from hspace.diffusion.checkpoints import load_model
-from hspace.experiments import table1
+from hspace.evaluation.readings import finite
+from hspace.experiments import compare_methods, table1
+from hspace.experiments.rejoined import rejoined
 from hspace.output.booklet import Chapter, publish, read_record, write_report
 from hspace.runs.blocks import block_for, log_reading, read_log, state
-from hspace.runs.config import Config
+from hspace.runs.config import Config, to_dict
 from hspace.runs.errors import guarded
 from hspace.runs.parsing import parse
 from hspace.runs.procedures import BEYOND, PAPER
@@ -87,6 +91,42 @@ def table_from_results(output: Path) -> Chapter:
     return Chapter("table1", record, "table1", "python scripts/reproduce.py table1 --from-results")
 
 
+def table_of_runs(folders: Sequence[Path], output: Path, overrides: list[str]) -> Chapter:
+    """The comparison of methods from finished runs of it, each of which had some of the methods or attributes.
+
+    Raises:
+        InputError: If the runs differ in more than that, or an edit is in none of them.
+    """
+    cfg, records = configuration("compare_methods", output, overrides), [read_record(each / RECORD) for each in folders]
+    for folder, record in zip(folders, records, strict=True):
+        if _shared(record["config"]) != _shared(to_dict(cfg)):
+            raise InputError(f"--join: {folder} is of another configuration; give the overrides that the runs had")
+    lab = load(cfg)
+    result = compare_methods.tabulate(lab, rejoined(lab, folders))
+    told = ("model", "given", "timesteps", "differences", "seeds", "machine", "versions", "commit")
+    facts = {name: records[0][name] for name in told} | {"seconds": sum(each["seconds"] for each in records)}
+    write(cfg, result, key="joined", judge=lab.judge_name, facts=facts)
+    record = read_record(cfg.output_dir / RECORD)
+    return Chapter(
+        "compare_methods", record, "compare_methods", " ".join(["hspace experiment=compare_methods", *overrides])
+    )
+
+
+def _shared(config: dict[str, Any]) -> dict[str, Any]:
+    """All of a configuration that results depend on, but the methods and attributes, which runs may share."""
+    free = ("output_dir", "cache_dir", "device", "batch_size", "workers", "memory_gib", "tracking")
+    kept = {name: value for name, value in config.items() if name not in free}
+    study = {name: value for name, value in config["study"].items() if name not in ("methods", "attributes")}
+    return finite(kept | {"study": study})
+
+
+def check_logged(block: int) -> None:
+    """Raises InputError if the log does not say that the comparison read a block."""
+    rows = read_log(RESULTS / LOG)
+    if not any((row["block"], row["experiment"]) == (str(block), "compare_methods") for row in rows):
+        raise InputError(f"{LOG} has no comparison of methods on block {block}: what was read must be logged")
+
+
 def log_readings(names: Sequence[str], overrides: Sequence[str]) -> int:
     """Logs that the experiments read an evaluation block, before they do; the block."""
     if any(word.startswith(("evaluation.block=", "size=")) for word in overrides):
@@ -131,6 +171,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("words", nargs="+", help="experiments, or all; key=value overrides for all of them")
     parser.add_argument("--fast", action="store_true", help="few samples")
     parser.add_argument("--from-results", action="store_true", help="table1 from the published scores, without a model")
+    parser.add_argument("--join", nargs="+", type=Path, metavar="FOLDER", help="runs of compare_methods that share it")
     parser.add_argument("--publish", action="store_true", help="copy a light report to docs/results")
     parser.add_argument("--output", type=Path, help="default: outputs/reproduce, or outputs/block-N to publish")
     options = parser.parse_intermixed_args(arguments)
@@ -139,11 +180,18 @@ def main(arguments: list[str] | None = None) -> int:
     mistaken = [name for name in names if name not in {*PAPER, *BEYOND, "all"}]
     if mistaken or not names:
         raise InputError(unknown("experiment", mistaken[0] if mistaken else "", [*PAPER, *BEYOND, "all"]))
+    if options.join and names != ["compare_methods"]:
+        raise InputError(f"--join is for compare_methods alone, got {', '.join(names)}")
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("hspace").setLevel(logging.INFO)
     output = options.output or ROOT / "outputs" / "reproduce"
     if options.from_results:
         chapters = [table_from_results(output)]
+    elif options.join:
+        joined = table_of_runs(options.join, output, overrides)
+        if options.publish and joined.record is not None:
+            check_logged(joined.record["config"]["evaluation"]["block"])
+        chapters = [joined]
     else:
         wanted = list(PAPER) if "all" in names else names
         if options.publish:

@@ -22,9 +22,11 @@ from hspace.experiments.comparison import (
 )
 from hspace.experiments.contenders import Contender, contenders
 from hspace.experiments.equal_effect import SHARES, Draw, Trial, spread_of, trials
+from hspace.experiments.rejoined import UNEDITED
 from hspace.metrics.interval import Interval, over_draws
 from hspace.metrics.repeats import intervals_over
 from hspace.output.charts import curve_grid
+from hspace.output.scatter import Point, scatter_figure
 from hspace.output.tables import Cell, Table, format_number
 from hspace.runs.discovery import recorded
 from hspace.runs.lab import Lab
@@ -33,8 +35,6 @@ from hspace.runs.stopwatch import duration
 
 log: logging.Logger = logging.getLogger(__name__)
 
-UNEDITED = "unedited"
-"""Name of the unedited samples in tables of scores."""
 Curves = dict[str, list[list[float]]]
 """Lists of x and of y by label."""
 NEW = 1.0
@@ -43,13 +43,19 @@ NEW = 1.0
 
 def run(lab: Lab) -> Result:
     """Finds every method's edit of every attribute on every draw, sets its strengths, and reads them all."""
-    methods, names, target = contenders(lab.cfg.study.methods), lab.cfg.study.attributes, lab.cfg.study.target
-    tried = _trials(lab, methods)
+    return tabulate(lab, _trials(lab, contenders(lab.cfg.study.methods)))
+
+
+def tabulate(lab: Lab, tried: Sequence[Sequence[Trial]]) -> Result:
+    """The tables and the figure, from trials, (methods, draws)."""
+    names, target = lab.cfg.study.attributes, lab.cfg.study.target
+    methods = [draws[0].contender for draws in tried]
     # (methods, draws, attributes, effects, figures); what is reached has no figures.
     values = np.array([[_figures(each, names, target) for each in draws] for draws in tried])
     reached = np.array([[_reached(each) for each in draws] for draws in tried])
     rows, costs = [each.name for each in methods], [_costs(lab, draws) for draws in tried]
     tables, findings, conclusions, pairs = dict[str, Table](), dict[str, Any](), list[str](), list[tuple[Cell, ...]]()
+    panels = dict[str, list[Point]]()
     for i, (share, suffix) in enumerate(zip(SHARES, ("", "_strong"), strict=True)):
         at, seen = f"{share * target:g} sd", reached[..., i]
         common, fair = comparable(seen, [each.sign for each in methods])
@@ -57,6 +63,9 @@ def run(lab: Lab) -> Result:
         shown = [names[j] for j in common] or names
         compared = {rows[m]: few[m] for m in fair}
         best = winners(compared)
+        panels[f"effect of {at} on {', '.join(shown)}"] = [
+            _point(name, few[m], m in fair) for m, name in enumerate(rows)
+        ]
         tables[f"methods{suffix}"] = _methods(lab, at, shown, rows, few, seen, costs, best)
         pairs += [(at, *row) for row in differences(compared)]
         conclusions.append(conclusion(at, shown, compared))
@@ -66,18 +75,30 @@ def run(lab: Lab) -> Result:
         grid, lab.figures / "effect_identity.png", x_label="effect on the attribute (sd)", whole=False
     )  # fmt: skip
     tables |= {
-        "attributes": _by_attribute(values, reached, rows, names, target),
+        "attributes": _by_attribute(tried, values, reached, names, target),
         "calibrations": _calibrations(lab, tried),
         "pairs": _pairs(pairs),
     }
     faults = _faults(tried)
     tables |= {"faults": faults} if faults.rows else {}
     findings |= {name: {"columns": tables[name].columns, "rows": tables[name].rows} for name in ("methods", "pairs")}
-    caption = (
+    first = scatter_figure(
+        panels, lab.figures / "methods.png", x_label="selectivity of all judged attributes",
+        y_label="identity (cosine to the unedited)",
+    )  # fmt: skip
+    pictures = {
+        f"Selectivity and identity at one effect, means over attributes, {intervals_over(lab.cfg.study.repeats)}; "
+        "grey: does not reach the effect on all of them, so that it is not compared": first,
         "Effect against identity and selectivity, mean over attributes (where all can be read) and each of them; erase "
-        "and switch take it off, from other samples"
-    )
-    return Result(" ".join(conclusions), findings | {"curves": grid}, {caption: picture}, tables, _scores(tried))
+        "and switch take it off, from other samples": picture,
+    }
+    return Result(" ".join(conclusions), findings | {"curves": grid}, pictures, tables, _scores(tried))
+
+
+def _point(name: str, figures: np.ndarray, compared: bool) -> Point:
+    """A method's selectivity and identity, from (draws, figures)."""
+    x, y = (over_draws(figures[:, Figures._fields.index(each)]) for each in ("selectivity", "identity"))
+    return Point(name, x, y, quiet=not compared)
 
 
 def _trials(lab: Lab, methods: Sequence[Contender]) -> list[list[Trial]]:
@@ -189,21 +210,38 @@ def _intervals(values: np.ndarray) -> tuple[Interval, ...]:
 
 
 def _by_attribute(
-    values: np.ndarray, reached: np.ndarray, rows: Sequence[str], names: Sequence[str], target: float
+    tried: Sequence[Sequence[Trial]], values: np.ndarray, reached: np.ndarray, names: Sequence[str], target: float
 ) -> Table:
-    """Every method's figures for every attribute at every effect."""
+    """Every method's figures for every attribute at every effect, and what else its edit moves most."""
     cells = tuple(
-        (method, name, share * target, "yes" if reached[m, :, j, i].all() else "no",
-         *_intervals(values[m, :, j, i]))
-        for m, method in enumerate(rows)
+        (draws[0].contender.name, name, share * target, "yes" if reached[m, :, j, i].all() else "no",
+         *_intervals(values[m, :, j, i]), *_strongest_other(draws, name, i))
+        for m, draws in enumerate(tried)
         for j, name in enumerate(names)
         for i, share in enumerate(SHARES)
     )  # fmt: skip
     caption = (
         "Each method's edit of each attribute, at the calibrated strengths, or the nearest where the target, in sd, is "
-        "not reached. Erase and switch take it off, from other samples"
+        "not reached; and of the other judged attributes the one that it moves most. Erase and switch take it off, "
+        "from other samples"
     )
-    return Table(("method", "attribute", "target", "reached", *NAMES), cells, caption, counted="draws")
+    columns = ("method", "attribute", "target", "reached", *NAMES, "moves most beside it", "by")
+    return Table(columns, cells, caption, counted="draws")
+
+
+def _strongest_other(draws: Sequence[Trial], name: str, share: int) -> tuple[Cell, ...]:
+    """Of the attributes that an edit is not for, the one that it moves most in the mean over draws, and its effect."""
+    rows = [(trial.readings, trial.row(name, share)) for trial in draws]
+    matrices = [(readings.effects(), row) for readings, row in rows if readings is not None and row is not None]
+    if len(matrices) < len(draws):
+        return "n/a", over_draws(np.full(len(draws), np.nan))
+    judged = [other for other in matrices[0][0].attributes if other != name]
+    effects = np.array([[matrix.cell(row, other).value for other in judged] for matrix, row in matrices])
+    sizes = np.abs(effects.mean(axis=0))
+    if np.isnan(sizes).all():
+        return "n/a", over_draws(np.full(len(draws), np.nan))
+    most = int(np.nanargmax(sizes))
+    return judged[most], over_draws(effects[:, most])
 
 
 def _calibrations(lab: Lab, trials: Sequence[Sequence[Trial]]) -> Table:

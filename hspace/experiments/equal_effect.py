@@ -2,9 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,18 +12,18 @@ from torch import Tensor
 from hspace.diffusion.sampling import NotFinite
 from hspace.directions.operators import Operator
 from hspace.directions.record import Directions
-from hspace.edits.changes import Change, apply_changes, apply_own
+from hspace.edits.changes import Change
 from hspace.evaluation.calibration import SPREAD_SAMPLES, h_spread
-from hspace.evaluation.levels import Level, levels
-from hspace.evaluation.readings import Readings, finite, read, score
+from hspace.evaluation.levels import Level
+from hspace.evaluation.readings import Readings
 from hspace.experiments.contenders import Contender
+from hspace.experiments.strengths import kept_readings, shared_levels, unedited_readings
 from hspace.metrics.effect import EffectMatrix
 from hspace.metrics.interval import MIN_SAMPLES
-from hspace.runs.keys import change_key, edit_key, keep, network_key, sampler_key
+from hspace.runs.keys import change_key, keep
 from hspace.runs.lab import Lab
 from hspace.system.files import read_json, write_json
-from hspace.system.shards import SHARD
-from hspace.types import Embedder, InputError, Scorer
+from hspace.types import Embedder, InputError
 
 SHARES = (1.0, 2.0)
 """Effects at which methods are compared, in multiples of `study.target`."""
@@ -185,7 +184,7 @@ def _chosen(draw: Draw, found: Sequence[Directions | Operator], attribute: str) 
     if isinstance(only, Operator):
         return only, only.meta.names[0]
     forms = [each for each in found if isinstance(each, Directions)]
-    vectors = [torch.stack([_scaled(draw, vector) for vector in each.directions]) for each in forms]
+    vectors = [torch.stack([scaled(draw, vector) for vector in each.directions]) for each in forms]
     if sum(map(len, vectors)) == 1:
         return vectors[0][0], forms[0].meta.names[0]
     effects = [draw.lab.odd_effects(SCREENED * each, 1.0) for each in vectors]
@@ -217,7 +216,7 @@ def _merit(matrix: EffectMatrix, row: int, attribute: str, strongest: float) -> 
     return strong, float(np.nan_to_num(matrix.selectivity_of(row, attribute).value)) if strong else size
 
 
-def _scaled(draw: Draw, vector: Tensor) -> Tensor:
+def scaled(draw: Draw, vector: Tensor) -> Tensor:
     """An offset as long as the samples' spread, over the edited steps.
 
     Raises:
@@ -243,54 +242,15 @@ def _calibrated(edits: Sequence[tuple[Draw, Change]], attribute: str, sign: int)
     """The strengths at which the annotator sees the target effects in all draws together, each with its own edit."""
     lab, kind = edits[0][0].lab, "operators" if isinstance(edits[0][1], Operator) else "directions"
     targets = [share * lab.cfg.study.target for share in SHARES]
-    key = {
-        "changes": [change_key(change) for _, change in edits], "attribute": attribute, "sign": sign,
-        "targets": targets, "seeds": [draw.calibration_seeds for draw, _ in edits],
-        "from": [FIRST[kind], MOST[kind]], "reference": len(lab.reference_seeds("calibration")),
-        "scorer": network_key(lab.annotator), **edit_key(lab.cfg, lab.model), **sampler_key(lab.cfg, lab.model),
-    }  # fmt: skip
-
-    def build(folder: Path) -> None:
-        unit = float(lab.unit(lab.annotator)[lab.annotator.attributes.index(attribute)])
-        if not unit > 0:
-            raise InputError(f"attribute {attribute} does not vary over the unedited samples: effects have no unit")
-        moves = _moves(edits, attribute)
-
-        def effect(strength: float) -> float:
-            try:
-                moved = moves(strength)
-            except NotFinite:
-                return float("nan")
-            # As the judge's, the mean of fewer is n/a.
-            return sign * float(moved.mean()) / unit if len(moved) >= MIN_SAMPLES else float("nan")
-
-        found = levels(effect, targets, first=FIRST[kind], most=MOST[kind])
-        write_json(folder / "levels.json", finite([list(each) for each in found]))
-
-    found = read_json(keep(lab.cfg, "levels", key, build) / "levels.json")
-    return [Level(s, float("nan") if e is None else sign * e, reached) for s, e, reached in found]
-
-
-def _moves(edits: Sequence[tuple[Draw, Change]], attribute: str) -> Callable[[float], Tensor]:
-    """How edits at a strength move the annotator's score of their draws' samples that show the attribute, float64."""
-    lab, column = edits[0][0].lab, edits[0][0].lab.annotator.attributes.index(attribute)
-    seeds = [seed for draw, _ in edits for seed in draw.calibration_seeds]
-    own = [change for draw, change in edits for _ in draw.calibration_seeds]
-    before = torch.cat([_unedited(draw, draw.calibration_seeds, [lab.annotator]) for draw, _ in edits])
-
-    def moves(strength: float) -> Tensor:
-        images = apply_own(lab.model, lab.model.latents(seeds), [strength * each for each in own], sampler=lab.sampler)
-        after = score(lab.annotator, images)
-        shown = lab.annotator.visible(before)[:, column] & lab.annotator.visible(after)[:, column]
-        return (after - before)[shown, column].double()
-
-    return moves
+    own = [(draw.calibration_seeds, change) for draw, change in edits]
+    return shared_levels(lab, own, attribute, targets, first=FIRST[kind], most=MOST[kind], sign=sign)
 
 
 def _judged(draw: Draw, edits: dict[str, Change]) -> Readings:
     """What the judge and the encoders of a person read of edits, and of the unedited samples, which are made once."""
     lab, networks = draw.lab, [draw.lab.judge, *draw.encoders]
-    before, after = _unedited(draw, draw.seeds, networks), _read(draw, list(edits.values()), draw.seeds, networks)
+    before = unedited_readings(lab, draw.seeds, networks)
+    after = kept_readings(lab, list(edits.values()), draw.seeds, networks)
     widths = [len(lab.judge.attributes), *(each.dim for each in draw.encoders)]
     scores, people, *features = torch.cat([before[:, None], after], dim=1).split(widths, dim=2)
     nothing = torch.empty(len(draw.seeds), 1 + len(edits), 0)
@@ -298,26 +258,3 @@ def _judged(draw: Draw, edits: dict[str, Change]) -> Readings:
         lab.judge, tuple(edits), draw.seeds, scores[:, 0], scores[:, 1:].transpose(0, 1), people, nothing,
         lab.unit(lab.judge), *features,
     )  # fmt: skip
-
-
-def _unedited(draw: Draw, seeds: Sequence[int], networks: Sequence[Scorer | Embedder]) -> Tensor:
-    """What networks read of samples, (n, outputs)."""
-    model = draw.lab.model
-    return _read(draw, [torch.zeros(len(model.process.timesteps), *model.h_shape)], seeds, networks)[:, 0]
-
-
-def _read(draw: Draw, edits: Sequence[Change], seeds: Sequence[int], networks: Sequence[Scorer | Embedder]) -> Tensor:
-    """What networks read of samples under changes of one kind, (n, changes, outputs), from the cache."""
-    lab = draw.lab
-    key = {
-        "changes": [change_key(each) for each in edits], "seeds": tuple(seeds),
-        "networks": [network_key(each) for each in networks], **edit_key(lab.cfg, lab.model),
-    }  # fmt: skip
-
-    def make(rows: range) -> Tensor:
-        latents = lab.model.latents(seeds[rows.start : rows.stop])
-        images = apply_changes(lab.model, latents, edits, sampler=lab.sampler).float()
-        return torch.cat(read(images, *networks), dim=2)
-
-    # A shard is as long as any other, counted in images.
-    return lab.kept("edits", len(seeds), make, size=max(1, SHARD // len(edits)), **key)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,8 +11,10 @@ from torch import Tensor
 
 from hspace.directions.operators import Operator
 from hspace.directions.record import Directions
-from hspace.evaluation.calibration import Calibration
+from hspace.evaluation.levels import Level
 from hspace.experiments.contenders import contenders
+from hspace.experiments.equal_effect import FIRST, MOST, Draw, scaled, spread_of
+from hspace.experiments.strengths import shared_levels
 from hspace.metrics.effect import EffectMatrix, effect_matrix, score_unit
 from hspace.metrics.interval import Interval, over_draws
 from hspace.metrics.repeats import intervals_over, matrices_over_draws
@@ -40,8 +42,8 @@ class Scores:
         original: Unedited samples, (repeats, n, J); nan where an attribute is hidden.
         edited: Scores of the edits by kind, (repeats, A edits, n, J).
         num_steps: Sampling steps.
-        strengths: Strengths by kind and repeat, one per edit.
-        calibrated: Effects that the annotator sees at each calibrated strength, by kind and repeat.
+        strengths: Strengths by kind, one per edit, in spreads of the samples: one for all repeats.
+        calibrated: Effects that the annotator sees at each calibrated strength, by kind.
     """
 
     attributes: tuple[str, ...]
@@ -50,54 +52,52 @@ class Scores:
     original: Tensor
     edited: Mapping[str, Tensor]
     num_steps: int
-    strengths: Mapping[str, Sequence[tuple[float, ...]]]
-    calibrated: Mapping[str, Sequence[tuple[Interval, ...]]]
-
-
-class Repeat(NamedTuple):
-    """One repeat's scores, as in `Scores`, and by kind its strengths and calibrations."""
-
-    original: Tensor
-    edited: Tensor
-    strengths: Mapping[str, tuple[float, ...]]
-    calibrated: Mapping[str, tuple[Interval, ...]]
+    strengths: Mapping[str, Sequence[float]]
+    calibrated: Mapping[str, Sequence[Level]]
 
 
 def run(lab: Lab) -> Result:
     """Finds the directions of every repeat, edits its samples, and tabulates what the judge reads."""
-    found = [_measure(lab, number) for number in range(lab.cfg.study.repeats)]
-    by_kind = torch.stack([each.edited for each in found]).unbind(1)
-    original = torch.stack([each.original for each in found])
+    names, target, spread = lab.cfg.study.attributes, lab.cfg.study.target, spread_of(lab)
+    draws = [Draw(lab.draw(number), number, spread) for number in range(lab.cfg.study.repeats)]
+    before = [[_change(draw, draw.lab.attribute(name)) for name in names] for draw in draws]
+    after = [[_change(draw, _direction(draw.lab, name)) for name in names] for draw in draws]
+    calibrated = dict[str, list[Level]]()
+    for kind, changes in zip(KINDS, (before, after), strict=False):
+        own = [[(draw.calibration_seeds, each) for draw, each in zip(draws, column, strict=True)]
+               for column in zip(*changes, strict=True)]  # fmt: skip
+        calibrated[kind] = [
+            shared_levels(lab, edits, name, [target], first=FIRST["directions"], most=MOST["directions"])[0]
+            for name, edits in zip(names, own, strict=True)
+        ]
+    strengths = {kind: [level.strength for level in found] for kind, found in calibrated.items()}
+    strengths[KINDS[2]] = strengths[KINDS[0]]
+    changes = dict(zip(KINDS, (before, after, after), strict=True))
+    read = [
+        _read(draw, names, {kind: [s * each for s, each in zip(strengths[kind], changes[kind][i], strict=True)]
+                            for kind in KINDS})
+        for i, draw in enumerate(draws)
+    ]  # fmt: skip
+    by_kind = torch.stack([edited for _, edited in read]).unbind(1)
+    original = torch.stack([each for each, _ in read])
     scores = Scores(
-        lab.cfg.study.attributes, lab.judge.attributes, lab.judge.binary, original,
-        dict(zip(KINDS, by_kind, strict=True)), len(lab.model.process.timesteps),
-        {kind: [each.strengths[kind] for each in found] for kind in KINDS},
-        {kind: [each.calibrated[kind] for each in found] for kind in KINDS[:2]},
+        names, lab.judge.attributes, lab.judge.binary, original, dict(zip(KINDS, by_kind, strict=True)),
+        len(lab.model.process.timesteps), strengths, calibrated,
     )  # fmt: skip
     return tabulate(lab.cfg, scores)
 
 
-def _measure(lab: Lab, number: int) -> Repeat:
-    names, n, drawn = lab.cfg.study.attributes, lab.cfg.evaluation.num_samples, lab.draw(number)
-    before = {name: drawn.attribute(name) for name in names}
-    after = {name: _direction(drawn, name) for name in names}
-    found = {"original": _calibrated(drawn, before), "disentangled": _calibrated(drawn, after)}
-    strengths = {kind: tuple(each.strength for each in calibrations) for kind, calibrations in found.items()}
-    strengths["equal_strength"] = tuple(
-        strength * _as_long(before[name], after[name])
-        for name, strength in zip(names, strengths["original"], strict=True)
-    )
-    kinds = {"original": before, "disentangled": after, "equal_strength": after}
-    edits = {
-        f"{kind} {name}": strength * kinds[kind][name].directions[0]
-        for kind in KINDS
-        for name, strength in zip(names, strengths[kind], strict=True)
-    }
-    readings = drawn.read(edits, lab.seeds(start=number * n))
+def _change(draw: Draw, directions: Directions) -> Tensor:
+    """The first direction, as long as the samples' spread."""
+    return scaled(draw, directions.directions[0])
+
+
+def _read(draw: Draw, names: Sequence[str], changes: Mapping[str, Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
+    """What the judge reads of a draw's own samples, unedited (n, J) and by kind (kinds, A edits, n, J)."""
+    edits = {f"{kind} {name}": each for kind in KINDS for name, each in zip(names, changes[kind], strict=True)}
+    readings, judge = draw.lab.read(edits, draw.seeds), draw.lab.judge
     edited = torch.where(readings.visible, readings.edited, torch.nan).unflatten(0, (len(KINDS), len(names)))
-    original = torch.where(lab.judge.visible(readings.original), readings.original, torch.nan)
-    seen = {kind: tuple(each.interval for each in calibrations) for kind, calibrations in found.items()}
-    return Repeat(original, edited, strengths, seen)
+    return torch.where(judge.visible(readings.original), readings.original, torch.nan), edited
 
 
 def _direction(lab: Lab, attribute: str) -> Directions:
@@ -115,18 +115,6 @@ def _direction(lab: Lab, attribute: str) -> Directions:
         what = "an operator" if isinstance(only, Operator) else "several directions"
         raise InputError(f"table I needs a method that finds one direction, and {method.name} finds {what}")
     return only
-
-
-def _as_long(before: Directions, after: Directions) -> float:
-    """Factor of a strength that means the same for another direction: 1 in the same unit, else for the same length."""
-    if before.meta.unit == after.meta.unit:
-        return 1.0
-    return float(before.directions.double().norm() / after.directions.double().norm())
-
-
-def _calibrated(lab: Lab, directions: Mapping[str, Directions]) -> list[Calibration]:
-    """The strengths at which the annotator sees the target effect."""
-    return [lab.calibrate(found, 0, name, lab.cfg.study.target) for name, found in directions.items()]
 
 
 def tabulate(cfg: Config, scores: Scores) -> Result:
@@ -176,10 +164,9 @@ def tabulate(cfg: Config, scores: Scores) -> Result:
         f"Effects, {caption}": effect_heatmap(whole[kind], cfg.output_dir / "figures" / f"{kind}.png", limit)
         for kind, caption in zip(KINDS, ("original", f"{name}, same effect", f"{name}, same strength"), strict=True)
     }
-    repeats = {kind: _repeats(scores.strengths[kind]) for kind in KINDS}
+    repeats = intervals_over(len(scores.original), "draws of examples and samples")
     tables = {
-        kind: _table(kind, name, whole[kind].select(names), selectivity[kind], judged[kind], repeats[kind])
-        for kind in KINDS
+        kind: _table(kind, name, whole[kind].select(names), selectivity[kind], judged[kind], repeats) for kind in KINDS
     }
     if scores.calibrated:
         tables["calibrations"] = _calibrations(scores, cfg.evaluation.annotator)
@@ -201,13 +188,6 @@ def _strongest(matrix: EffectMatrix) -> int:
     return sum(matrix.strongest(j)[0] == name for j, name in enumerate(matrix.edits))
 
 
-def _repeats(strengths: Sequence[tuple[float, ...]]) -> str:
-    """What intervals are over, in words: strengths that are all the same are those of one draw of examples."""
-    fixed = len(strengths) > 1 and len(set(strengths)) == 1
-    of = "repeats with fresh samples and the same directions" if fixed else "draws of examples and samples"
-    return intervals_over(len(strengths), of)
-
-
 def _table(
     kind: str,
     method: str,
@@ -226,7 +206,7 @@ def _table(
     meaning = {
         "original": "Original directions at the target effect",
         "disentangled": f"{method.capitalize()} directions at the target effect",
-        "equal_strength": f"{method.capitalize()} directions at the original ones' strengths",
+        "equal_strength": f"{method.capitalize()} directions, as long as the original ones",
     }
     caption = (
         f"{meaning[kind]}: signed effects in sd of the unedited samples, by the judge; {repeats}. "
@@ -238,13 +218,16 @@ def _table(
 def _calibrations(scores: Scores, annotator: str) -> Table:
     """Every strength, and the effect that the annotator sees there."""
     rows = tuple(
-        (kind, name, repeat, scores.strengths[kind][repeat][j], cells[j])
+        (kind, name, level.strength, level.effect, "yes" if level.reached else "no")
         for kind, found in scores.calibrated.items()
-        for repeat, cells in enumerate(found)
-        for j, name in enumerate(scores.attributes)
+        for name, level in zip(scores.attributes, found, strict=True)
     )
-    columns = ("kind", "edit", "repeat", "strength", "annotator's effect")
-    return Table(columns, rows, "Calibrated strengths, effects in sd", f"{annotator}, the annotator")
+    columns = ("kind", "edit", "strength", "annotator's effect", "reached")
+    caption = (
+        "Calibrated strengths, in spreads of the samples (the root of the total variance of h): one for all draws, "
+        "each of which has samples of its own; effects in sd, without intervals"
+    )
+    return Table(columns, rows, caption, f"{annotator}, the annotator")
 
 
 def samples_table(scores: Scores) -> Table:
@@ -252,16 +235,16 @@ def samples_table(scores: Scores) -> Table:
     columns = ("kind", "edit", "strength", "repeat", "sample", *scores.judged)
     rows: list[tuple[Cell, ...]] = []
 
-    def add(kind: str, edit: str, strengths: Sequence[float], values: Tensor) -> None:
+    def add(kind: str, edit: str, strength: float, values: Tensor) -> None:
         for repeat, samples in enumerate(values.tolist()):
             for sample, row in enumerate(samples):
                 cells = (None if math.isnan(value) else round(value, DIGITS) for value in row)
-                rows.append((kind, edit, strengths[repeat], repeat, sample, *cells))
+                rows.append((kind, edit, strength, repeat, sample, *cells))
 
-    add("unedited", "", [0.0] * len(scores.original), scores.original)
+    add("unedited", "", 0.0, scores.original)
     for kind in KINDS:
         for j, name in enumerate(scores.attributes):
-            add(kind, name, [each[j] for each in scores.strengths[kind]], scores.edited[kind][:, j])
+            add(kind, name, scores.strengths[kind][j], scores.edited[kind][:, j])
     return Table(columns, tuple(rows), f"The judge's scores of every sample, {scores.num_steps} steps.")
 
 
@@ -270,7 +253,7 @@ def from_samples(
     attributes: Sequence[str],
     kinds: Mapping[str, str],
     num_steps: int,
-    calibrated: Mapping[str, Sequence[Sequence[Sequence[float | None]]]],
+    calibrated: Mapping[str, Sequence[Sequence[Any]]],
 ) -> Scores:
     """Inverse of `samples_table`, from the rows of its CSV.
 
@@ -283,26 +266,22 @@ def from_samples(
     """
     judged = tuple(name for name in rows[0] if name in kinds)
 
-    def values(kind: str, edit: str) -> tuple[Tensor, list[float]]:
+    def values(kind: str, edit: str) -> tuple[Tensor, float]:
         found = [row for row in rows if row["kind"] == kind and row["edit"] == edit]
         table: Any = [[float(row[name] or "nan") for name in judged] for row in found]
         repeats = 1 + max(int(row["repeat"]) for row in found)
-        strengths = {int(row["repeat"]): float(row["strength"]) for row in found}
-        return torch.tensor(table).unflatten(0, (repeats, -1)), [strengths[repeat] for repeat in range(repeats)]
+        return torch.tensor(table).unflatten(0, (repeats, -1)), float(found[0]["strength"])
 
     edited, strengths = {}, {}
     for kind in KINDS:
         pairs = [values(kind, name) for name in attributes]
         edited[kind] = torch.stack([tensor for tensor, _ in pairs], dim=1)
-        strengths[kind] = list(zip(*(column for _, column in pairs), strict=True))
-    cells = {kind: [tuple(map(_interval, row)) for row in found] for kind, found in calibrated.items()}
+        strengths[kind] = [strength for _, strength in pairs]
+    seen = {
+        kind: [Level(s, math.nan if effect is None else effect, reached) for s, effect, reached in found]
+        for kind, found in calibrated.items()
+    }
     binary = tuple(kinds[name] == "binary" for name in judged)
     return Scores(
-        tuple(attributes), judged, binary, values("unedited", "")[0], edited, num_steps, strengths, cells
+        tuple(attributes), judged, binary, values("unedited", "")[0], edited, num_steps, strengths, seen
     )  # fmt: skip
-
-
-def _interval(cell: Sequence[float | None]) -> Interval:
-    """Inverse of `finite` of an interval."""
-    value, low, high = (math.nan if number is None else number for number in cell[:3])
-    return Interval(value, low, high, int(cell[3] or 0))

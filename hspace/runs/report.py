@@ -124,7 +124,9 @@ def facts_of(lab: Lab, result: Result, seconds: float) -> dict[str, Any]:
     evaluation, model = lab.cfg.evaluation, lab.model
     found = next((each.meta.seeds for each in result.directions.values()), ())
     strength = MORE * evaluation.strength_samples if "calibrate" in lab.watch.seconds else 0
-    calibration = max(evaluation.calibration_samples, evaluation.reference_samples, strength)
+    # One strength for all draws is set on seeds after those that directions are chosen on.
+    shared = evaluation.strength_samples if "strengths" in lab.watch.seconds else 0
+    calibration = max(evaluation.calibration_samples + shared, evaluation.reference_samples, strength)
     judged = max(evaluation.num_samples * lab.cfg.study.repeats, evaluation.reference_samples)
     used = {
         "discovery": found,

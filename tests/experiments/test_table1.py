@@ -13,9 +13,10 @@ from hydra import compose, initialize_config_dir
 
 from hspace.cli import main
 from hspace.commands.run import load
+from hspace.evaluation.levels import Level
 from hspace.experiments import table1
+from hspace.experiments.equal_effect import Draw
 from hspace.experiments.table1 import KINDS, Scores
-from hspace.metrics.interval import Interval
 from hspace.output.tables import write_csv
 from hspace.runs.config import Config
 from hspace.runs.parsing import parse
@@ -36,8 +37,8 @@ def known_scores(effects: dict[str, list[list[float]]]) -> Scores:
         added = torch.tensor(rows).repeat(5, 1, 1)
         added[:, :, 0] += STEPS[:, None]
         edited[kind] = original[:, None] + 2 * added[:, :, None]
-    seen = {"original": [(Interval(0.5, 0.4, 0.6, 200), Interval(0.48, math.nan, math.nan, 8))] * 5}
-    strengths = {kind: [(1.0 + repeat, 2.0) for repeat in range(5)] for kind in KINDS}
+    seen = {"original": [Level(1.0, 0.5, True), Level(2.0, math.nan, False)]}
+    strengths = {kind: [1.0, 2.0] for kind in KINDS}
     return Scores(NAMES, JUDGED, (False,) * 3, original, edited, 10, strengths, seen)
 
 
@@ -89,9 +90,10 @@ def test_the_table_comes_back_from_its_scores(config: Config, scores: Scores, tm
     for kind in KINDS:
         assert torch.allclose(again.edited[kind], scores.edited[kind], atol=1e-4), kind
     assert again.strengths == scores.strengths
-    assert again.calibrated["original"][0][0] == scores.calibrated["original"][0][0]
-    assert math.isnan(again.calibrated["original"][1][1].low) and again.calibrated["original"][1][1].n == 8
-    assert len(table1.tabulate(config, again).tables["calibrations"].rows) == 10
+    first, second = again.calibrated["original"]
+    assert first == scores.calibrated["original"][0]
+    assert math.isnan(second.effect) and not second.reached
+    assert len(table1.tabulate(config, again).tables["calibrations"].rows) == 2
 
 
 def test_any_method_of_the_comparison_can_take_the_place_of_eq_12(
@@ -115,7 +117,11 @@ def test_any_method_of_the_comparison_can_take_the_place_of_eq_12(
     found, before = table1._direction(lab, "skin"), lab.attribute("skin")
     expected = lab.discover(name="boundary", attribute="skin", k=6, num_samples=24)
     assert torch.equal(found.directions, expected.directions)
-    assert table1._as_long(before, found) == 1, "both are in the unit of a mean difference"
-    other = replace(found, meta=replace(found.meta, unit="sd of skin"))
-    factor = table1._as_long(before, other)
-    assert factor * float(found.directions.norm()) == pytest.approx(float(before.directions.norm()), rel=1e-5)
+    draw = Draw(lab, 0, 3.0)
+    lengths = [float(table1._change(draw, each).norm()) for each in (before, found)]
+    assert lengths == pytest.approx([3.0, 3.0], rel=1e-5), "strengths of both are in spreads of the samples"
+    assert main([*words, "study.method=linear boundary"]) == 0
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    calibrated, strengths = record["findings"]["calibrated"], record["findings"]["strengths"]
+    assert [each[0] for each in calibrated["original"]] == strengths["original"] == strengths["equal_strength"]
+    assert [each[0] for each in calibrated["disentangled"]] == strengths["disentangled"]

@@ -2,13 +2,15 @@
 
     python scripts/making/ready_directions.py [key=value ...]    # writes weights/MODEL/directions.safetensors
 
-Linear boundaries, each at the strength at which the annotator sees 1 sd on calibration seeds; an attribute that does
-not reach it is left out. The judge reads them once, on evaluation seeds of the configured block.
+Linear boundaries, and trained offsets of the smile, which no difference of samples moves alone: each at the strength at
+which the annotator sees 1 sd on calibration seeds; an attribute that does not reach it is left out. Their safe ranges
+are measured on calibration seeds too. The judge reads them once, on evaluation seeds of the configured block.
 """
 
 import logging
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from hydra import compose, initialize_config_dir
 from hspace.commands.run import load
 from hspace.diffusion.embedded import EMBEDDED
 from hspace.directions.record import Directions
+from hspace.evaluation.ranges import slider_range, with_ranges
 from hspace.evaluation.readings import Sweep, finite
 from hspace.output.tables import Cell, Table, to_markdown
 from hspace.runs.errors import guarded
@@ -31,19 +34,30 @@ log = logging.getLogger("ready_directions")
 SETTINGS = (
     "name=ready_directions", "output_dir=outputs/ready_directions", "tracking.mode=disabled",
     "study.index=600", "study.examples=60", "study.target=1",
-    "study.attributes=[glasses,hat,yaw,age]",
+    "study.attributes=[glasses,hat,yaw,age,smile]",
     "evaluation.strength_samples=40", "evaluation.calibration_samples=60", "evaluation.num_samples=64",
-    "evaluation.block=2", "batch_size=32",
+    "evaluation.block=8", "batch_size=32",
 )  # fmt: skip
+TRAINED = ("smile",)
+"""Attributes whose directions are offsets that the annotator's gradient trains."""
+RANGED = 40
+"""Samples on which ranges are measured."""
 TARGET = 1.0
 """Effect of strength 1 in sd: the unit that the file states."""
 JUDGED = (-2.0, -1.0, 1.0, 2.0)
 """Strengths at which the judge reads the directions."""
 
 
+def found(lab: Lab, attribute: str) -> Directions:
+    """The direction of an attribute, by its method."""
+    if attribute in TRAINED:
+        return lab.discover(name="trained", attribute=attribute, num_samples=lab.cfg.study.index)
+    return lab.attribute(attribute, name="boundary")
+
+
 def at_target(lab: Lab, attribute: str) -> torch.Tensor | None:
-    """The offset of a boundary at which the annotator sees 1 sd, (steps, C, H, W); None if no strength reaches it."""
-    directions = lab.attribute(attribute, name="boundary")
+    """The offset at which the annotator sees 1 sd, (steps, C, H, W); None if no strength reaches it."""
+    directions = found(lab, attribute)
     calibration = lab.calibrate(directions, 0, attribute, TARGET)
     log.info("%s: %.2f sd at %.3g", attribute, calibration.effect, calibration.strength)
     return calibration.strength * directions.directions[0] if calibration.reached else None
@@ -64,14 +78,28 @@ def ready(lab: Lab) -> tuple[Directions, Table]:
     if not vectors:
         raise InputError(f"no boundary of study.attributes moves its own by 1 sd: {', '.join(study.attributes)}")
     sweep = lab.sweep(vectors, JUDGED, shown=1)
+    methods = {name: "trained" if name in TRAINED else "boundary" for name in vectors}
+    told = ["linear boundary"] * ("boundary" in methods.values()) + ["trained offsets"] * (
+        "trained" in methods.values()
+    )
     meta = replace(
-        lab.attribute(next(iter(vectors)), name="boundary").meta, names=tuple(vectors), method="linear boundary",
-        unit="sd of the attribute, as the annotator sees it", config_sha256="",
-        settings={"method": "boundary", "target": TARGET},
+        found(lab, next(iter(vectors))).meta, names=tuple(vectors), method=" and ".join(told),
+        unit="sd of the attribute, as the annotator sees it", config_sha256="", report={},
+        settings={"method": methods, "target": TARGET},
         effects={"judge": lab.judge.id, "block": lab.cfg.evaluation.block, "n": len(lab.seeds()),
                  "strengths": list(JUDGED), "attributes": _effects(sweep)},
     )  # fmt: skip
-    return Directions(torch.stack([*vectors.values()]).float(), meta), _table(lab, sweep)
+    return _ranged(lab, Directions(torch.stack([*vectors.values()]).float(), meta)), _table(lab, sweep)
+
+
+def _ranged(lab: Lab, directions: Directions) -> Directions:
+    """The directions with the ranges in which the annotator sees that they can safely be moved."""
+    seeds, unit = lab.seeds("calibration", RANGED), lab.unit(lab.annotator)
+    measure = partial(
+        slider_range, lab.model, directions, scorer=lab.annotator, identity=lab.identity, seeds=seeds, unit=unit,
+        sampler=lab.sampler,
+    )  # fmt: skip
+    return with_ranges(directions, {j: measure(j) for j in range(len(directions.meta.names))})
 
 
 def _effects(sweep: Sweep) -> dict[str, Any]:

@@ -101,10 +101,17 @@ def table_of_runs(folders: Sequence[Path], output: Path, overrides: list[str]) -
     for folder, record in zip(folders, records, strict=True):
         if _shared(record["config"]) != _shared(to_dict(cfg)):
             raise InputError(f"--join: {folder} is of another configuration; give the overrides that the runs had")
+    told = ("model", "given", "timesteps", "judge", "versions", "commit", "machine")
+    for folder, record in zip(folders, records, strict=True):
+        if other := [name for name in told if record.get(name) != records[0].get(name)]:
+            raise InputError(f"--join: {folder} differs from {folders[0]} in {', '.join(other)}")
     lab = load(cfg)
+    if lab.model.identity.sha256 != records[0]["model"]["sha256"]:
+        raise InputError(f"--join: the runs are of another model than {cfg.model.path} is now")
     result = compare_methods.tabulate(lab, rejoined(lab, folders))
-    told = ("model", "given", "timesteps", "differences", "seeds", "machine", "versions", "commit")
-    facts = {name: records[0][name] for name in told} | {"seconds": sum(each["seconds"] for each in records)}
+    facts = {name: records[0][name] for name in (*told, "differences", "seeds")} | {
+        "seconds": sum(each["seconds"] for each in records)
+    }
     write(cfg, result, key="joined", judge=lab.judge_name, facts=facts)
     record = read_record(cfg.output_dir / RECORD)
     return Chapter(
@@ -188,10 +195,11 @@ def main(arguments: list[str] | None = None) -> int:
     if options.from_results:
         chapters = [table_from_results(output)]
     elif options.join:
-        joined = table_of_runs(options.join, output, overrides)
-        if options.publish and joined.record is not None:
-            check_logged(joined.record["config"]["evaluation"]["block"])
-        chapters = [joined]
+        folders = [path for path in options.join if "=" not in str(path)]
+        overrides += [str(path) for path in options.join if "=" in str(path)]
+        if options.publish:
+            check_logged(configuration("compare_methods", output, overrides).evaluation.block)
+        chapters = [table_of_runs(folders, output, overrides)]
     else:
         wanted = list(PAPER) if "all" in names else names
         if options.publish:

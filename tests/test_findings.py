@@ -89,8 +89,9 @@ def fault(claim: str) -> str | None:
     record = json.loads((DOCS / "results" / experiment / "run.json").read_text(encoding="utf-8"))
     samples = record["config"]["evaluation"]["num_samples"] * record["config"]["study"]["repeats"]
     samples = 1 if experiment in ONE_IMAGE else samples
-    # What an autoencoder explains is read off the last fifth of the samples of h.
-    samples = record["config"]["method"]["num_samples"] // 5 if experiment == "features" else samples
+    if experiment == "features":
+        # What is explained is read off the last fifth of the samples of h, names off all of them.
+        samples = record["config"]["method"]["num_samples"] // (5 if "held-out" in text else 1)
     intervals = INTERVAL.findall(text) if says_n(DOCS / file) else []
     for texts in intervals:
         if not has_together(found, (*texts, n)):

@@ -95,28 +95,33 @@ def apply_changes(
 
 
 def apply_own(
-    model: DiffusionModel, latents: Latents, given: Sequence[Change], *, sampler: Sampler = Sampler()
-) -> Images:
-    """Applies to every sample its own change.
+    model: DiffusionModel, latents: Latents, given: Sequence[Change], index: Sequence[int], *,
+    sampler: Sampler = Sampler(),
+) -> Images:  # fmt: skip
+    """Applies to every sample one change.
 
     Args:
         model: The model to sample.
         latents: n samples.
-        given: n offsets of one space, or operators.
+        given: Offsets of one space, or operators.
+        index: Index of each sample's change, n of them.
         sampler: Settings of the sampling and of the edited steps.
 
     Returns:
         Images, (n, channel, height, width), on the CPU.
 
     Raises:
-        InputError: As `apply_changes`, and if there are not as many changes as samples.
+        InputError: As `apply_changes`, and if there are not as many indices as samples.
         NotFinite: If an image becomes NaN or infinite; seed and step are named.
     """
-    if len(given) != len(latents.seeds):
-        raise InputError(f"there must be a change for each of {len(latents.seeds)} samples, got {len(given)}")
+    if len(index) != len(latents.seeds):
+        raise InputError(f"there must be a change for each of {len(latents.seeds)} samples, got {len(index)}")
     edited = _changing(model, given, sampler)
-    rows = range(len(given))
-    return in_batches(rows, sampler.batch_size, lambda part: edited(latents.select(part), list(part)).cpu())
+
+    def make(rows: range) -> Tensor:
+        return edited(latents.select(rows), [index[row] for row in rows]).cpu()
+
+    return in_batches(range(len(index)), sampler.batch_size, make)
 
 
 def _changing(model: DiffusionModel, given: Sequence[Change], sampler: Sampler) -> Edited:

@@ -20,11 +20,11 @@ from hspace.system.shards import in_batches
 from hspace.types import InputError
 
 Edits = Float[Tensor, "batch edits channel height width"]
+"""Edited images, (batch, edits, channel, height, width)."""
 Edited = Callable[[Latents, list[int]], Tensor]
 """A function of samples and the index of each one's edit, which gives their images, or what is read off them."""
 SMALLER = "; use smaller strengths"
 """Advice where an edit breaks an image."""
-"""Edited images, (batch, edits, channel, height, width)."""
 MAX_STRENGTH = torch.finfo(torch.float32).max
 """Largest strength that the dtype of directions can hold."""
 

@@ -51,7 +51,7 @@ def run(lab: Lab) -> Result:
 
 
 def tabulate(lab: Lab, tried: Sequence[Sequence[Trial]]) -> Result:
-    """The tables and the figure, from trials, (methods, draws)."""
+    """The tables and the figures, from trials, (methods, draws)."""
     names, target = lab.cfg.study.attributes, lab.cfg.study.target
     methods = [draws[0].contender for draws in tried]
     # (methods, draws, attributes, effects, figures); what is reached has no figures.
@@ -92,7 +92,7 @@ def tabulate(lab: Lab, tried: Sequence[Sequence[Trial]]) -> Result:
     )  # fmt: skip
     pictures = {
         f"Selectivity and identity at one effect, means over attributes, {intervals_over(lab.cfg.study.repeats)}; "
-        "grey: does not reach the effect on all of them, so that it is not compared": first,
+        "grey: not compared, since it does not reach the effect on all of them, or takes the attribute off": first,
         "Effect against identity and selectivity, mean over attributes (where all can be read) and each of them; erase "
         "and switch take it off, from other samples": picture,
     }

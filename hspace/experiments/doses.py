@@ -75,7 +75,7 @@ def read_doses(
 
 @lru_cache(maxsize=8)
 def placed(network: Scorer | Embedder, device: torch.device) -> Scorer | Embedder:
-    """The network on the model's device: itself if it is there, else one copy; those of a run stay on the CPU."""
+    """The network on the model's device: itself if it is there, else one copy."""
     if not isinstance(network, nn.Module) or next(network.parameters(), torch.empty(0)).device == device:
         return network
     return copy.deepcopy(network).to(device)

@@ -56,13 +56,15 @@ class _Run:
         self.folder = folder
         self.methods = {row["method"]: row for row in self.rows("tables/methods.csv")}
         self.levels = self.rows("tables/calibrations.csv")
-        self.faults = self.rows("tables/faults.csv") if (folder / "tables/faults.csv").is_file() else Rows()
+        self.faults = self.rows("tables/faults.csv", needed=False)
         self._scores = dict[int, dict[str, Rows]]()
 
-    def rows(self, name: str) -> Rows:
+    def rows(self, name: str, *, needed: bool = True) -> Rows:
         """The rows of a table, which may be compressed."""
         path, packed = self.folder / name, self.folder / f"{Path(name).name}.gz"
         if not (path.is_file() or packed.is_file()):
+            if not needed:
+                return Rows()
             raise InputError(f"{self.folder} must be the folder of a run of compare_methods, and has no {name}")
         text = path.read_bytes() if path.is_file() else gzip.decompress(packed.read_bytes())
         return list(csv.DictReader(io.StringIO(text.decode())))
@@ -71,7 +73,8 @@ class _Run:
         """Rows of a draw by their edit."""
         if draw not in self._scores:
             by_edit = self._scores[draw] = dict[str, Rows]()
-            for row in self.rows(f"samples/scores_{draw}.csv"):
+            # A run whose edits all failed has none.
+            for row in self.rows(f"samples/scores_{draw}.csv", needed=False):
                 by_edit.setdefault(row["edit"], []).append(row)
         return self._scores[draw]
 
@@ -86,9 +89,9 @@ def _entry(runs: Sequence[_Run], method: str, attribute: str, draw: int, target:
     wanted = {"draw": str(draw), "method": method, "attribute": attribute}
     for run in runs:
         faults = [row["reason"] for row in run.faults if wanted.items() <= row.items()]
-        if faults:
-            return Entry(attribute, fault=faults[0])
         rows = [row for row in run.levels if wanted.items() <= row.items()]
+        if faults and not rows:
+            return Entry(attribute, fault=faults[0])
         if not rows:
             continue
         by_target = {float(row["target"]): row for row in rows}
@@ -100,7 +103,8 @@ def _entry(runs: Sequence[_Run], method: str, attribute: str, draw: int, target:
             Level(float(row["strength"]), _number(row["annotator's effect"]), row["reached"] == "yes") for row in at
         )
         costs, name = run.methods[method], rows[0]["direction"]
-        return Entry(attribute, name, None, levels, int(costs["chosen among"]), _number(costs["seconds"]))
+        candidates, fault = int(costs["chosen among"]), faults[0] if faults else ""
+        return Entry(attribute, name, None, levels, candidates, _number(costs["seconds"]), fault)
     raise InputError(f"no run has draw {draw} of {method}, {attribute}")
 
 

@@ -72,11 +72,12 @@ def _moves(lab: Lab, edits: Sequence[Own], attribute: str) -> Callable[[float], 
     """How edits at a strength move the annotator's score of their draws' samples that show the attribute, float64."""
     column = lab.annotator.attributes.index(attribute)
     seeds = [seed for draw, _ in edits for seed in draw]
-    own = [change for draw, change in edits for _ in draw]
+    changes, own = [change for _, change in edits], [i for i, (draw, _) in enumerate(edits) for _ in draw]
     before = torch.cat([unedited_readings(lab, draw, [lab.annotator]) for draw, _ in edits])
 
     def moves(strength: float) -> Tensor:
-        images = apply_own(lab.model, lab.model.latents(seeds), [strength * each for each in own], sampler=lab.sampler)
+        scaled, latents = [strength * each for each in changes], lab.model.latents(seeds)
+        images = apply_own(lab.model, latents, scaled, own, sampler=lab.sampler)
         after = score(lab.annotator, images)
         shown = lab.annotator.visible(before)[:, column] & lab.annotator.visible(after)[:, column]
         return (after - before)[shown, column].double()

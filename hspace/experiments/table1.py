@@ -142,6 +142,8 @@ def tabulate(cfg: Config, scores: Scores) -> Result:
         f"{_mean(selectivity['original'])} before and {_mean(selectivity['disentangled'])} after (at the same strength "
         f"{_mean(selectivity['equal_strength'])}; chance {format_number(1 / count)})."
     )
+    if missed := _missed(scores):
+        conclusion += f" {missed}"
     if cfg.study.method == KINDS[1]:
         conclusion += " The paper has 2 and 5 of 5 rows, .25 and .49."
     findings = {
@@ -171,6 +173,21 @@ def tabulate(cfg: Config, scores: Scores) -> Result:
     if scores.calibrated:
         tables["calibrations"] = _calibrations(scores, cfg.evaluation.annotator)
     return Result(conclusion, findings, figures, tables, {"scores": samples_table(scores)})
+
+
+def _missed(scores: Scores) -> str:
+    """Says which edits are not at the target effect, since the annotator sees it at no strength."""
+    missed = [
+        f"{name} ({kind})"
+        for kind, found in scores.calibrated.items()
+        for name, level in zip(scores.attributes, found, strict=True)
+        if not level.reached
+    ]
+    return (
+        f"Not at the target, which no strength reaches, but at the nearest effect: {', '.join(missed)}."
+        if missed
+        else ""
+    )
 
 
 def _selectivity(draws: Sequence[EffectMatrix], names: Sequence[str]) -> list[Interval]:

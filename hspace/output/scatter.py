@@ -59,8 +59,8 @@ def scatter_figure(panels: Mapping[str, Sequence[Point]], path: str | Path, *, x
             axes.set_title(title, size=LABEL, loc="left")
             axes.set_xlabel(x_label)
             axes.tick_params(labelsize=SMALL, length=2.5)
-            for i, point in enumerate(points):
-                _draw_point(axes, point, QUIET if point.quiet else PALETTE[i % len(PALETTE)])
+            for point in points:
+                _draw_point(axes, point, QUIET if point.quiet else PALETTE[0])
         found[0].set_ylabel(y_label)
         # Names are placed when the scale is settled.
         for axes, points in zip(found, panels.values(), strict=True):

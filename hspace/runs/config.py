@@ -180,8 +180,8 @@ class EvaluationConfig:
         reference_samples: Number of unedited images whose spread is the unit of effects.
         calibration_samples: Number of images on which directions are named: one half confirms the other.
         strength_samples: Smallest number of images on which a strength is chosen; up to five times as many are taken
-            where its effect is uncertain. The comparison of methods takes no more, over all draws, nor more than are
-            judged.
+            where its effect is uncertain. The comparison of methods and table I take no more, over all draws, nor more
+            than are judged.
         block: Block of 10,000 evaluation seeds that is read; 0 is for everyday runs, and no finding is of it.
         measures: Measures that are read off every edit, by name or as module:name.
     """

@@ -76,7 +76,7 @@ def ready(lab: Lab) -> tuple[Directions, Table]:
         )
     vectors = {name: offset for name in study.attributes if (offset := at_target(lab, name)) is not None}
     if not vectors:
-        raise InputError(f"no boundary of study.attributes moves its own by 1 sd: {', '.join(study.attributes)}")
+        raise InputError(f"no direction of study.attributes moves its own by 1 sd: {', '.join(study.attributes)}")
     sweep = lab.sweep(vectors, JUDGED, shown=1)
     methods = {name: "trained" if name in TRAINED else "boundary" for name in vectors}
     told = ["linear boundary"] * ("boundary" in methods.values()) + ["trained offsets"] * (

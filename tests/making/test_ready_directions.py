@@ -16,6 +16,7 @@ from torch import Tensor
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit
+from hspace.evaluation.ranges import range_of
 from hspace.evaluation.readings import score
 from hspace.runs.lab import Lab
 from hspace.runs.parsing import parse
@@ -94,6 +95,8 @@ def test_strength_1_moves_the_attribute_by_1_sd_for_the_annotator(model: Diffusi
     images = edit(model, latents, directions, component=0, strengths=[0.0, 1.0], sampler=lab.sampler)
     before, after = (score(lab.annotator, images[:, i])[:, 0] for i in (0, 1))
     assert float((after - before).mean() / lab.unit(lab.annotator)[0]) == pytest.approx(1.0, abs=0.06)
+    measured = range_of(directions, 0)
+    assert measured is not None and measured.low < 0 < measured.high and len(measured.seeds) == ready_directions.RANGED
     effects = directions.meta.effects
     assert effects is not None and effects["judge"] == "judge" and effects["n"] == 4
     assert len(effects["attributes"]["contrast"]["effect"]) == len(ready_directions.JUDGED)
@@ -105,7 +108,7 @@ def test_strength_1_moves_the_attribute_by_1_sd_for_the_annotator(model: Diffusi
         ("study.target=2", "study.target must be 1, which is what strength 1 of a ready-made direction means, got 2"),
         pytest.param(
             "study.attributes=[ripple]",
-            "no boundary of study.attributes moves its own by 1 sd: ripple",
+            "no direction of study.attributes moves its own by 1 sd: ripple",
             marks=pytest.mark.slow,
         ),
     ],

@@ -230,6 +230,12 @@ def masks_of_stream(world: World, n: int, size: int, seed: int) -> Tensor:
     return torch.cat([torch.stack(list(each.values()), dim=1).cpu() for each in painted])
 
 
+def intersection_over_union(found: Tensor, true: Tensor) -> Tensor:
+    """Of each region over all pictures, (regions,), from masks, each (n, regions, height, width) bool."""
+    overlap, union = (masks.sum(dim=(0, 2, 3)) for masks in (found & true, found | true))
+    return overlap / union
+
+
 def train_regions(cfg: DictConfig) -> None:
     """Trains and saves the segmentation network, and measures its intersection over union on held-out renders."""
     world, cfg = WORLDS.get(cfg.world), with_own(cfg, "regions")
@@ -249,8 +255,8 @@ def train_regions(cfg: DictConfig) -> None:
     held_out = rendered(world, cfg.held_out.images, cfg.size, cfg.held_out.seed, Path(cfg.data))
     true = masks_of_stream(world, cfg.held_out.images, cfg.size, cfg.held_out.seed)
     found = outputs(network, held_out.batch(torch.arange(cfg.held_out.images))) > 0
-    overlap, union = ((each & true).sum(dim=(0, 2, 3)) for each in (found, found | true))
-    figures = {f"iou/{region}": (a / b).item() for region, a, b in zip(world.regions, overlap, union, strict=True)}
+    shares = intersection_over_union(found, true).tolist()
+    figures = {f"iou/{region}": share for region, share in zip(world.regions, shares, strict=True)}
     config = ScorerConfig(
         "regions", cfg.regions.architecture, cfg.size, world.regions, (), len(world.regions), (), figures
     )

@@ -44,6 +44,15 @@ def test_a_mistake_is_told_before_anything_is_written(tmp_path: Path, override: 
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_found_beside_a_region_counts_against_it() -> None:
+    true = torch.zeros(2, 3, 4, 4, dtype=torch.bool)
+    true[:, :, :2] = True
+    found = true.clone()
+    found[:, 1] = True  # all of it, and as much beside it
+    found[0, 2] = False  # in one of two pictures
+    assert train_scorers.intersection_over_union(found, true).tolist() == [1.0, 0.5, 0.5]
+
+
 def test_what_is_hidden_costs_nothing() -> None:
     labels = torch.zeros(2, len(JUDGED))
     output, visible = labels.clone(), torch.ones(2, len(JUDGED), dtype=torch.bool)

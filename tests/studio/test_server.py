@@ -97,7 +97,7 @@ def test_a_model_is_chosen_by_its_number_and_has_files_of_its_own(served, photog
     assert names[1:] == ["portraits", "portraits-128", "rooms"]
     states = [json.loads(served.ask("GET", f"/api/state?model={number}")[1]) for number in (0, 1)]
     assert [state["model"] for state in states] == names[:2] and [state["height"] for state in states] == [16, 64]
-    assert [slider["name"] for slider in states[1]["sliders"]] == ["glasses", "hat", "yaw", "age"]
+    assert [slider["name"] for slider in states[1]["sliders"]] == ["glasses", "hat", "yaw", "age", "smile"]
     name = json.loads(served.ask("POST", "/api/upload", photograph.read_bytes() + b"2", X_Name="%E7%8C%AB.jpg")[1])[
         "source"
     ]

@@ -22,6 +22,7 @@ from hspace.experiments.comparison_tables import (
     calibrations_table,
     faults_table,
     methods_table,
+    own_most,
     pairs_table,
     scores_tables,
 )
@@ -67,10 +68,11 @@ def tabulate(lab: Lab, tried: Sequence[Sequence[Trial]]) -> Result:
         shown = [names[j] for j in common] or names
         compared = {rows[m]: few[m] for m in fair}
         best = winners(compared)
+        own = [own_most(draws, names, i) for draws in tried]
         panels[f"effect of {at} on {', '.join(shown)}"] = [
             _point(name, few[m], m in fair) for m, name in enumerate(rows)
         ]
-        tables[f"methods{suffix}"] = methods_table(lab, at, shown, rows, few, seen, costs, best)
+        tables[f"methods{suffix}"] = methods_table(lab, at, shown, rows, few, seen, own, costs, best)
         pairs += [(at, *row) for row in differences(compared)]
         conclusions.append(conclusion(at, shown, compared))
         findings[at] = {"attributes": shown, "methods": list(compared), "winners": best}

@@ -16,12 +16,12 @@ from hspace.runs.lab import Lab
 
 def methods_table(
     lab: Lab, at: str, shown: Sequence[str], rows: Sequence[str], values: np.ndarray, reached: np.ndarray,
-    costs: Sequence[tuple[Cell, ...]], best: Mapping[str, str | None],
+    own: Sequence[str], costs: Sequence[tuple[Cell, ...]], best: Mapping[str, str | None],
 ) -> Table:  # fmt: skip
     """Every method's figures and costs, values (methods, draws, figures)."""
     judged, named = len(lab.judge.attributes), reached.shape[2]
     cells = tuple(
-        (name, f"{int(reached[m].all(axis=0).sum())} of {named}", *_intervals(values[m]), *costs[m])
+        (name, f"{int(reached[m].all(axis=0).sum())} of {named}", own[m], *_intervals(values[m]), *costs[m])
         for m, name in enumerate(rows)
     )
     caption = (
@@ -29,7 +29,8 @@ def methods_table(
         f"could flip), each at the strength at which the annotator sees {at} (or the nearest, where that is not "
         f"reached), {intervals_over(lab.cfg.study.repeats)}; target reached: of all attributes, at one strength for "
         "all draws. Erase and switch take an attribute off, which changes other samples, so that they are not "
-        "compared, and never bold. "
+        "compared, and never bold. Own most: edits, over draws and attributes, that move their own attribute more "
+        f"than any other of the {named}. "
         f"Selectivity: of the effects on {judged} judged attributes (chance {format_number(1 / judged)}), and on the "
         f"{len(lab.cfg.study.attributes)} of the comparison. Accuracy: flips among those that could flip to the asked "
         "side. Costs are of one attribute in one draw: directions that the annotator chose among, generated samples to "
@@ -39,7 +40,7 @@ def methods_table(
         "neighbours, which it alone needs. Bold: beats the second by the interval of the paired difference, not "
         "corrected for the number of methods, of those that reach the target"
     )
-    columns = ("method", "target reached", *NAMES, "chosen among", "samples", "labels", "seconds")
+    columns = ("method", "target reached", "own most", *NAMES, "chosen among", "samples", "labels", "seconds")
     places = {name: columns.index(NAMES[Figures._fields.index(name)]) for name in best}
     bold = frozenset((rows.index(method), places[name]) for name, method in best.items() if method)
     return Table(columns, cells, caption, bold=bold, counted="draws")
@@ -48,6 +49,17 @@ def methods_table(
 def _intervals(values: np.ndarray) -> tuple[Interval, ...]:
     """Of each figure, (draws, figures)."""
     return tuple(map(over_draws, values.T))
+
+
+def own_most(draws: Sequence[Trial], names: Sequence[str], share: int) -> str:
+    """How many edits of all draws move their own attribute most of the compared ones, such as "28 of 30"."""
+    found = [
+        trial.readings.effects().select(names).strongest(row)[0] == name
+        for trial in draws
+        for name in names
+        if trial.readings is not None and (row := trial.row(name, share)) is not None
+    ]
+    return f"{sum(found)} of {len(draws) * len(names)}"
 
 
 def attributes_table(

@@ -25,9 +25,10 @@ def test_the_table_says_that_nothing_changes_outside_the_mask(
 def test_every_frame_moves_every_slider() -> None:
     animation = importlib.import_module("animation")
     tile = np.zeros((animation.SIDE, animation.SIDE, 3), dtype=np.uint8)
-    tiles = [[[tile] * len(animation.STRENGTHS)] * 2] * 3
-    first, last = (animation.frame(tiles, at) for at in (0, len(animation.STRENGTHS) - 1))
+    columns, strengths = len(animation.NAMES), [[-1.5, 0.0, 2.0]] * len(animation.NAMES)
+    tiles = [[[tile] * 3] * 2] * columns
+    first, last = (animation.frame(tiles, strengths, at) for at in (0, 2))
     changed = (first != last).any(axis=2)
     assert not changed[: -animation.FOOT - animation.GAP].any()
     width = animation.SIDE + animation.GAP
-    assert all(changed[-animation.FOOT :, column * width : (column + 1) * width].any() for column in range(3))
+    assert all(changed[-animation.FOOT :, column * width : (column + 1) * width].any() for column in range(columns))

@@ -28,7 +28,7 @@ from hspace.experiments import compare_methods, table1
 from hspace.experiments.rejoined import rejoined
 from hspace.output.booklet import Chapter, publish, read_record, write_report
 from hspace.runs.blocks import block_for, log_reading, read_log, state
-from hspace.runs.config import Config, to_dict
+from hspace.runs.config import Config, determining, to_dict
 from hspace.runs.errors import guarded
 from hspace.runs.parsing import parse
 from hspace.runs.procedures import BEYOND, PAPER
@@ -109,22 +109,17 @@ def table_of_runs(folders: Sequence[Path], output: Path, overrides: list[str]) -
     if lab.model.identity.sha256 != records[0]["model"]["sha256"]:
         raise InputError(f"--join: the runs are of another model than {cfg.model.path} is now")
     result = compare_methods.tabulate(lab, rejoined(lab, folders))
-    facts = {name: records[0][name] for name in (*told, "differences", "seeds")} | {
-        "seconds": sum(each["seconds"] for each in records)
-    }
+    facts = {name: records[0][name] for name in (*told, "differences", "seeds")}
+    facts["seconds"] = sum(each["seconds"] for each in records)
     write(cfg, result, key="joined", judge=lab.judge_name, facts=facts)
-    record = read_record(cfg.output_dir / RECORD)
-    return Chapter(
-        "compare_methods", record, "compare_methods", " ".join(["hspace experiment=compare_methods", *overrides])
-    )
+    command = " ".join(["hspace experiment=compare_methods", *overrides])
+    return Chapter("compare_methods", read_record(cfg.output_dir / RECORD), "compare_methods", command)
 
 
 def _shared(config: dict[str, Any]) -> dict[str, Any]:
     """All of a configuration that results depend on, but the methods and attributes, which runs may share."""
-    free = ("output_dir", "cache_dir", "device", "batch_size", "workers", "memory_gib", "tracking")
-    kept = {name: value for name, value in config.items() if name not in free}
     study = {name: value for name, value in config["study"].items() if name not in ("methods", "attributes")}
-    return finite(kept | {"study": study})
+    return finite(determining(config) | {"study": study})
 
 
 def check_logged(block: int) -> None:

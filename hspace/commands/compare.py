@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
+from hspace.evaluation.readings import UNEDITED
 from hspace.metrics.interval import MIN_SAMPLES, Interval, mean_interval
 from hspace.metrics.paired import SIGNIFICANT, holm, paired, unpaired
 from hspace.output.booklet import read_record
@@ -167,7 +168,7 @@ def _read(folder: Path, name: str, strength: float | None) -> Finished:
             edited, target = scores[f"{row['direction']} at strength {wanted:g}"], row["target"]
             side = math.copysign(1, wanted)
             # Choosing the direction, or its sign, by the effect on the compared samples would bias its effect.
-            attributes.setdefault(target, _compared(scores["unedited"], edited, target, unit[target], side))
+            attributes.setdefault(target, _compared(scores[UNEDITED], edited, target, unit[target], side))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise InputError(
             f"{folder} keeps no scores of samples: compare takes runs of the command line (procedure=edit), whose "

@@ -19,6 +19,8 @@ from hspace.output.figures import strip_figure
 from hspace.output.tables import Cell, Table
 from hspace.types import Embedder, Images, InputError, Scorer
 
+UNEDITED = "unedited"
+"""Name of the unedited samples in tables of scores."""
 DIGITS = 5
 """Of scores in tables."""
 
@@ -103,7 +105,7 @@ class Readings:
         }
         scores, alike = torch.cat([self.original[None], self.edited]), torch.stack([*kept.values()], dim=-1)
         rows: list[tuple[Cell, ...]] = []
-        for edit, values, same in zip(("unedited", *self.names), scores, alike, strict=True):
+        for edit, values, same in zip((UNEDITED, *self.names), scores, alike, strict=True):
             shown = self.scorer.visible(values)
             for seed, row, seen, person in zip(self.seeds, values.tolist(), shown.tolist(), same.tolist(), strict=True):
                 visible = (round(v, DIGITS) if s else None for v, s in zip(row, seen, strict=True))

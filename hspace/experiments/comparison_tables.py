@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from hspace.evaluation.readings import UNEDITED
 from hspace.experiments.comparison import NAMES, REFERENCE, Figures
 from hspace.experiments.equal_effect import SHARES, Draw, Trial
-from hspace.experiments.rejoined import UNEDITED
 from hspace.metrics.interval import Interval, over_draws
 from hspace.metrics.repeats import intervals_over
 from hspace.output.tables import Cell, Table, format_number

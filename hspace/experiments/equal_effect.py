@@ -1,6 +1,5 @@
 """Edits of one attribute by any method, at the strengths of equal effect, read by the judge."""
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -101,9 +100,9 @@ class Draw:
 
     @property
     def calibration_seeds(self) -> tuple[int, ...]:
-        """Seeds of the draw's own share; as many as are judged are enough. Directions were chosen on others."""
+        """Seeds of the draw's own share. Directions were chosen on others."""
         evaluation = self.lab.cfg.evaluation
-        n = min(math.ceil(evaluation.strength_samples / self.lab.cfg.study.repeats), evaluation.num_samples)
+        n = evaluation.strength_share(self.lab.cfg.study.repeats)
         return self.lab.seeds("calibration", n, evaluation.calibration_samples + self.number * n)
 
     @property
@@ -160,10 +159,15 @@ def _settled(draws: Sequence[Draw], entries: Sequence[Entry], sign: int) -> list
     return [each if each.change is None else replace(each, levels=reached, fault=fault) for each in entries]
 
 
+def edit_name(method: str, attribute: str, effect: float) -> str:
+    """Name of an edit in tables of scores, by its method, its attribute and the effect in sd that it is for."""
+    return f"{method}, {attribute} at {effect:g} sd"
+
+
 def _read_by_judge(draw: Draw, contender: Contender, entries: tuple[Entry, ...]) -> Trial:
     target = draw.lab.cfg.study.target
     edits = {
-        f"{contender.name}, {each.attribute} at {share * target:g} sd": level.strength * each.change
+        edit_name(contender.name, each.attribute, share * target): level.strength * each.change
         for each in entries
         if each.change is not None and not each.fault
         for share, level in zip(SHARES, each.levels, strict=True)

@@ -12,15 +12,13 @@ import torch
 from torch import Tensor
 
 from hspace.evaluation.levels import Level
-from hspace.evaluation.readings import Readings
+from hspace.evaluation.readings import UNEDITED, Readings
 from hspace.experiments.contenders import contenders
-from hspace.experiments.equal_effect import SHARES, Entry, Trial
+from hspace.experiments.equal_effect import SHARES, Entry, Trial, edit_name
 from hspace.runs.lab import Lab
 from hspace.types import InputError
 
 Rows = list[dict[str, str]]
-UNEDITED = "unedited"
-"""Name of the unedited samples in tables of scores."""
 
 
 def rejoined(lab: Lab, folders: Sequence[Path]) -> list[list[Trial]]:
@@ -60,7 +58,11 @@ class _Run:
         self._scores = dict[int, dict[str, Rows]]()
 
     def rows(self, name: str, *, needed: bool = True) -> Rows:
-        """The rows of a table, which may be compressed."""
+        """The rows of a table, which may be compressed.
+
+        Raises:
+            InputError: If the folder lacks a table that is needed.
+        """
         path, packed = self.folder / name, self.folder / f"{Path(name).name}.gz"
         if not (path.is_file() or packed.is_file()):
             if not needed:
@@ -81,7 +83,7 @@ class _Run:
 
 def _edits(method: str, entry: Entry, target: float) -> list[str]:
     """Names of the edits of an attribute at every effect."""
-    return [f"{method}, {entry.attribute} at {share * target:g} sd" for share in SHARES]
+    return [edit_name(method, entry.attribute, share * target) for share in SHARES]
 
 
 def _entry(runs: Sequence[_Run], method: str, attribute: str, draw: int, target: float) -> Entry:

@@ -5,6 +5,7 @@ The defaults are in `conf/`, one commented file per choice; each field's annotat
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -199,6 +200,10 @@ class EvaluationConfig:
     block: Annotated[int, Field(ge=0, lt=BLOCKS)]
     measures: Annotated[tuple[Name, ...], AtLeastOne]
 
+    def strength_share(self, draws: int) -> int:
+        """Calibration samples of each draw where one strength is set for all; as many as are judged are enough."""
+        return min(math.ceil(self.strength_samples / draws), self.num_samples)
+
 
 @dataclass(frozen=True, config=RULES)
 class StudyConfig:
@@ -301,9 +306,12 @@ def to_dict(config: Config) -> dict[str, Any]:
     return TypeAdapter(Config).dump_python(config, mode="json")
 
 
+def determining(values: dict[str, Any]) -> dict[str, Any]:
+    """What determines results, of a configuration as JSON values: all but what only says where and how fast."""
+    free = ("output_dir", "cache_dir", "device", "batch_size", "workers", "memory_gib", "tracking")
+    return {key: value for key, value in values.items() if key not in free}
+
+
 def config_sha256(config: Config) -> str:
-    """Identifies what determines results: everything but folders, device, batch size, workers, memory and tracking."""
-    values = to_dict(config)
-    for key in ("output_dir", "cache_dir", "device", "batch_size", "workers", "memory_gib", "tracking"):
-        del values[key]
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    """Identifies what determines results."""
+    return hashlib.sha256(json.dumps(determining(to_dict(config)), sort_keys=True).encode()).hexdigest()

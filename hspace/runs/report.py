@@ -1,6 +1,5 @@
 """Results that an experiment leaves: figures, tables, directions, and run.json, from which reports are made."""
 
-import math
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -126,9 +125,8 @@ def facts_of(lab: Lab, result: Result, seconds: float) -> dict[str, Any]:
     found = next((each.meta.seeds for each in result.directions.values()), ())
     strength = MORE * evaluation.strength_samples if "calibrate" in lab.watch.seconds else 0
     # One strength for all draws is set on seeds after those that directions are chosen on.
-    draws = lab.cfg.study.repeats
-    each = min(math.ceil(evaluation.strength_samples / draws), evaluation.num_samples)
-    shared = draws * each if "strengths" in lab.watch.seconds else 0
+    draws = lab.cfg.study.repeats if "strengths" in lab.watch.seconds else 0
+    shared = draws and draws * evaluation.strength_share(draws)
     calibration = max(evaluation.calibration_samples + shared, evaluation.reference_samples, strength)
     judged = max(evaluation.num_samples * lab.cfg.study.repeats, evaluation.reference_samples)
     used = {

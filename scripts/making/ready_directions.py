@@ -79,9 +79,8 @@ def ready(lab: Lab) -> tuple[Directions, Table]:
         raise InputError(f"no direction of study.attributes moves its own by 1 sd: {', '.join(study.attributes)}")
     sweep = lab.sweep(vectors, JUDGED, shown=1)
     methods = {name: "trained" if name in TRAINED else "boundary" for name in vectors}
-    told = ["linear boundary"] * ("boundary" in methods.values()) + ["trained offsets"] * (
-        "trained" in methods.values()
-    )
+    words = {"boundary": "linear boundary", "trained": "trained offsets"}
+    told = [word for method, word in words.items() if method in methods.values()]
     meta = replace(
         found(lab, next(iter(vectors))).meta, names=tuple(vectors), method=" and ".join(told),
         unit="sd of the attribute, as the annotator sees it", config_sha256="", report={},

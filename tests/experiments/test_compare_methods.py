@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from small import COMPARISON
 
 from hspace.cli import main
 from hspace.commands.run import load
@@ -36,20 +37,13 @@ from hspace.runs.parsing import parse
 from hspace.system.files import package_path
 from hspace.types import InputError
 
-# Numbers: of networks with random weights no image may have glasses.
-SMALL = [
-    "experiment=compare_methods", "study.attributes=[skin,age]", "study.index=24", "study.examples=6",
-    "study.target=0.1", "study.repeats=2", "method.k=2", "method.num_samples=24", "evaluation.num_samples=12",
-    "evaluation.reference_samples=20", "evaluation.calibration_samples=10", "evaluation.strength_samples=10",
-    "diffusion.num_steps=3", "tracking.mode=disabled", "device=cpu", "batch_size=64",
-]  # fmt: skip
 FEW = "study.methods=[mean difference,matched examples,erase,PCA,mean difference of x_T]"
 
 
 @pytest.fixture(scope="module")
 def lab(tiny_pipeline_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Lab:
     folder = tmp_path_factory.mktemp("compare")
-    words = [*SMALL, f"model.path={tiny_pipeline_dir}", f"cache_dir={folder / 'cache'}", f"output_dir={folder}"]
+    words = [*COMPARISON, f"model.path={tiny_pipeline_dir}", f"cache_dir={folder / 'cache'}", f"output_dir={folder}"]
     with initialize_config_dir(str(package_path("conf")), version_base="1.3"):
         return load(parse(compose("config", overrides=words)))
 
@@ -312,7 +306,8 @@ def test_the_conclusion_says_what_the_error_of_a_lead_is() -> None:
 
 
 def words(tiny_pipeline_dir: Path, tmp_path: Path) -> list[str]:
-    return [*SMALL, FEW, f"model.path={tiny_pipeline_dir}", f"output_dir={tmp_path / 'run'}", f"cache_dir={tmp_path}"]
+    paths = [f"model.path={tiny_pipeline_dir}", f"output_dir={tmp_path / 'run'}", f"cache_dir={tmp_path}"]
+    return [*COMPARISON, FEW, *paths]
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from small import COMPARISON
 
 from hspace.commands.run import load
 from hspace.experiments import compare_methods
@@ -20,12 +21,6 @@ from hspace.system.files import package_path
 from hspace.types import InputError
 
 METHODS = ("mean difference", "erase", "mean difference of x_T")
-SMALL = [
-    "experiment=compare_methods", "study.attributes=[skin,age]", "study.index=24", "study.examples=6",
-    "study.target=0.1", "study.repeats=2", "method.k=2", "method.num_samples=24", "evaluation.num_samples=12",
-    "evaluation.reference_samples=20", "evaluation.calibration_samples=10", "evaluation.strength_samples=10",
-    "diffusion.num_steps=3", "tracking.mode=disabled", "device=cpu", "batch_size=64",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +29,7 @@ def labs(tiny_pipeline_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> d
     folder = tmp_path_factory.mktemp("joined")
 
     def lab(name: str, methods: Sequence[str]) -> Lab:
-        words = [*SMALL, f"model.path={tiny_pipeline_dir}", f"cache_dir={folder / 'cache'}",
+        words = [*COMPARISON, f"model.path={tiny_pipeline_dir}", f"cache_dir={folder / 'cache'}",
                  f"output_dir={folder / name}", f"study.methods=[{','.join(methods)}]"]  # fmt: skip
         with initialize_config_dir(str(package_path("conf")), version_base="1.3"):
             found = load(parse(compose("config", overrides=words)))
@@ -63,8 +58,8 @@ def test_runs_that_shared_the_methods_are_joined_into_the_table_of_all(labs: dic
     for name in ("methods", "methods_strong", "attributes", "calibrations", "pairs"):
         assert found.tables[name].columns == expected.tables[name].columns
         assert numbers(found.tables[name]) == numbers(expected.tables[name]), name
-    scores = found.tables["methods"].rows[0][2]
-    assert isinstance(scores, Interval) and math.isfinite(scores.value)
+    effect = found.tables["methods"].rows[0][found.tables["methods"].columns.index("effect")]
+    assert isinstance(effect, Interval) and math.isfinite(effect.value)
 
 
 def test_what_no_run_had_is_one_line(labs: dict[str, Lab], tmp_path: Path) -> None:

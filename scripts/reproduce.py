@@ -31,7 +31,7 @@ from hspace.runs.blocks import block_for, log_reading, read_log, state
 from hspace.runs.config import Config, determining, to_dict
 from hspace.runs.errors import guarded
 from hspace.runs.parsing import parse
-from hspace.runs.procedures import BEYOND, PAPER
+from hspace.runs.procedures import AGAIN, BEYOND, PAPER
 from hspace.runs.report import RECORD, commit, write
 from hspace.system.files import package_path, write_json
 from hspace.system.registry import unknown
@@ -179,9 +179,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     names = [word for word in options.words if "=" not in word]
     overrides = [word for word in options.words if "=" in word] + (["size=fast"] if options.fast else [])
-    mistaken = [name for name in names if name not in {*PAPER, *BEYOND, "all"}]
+    known = [*PAPER, *BEYOND, *AGAIN, "all"]
+    mistaken = [name for name in names if name not in known]
     if mistaken or not names:
-        raise InputError(unknown("experiment", mistaken[0] if mistaken else "", [*PAPER, *BEYOND, "all"]))
+        raise InputError(unknown("experiment", mistaken[0] if mistaken else "", known))
     if options.join and names != ["compare_methods"]:
         raise InputError(f"--join is for compare_methods alone, got {', '.join(names)}")
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")

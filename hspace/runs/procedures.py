@@ -12,6 +12,8 @@ PAPER = (
 """The experiments of the paper's report, in its order."""
 BEYOND = ("features", "transformer")
 """Further experiments; the last one is on models that do not come with the package."""
+AGAIN = ("compare_again", "compare_latent")
+"""Experiments that do what `compare_methods` does, on other samples and on another model."""
 ANY_MODEL = frozenset({"fig18"})
 """Experiments that leave scores out where no scorer reads the images of the model."""
 STRENGTHS = frozenset(

@@ -19,7 +19,7 @@ with stopping():  # What follows takes numpy's time, in which a signal would sho
     from hspace import __version__
     from hspace.commands.words import COMMANDS, Parser, levels
     from hspace.commands.words import parse as parse_words
-    from hspace.system.files import package_path
+    from hspace.system.files import is_utf8, package_path
     from hspace.types import InputError
 
 if TYPE_CHECKING:
@@ -85,6 +85,9 @@ def _open_streams() -> None:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    strange = next((word for word in arguments if not is_utf8(word)), None)
+    if strange is not None:
+        raise InputError(f"words must be UTF-8, got {strange!a}")
     if arguments and arguments[0] in COMMANDS:
         return _command(arguments[0], arguments[1:])
     options = _parser().parse_intermixed_args(arguments)

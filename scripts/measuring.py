@@ -140,7 +140,8 @@ def _table(rows: Sequence[Row]) -> Table:
         )
         for r in rows
     )
-    caption = f"{machine()}; torch {torch.__version__}; commit {commit()}. Ratio is ours / other."
+    caption = f"{machine()}; torch {torch.__version__}; commit {commit()}. Ratio is ours / other, "
+    caption += "the median over pairs of runs; times are the medians of each side."
     return Table(columns, cells, caption)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
 
 from hspace.commands.run import load, run
 from hspace.diffusion.checkpoints import load_model
@@ -46,6 +47,8 @@ LOG = "readings.csv"
 """In the folder of results: which evaluation samples were read when."""
 FURTHER = {"fig18"}
 """Experiments on other models than the portraits, which may not be at hand."""
+FACTS = ("model", "given", "timesteps", "differences", "seeds", "versions", "commit", "date", "machine", "seconds")
+"""What a record says of the scores, which are the same when the table is made again."""
 FAST = "Few samples (size=fast): pictures are the same, intervals are wide."
 
 
@@ -54,6 +57,16 @@ def configuration(name: str, output: Path, overrides: list[str]) -> Config:
     with initialize_config_dir(str(package_path("conf")), version_base="1.3", job_name="hspace"):
         cfg = compose("config", overrides=[f"experiment={name}", *overrides, f"output_dir={output / name}"])
     return parse(cfg)
+
+
+def recorded_configuration(values: dict[str, Any], folder: Path) -> Config:
+    """The configuration of a published record; what it did not have yet is today's. Results go to `folder`."""
+    with initialize_config_dir(str(package_path("conf")), version_base="1.3", job_name="hspace"):
+        today = compose("config", overrides=["experiment=table1", f"output_dir={folder}"])
+    OmegaConf.set_struct(today, False)
+    merged = OmegaConf.merge(today, values)
+    assert isinstance(merged, DictConfig)
+    return parse(merged)
 
 
 def chapter(name: str, output: Path, overrides: list[str]) -> Chapter:
@@ -75,18 +88,15 @@ def chapter(name: str, output: Path, overrides: list[str]) -> Chapter:
 def table_from_results(output: Path) -> Chapter:
     """Table I from the published scores of every sample."""
     published = read_record(RESULTS / "table1" / RECORD)
-    study, diffusion = published["config"]["study"], published["config"]["diffusion"]
-    overrides = [f"study.repeats={study['repeats']}", f"diffusion.num_steps={diffusion['num_steps']}"]
-    overrides.append(f"evaluation.block={published['config']['evaluation'].get('block', 0)}")
-    cfg = configuration("table1", output, overrides)
+    cfg = recorded_configuration(published["config"], output / "table1")
     text = gzip.decompress((RESULTS / "table1" / "scores.csv.gz").read_bytes()).decode()
     worlds = map(WORLDS.get, WORLDS.names())
     kinds = {attribute.id: attribute.kind for world in worlds for attribute in world.attributes}
     rows = list(csv.DictReader(io.StringIO(text)))
     calibrated = published["findings"].get("calibrated", {})
-    scores = table1.from_samples(rows, study["attributes"], kinds, diffusion["num_steps"], calibrated)
-    judge, facts = published["config"]["evaluation"]["judge"], {"seconds": 0.0}
-    record = write(cfg, table1.tabulate(cfg, scores), key="from results", judge=judge, facts=facts)
+    scores = table1.from_samples(rows, cfg.study.attributes, kinds, cfg.diffusion.num_steps, calibrated)
+    facts = {name: published[name] for name in FACTS if name in published}
+    record = write(cfg, table1.tabulate(cfg, scores), key="from results", judge=published["judge"], facts=facts)
     write_json(output / "table1.json", {**record["findings"], "conclusion": record["conclusion"]})
     return Chapter("table1", record, "table1", "python scripts/reproduce.py table1 --from-results")
 
@@ -183,6 +193,8 @@ def main(arguments: list[str] | None = None) -> int:
     mistaken = [name for name in names if name not in known]
     if mistaken or not names:
         raise InputError(unknown("experiment", mistaken[0] if mistaken else "", known))
+    if options.from_results and (names != ["table1"] or overrides or options.publish):
+        raise InputError("--from-results is for table1 alone, without settings: all but the table is as published")
     if options.join and names != ["compare_methods"]:
         raise InputError(f"--join is for compare_methods alone, got {', '.join(names)}")
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
@@ -192,12 +204,14 @@ def main(arguments: list[str] | None = None) -> int:
         chapters = [table_from_results(output)]
     elif options.join:
         folders = [path for path in options.join if "=" not in str(path)]
+        if not folders:
+            raise InputError(f"--join needs folders of runs, got {' '.join(map(str, options.join))}")
         overrides += [str(path) for path in options.join if "=" in str(path)]
         if options.publish:
             check_logged(configuration("compare_methods", output, overrides).evaluation.block)
         chapters = [table_of_runs(folders, output, overrides)]
     else:
-        wanted = list(PAPER) if "all" in names else names
+        wanted = list(dict.fromkeys([*(PAPER if "all" in names else ()), *(each for each in names if each != "all")]))
         if options.publish:
             block = log_readings(wanted, overrides)
             output = options.output or ROOT / "outputs" / f"block-{block}"

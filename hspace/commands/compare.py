@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from hspace.evaluation.readings import UNEDITED
 from hspace.metrics.interval import MIN_SAMPLES, Interval, mean_interval
-from hspace.metrics.paired import SIGNIFICANT, holm, paired, unpaired
+from hspace.metrics.paired import differs, holm, paired, unpaired
 from hspace.output.booklet import read_record
 from hspace.output.tables import Table, to_markdown, write_table, written
 from hspace.runs.report import RECORD
@@ -103,7 +103,7 @@ def comparison(runs: Sequence[Finished]) -> Table:
         raise InputError(f"no two of {', '.join(run.name for run in runs)} have a direction for the same attribute")
     corrected = holm(np.array([p for *_, p in cells]))
     rows = tuple(
-        (name, figure, first, x, second, y, samples, difference, float(p), "yes" if p < SIGNIFICANT else "no")
+        (name, figure, first, x, second, y, samples, difference, float(p), differs(p))
         for (name, figure, first, second, samples, x, y, difference, _), p in zip(cells, corrected, strict=True)
     )
     compared = ", ".join(f"{run.name} at {written(run.strength, '+g')}" for run in runs)

@@ -165,8 +165,10 @@ def _edit_one(
     edited = edit_source(bench, source, strengths, factors)
     put_back, note = pictures(source, edited, weights), note_of(bench, source, strengths)
     write_png(folder / "edited.png", put_back[-1], note)
-    title = " + ".join(f"{slider.name} ({slider.directions.meta.unit})" for slider in bench.sliders)
-    shown = [factor * strengths[0] + 0.0 for factor in factors[::2]]
+    # Several directions have strengths of their own, and share the part of them.
+    alone = len(strengths) == 1
+    title = f"{bench.sliders[0].name} ({bench.sliders[0].directions.meta.unit})" if alone else told(bench, strengths)
+    shown = [each * strengths[0] if alone else f"{each:+.0%}" if each else 0.0 for each in factors[::2]]
     strip_figure(edited[None, ::2], [source.name], shown, title, folder / "strip.png", note=note)
     if animation != "none":
         write_animation(folder / f"edit.{animation}", put_back, note)
@@ -190,11 +192,16 @@ def _edit_one(
     }  # fmt: skip
 
 
+def told(bench: Bench, strengths: Sequence[float]) -> str:
+    """The directions with their strengths."""
+    return ", ".join(f"{slider.name} at {written(s, 'g')}" for slider, s in zip(bench.sliders, strengths, strict=True))
+
+
 def note_of(bench: Bench, source: Source, strengths: Sequence[float]) -> str:
     """The note of a picture: that it was edited or generated, and by what."""
-    edits = ", ".join(f"{slider.name} at {written(s, 'g')}" for slider, s in zip(bench.sliders, strengths, strict=True))
     what = "A generated image" if source.generated else "A photograph"
-    return f"{what} edited by hspace {__version__}: {edits}; model {bench.model.model_id}. It shows no real event."
+    edits, model = told(bench, strengths), bench.model.model_id
+    return f"{what} edited by hspace {__version__}: {edits}; model {model}. It shows no real event."
 
 
 def _line(folder: Path, record: dict[str, Any]) -> str:

@@ -10,13 +10,13 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from hspace.diffusion.latents import seed_range
-from hspace.directions.hub import local_path
+from hspace.directions.hub import PREFIX, local_path
 from hspace.directions.operators import Operator, load_found
 from hspace.directions.record import Directions
 from hspace.directions.shipped import READY, ready_models
 from hspace.evaluation.calibration import MORE
 from hspace.evaluation.calibration import calibrate as find_strength
-from hspace.evaluation.ranges import Limits, range_of, slider_range, with_ranges
+from hspace.evaluation.ranges import Limits, facts_about, range_of, slider_range, with_ranges
 from hspace.output.tables import written
 from hspace.runs.parsing import parse
 from hspace.runs.unedited import unit_of_effects
@@ -99,9 +99,9 @@ def _bench(options: argparse.Namespace, compose: Compose, command: str) -> tuple
         raise InputError(f"hspace {command} needs --direction FILE[:NAME]; without a name it takes all of the file")
     if options.inputs:
         raise InputError(f"hspace {command} does not take the word {options.inputs[0]!r}")
-    shipped = next((each for each in options.direction if each.startswith(READY)), None)
-    if shipped is not None:
-        raise InputError(f"{shipped} is not to be changed: hspace {command} writes into the file; copy it first")
+    shared = next((each for each in options.direction if each.startswith((READY, PREFIX))), None)
+    if shared is not None:
+        raise InputError(f"{shared} is not to be changed: hspace {command} writes into the file; copy it first")
     bench = load_bench(parse(compose(options.settings)), options.direction)
     if bench.annotator is None:
         raise InputError(
@@ -121,7 +121,7 @@ def _keep(slider: Slider, record: dict[str, object]) -> None:
     """Adds to the file's facts about a direction; reads it anew, since another direction may just have been kept."""
     kept = Directions.load(slider.path)
     records = dict(kept.meta.calibration or {})
-    records[slider.name] = {**records.get(slider.name, {}), **json.loads(json.dumps(record))}
+    records[slider.name] = facts_about(kept, slider.name) | json.loads(json.dumps(record))
     replace(kept, meta=replace(kept.meta, calibration=records)).save(slider.path)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from hspace.system.files import is_utf8
 from hspace.system.pictures import read_picture
 from hspace.types import Images, InputError
 
@@ -21,21 +22,23 @@ def find_images(path: str | Path) -> list[Path]:
     Hidden files are left out: other systems leave notes on a picture beside it, under its name after a dot.
 
     Raises:
-        InputError: If the file or folder does not exist, or the folder holds no image.
+        InputError: If the file or folder does not exist, or the folder holds no image, or a name is not UTF-8, which
+            no record could hold.
     """
     path = Path(path).expanduser()
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
+    if not path.is_file() and not path.is_dir():
         raise InputError(f"{path} is neither an image nor a folder")
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and _is_shown(file))
+    found = [path] if path.is_file() else sorted(filter(_is_shown, path.iterdir()))
     if not found:
         raise InputError(f"no image in the folder {path}; images end in {', '.join(SUFFIXES)}")
+    for each in found:
+        if not is_utf8(str(each)):
+            raise InputError(f"the name of a photograph must be UTF-8, got {str(each)!a}: rename it")
     return found
 
 
 def _is_shown(file: Path) -> bool:
-    return file.is_file() and not file.name.startswith(".")
+    return file.suffix.lower() in SUFFIXES and file.is_file() and not file.name.startswith(".")
 
 
 def load_images(paths: Sequence[str | Path], size: tuple[int, int]) -> Images:

@@ -18,6 +18,8 @@ from hspace.edits.sums import edit_offsets
 from hspace.system.shards import in_batches
 from hspace.types import HTrajectory, InputError, Seeds
 
+RANK = 20
+"""Components of h that distances are measured with, where samples and features allow as many."""
 ROWS = 256
 """Samples in memory at a time."""
 
@@ -81,12 +83,15 @@ def fit_gaussian(recorded: Recorded, rank: int) -> HGaussian:
         rank: Number of principal components, from 1 to min(n - 2, d - 1).
 
     Raises:
-        InputError: If the rank is out of range, or h has fewer components with variance.
+        InputError: If there are too few samples or features, the rank is out of range, or h has fewer components with
+            variance.
 
     Source: Tipping & Bishop 1999 (J. R. Stat. Soc. B 61, 611-622), probabilistic PCA.
     """
     features = recorded.open()
     _, n, d = features.shape
+    if min(n - 2, d - 1) < 1:
+        raise InputError(f"a Gaussian of h needs 3 samples and 2 features at least, got {n} and {d}")
     if not 1 <= rank <= min(n - 2, d - 1):
         raise InputError(f"rank must be from 1 to {min(n - 2, d - 1)} for {n} samples of {d} features, got {rank}")
     steps = [gram_pca(features[i : i + 1], rank) for i in range(len(features))]
@@ -98,6 +103,16 @@ def fit_gaussian(recorded: Recorded, rank: int) -> HGaussian:
         variance=variance,
         residual=(totals - variance.sum(dim=1)) / (d - rank),
     )
+
+
+def own_gaussian(recorded: Recorded) -> HGaussian:
+    """`fit_gaussian` with the usual number of components, or as many as there can be.
+
+    Raises:
+        InputError: As `fit_gaussian` does.
+    """
+    _, n, d = recorded.open().shape
+    return fit_gaussian(recorded, min(RANK, n - 2, d - 1))
 
 
 def off_manifold(

@@ -18,7 +18,7 @@ from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.recording import Recorded
 from hspace.diffusion.sampler import Sampler
 from hspace.directions.operators import Found, Operator
-from hspace.evaluation.manifold import HGaussian, fit_gaussian, off_manifold
+from hspace.evaluation.manifold import HGaussian, off_manifold, own_gaussian
 from hspace.evaluation.readings import Sweep, score
 from hspace.metrics.angles import principal_angles
 from hspace.metrics.correlation import correlation
@@ -33,8 +33,6 @@ from hspace.types import Embedder, Images, Scorer
 
 Value = Interval | float | None
 """Result of a measure; None where there is nothing to measure, such as the effect on a missing target."""
-RANK = 20
-"""Number of components of the Gaussian of h, if its samples allow so many."""
 SUBSET = 100
 """Number of images of a subset of the kernel distance, if there are so many."""
 
@@ -362,4 +360,4 @@ def least_images(name: str, lab: Laboratory) -> int:
 @cache
 def _gaussian(recorded: Recorded) -> HGaussian:
     """The same for all edits of a run."""
-    return fit_gaussian(recorded, min(RANK, len(recorded.seeds) - 2))
+    return own_gaussian(recorded)

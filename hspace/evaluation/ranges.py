@@ -21,6 +21,7 @@ from hspace.evaluation.calibration import spread_strength
 from hspace.evaluation.readings import score
 from hspace.metrics.effect import EffectMatrix, effect_matrix
 from hspace.metrics.identity import stranger_threshold
+from hspace.system.records import is_object
 from hspace.types import Embedder, InputError, Scorer, Seeds
 
 POINTS = 4
@@ -192,17 +193,22 @@ def with_ranges(directions: Directions, ranges: dict[int, SliderRange]) -> Direc
     records: dict[str, Any] = dict(directions.meta.calibration or {})
     for component, found in ranges.items():
         name = directions.meta.names[component]
-        records[name] = {**records.get(name, {}), "range": asdict(found)}
+        records[name] = facts_about(directions, name) | {"range": asdict(found)}
     kept = replace(directions, meta=replace(directions.meta, calibration=records))
     known = [range_of(kept, component) for component in range(len(kept.meta.names))]
     ends = [[found.low, found.high] for found in known if found is not None]
     return replace(kept, range=torch.tensor(ends)) if len(ends) == len(known) else kept
 
 
+def facts_about(directions: Directions, name: str) -> dict[str, Any]:
+    """What a file's metadata say of a direction under its name; a stranger's file may hold anything there."""
+    found = (directions.meta.calibration or {}).get(name)
+    return found if is_object(found) else {}
+
+
 def range_of(directions: Directions, component: int) -> SliderRange | None:
     """The range of a direction that a file holds; None where it holds none that can be read."""
-    record = (directions.meta.calibration or {}).get(directions.meta.names[component])
-    values: Any = record.get("range") if isinstance(record, dict) else None
+    values: Any = facts_about(directions, directions.meta.names[component]).get("range")
     try:
         tuples = {key: tuple(values[key]) for key in ("strengths", "tried", "identity", "seeds")}
         found = SliderRange(**(values | tuples | {"effect": tuple(map(tuple, values["effect"]))}))

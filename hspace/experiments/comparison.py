@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from hspace.metrics.interval import Interval, over_draws
-from hspace.metrics.paired import SIGNIFICANT, holm, leading, paired_draws
-from hspace.output.tables import UNKNOWN, Cell, format_number
+from hspace.metrics.paired import differs, holm, leading, paired_draws
+from hspace.output.tables import Cell, format_number
 
 REFERENCE = "mean difference"
 """The paper's supervised method, which every other is compared with."""
@@ -123,16 +123,10 @@ def differences(compared: Compared) -> list[tuple[Cell, ...]]:
         found = [paired_draws(compared[each][:, column], compared[REFERENCE][:, column]) for each in others]
         corrected = holm(np.array([p for _, p in found]))
         rows += [
-            (NAMES[column], method, difference, float(p), _differs(p))
+            (NAMES[column], method, difference, float(p), differs(p))
             for method, (difference, _), p in zip(others, found, corrected, strict=True)
         ]
     return rows
-
-
-def _differs(p: float) -> str:
-    if math.isnan(p):
-        return UNKNOWN
-    return "yes" if p < SIGNIFICANT else "no"
 
 
 def conclusion(at: str, attributes: Sequence[str], compared: Compared) -> str:

@@ -34,6 +34,7 @@ class Contender:
         scored: Number of further images, edited or predicted, that the annotator scores while the method works.
         sign: 1, or -1 of what can only take an attribute off: it changes other samples than what gives it, so that the
             two are not compared.
+        aimed: Whether it finds one edit, which raises the attribute; else the annotator chooses one and its sign.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Contender:
     annotated: bool = False
     scored: Count = _none
     sign: int = 1
+    aimed: bool = True
 
 
 def found(lab: Lab, **method: Any) -> Found:
@@ -60,6 +62,8 @@ def learnt(name: str, others: str | None = None, **options: Any) -> Finder:
 
     def find(lab: Lab, attribute: str) -> Sequence[Found]:
         study = lab.cfg.study
+        if others is not None and not _others(lab, attribute):
+            raise InputError("it needs another attribute than the edited one in study.attributes")
         rest = {} if others is None else {others: _others(lab, attribute)}
         sizes = {"k": study.examples, "num_samples": study.index}
         return [found(lab, name=name, attribute=attribute, **sizes, **rest, **options)]
@@ -160,14 +164,14 @@ CONTENDERS: tuple[Contender, ...] = (
     Contender("switch", learnt("switch", one_sided=True), _index, annotated=True, sign=-1),
     Contender("transport", learnt("transport"), _index, annotated=True),
     Contender("trained", learnt("trained"), _index, annotated=True, scored=_predictions),
-    Contender("self-discovered", learnt("self_discovered"), _index, annotated=True),
-    Contender("sparse autoencoder", _features, _index, annotated=True),
-    Contender("PCA", components(*PCA_FORMS), _many),
-    Contender("ICA", components({"name": "pca", "joint": True, "rotation": "ica"}), _many),
-    Contender("local PCA", _neighbours, _near),
-    Contender("Jacobian", _jacobian, _one),
-    Contender("pullback", _pullback, _one),
-    Contender("random", _random, _many),
+    Contender("self-discovered", learnt("self_discovered"), _index, annotated=True, aimed=False),
+    Contender("sparse autoencoder", _features, _index, annotated=True, aimed=False),
+    Contender("PCA", components(*PCA_FORMS), _many, aimed=False),
+    Contender("ICA", components({"name": "pca", "joint": True, "rotation": "ica"}), _many, aimed=False),
+    Contender("local PCA", _neighbours, _near, aimed=False),
+    Contender("Jacobian", _jacobian, _one, aimed=False),
+    Contender("pullback", _pullback, _one, aimed=False),
+    Contender("random", _random, _many, aimed=False),
     Contender("mean difference of x_T", learnt("supervised", space="x_T"), _index, annotated=True),
 )
 """All ways, in the order of the tables."""

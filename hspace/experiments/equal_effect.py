@@ -138,7 +138,7 @@ def _entry(draw: Draw, contender: Contender, attribute: str) -> Entry:
     started = time.perf_counter()
     try:
         found = contender.find(draw.lab, attribute)
-        change, name = _chosen(draw, found, attribute)
+        change, name = _chosen(draw, found, attribute, aimed=contender.aimed)
     except InputError as error:
         return Entry(attribute, fault=str(error))
     seconds = _timed(draw, contender, attribute, change, time.perf_counter() - started)
@@ -172,14 +172,21 @@ def _read_by_judge(draw: Draw, contender: Contender, entries: tuple[Entry, ...])
         if each.change is not None and not each.fault
         for share, level in zip(SHARES, each.levels, strict=True)
     }
+    if not edits:
+        return Trial(contender, entries, None)
+    before = unedited_readings(draw.lab, draw.seeds, [draw.lab.judge, *draw.encoders])
     try:
-        return Trial(contender, entries, _judged(draw, edits) if edits else None)
+        return Trial(contender, entries, _judged(draw, edits, before))
     except NotFinite as error:
-        return Trial(contender, tuple(replace(each, fault=str(error)) for each in entries), None)
+        # The other attributes are judged without the one whose edit breaks an image.
+        broken = [each.attribute for each in entries if not each.fault][error.row // len(SHARES)]
+        fault = f"{list(edits)[error.row]}: {error}"
+        rest = tuple(replace(each, fault=fault) if each.attribute == broken else each for each in entries)
+        return _read_by_judge(draw, contender, rest)
 
 
-def _chosen(draw: Draw, found: Sequence[Directions | Operator], attribute: str) -> tuple[Change, str]:
-    """The change for an attribute, and its name: of several directions the best one, turned to raise the attribute.
+def _chosen(draw: Draw, found: Sequence[Directions | Operator], attribute: str, *, aimed: bool) -> tuple[Change, str]:
+    """The change for an attribute, and its name: the one that aims at it, or the best, turned to raise the attribute.
 
     One rule for all, by the annotator on calibration seeds, of offsets of one length: of those with at least half of
     the largest effect on the attribute, the most selective.
@@ -189,7 +196,7 @@ def _chosen(draw: Draw, found: Sequence[Directions | Operator], attribute: str) 
         return only, only.meta.names[0]
     forms = [each for each in found if isinstance(each, Directions)]
     vectors = [torch.stack([scaled(draw, vector) for vector in each.directions]) for each in forms]
-    if sum(map(len, vectors)) == 1:
+    if aimed:
         return vectors[0][0], forms[0].meta.names[0]
     effects = [draw.lab.odd_effects(SCREENED * each, 1.0) for each in vectors]
     form, row = best_of(effects, attribute)
@@ -250,10 +257,9 @@ def _calibrated(edits: Sequence[tuple[Draw, Change]], attribute: str, sign: int)
     return shared_levels(lab, own, attribute, targets, first=FIRST[kind], most=MOST[kind], sign=sign)
 
 
-def _judged(draw: Draw, edits: dict[str, Change]) -> Readings:
-    """What the judge and the encoders of a person read of edits, and of the unedited samples, which are made once."""
+def _judged(draw: Draw, edits: dict[str, Change], before: Tensor) -> Readings:
+    """What the judge and the encoders of a person read of edits, beside what they read of the unedited samples."""
     lab, networks = draw.lab, [draw.lab.judge, *draw.encoders]
-    before = unedited_readings(lab, draw.seeds, networks)
     after = kept_readings(lab, list(edits.values()), draw.seeds, networks)
     widths = [len(lab.judge.attributes), *(each.dim for each in draw.encoders)]
     scores, people, *features = torch.cat([before[:, None], after], dim=1).split(widths, dim=2)

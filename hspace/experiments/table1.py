@@ -109,12 +109,12 @@ def _direction(lab: Lab, attribute: str) -> Directions:
     method, *others = contenders([lab.cfg.study.method], "study.method")
     if others:
         raise InputError(f"study.method must be one method of the comparison, got {lab.cfg.study.method}")
-    found = method.find(lab, attribute)
-    only = found[0]
-    if isinstance(only, Operator) or sum(len(each.meta.names) for each in found) > 1:
-        what = "an operator" if isinstance(only, Operator) else "several directions"
-        raise InputError(f"table I needs a method that finds one direction, and {method.name} finds {what}")
-    return only
+    if not method.aimed:
+        raise InputError(f"table I needs a method that aims at an attribute, and {method.name} does not")
+    (found,) = method.find(lab, attribute)
+    if isinstance(found, Operator):
+        raise InputError(f"table I needs a method that finds a direction, and {method.name} finds an operator")
+    return found
 
 
 def tabulate(cfg: Config, scores: Scores) -> Result:
@@ -222,8 +222,8 @@ def _table(
     columns = ("edit", *matrix.attributes, "strongest", "selectivity", "selectivity of all judged")
     meaning = {
         "original": "Original directions at the target effect",
-        "disentangled": f"{method.capitalize()} directions at the target effect",
-        "equal_strength": f"{method.capitalize()} directions, as long as the original ones",
+        "disentangled": f"Directions of {method} at the target effect",
+        "equal_strength": f"Directions of {method} at the strengths of the original ones",
     }
     caption = (
         f"{meaning[kind]}: signed effects in sd of the unedited samples, by the judge; {repeats}. "
@@ -241,8 +241,8 @@ def _calibrations(scores: Scores, annotator: str) -> Table:
     )
     columns = ("kind", "edit", "strength", "annotator's effect", "reached")
     caption = (
-        "Calibrated strengths, in spreads of the samples (the root of the total variance of h): one for all draws, "
-        "each of which has samples of its own; effects in sd, without intervals"
+        "Calibrated strengths, in spreads of the samples (the root of the total variance of h, or of x_T): one for all "
+        "draws, each of which has samples of its own; effects in sd, without intervals"
     )
     return Table(columns, rows, caption, f"{annotator}, the annotator")
 

@@ -84,7 +84,7 @@ def _described(lab: Lab, model: DiffusionModel) -> tuple[str, list[str]]:
     if not blocks:
         return f"U-Net of {'pixels' if model.sample_shape == model.image_shape else 'latents'}", ["after"]
     taps = [each.replace("*", str(i)) for each in lab.cfg.study.taps for i in range(blocks if "*" in each else 1)]
-    return TRANSFORMER, taps
+    return TRANSFORMER, list(dict.fromkeys(taps))
 
 
 def _table(lab: Lab, measured: Sequence[Measured], constant: Sequence[str]) -> Table:

@@ -12,6 +12,13 @@ from hspace.metrics.interval import LEVEL, MIN_SAMPLES, Interval, means, over_dr
 SIGNIFICANT = 0.05
 
 
+def differs(p: float) -> str:
+    """Whether a difference is significant, for tables; n/a where nothing could be tested, and p is nan."""
+    if math.isnan(p):
+        return "n/a"
+    return "yes" if p < SIGNIFICANT else "no"
+
+
 def paired(first: np.ndarray, second: np.ndarray) -> tuple[Interval, float]:
     """Mean of first - second on the same samples, (n,) each, with its interval and p value; nan does not count."""
     differences = np.asarray(first - second, dtype=np.float64)[:, None]

@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from difflib import get_close_matches
@@ -17,7 +17,7 @@ from hspace.diffusion.sampler import BLOCK
 from hspace.directions.settings import METHODS, Settings
 from hspace.runs.config import Config, ModelConfig, known_keys
 from hspace.runs.moved import moved
-from hspace.runs.procedures import ANY_MODEL, STRENGTHS
+from hspace.runs.procedures import ANY_MODEL, AT_ONE_EFFECT, STRENGTHS
 from hspace.runs.wording import fields_of, in_our_words, of_record
 from hspace.system.registry import REFERENCE, unknown
 from hspace.types import InputError
@@ -169,6 +169,10 @@ def _check_judge(config: Config) -> None:
 
 def _check_study(config: Config) -> None:
     study, count = config.study, config.evaluation.num_samples
+    for key in ("attributes", "taps", "methods"):
+        _check_distinct(f"study.{key}", getattr(study, key))
+    if config.procedure in AT_ONE_EFFECT and not study.target:
+        raise InputError("study.target must be more than 0, since it is the effect, in sd, at which edits are compared")
     if study.repeats * count > BLOCK:
         raise InputError(
             f"study.repeats must be at most {BLOCK // count} for evaluation.num_samples={count}, since a block has "
@@ -181,6 +185,12 @@ def _check_study(config: Config) -> None:
         )
 
 
+def _check_distinct(key: str, values: Sequence[str]) -> None:
+    repeated = [value for i, value in enumerate(values) if value in values[:i]]
+    if repeated:
+        raise InputError(f"{key} must not hold a value twice, got {repeated[0]} again")
+
+
 def _check_edit(config: Config) -> None:
     steps, edit = config.diffusion.num_steps, config.edit
     eta = config.diffusion.eta
@@ -190,6 +200,9 @@ def _check_edit(config: Config) -> None:
         raise InputError(
             f"edit.start and edit.stop must choose some of the {steps} steps, got {edit.start} to {edit.stop}"
         )
+    for key in ("strengths", "effects", "components"):
+        # As results name them.
+        _check_distinct(f"edit.{key}", [f"{each:g}" for each in getattr(edit, key) or ()])
     if not any(edit.strengths):
         raise InputError(f"edit.strengths must hold a number besides 0, got {list(edit.strengths)}")
     if edit.effects is not None and not any(edit.effects):

@@ -20,6 +20,8 @@ STRENGTHS = frozenset(
     {"edit", "demo", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig9", "fig11", "fig13", "fig17", "fig18"}
 )
 """Experiments that edit at `edit.strengths`, in whose place effects may be given."""
+AT_ONE_EFFECT = frozenset({"compare_methods", "table1", "transformer"})
+"""Experiments that compare edits at `study.target`."""
 EXPERIMENTS: Registry[Callable[..., Any]] = Registry(
     "experiment", Callable, {name: f"hspace.experiments.{name}:run" for name in ("edit", "demo", *PAPER, *BEYOND)}
 )

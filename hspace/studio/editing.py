@@ -11,8 +11,7 @@ from torch import Tensor
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampling import sample
 from hspace.edits.sums import apply_offsets, sum_offsets
-from hspace.evaluation.manifold import HGaussian, distances, fit_gaussian
-from hspace.evaluation.measures import RANK
+from hspace.evaluation.manifold import HGaussian, distances, own_gaussian
 from hspace.output.animation import Pixels, to_pixels
 from hspace.output.tables import written
 from hspace.runs.config import Config
@@ -126,7 +125,7 @@ def beyond_safe(bench: Bench, strengths: Sequence[float]) -> list[str]:
 
 def fit_own_samples(bench: Bench, samples: int) -> HGaussian:
     """The Gaussian of h over the model's own samples, which are recorded once and kept in the cache."""
-    return fit_gaussian(recorded(bench.cfg, bench.model, samples), min(RANK, samples - 2))
+    return own_gaussian(recorded(bench.cfg, bench.model, samples))
 
 
 def distances_of(bench: Bench, source: Source, strengths: Sequence[float], gaussian: HGaussian) -> tuple[float, float]:

@@ -16,6 +16,15 @@ from typing import Any, Literal
 from platformdirs import user_cache_path
 
 
+def is_utf8(name: str) -> bool:
+    """Whether a name can be written as UTF-8: that of a file may hold any bytes, which records and pages cannot."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def write_atomic(path: str | Path) -> Iterator[Path]:
     """Gives a temporary file beside `path` to write into, and moves it over `path` if the block ends without an error.

@@ -12,7 +12,7 @@ from hspace.diffusion.recording import Recorded, collect
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.directions.record import Directions, DirectionsMeta
-from hspace.evaluation.manifold import fit_gaussian, off_manifold
+from hspace.evaluation.manifold import fit_gaussian, off_manifold, own_gaussian
 from hspace.types import InputError
 
 SHAPE, D, N, RANK = (3, 2, 2), 12, 60, 4
@@ -66,10 +66,18 @@ def test_the_samples_themselves_are_at_1(tmp_path: Path) -> None:
         assert squared.tolist() == pytest.approx([(N - 1) / N] * 2, rel=1e-5)
 
 
+def test_the_usual_rank_fits_few_features(tmp_path: Path) -> None:
+    recorded, _ = _recorded(tmp_path / "h.npy")
+    assert own_gaussian(recorded).components.shape == (2, 11, 12), "12 features have 11 components and a rest"
+
+
 def test_mistakes_are_named(tmp_path: Path) -> None:
     recorded, _ = _recorded(tmp_path / "h.npy")
     with pytest.raises(InputError, match="rank must be from 1 to 11 for 60 samples of 12 features, got 12"):
         fit_gaussian(recorded, 12)
+    with pytest.raises(InputError, match="needs 3 samples and 2 features at least, got 2 and 12"):
+        np.save(tmp_path / "two.npy", np.array(recorded.open())[:, :2])
+        own_gaussian(replace(recorded, path=tmp_path / "two.npy", seeds=recorded.seeds[:2]))
     with pytest.raises(InputError, match=r"h must be \(2, 12\) steps and features"):
         fit_gaussian(recorded, 2).distance(torch.zeros(1, 3, *SHAPE))
 

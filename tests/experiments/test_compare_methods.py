@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from hspace.commands.run import load
 from hspace.directions.operators import Operator
 from hspace.directions.record import Directions
 from hspace.evaluation.calibration import spread_strength
+from hspace.evaluation.levels import Level
 from hspace.experiments import compare_methods, equal_effect
 from hspace.experiments.comparison import (
     RANKED,
@@ -29,11 +31,23 @@ from hspace.experiments.comparison import (
     winners,
 )
 from hspace.experiments.contenders import CONTENDERS, Contender, contenders
-from hspace.experiments.equal_effect import UNREADABLE, Draw, Entry, Trial, best_of, spread_of, trials
+from hspace.experiments.equal_effect import (
+    UNREADABLE,
+    Draw,
+    Entry,
+    Trial,
+    _chosen,
+    _read_by_judge,
+    best_of,
+    spread_of,
+    trials,
+)
 from hspace.metrics.effect import EffectMatrix
 from hspace.metrics.paired import paired_draws
+from hspace.runs.config import to_dict
 from hspace.runs.lab import Lab
 from hspace.runs.parsing import parse
+from hspace.runs.procedures import AGAIN
 from hspace.system.files import package_path
 from hspace.types import InputError
 
@@ -164,6 +178,41 @@ def test_strengths_and_readings_are_those_of_the_house(lab: Lab, name: str) -> N
             assert not level.reached or level.effect > 0
         assert isinstance(each.change, Operator) == (name == "transport")
         assert name != "transport" or all(0 < level.strength <= 1 for level in each.levels)
+
+
+def test_an_edit_that_breaks_an_image_costs_its_own_attribute_alone(lab: Lab) -> None:
+    draw = Draw(alone(lab), 0, 1.0)
+    reached = tuple(Level(strength, 0.1, True) for strength in (1.0, 2.0))
+    edits = {name: draw.lab.attribute(name).directions[0] for name in ("skin", "age")}
+    entries = tuple(
+        Entry(name, name, edit, (Level(math.inf, 0.1, True),) * 2 if name == "skin" else reached)
+        for name, edit in edits.items()
+    )
+    (contender,) = contenders(["mean difference"])
+    broken = _read_by_judge(draw, contender, entries)
+    assert "skin at 0.1 sd" in broken.entries[0].fault and "NaN or infinite" in broken.entries[0].fault
+    assert not broken.entries[1].fault and broken.row("age", 1) == 1
+    whole = _read_by_judge(draw, contender, (entries[1],))
+    assert broken.readings is not None and whole.readings is not None
+    assert torch.equal(broken.readings.edited, whole.readings.edited)
+
+
+def test_a_direction_without_an_attribute_is_turned_even_where_it_is_alone(lab: Lab) -> None:
+    draw, given = Draw(alone(lab), 0, spread_of(lab)), lab.attribute("skin")
+    turned = replace(given, directions=-given.directions)
+    either = [_chosen(draw, [each], "skin", aimed=False)[0] for each in (given, turned)]
+    aimed = [_chosen(draw, [each], "skin", aimed=True)[0] for each in (given, turned)]
+    for first, second, same in ((*either, 1.0), (*aimed, -1.0)):
+        assert isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor)
+        torch.testing.assert_close(first, same * second)
+
+
+def test_what_needs_other_attributes_says_so_where_there_is_one(lab: Lab) -> None:
+    few = replace(lab, cfg=replace(lab.cfg, study=replace(lab.cfg.study, attributes=("skin",))))
+    for name in ("matched examples", "disentangled by LEACE", "counter-edit"):
+        (contender,) = contenders([name])
+        with pytest.raises(InputError, match="needs another attribute than the edited one"):
+            contender.find(few, "skin")
 
 
 def test_what_takes_an_attribute_off_is_aimed_below_zero(lab: Lab) -> None:
@@ -367,6 +416,22 @@ def test_the_published_sizes_are_those_of_intervals_and_the_fast_ones_few() -> N
     assert whole.study.repeats >= 5 and whole.study.repeats * whole.evaluation.num_samples >= 400
     assert whole.study.index == getattr(whole.method, "num_samples", 0), "samples are shared"
     assert 3 <= len(contenders(fast.study.methods)) < 7 and fast.study.repeats == 1
+
+
+def test_what_is_compared_again_differs_in_methods_attributes_and_model_alone() -> None:
+    with initialize_config_dir(str(package_path("conf")), version_base="1.3"):
+        first, again, latent = (
+            to_dict(parse(compose("config", overrides=[f"experiment={name}"]))) for name in ("compare_methods", *AGAIN)
+        )
+
+    def different(a: dict[str, Any], b: dict[str, Any]) -> set[str]:
+        flat = [{f"{k}.{j}" if isinstance(v, dict) else k: w for k, v in each.items()
+                 for j, w in (v.items() if isinstance(v, dict) else [("", v)])} for each in (a, b)]  # fmt: skip
+        return {key for key in flat[0] if flat[0][key] != flat[1][key]}
+
+    told = {"name", "output_dir", "study.title", "study.expect"}
+    assert different(first, again) - told == {"study.methods", "study.attributes"}
+    assert different(again, latent) - told == {"model.name", "model.path"}
 
 
 def test_every_name_can_be_said_on_the_command_line() -> None:

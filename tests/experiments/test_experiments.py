@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
@@ -70,8 +71,26 @@ def test_reproduce_writes_a_report(tmp_path: Path, cache: Path, capsys: pytest.C
     assert "carried" in json.loads((tmp_path / "fig2.json").read_text())
 
 
+def test_the_table_from_published_scores_is_the_published_one(tmp_path: Path) -> None:
+    assert reproduce.main(["table1", "--from-results", "--output", str(tmp_path)]) == 0
+    made, published = (
+        json.loads((folder / "table1" / "run.json").read_text()) for folder in (tmp_path, reproduce.RESULTS)
+    )
+    same = ("config", "config_sha256", "date", "commit", "model", "seeds", "judge")
+    assert {name: made[name] for name in same} == {name: published[name] for name in same}
+    first, second = (each["findings"]["effects"]["original"]["effect"] for each in (made, published))
+    np.testing.assert_allclose(first, second, atol=1e-3)
+
+
 @pytest.mark.parametrize(
-    ("words", "message"), [(["fig99"], "unknown experiment 'fig99'"), (["fig2", "nonsense=1"], "nonsense")]
+    ("words", "message"),
+    [
+        (["fig99"], "unknown experiment 'fig99'"),
+        (["fig2", "nonsense=1"], "nonsense"),
+        (["fig2", "--from-results"], "--from-results is for table1 alone"),
+        (["table1", "--from-results", "--publish"], "--from-results is for table1 alone"),
+        (["compare_methods", "--join", "seed=1"], "--join needs folders of runs, got seed=1"),
+    ],
 )
 def test_reproduce_says_in_one_line_what_is_wrong(
     words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -107,7 +107,7 @@ def test_any_method_of_the_comparison_can_take_the_place_of_eq_12(
         f"output_dir={tmp_path / 'out'}",
     ]  # fmt: skip
     for name, reason in (
-        ("transport", "transport finds an operator"), ("PCA", "PCA finds several directions"),
+        ("transport", "transport finds an operator"), ("PCA", "a method that aims at an attribute, and PCA does not"),
         ("PCB", "unknown study.method 'PCB': did you mean 'PCA'?"), ("*", "study.method must be one method"),
     ):  # fmt: skip
         assert main([*words, f"study.method={name}"]) == 2

@@ -5,7 +5,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hspace.metrics.paired import SIGNIFICANT, holm, leading, paired, paired_draws, unpaired
+from hspace.metrics.paired import SIGNIFICANT, differs, holm, leading, paired, paired_draws, unpaired
+
+
+def test_a_difference_that_was_not_tested_is_neither() -> None:
+    assert [differs(p) for p in (0.01, 0.2, math.nan)] == ["yes", "no", "n/a"]
 
 
 def test_holm_equals_the_textbook() -> None:

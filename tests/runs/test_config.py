@@ -141,6 +141,11 @@ WRONG = {
     "edit.strengths=3": "edit.strengths must be a list such as [0,1], got 3",
     "edit.strengths=[]": "edit.strengths must be a list",
     "edit.strengths=[0]": "besides 0",
+    "edit.strengths=[-2,2,2.0000001]": "edit.strengths must not hold a value twice, got 2 again",
+    "edit.effects=[-1,1,1]": "edit.effects must not hold a value twice, got 1 again",
+    "edit.components=[0,0]": "edit.components must not hold a value twice, got 0 again",
+    "study.attributes=[smile,smile]": "study.attributes must not hold a value twice, got smile again",
+    "study.taps=[mod,mod]": "study.taps must not hold a value twice, got mod again",
     "edit.components=[8]": "below the number of directions, 8, got 8",
     "edit.components=[-1]": "edit.components[0]",
     "edit.start=10": "some of the 10 steps, got 10 to None",
@@ -219,6 +224,12 @@ def test_each_file_opens_with_what_it_is_and_its_launch_line():
     for file in CONF.glob("*/*.yaml"):
         comments = [line for line in file.read_text().splitlines() if line.startswith("#")]
         assert comments and any("Launch:" in line for line in comments), file
+
+
+@pytest.mark.parametrize("name", ["compare_methods", "table1", "transformer"])
+def test_edits_are_compared_at_an_effect(composed: Callable[..., DictConfig], name: str) -> None:
+    with pytest.raises(InputError, match=r"study\.target must be more than 0"):
+        parse(composed(f"experiment={name}", "study.target=0"))
 
 
 def test_an_edit_of_the_noise_has_no_steps_to_leave_out(composed: Callable[..., DictConfig]) -> None:

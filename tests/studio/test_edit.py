@@ -146,7 +146,7 @@ def test_pictures_are_as_far_apart_as_the_slider_and_what_is_beyond_it_is_said(
     assert "smile at 2.5 is outside its safe range, -1 to 2: beyond it identity changes too much" in caplog.text
     assert main([*words, "--direction", f"{measured_file}:age", "--strength", "2", "--strength", "9"]) == 0
     strip = json.loads(Image.open("outputs/edit/seed-7/strip.png").info["hspace-strip"])
-    assert strip["columns"] == ["-2", "-1", "unedited", "+1", "+2"]
+    assert strip["columns"] == ["-100%", "-50%", "unedited", "+50%", "+100%"], "each has a strength of its own"
 
 
 @pytest.mark.parametrize(

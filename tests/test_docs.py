@@ -13,6 +13,7 @@ import hspace
 from hspace.cli import _compose, _with_local_model
 from hspace.commands.keeping import CACHE_ACTIONS
 from hspace.commands.listing import LISTS, REGISTRIES
+from hspace.commands.run import check_scorers
 from hspace.commands.words import COMMANDS, parse
 from hspace.directions.settings import METHODS
 from hspace.runs.config import known_keys
@@ -95,12 +96,14 @@ def test_the_page_of_commands_names_every_one() -> None:
 
 
 @pytest.mark.slow
-def test_every_run_on_every_page_has_a_valid_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_run_on_every_page_is_valid_and_its_scorers_read_its_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(ROOT / "docs" / "examples")
     runs = filter(None, map(understood, commands()))
     for words in runs:
         here = [word.replace("=FOLDER", f"={tmp_path}") for word in words]
-        read(_compose(_with_local_model(here)))
+        check_scorers(read(_compose(_with_local_model(here))))
 
 
 def test_every_module_that_a_page_names_is_there() -> None:

@@ -66,15 +66,6 @@ def test_mistakes(tmp_path: Path) -> None:
         find_images(tmp_path)
     with pytest.raises(InputError, match="is neither an image nor a folder"):
         find_images(tmp_path / "missing")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
-def test_a_name_that_no_record_could_hold_is_named(tmp_path: Path) -> None:
-    path = tmp_path / os.fsdecode(b"caf\xe9.png")
-    Image.new("RGB", (8, 8)).save(path)
-    for given in (tmp_path, path):
-        with pytest.raises(InputError, match=r"must be UTF-8, got '.*caf.udce9\.png': rename it"):
-            find_images(given)
     with pytest.raises(InputError, match="at least one image file, got none"):
         load_images([], (4, 4))
     whole = save(tmp_path / "whole.png", np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
@@ -83,3 +74,12 @@ def test_a_name_that_no_record_could_hold_is_named(tmp_path: Path) -> None:
     for name in ("cut.png", "text.png", "missing.png"):
         with pytest.raises(InputError, match=rf"{name} cannot be read as an image"):
             load_images([tmp_path / name], (4, 4))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_no_record_could_hold_is_named(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff.png")
+    Image.new("RGB", (8, 8)).save(path)
+    for given in (tmp_path, path):
+        with pytest.raises(InputError, match=r"must be UTF-8, got '.*udcff\.png': rename it"):
+            find_images(given)

@@ -117,8 +117,9 @@ def test_the_gradient_of_the_last_step_is_that_of_finite_differences(model: Diff
     given = torch.randn(2, *model.h_shape, generator=generator)
     _, slope = task.gradient(given, latents)
     along = torch.stack([0 * slope[1], slope[1] / slope[1].norm()])
-    ahead, behind = (task.gradient(given + e * along, latents)[0] for e in (0.5, -0.5))
-    assert float(slope[1].norm()) == pytest.approx(ahead - behind, rel=0.02)
+    # The loss, near 3 in float32, has no finer steps than the difference over a shorter way would need.
+    ahead, behind = (task.gradient(given + e * along, latents)[0] for e in (8.0, -8.0))
+    assert float(slope[1].norm()) == pytest.approx((ahead - behind) / 16, rel=0.002)
 
 
 def test_the_loss_of_no_offset_is_that_of_the_target_alone(model: DiffusionModel) -> None:

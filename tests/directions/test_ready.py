@@ -57,6 +57,8 @@ def test_they_are_listed_and_never_changed(capsys: pytest.CaptureFixture[str]) -
     assert main(["range", "--direction", "ready:portraits:yaw"]) == 2
     assert "ready:portraits:yaw is not to be changed" in capsys.readouterr().err
     assert ready_path("portraits").read_bytes() == before
+    assert main(["range", "--direction", "hub:owner/name"]) == 2, "nor is the hub's cache"
+    assert "hub:owner/name is not to be changed" in capsys.readouterr().err
 
 
 def test_an_unknown_attribute_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -161,3 +161,12 @@ def test_a_strangers_nonsense_is_no_range(tiny_model, value):
     directions = directions_of(tiny_model)
     meta = replace(directions.meta, calibration={"smile": value})
     assert range_of(replace(directions, meta=meta), 0) is None
+
+
+def test_a_range_takes_the_place_of_a_strangers_nonsense(tiny_model: DiffusionModel, measured: SliderRange) -> None:
+    directions = directions_of(tiny_model)
+    name = directions.meta.names[1]
+    meta = replace(directions.meta, calibration={name: 1, "other": {"strength": 2}})
+    kept = with_ranges(replace(directions, meta=meta), {1: measured})
+    assert range_of(kept, 1) == measured
+    assert kept.meta.calibration is not None and kept.meta.calibration["other"] == {"strength": 2}

@@ -59,8 +59,8 @@ def configuration(name: str, output: Path, overrides: list[str]) -> Config:
     return parse(cfg)
 
 
-def recorded_configuration(values: dict[str, Any], folder: Path) -> Config:
-    """The configuration of a published record; what it did not have yet is today's. Results go to `folder`."""
+def table1_configuration(values: dict[str, Any], folder: Path) -> Config:
+    """That of a published Table I; what its record did not have yet is today's. Results go to `folder`."""
     with initialize_config_dir(str(package_path("conf")), version_base="1.3", job_name="hspace"):
         today = compose("config", overrides=["experiment=table1", f"output_dir={folder}"])
     OmegaConf.set_struct(today, False)
@@ -88,7 +88,7 @@ def chapter(name: str, output: Path, overrides: list[str]) -> Chapter:
 def table_from_results(output: Path) -> Chapter:
     """Table I from the published scores of every sample."""
     published = read_record(RESULTS / "table1" / RECORD)
-    cfg = recorded_configuration(published["config"], output / "table1")
+    cfg = table1_configuration(published["config"], output / "table1")
     text = gzip.decompress((RESULTS / "table1" / "scores.csv.gz").read_bytes()).decode()
     worlds = map(WORLDS.get, WORLDS.names())
     kinds = {attribute.id: attribute.kind for world in worlds for attribute in world.attributes}
@@ -143,7 +143,10 @@ def log_readings(names: Sequence[str], overrides: Sequence[str]) -> int:
     """Logs that the experiments read an evaluation block, before they do; the block."""
     if any(word.startswith(("evaluation.block=", "size=")) for word in overrides):
         raise InputError("--publish takes the next evaluation block itself, at full size: leave out these settings")
-    found, now = state(overrides), commit()
+    again = [name for name in names if name in AGAIN]
+    if again and len(again) < len(names):
+        raise InputError(f"--publish: {again[0]} reads a block that the others have not read: publish it by itself")
+    found, now = state([*overrides, *again]), commit()
     block = block_for(read_log(RESULTS / LOG), found)
     for name in names:
         log_reading(RESULTS / LOG, now, block, name, found)

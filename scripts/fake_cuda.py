@@ -64,7 +64,7 @@ experiment=transformer and the trainings train_latent and train_transformer, whi
 several processes: torchrun's transport between GPUs"""
 
 METHODS: dict[str, tuple[str, ...]] = {
-    "pca": (), "local_pca": (), "random": (), "varimax": (), "jacobian": (), "supervised": (), "boundary": (),
+    "pca": (), "local_pca": (), "pca_per_step": (), "random": (), "jacobian": (), "supervised": (), "boundary": (),
     "whitened": (), "regression": (), "erase": (), "switch": (), "transport": (),
     "counter": ("method.num_samples=24", "evaluation.calibration_samples=24"),
     "self_discovered": ("method.updates=2",), "trained": ("method.updates=1", "method.batch=1"),

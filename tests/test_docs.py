@@ -23,6 +23,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", *(path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("docs/**/*.md"))))
 METHOD_NAMES = METHODS.names()
 """Asked before a test imports the methods of examples."""
+FORMS = {"pca_per_step": "pca"}
+"""Choices that are a method in another form, which keeps the method's name."""
 COMMAND = re.compile(
     r"`((?:hspace|python scripts/|torchrun) ?[^`\n]+)`|^    ((?:hspace|python scripts/|torchrun)[^\n]+)$", re.M
 )
@@ -42,15 +44,16 @@ def check(words: list[str]) -> None:
         InputError: If it is not.
     """
     settings = dict(word.lstrip("+").split("=", 1) for word in words)
+    method = settings.get("method", "pca")
     for key, value in settings.items():
         section, _, name = key.rpartition(".")
         if key == "method":
-            assert all(METHODS.get(each) for each in value.split(","))
+            assert all(METHODS.get(FORMS.get(each, each)) for each in value.split(","))
         elif (ROOT / "conf" / key).is_dir():
             missing = [name for name in value.split(",") if not (ROOT / "conf" / key / f"{name}.yaml").exists()]
             assert not missing, f"{key}={value}"
         elif section == "method":
-            assert name in METHODS.get(settings.get("method", "pca")).settings.model_fields, key
+            assert name in METHODS.get(FORMS.get(method, method)).settings.model_fields, key
         else:
             assert key in known_keys() or key.startswith("hydra"), key
 

@@ -3,12 +3,14 @@
 
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
+from scipy.optimize import linear_sum_assignment  # pyright: ignore[reportMissingTypeStubs]
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
@@ -52,17 +54,26 @@ class ComponentSettings(Settings):
 class PcaSettings(ComponentSettings):
     """Settings of `method=pca`."""
 
-    joint: bool = False
+    joint: bool = True
     """Whether all steps share one PCA."""
 
-    rotation: Rotation | None = None
+    rotation: Rotation | None = "varimax"
     """How joint components are rotated, varimax or ica; null leaves them as they are."""
 
+    matched: bool = False
+    """Whether components of single steps are paired by the same samples' projections, and not by their rank."""
+
     @model_validator(mode="after")
-    def _check_rotation(self) -> "PcaSettings":
+    def _check_form(self) -> "PcaSettings":
         if self.rotation and not self.joint:
             raise ValueError(f"rotation={self.rotation} needs method.joint=true: steps would be rotated apart")
+        if self.matched and self.joint:
+            raise ValueError("matched=true needs method.joint=false: joint components are of all steps already")
         return self
+
+
+PER_STEP: Mapping[str, Any] = {"name": "pca", "joint": False, "rotation": None}
+"""The paper's form, as settings."""
 
 
 @method("pca", settings=PcaSettings)
@@ -72,7 +83,10 @@ def find(model: DiffusionModel, sources: Sources, settings: PcaSettings) -> Dire
     Source: Haas et al. 2024, sec. IV-A, figs. 3 and 4.
     """
     recorded = sources.recorded(settings.num_samples)
-    return pca(recorded, model, k=settings.k, joint=settings.joint, rotation=settings.rotation, memory=sources.memory)
+    return pca(
+        recorded, model, k=settings.k, joint=settings.joint, rotation=settings.rotation, matched=settings.matched,
+        memory=sources.memory,
+    )  # fmt: skip
 
 
 def pca(
@@ -82,6 +96,7 @@ def pca(
     k: int,
     joint: bool = False,
     rotation: Rotation | None = None,
+    matched: bool = False,
     memory: int | None = None,
 ) -> Directions:
     """Principal components of h_t at every step; direction j is the j-th component of all steps.
@@ -102,6 +117,9 @@ def pca(
         joint: Whether to take the components of the concatenated trajectory h_{T:1} instead. A standard deviation is
             then that of the whole trajectory, and there is no correlation to report.
         rotation: `varimax` or `ica` of the k joint components; see `directions.rotation`.
+        matched: Whether to pair the components of neighbouring steps by the |correlation| of the same samples'
+            projections (the assignment of the largest sum), from the step that agrees best with its neighbours on. Else
+            the j-th components of all steps belong together, as published.
         memory: Bytes that a step may take, which decide the chunks and, where necessary, the solver. None is 64 MB
             beside what the solvers need.
 
@@ -109,8 +127,8 @@ def pca(
         k directions of unit "std". A component whose |correlation| falls under .3 is reported.
 
     Raises:
-        InputError: If k is not in range, components of single steps are to be rotated, h has fewer than k components
-            with variance, or h is from another model.
+        InputError: If k is not in range, components of single steps are to be rotated or joint ones to be matched, h
+            has fewer than k components with variance, or h is from another model.
 
     Source: Haas et al. 2024, sec. IV-A; their signs follow the inner product with step 0, ours the samples.
     """
@@ -121,15 +139,17 @@ def pca(
     parts = [features] if joint else [features[i : i + 1] for i in range(len(features))]
     if rotation and not joint:
         raise InputError(f"rotation={rotation} needs joint=True: steps would be rotated apart")
+    if matched and joint:
+        raise InputError("matched=True needs joint=False: joint components are of all steps already")
     found = (solve(part, k, chunk) for part in parts)
-    solved = list(_aligned((rotated(each, rotation) for each in found) if rotation else found))
+    solved = list(_aligned((rotated(each, rotation) for each in found) if rotation else _in_pairs(found, matched)))
     solutions = [solution for solution, _ in solved]
     components = torch.stack([solution.components for solution in solutions], dim=1)
     variance = torch.stack([solution.explained_variance for solution in solutions], dim=1).float()
     residuals = torch.stack([solution.residuals for solution in solutions], dim=1).float()
     correlation = torch.stack([correlation for _, correlation in solved], dim=1)[:, 1:].float().contiguous()
     shape = (len(features), *recorded.h_shape)
-    form = f"pca{' joint' if joint else ''}{f' {rotation}' if rotation else ''}"
+    form = f"pca{' joint' if joint else ''}{f' {rotation}' if rotation else ''}{' matched' if matched else ''}"
     directions = Directions(
         directions=(components * variance.sqrt()[..., None]).reshape(k, *shape),
         meta=_meta(recorded, model, k, form, recorded_seeds),
@@ -141,7 +161,8 @@ def pca(
     if broken := broken_components(directions):
         logger.warning(
             "%d of %d components are broken, not one direction at all steps: their correlation between neighbouring "
-            "steps falls under %g (%s)", len(broken), k, BROKEN, ", ".join(map(str, broken)),
+            "steps falls under %g (%s); components of all steps together (joint) cannot break", len(broken), k, BROKEN,
+            ", ".join(map(str, broken)),
         )  # fmt: skip
     return directions
 
@@ -151,6 +172,26 @@ def broken_components(directions: Directions) -> list[int]:
     if directions.correlation is None:
         return []
     return torch.nonzero((directions.correlation < BROKEN).any(dim=1)).flatten().tolist()
+
+
+def _in_pairs(solutions: Iterator[StepPCA], matched: bool) -> Iterator[StepPCA]:
+    """The steps as they are, or each with its components in the order of those of the step that it is matched to."""
+    if not matched:
+        yield from solutions
+        return
+    steps = list(solutions)
+    agreements = [_agreement(a.projections, b.projections).abs() for a, b in itertools.pairwise(steps)]
+    pairs = [torch.from_numpy(linear_sum_assignment(each.numpy(), maximize=True)[1]) for each in agreements]
+    sums = [float(each[torch.arange(len(to)), to].sum()) for each, to in zip(agreements, pairs, strict=True)]
+    # The first and the last step have one neighbour, which counts for two.
+    sides = [sum(each) for each in zip([*sums[:1], *sums], [*sums, *sums[-1:]], strict=True)] or [0.0]
+    first = max(range(len(steps)), key=sides.__getitem__)
+    orders = {first: torch.arange(steps[0].components.shape[0])}
+    for i in range(first, len(steps) - 1):
+        orders[i + 1] = pairs[i][orders[i]]
+    for i in range(first, 0, -1):
+        orders[i - 1] = pairs[i - 1].argsort()[orders[i]]
+    yield from (step.ordered(orders[i]) for i, step in enumerate(steps))
 
 
 def _aligned(solutions: Iterator[StepPCA]) -> Iterator[tuple[StepPCA, Tensor]]:
@@ -167,6 +208,12 @@ def _aligned(solutions: Iterator[StepPCA]) -> Iterator[tuple[StepPCA, Tensor]]:
         solution = solution.flipped(torch.where(agreement < 0, -1.0, 1.0))
         previous = solution.projections
         yield replace(solution, projections=torch.empty(0)), correlation
+
+
+def _agreement(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson correlation of each column of a with each of b, both (n, k): (k, k)."""
+    a, b = a - a.mean(dim=0), b - b.mean(dim=0)
+    return (a / a.norm(dim=0)).T @ (b / b.norm(dim=0))
 
 
 def _correlation(a: Tensor, b: Tensor) -> Tensor:

@@ -10,23 +10,21 @@ import torch
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import as_seed
 from hspace.directions.method import Sources, method
-from hspace.directions.pca import ComponentSettings, pca
+from hspace.directions.pca import PcaSettings, pca
 from hspace.directions.record import Directions
 
 
-class RandomSettings(ComponentSettings):
+class RandomSettings(PcaSettings):
     """Settings of `method=random`: those of the components that the directions are as large as."""
-
-    joint: bool = False
-    """Whether the matched components are those of all steps together."""
 
 
 @method("random", settings=RandomSettings, reads=("seed",))
 def find(model: DiffusionModel, sources: Sources, settings: RandomSettings) -> Directions:
     """Random directions, each step's norm matched to a principal component's: the control."""
     components = pca(
-        sources.recorded(settings.num_samples), model, k=settings.k, joint=settings.joint, memory=sources.memory
-    )
+        sources.recorded(settings.num_samples), model, k=settings.k, joint=settings.joint, rotation=settings.rotation,
+        matched=settings.matched, memory=sources.memory,
+    )  # fmt: skip
     return random(components, seed=sources.seed())
 
 

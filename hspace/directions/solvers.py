@@ -40,6 +40,16 @@ class StepPCA:
     projections: Tensor
     residuals: Tensor
 
+    def ordered(self, order: Tensor) -> "StepPCA":
+        """The same PCA with the components in another order."""
+        return replace(
+            self,
+            components=self.components[order],
+            explained_variance=self.explained_variance[order],
+            projections=self.projections[:, order],
+            residuals=self.residuals[order],
+        )
+
     def flipped(self, signs: Tensor) -> "StepPCA":
         """The same PCA with component j multiplied by signs[j]."""
         return replace(self, components=self.components * signs[:, None], projections=self.projections * signs)

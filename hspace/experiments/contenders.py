@@ -1,11 +1,12 @@
 """The ways to find an edit of an attribute that `compare_methods` compares, one record each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from hspace.directions.disentangle import disentangle
 from hspace.directions.operators import Found
+from hspace.directions.pca import PER_STEP
 from hspace.directions.random import random
 from hspace.runs.config import Config
 from hspace.runs.lab import Lab
@@ -71,7 +72,7 @@ def learnt(name: str, others: str | None = None, **options: Any) -> Finder:
     return find
 
 
-def components(*forms: dict[str, Any]) -> Finder:
+def components(*forms: Mapping[str, Any]) -> Finder:
     """Directions without an attribute, `method.k` of `method.num_samples` samples, in each of some forms."""
 
     def find(lab: Lab, attribute: str) -> Sequence[Found]:
@@ -81,8 +82,8 @@ def components(*forms: dict[str, Any]) -> Finder:
     return find
 
 
-PCA_FORMS: tuple[dict[str, Any], ...] = (
-    {"name": "pca"}, {"name": "pca", "joint": True}, {"name": "pca", "joint": True, "rotation": "varimax"},
+PCA_FORMS: tuple[Mapping[str, Any], ...] = (
+    PER_STEP, {"name": "pca", "joint": True, "rotation": None}, {"name": "pca", "joint": True, "rotation": "varimax"},
 )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from hspace.diffusion.sampling import NotFinite
 from hspace.directions.annotations import Annotations
 from hspace.directions.masks import make_mask
 from hspace.directions.operators import Found, Operator
-from hspace.directions.pca import PcaSettings
+from hspace.directions.pca import PER_STEP, PcaSettings
 from hspace.directions.record import Directions
 from hspace.edits.changes import Change, apply_changes, kind_of
 from hspace.evaluation.calibration import MORE, Calibration, calibrate
@@ -134,12 +134,12 @@ class Lab:
         return self.draw(1).found()
 
     def components(self) -> Directions:
-        """The principal components per step that `method=pca` is configured to find.
+        """The principal components per step, as the paper has them, as many as `method=pca` is configured to find.
 
         Raises:
             InputError: If another method is configured.
         """
-        return self.discover(name="pca", k=self.pca.k, num_samples=self.pca.num_samples)
+        return self.discover(**PER_STEP, k=self.pca.k, num_samples=self.pca.num_samples)
 
     @property
     def pca(self) -> PcaSettings:

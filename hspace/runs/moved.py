@@ -4,6 +4,7 @@ MOVED = {
     "model.h_space": "model.tap",
     "model=hub": "model.path=OWNER/NAME",
     "method.classifier": "method=boundary method.classifier",
+    "method=varimax": "method=pca",
     "method.balance": "method.match=[ATTRIBUTE]",
     "study.pairs": "dataset=folder dataset.path",
     "size=full": "no size at all",

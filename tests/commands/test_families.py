@@ -20,8 +20,8 @@ DOCS = Path(__file__).parents[2] / "docs" / "models.md"
 NUMBER = "method.attribute=skin"
 FEW = f"{NUMBER} method.k=2 method.num_samples=6"
 WORKS = {
-    "pca": "method=pca method.k=1 method.num_samples=4",
-    "varimax": "method=varimax method.k=2 method.num_samples=4",
+    "pca": "method=pca method.k=2 method.num_samples=4",
+    "pca_per_step": "method=pca_per_step method.k=1 method.num_samples=4",
     "local_pca": "method=local_pca method.k=1 method.num_samples=4",
     "random": "method=random method.k=1 method.num_samples=4",
     "sae": "method=sae method.k=1 method.num_samples=10 method.updates=3",

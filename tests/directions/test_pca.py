@@ -168,6 +168,30 @@ def test_local_components_are_those_around_one_sample(tiny_model: DiffusionModel
     assert directions.norms().max() < everywhere.norms().max()
 
 
+def test_matched_components_follow_the_samples_where_their_ranks_change(
+    tiny_model: DiffusionModel, tmp_path: Path
+) -> None:
+    """Three scores whose order by variance is another at each step: by rank every component is broken, matched none."""
+    rng = np.random.default_rng(0)
+    scores = np.linalg.qr(rng.normal(size=(40, 4)) - [[0, 0, 0, 0]])[0][:, :3]
+    scores = (scores - scores.mean(0)) * 10
+    sizes = [(3, 2, 1), (1, 3, 2), (2, 1, 3)]
+    bases = [np.linalg.qr(rng.normal(size=(1024, 3)))[0] for _ in sizes]
+    features = np.stack([scores * size @ basis.T for size, basis in zip(sizes, bases, strict=True)]).astype(np.float32)
+    recorded = _recording(features, tiny_model, tmp_path / "h.npy")
+    assert broken_components(pca(recorded, tiny_model, k=3)) == [0, 1, 2]
+    matched = pca(recorded, tiny_model, k=3, matched=True)
+    assert broken_components(matched) == [] and matched.meta.method == "pca matched"
+    along = np.stack([features[i] @ matched.directions[:, i].flatten(1).numpy().T for i in range(3)])
+    for component in range(3):
+        assert np.corrcoef(along[:, :, component]).min() > 0.95
+    # A strength is in standard deviations of the matched component itself, not of its rank.
+    variance = matched.explained_variance
+    assert variance is not None and torch.allclose(matched.norms(), variance.sqrt(), rtol=1e-4)
+    with pytest.raises(InputError, match="joint=False"):
+        pca(recorded, tiny_model, k=2, joint=True, matched=True)
+
+
 def test_signs_follow_the_samples_even_where_the_component_turns(tiny_model: DiffusionModel, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(30, 2)) * [3, 1]

@@ -103,7 +103,7 @@ def test_edits_are_spreads_of_the_methods_own_direction(lab: Lab, name: str) -> 
 @pytest.mark.slow
 def test_a_component_is_one_of_its_forms_and_turned_to_raise_the_attribute(lab: Lab) -> None:
     options = {"name": "pca", "k": 2, "num_samples": 24, "joint": True}
-    forms = [lab.components(), lab.discover(**options), lab.discover(**options, rotation="varimax")]
+    forms = [lab.components(), lab.discover(**options, rotation=None), lab.discover(**options, rotation="varimax")]
     lines = torch.cat([each.directions for each in forms]).flatten(1)
     for each in found(lab, "PCA").entries:
         assert isinstance(each.change, torch.Tensor) and each.candidates == len(lines)

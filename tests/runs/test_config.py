@@ -38,7 +38,7 @@ def composed() -> Callable[..., DictConfig]:
     return compose_with
 
 
-FORMS = {"method=varimax": "pca"}
+FORMS = {"method=pca_per_step": "pca"}
 """Choices that are a method in another form, which keeps the method's name."""
 
 

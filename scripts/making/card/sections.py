@@ -228,8 +228,9 @@ def _scorers(bench: Bench, folder: Path) -> dict[str, Any]:
 
 def _components(bench: Bench, folder: Path) -> dict[str, Any]:
     """Principal components of h."""
+    (directions,) = semantics.components(bench.model, bench.sizes, folder)
     names, matrix = semantics.component_effects(
-        bench.model, bench.annotator, bench.judge, bench.encoders["identity"], bench.sizes, folder
+        bench.model, directions, bench.annotator, bench.judge, bench.encoders["identity"], bench.sizes
     )
     effect_heatmap(matrix, folder / f"{bench.name}_components.png")
     return {"components": semantics.semantic_components(names, matrix)}

@@ -23,13 +23,15 @@ from hspace.directions.pca import pca
 from hspace.directions.record import Directions
 from hspace.edits.sums import apply_offsets, edit, edit_offsets
 from hspace.evaluation.effects import edit_samples, evaluate
-from hspace.evaluation.readings import score
+from hspace.evaluation.readings import Sweep, score
 from hspace.metrics.effect import EffectMatrix
 from hspace.metrics.identity import identity_preservation
 from hspace.metrics.names import Name, name_edits
-from hspace.types import Embedder, Images, Scorer
+from hspace.types import Embedder, Images, Scorer, Seeds
 
 COMPONENT_STRENGTHS = (-2.0, 2.0)
+VARIMAX: Mapping[str, Any] = {"joint": True, "rotation": "varimax"}
+"""The form of the card's components: of the whole trajectory, rotated."""
 MIN_EFFECT, MIN_RATIO = 0.5, 1.5
 """What makes a component semantic: its effect in sd, and how many times that of the next attribute it is."""
 MOVED_SHARES = (0.2, 0.8)
@@ -40,45 +42,62 @@ STRENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 """Strengths that are tried, smallest first."""
 
 
-def component_effects(
-    model: DiffusionModel, annotator: Scorer, judge: Scorer, identity: Embedder, sizes: Sizes, folder: Path
-) -> tuple[list[Name | None], EffectMatrix]:
-    """Names of the first components by the annotator, and their effects from -2 to +2 by the judge.
-
-    Components are those of the whole trajectory, rotated by varimax.
+def components(
+    model: DiffusionModel, sizes: Sizes, folder: Path, forms: Sequence[Mapping[str, Any]] = (VARIMAX,)
+) -> list[Directions]:
+    """The first principal components of h of the same samples, in each of some forms.
 
     Args:
         model: The model, at the steps of the edits.
+        sizes: How many samples and components.
+        folder: Where the recorded h lies meanwhile.
+        forms: Arguments of `pca`.
+    """
+    path = folder / "h.npy"
+    seeds = seed_range("discovery", sizes.discovery)
+    recorded = collect(model, seeds, path, sampler=Sampler(batch_size=sizes.batch_size))
+    found = [pca(recorded, model, k=sizes.components, **form) for form in forms]
+    path.unlink()
+    return found
+
+
+def component_effects(
+    model: DiffusionModel, directions: Directions, annotator: Scorer, judge: Scorer, identity: Embedder, sizes: Sizes
+) -> tuple[list[Name | None], EffectMatrix]:
+    """Names of components by the annotator, and their effects from -2 to +2 by the judge.
+
+    Args:
+        model: The model, at the steps of the edits.
+        directions: The components.
         annotator: Names components on calibration seeds.
         judge: Reads evaluation seeds.
         identity: Encoder of what stays; none of the effects depends on it.
         sizes: How many samples.
-        folder: Where the recorded h lies meanwhile.
 
     Returns:
         Name of each component, or None, and the judge's effects, in sd of the unedited samples.
     """
-    seeds, path = seed_range("discovery", sizes.discovery), folder / "h.npy"
-    recorded = collect(model, seeds, path, sampler=Sampler(batch_size=sizes.batch_size))
-    directions = pca(recorded, model, k=sizes.components, joint=True, rotation="varimax")
-    path.unlink()
-    readings = []
-    read = ((annotator, seed_range("calibration", sizes.calibration)), (judge, evaluation_seeds(sizes.judged)))
-    for scorer, seeds in read:
-        edits = edit_samples(
-            model,
-            directions,
-            seeds,
-            strengths=COMPONENT_STRENGTHS,
-            sampler=Sampler(batch_size=sizes.batch_size),
-        )
-        readings.append(evaluate(edits, scorer, identity))
-    named, judged = readings[0], readings[1].odd_effects()
+    seeds = seed_range("calibration", sizes.calibration)
+    named = component_readings(model, directions, annotator, identity, seeds, sizes).odd_effects
     half = sizes.calibration // 2
-    names = name_edits(named.odd_effects(slice(half)), named.odd_effects(slice(half, None)))
-    # Odd effects are half of what lies between the two strengths.
-    doubled = {name: 2 * getattr(judged, name) for name in ("effect", "low", "high")}
-    return names, replace(judged, **doubled, covariance=4 * judged.covariance)
+    names = name_edits(named(slice(half)), named(slice(half, None)))
+    judged = component_readings(model, directions, judge, identity, evaluation_seeds(sizes.judged), sizes)
+    return names, end_to_end(judged.odd_effects())
+
+
+def component_readings(
+    model: DiffusionModel, directions: Directions, scorer: Scorer, identity: Embedder, seeds: Seeds, sizes: Sizes
+) -> Sweep:
+    """What a scorer reads of components at -2 and +2."""
+    sampler = Sampler(batch_size=sizes.batch_size)
+    edits = edit_samples(model, directions, seeds, strengths=COMPONENT_STRENGTHS, sampler=sampler)
+    return evaluate(edits, scorer, identity)
+
+
+def end_to_end(odd: EffectMatrix) -> EffectMatrix:
+    """Effects from one strength to its opposite: twice the odd effects, which are half of what lies between."""
+    doubled = {name: 2 * getattr(odd, name) for name in ("effect", "low", "high")}
+    return replace(odd, **doubled, covariance=4 * odd.covariance)
 
 
 def semantic_components(names: Sequence[Name | None], matrix: EffectMatrix) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from card.semantics import (
     boundaries,
     choose_strength,
     component_effects,
+    components,
     moved_figures,
     moved_images,
     semantic_components,
@@ -81,7 +82,8 @@ def test_the_judge_does_not_confirm_a_wrong_name_and_no_name_is_no_row() -> None
 
 
 def test_effects_of_components_are_those_between_the_two_strengths(tiny_model: DiffusionModel, tmp_path: Path) -> None:
-    names, matrix = component_effects(tiny_model, Brightness(), Brightness(), Colour(), SIZES, tmp_path)
+    (directions,) = components(tiny_model, SIZES, tmp_path)
+    names, matrix = component_effects(tiny_model, directions, Brightness(), Brightness(), Colour(), SIZES)
     assert len(names) == 2 and matrix.effect.shape == (2, 2) and not list(tmp_path.glob("*.npy"))
     assert (matrix.low <= matrix.effect).all() and (matrix.effect <= matrix.high).all()
     found = pca(

@@ -181,7 +181,7 @@ def _load(world: str, role: str) -> tuple[ScorerConfig, Any]:
             f"the weights of the embedded {world}-{role} are not installed; scripts/making/train_scorers.py "
             f"world={world} writes them"
         )
-    fields = json.loads((folder / "config.json").read_text())
+    fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     tuples = {key: tuple(fields[key]) for key in ("attributes", "binary", "temperature")}
     config = ScorerConfig(**(fields | tuples))
     network = ARCHITECTURES[config.architecture](config.dim)

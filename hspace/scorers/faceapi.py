@@ -14,10 +14,10 @@ from scipy.spatial import ConvexHull
 from torch import Tensor, nn
 
 from hspace.scorers import facenets
-from hspace.scorers.facefiles import embedded, find_package, in_torch, read_network
+from hspace.scorers.facefiles import embedded
 from hspace.scorers.facenets import EXPRESSIONS, SIZES, views
 from hspace.scorers.networks import log_odds, unit_norm
-from hspace.types import Features, Images, Scores, in_one_line
+from hspace.types import Features, Images, Scores
 
 BINARY = ("face", *("smile" if name == "happy" else name for name in EXPRESSIONS))
 """Probabilities: that there is a face, and of each of seven expressions."""
@@ -140,10 +140,10 @@ class FaceIdentity(nn.Module):
     id: str = "faceapi"
     dim: int = 128
 
-    def __init__(self, weights: dict[str, Tensor]) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.finder: FaceFinder = FaceFinder()
-        self.network: Network = Network(weights)
+        self.network: Network = Network(embedded("identity"))
         self.eval()
 
     def forward(self, images: Images) -> Features:
@@ -181,21 +181,9 @@ def scorer() -> FaceScorer:
     return FaceScorer()
 
 
-def identity(package: str | None = None) -> FaceIdentity:
-    """Face-api's identity network, from what `npm pack @vladmandic/face-api@1.7.15` gives.
-
-    Args:
-        package: Archive or folder of the npm package; None looks in the current folder and in the user's cache.
-
-    Raises:
-        InputError: If the package is not there, or cannot be read.
-    """
-    place = find_package(package)
-    stored = read_network(place, "identity")
-    with in_one_line(str(place)):
-        made = FaceIdentity({name: in_torch(name, each) for name, each in stored.items()})
-        made(torch.zeros(1, 3, 64, 64))
-    return made
+def identity() -> FaceIdentity:
+    """Face-api's identity network, which lies in this package."""
+    return FaceIdentity()
 
 
 def regions() -> FaceRegions:

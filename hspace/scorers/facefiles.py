@@ -1,12 +1,11 @@
 """Weights of face-api: those that lie in this package, and those of the npm package `@vladmandic/face-api`.
 
-Both hold bytes that stand for `byte * scale + min`. The npm package is read as the archive that `npm pack` gives, or as
-an unpacked folder: for each network a manifest of names, shapes and scales, and one file of numbers.
+Both hold bytes that stand for `byte * scale + min`. The npm package is read as an unpacked folder: for each network a
+manifest of names, shapes and scales, and one file of numbers.
 """
 
 import json
 import math
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +15,9 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from hspace.system.files import package_path, parse_json, user_cache, write_atomic
+from hspace.system.files import package_path, parse_json, write_atomic
 from hspace.types import InputError, in_one_line
 
-ARCHIVE = "vladmandic-face-api-1.7.15.tgz"
-"""Name of the file that `npm pack @vladmandic/face-api@1.7.15` writes."""
 FILES = {
     "detector": "tiny_face_detector_model",
     "landmarks": "face_landmark_68_model",
@@ -49,7 +46,7 @@ class Stored:
 
 
 def embedded(network: str) -> dict[str, Tensor]:
-    """Weights of a network that lies in this package: `detector`, `landmarks`, `expressions` or `age`."""
+    """Weights of a network that lies in this package, by its key in `FILES`."""
     with safe_open(_embedded_file(), framework="np") as file:
         scales = json.loads(file.metadata()["scales"])
         names = [name for name in file.keys() if name.startswith(f"{network}:")]
@@ -67,27 +64,11 @@ def embed(networks: dict[str, dict[str, Stored]]) -> Path:
     return _embedded_file()
 
 
-def find_package(path: str | None) -> Path:
-    """The npm package: the named archive or folder, or the archive in the current folder or the user's cache.
-
-    Raises:
-        InputError: If it is not there.
-    """
-    places = [Path(path).expanduser()] if path else [Path(ARCHIVE), user_cache() / ARCHIVE]
-    for place in places:
-        if place.exists():
-            return place
-    raise InputError(
-        f"the identity encoder of face-api is not in {' or '.join(map(str, places))}: run "
-        "npm pack @vladmandic/face-api@1.7.15 here (6 MB of weights), or name its file as faceapi:PATH"
-    )
-
-
 def read_network(package: Path, network: str) -> dict[str, Stored]:
     """The tensors of a network of the npm package, by the names of its manifest.
 
     Args:
-        package: Archive or folder of the package.
+        package: Folder of the package.
         network: Key of `FILES`.
 
     Raises:
@@ -132,19 +113,7 @@ def _entry(entry: dict, data: memoryview) -> tuple[Stored, memoryview]:
 
 def _read(package: Path, name: str) -> bytes:
     """A file of the package, wherever it lies in it."""
-    if package.is_dir():
-        path = next(package.rglob(name), None)
-        if path is None or path.stat().st_size > LARGEST:
-            raise _lacking(package, name)
-        return path.read_bytes()
-    with tarfile.open(package) as archive:
-        member = next((each for each in archive if Path(each.name).name == name and each.isfile()), None)
-        if member is None or member.size > LARGEST:
-            raise _lacking(package, name)
-        file = archive.extractfile(member)
-        assert file is not None, "it is a file"
-        return file.read()
-
-
-def _lacking(package: Path, name: str) -> InputError:
-    return InputError(f"{package} has no {name} of at most {LARGEST >> 20} MB: is it @vladmandic/face-api?")
+    path = next(package.rglob(name), None)
+    if path is None or path.stat().st_size > LARGEST:
+        raise InputError(f"{package} has no {name} of at most {LARGEST >> 20} MB: is it @vladmandic/face-api?")
+    return path.read_bytes()

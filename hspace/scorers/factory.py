@@ -39,7 +39,7 @@ def load_identity(name: str = "portraits-identity") -> Embedder:
     """An identity encoder, with embeddings of unit norm.
 
     Args:
-        name: `portraits-identity`, `portraits-likeness`, `rooms-identity`, `faceapi` or `faceapi:PATH`, `hub:MODEL`,
+        name: `portraits-identity`, `portraits-likeness`, `rooms-identity`, `faceapi`, `hub:MODEL`,
             where MODEL is a folder or hub id, the name of an installed one, or `module:name`.
 
     Raises:

@@ -171,7 +171,7 @@ def import_transformers(model: str) -> Any:
         import transformers
         from transformers.utils import logging as transformers_logging
     except ImportError as error:
-        raise InputError(f"{model} needs transformers: pip install 'hspace[hub]'") from error
+        raise InputError(f"{model} needs transformers: pip install transformers") from error
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     return transformers

@@ -4,9 +4,9 @@
     npm install @tensorflow/tfjs
     python scripts/making/face_networks.py package
 
-writes hspace/weights/faceapi/networks.safetensors (all networks but identity's, which is large, and the output for
-gender, which is unreliable) and tests/scorers/faceapi.json, by face_networks.js beside this file. Node finds
-@tensorflow/tfjs in NODE_PATH or in node_modules of the current folder.
+writes hspace/weights/faceapi/networks.safetensors (all but the output for gender, which is unreliable) and
+tests/scorers/faceapi.json, by face_networks.js beside this file. Node finds @tensorflow/tfjs in NODE_PATH or in
+node_modules of the current folder.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def _unit(name: str, kernel: int, inner: int, outer: int) -> Iterator[tuple[str,
 
 def main(package: Path) -> None:
     """Embeds the weights and records the outputs."""
-    networks = {name: read_network(package, name) for name in FILES if name != "identity"}
+    networks = {name: read_network(package, name) for name in FILES}
     networks["age"] = {name: each for name, each in networks["age"].items() if not name.startswith("fc/gender")}
     print(embed(networks))
     with tempfile.TemporaryDirectory() as temporary:

@@ -13,7 +13,7 @@ from torch import Tensor
 from hspace.cli import main
 from hspace.scorers import facenets
 from hspace.scorers.faceapi import FaceIdentity, FaceRegions, FaceScorer, openings, pose, to_pixels
-from hspace.scorers.facefiles import ARCHIVE, embedded, find_package, in_torch, read_network
+from hspace.scorers.facefiles import embedded, in_torch, read_network
 from hspace.scorers.facenets import SIZES, views
 from hspace.scorers.factory import load_identity, load_regions, load_scorer
 from hspace.types import InputError, LogitScorer
@@ -87,14 +87,6 @@ def test_the_identity_network_gives_the_originals_numbers_for_any_weights(name: 
     assert differ(facenets.identity(whole(name, "identity"), weights)[0], TOLD[name]["random"]) < 1e-5
 
 
-def is_there() -> bool:
-    try:
-        return find_package(None).exists()
-    except InputError:
-        return False
-
-
-@pytest.mark.skipif(not is_there(), reason="npm pack @vladmandic/face-api@1.7.15 gives the weights")
 def test_the_identity_encoder_gives_the_originals_descriptors(astronaut: Tensor):
     encoder = load_identity("faceapi")
     assert isinstance(encoder, FaceIdentity)
@@ -203,28 +195,14 @@ def test_regions_lie_in_the_face_and_where_they_belong(astronaut: Tensor):
     assert masks["mouth"][144, 222] and not masks["mouth"][100, 222]  # between the lips, and on the nose
 
 
-def test_names_load_them(package: Path):
+def test_names_load_them():
     assert load_scorer("faceapi").id == load_regions("faceapi").id == "faceapi"
-    encoder = load_identity(f"faceapi:{package}")
+    encoder = load_identity("faceapi")
     image = torch.rand(2, 3, 64, 64) * 2 - 1
     assert encoder(image).shape == (2, encoder.dim) and torch.allclose(encoder(image).norm(dim=1), torch.ones(2))
 
 
-def test_the_line_of_a_missing_package_holds_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HSPACE_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(InputError, match=r"run npm pack @vladmandic/face-api@1.7.15 here"):
-        load_identity("faceapi")
-    with pytest.raises(InputError, match="not in nowhere"):
-        load_identity("faceapi:nowhere")
-    (tmp_path / ARCHIVE).write_bytes(b"no archive")
-    with pytest.raises(InputError, match=f"{ARCHIVE} cannot be used"):
-        load_identity("faceapi")
-
-
-def test_an_archive_is_read_and_a_short_or_long_file_refused(package: Path, tmp_path: Path):
-    archive = shutil.make_archive(str(tmp_path / "package"), "gztar", package.parent, package.name)
-    assert read_network(Path(archive), "identity").keys() == read_network(package, "identity").keys()
+def test_a_short_or_long_file_of_the_npm_package_is_refused(package: Path, tmp_path: Path):
     copy = Path(shutil.copytree(package, tmp_path / "copy"))
     (file,) = copy.glob("*.bin")
     whole = file.read_bytes()

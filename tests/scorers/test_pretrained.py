@@ -55,7 +55,7 @@ def test_what_cannot_be_read_is_one_line(
     with pytest.raises(InputError, match="must have a size and resample 2 or 3, got None and None"):
         load_classifier(str(folder))
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(InputError, match=r"needs transformers: pip install 'hspace\[hub\]'"):
+    with pytest.raises(InputError, match=r"needs transformers: pip install transformers"):
         load_classifier(str(folder))
 
 

@@ -7,14 +7,17 @@ It reads pipelines of the families of `hspace.diffusion.families` as diffusers s
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from huggingface_hub import hf_hub_download  # pyright: ignore[reportUnknownVariableType]
+from huggingface_hub import (
+    hf_hub_download,  # pyright: ignore[reportUnknownVariableType]
+    list_repo_files,  # pyright: ignore[reportUnknownVariableType]
+)
 
 from hspace.diffusion.codecs import Codec
 from hspace.diffusion.denoiser import Conditioning, CutDenoiser, Denoiser
@@ -24,7 +27,7 @@ from hspace.diffusion.identity import SCHEDULER, Identity
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.process import Process
 from hspace.diffusion.provenance import ProcessFacts, Provenance, conditioning_of
-from hspace.diffusion.reading import quiet_diffusers, read_json
+from hspace.diffusion.reading import WEIGHTS, choose_variant, quiet_diffusers, read_json
 from hspace.system.files import package_path
 from hspace.system.hub import why_unreachable
 from hspace.system.records import is_list
@@ -256,18 +259,38 @@ def _download(model: str, revision: str | None) -> Path:
     unreachable = why_unreachable(model)
     try:
         index = hf_hub_download(model, "model_index.json", revision=revision, local_files_only=unreachable is not None)
-        _class_names(read_json(Path(index)), model)
-        unused: Any = {"safety_checker": None, "feature_extractor": None}
-        with quiet_diffusers():
-            here = unreachable is not None
-            return Path(
-                cast(str, DiffusionPipeline.download(model, revision=revision, local_files_only=here, **unused))
-            )
+        parts = _class_names(read_json(Path(index)), model)
+        if unreachable is not None:
+            return _fetch(model, revision, local_files_only=True)
+        variants = _variants(list_repo_files(model, revision=revision), parts)
+        folder = Path(index).parent
+        # diffusers fetches plain files or those of a variant, and leaves out the parts that it is given.
+        for variant in sorted(set(variants.values()) or {None}, key=str):
+            others = [part for part, kind in variants.items() if kind != variant]
+            folder = _fetch(model, revision, variant=variant, **dict.fromkeys(others))
+        return folder
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         reason = one_line(unreachable or error)
         raise InputError(f"{model} is not a folder, and the hub does not give such a model: {reason}") from error
+
+
+def _fetch(model: str, revision: str | None, **options: Any) -> Path:
+    unused = {"safety_checker": None, "feature_extractor": None}
+    with quiet_diffusers():
+        return Path(cast(str, DiffusionPipeline.download(model, revision=revision, **unused, **options)))
+
+
+def _variants(files: Sequence[str], parts: Collection[str]) -> dict[str, str | None]:
+    """The variant to fetch of each part that has files of weights; None where there are plain ones."""
+    found: dict[str, list[str | None]] = {}
+    for file in files:
+        part, _, name = file.rpartition("/")
+        match = WEIGHTS.fullmatch(name)
+        if part in parts and match is not None:
+            found.setdefault(part, []).append(match[1])
+    return {part: choose_variant(kinds) for part, kinds in found.items()}
 
 
 def _read_index(folder: Path, model: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 Autoencoders compute in float32 at least: in half precision they cost more quality than they save time.
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -78,33 +79,56 @@ class VQCodec:
     Source: Rombach et al. 2022 (arXiv 2112.10752), sec. 3.1: the quantisation layer belongs to the decoder.
     """
 
-    def __init__(self, autoencoder: Any, scale: float, shift: float = 0.0) -> None:
+    def __init__(
+        self,
+        autoencoder: Any,
+        scale: float,
+        shift: float = 0.0,
+        statistics: tuple[Sequence[float], Sequence[float]] | None = None,
+    ) -> None:
         """Take over an autoencoder.
 
         Args:
             autoencoder: Autoencoder of diffusers, in evaluation mode.
             scale: Factor of its latents for the diffusion model.
             shift: Number that is subtracted from the latents before.
+            statistics: Mean and standard deviation of each channel of the latents: the one is subtracted instead of
+                `shift`, and the other divides what is left.
         """
         self.autoencoder: Any = autoencoder
         self.scale: float = scale
         self.shift: float = shift
+        self.statistics: tuple[Sequence[float], Sequence[float]] | None = statistics
 
     @property
     def parts(self) -> dict[str, Any]:
         """The autoencoder and the scaling of its latents, which its own configuration may leave open."""
-        return {"autoencoder": self.autoencoder, "scaling": self.scale} | ({"shift": self.shift} if self.shift else {})
+        parts: dict[str, Any] = {"autoencoder": self.autoencoder, "scaling": self.scale}
+        parts |= {"shift": self.shift} if self.shift else {}
+        return parts | ({"statistics": [list(each) for each in self.statistics]} if self.statistics else {})
 
     def encode(self, images: Images) -> Tensor:
         """Images in [-1, 1] to scaled latents."""
-        return self.scale * (self._encode(images.to(self.autoencoder.dtype)) - self.shift)
+        latents = self._encode(images.to(self.autoencoder.dtype))
+        if self.statistics is None:
+            return self.scale * (latents - self.shift)
+        mean, std = self._by_channel(latents)
+        return self.scale * (latents - mean) / std
 
     def _encode(self, images: Images) -> Tensor:
         return self.autoencoder.encode(images).latents
 
     def decode(self, x_0: Tensor) -> Images:
         """Scaled latents to images, about [-1, 1], not clipped."""
-        return self.autoencoder.decode(x_0.to(self.autoencoder.dtype) / self.scale + self.shift).sample
+        x_0 = x_0.to(self.autoencoder.dtype)
+        if self.statistics is None:
+            return self.autoencoder.decode(x_0 / self.scale + self.shift).sample
+        mean, std = self._by_channel(x_0)
+        return self.autoencoder.decode(x_0 * std / self.scale + mean).sample
+
+    def _by_channel(self, like: Tensor) -> list[Tensor]:
+        assert self.statistics is not None, "checked before"
+        return [like.new_tensor(each).view(1, -1, 1, 1) for each in self.statistics]
 
     def image_shape(self, sample_shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """(channel, height, width) of the images; every level of the autoencoder but one halves the sides."""
@@ -132,8 +156,14 @@ class KLCodec(VQCodec):
         return self.autoencoder.encode(images).latent_dist.mode()
 
 
-def make_codec(autoencoder: Any, scale: float, dtype: torch.dtype, shift: float = 0.0) -> Codec:
+def make_codec(
+    autoencoder: Any,
+    scale: float,
+    dtype: torch.dtype,
+    shift: float = 0.0,
+    statistics: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> Codec:
     """The codec of an autoencoder, by its class name, for a model that computes in `dtype`."""
     kind = {"VQModel": VQCodec, "AutoencoderKL": KLCodec}[type(autoencoder).__name__]
     wide = torch.promote_types(dtype, torch.float32)
-    return kind(autoencoder.to(dtype=wide).eval().requires_grad_(False), scale, shift)
+    return kind(autoencoder.to(dtype=wide).eval().requires_grad_(False), scale, shift, statistics)

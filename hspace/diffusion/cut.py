@@ -7,6 +7,7 @@ runs together therefore give the bits of an uncut pass with a forward hook at th
 """
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,11 +31,14 @@ class Tap:
         path: Name of the module, as in `named_modules`.
         part: Index of the tapped part, where the output is a tuple; None where it is one tensor.
         tokens: Tapped tokens of a sequence that also holds text; None taps all of them.
+        mask: Argument of the network that says which tokens of text count, where their number decides on which tokens
+            the image is; `tokens` then hold only if all rows have as many.
     """
 
     path: str
     part: int | None = None
     tokens: slice | None = None
+    mask: str | None = None
 
     def read(self, output: Any) -> Tensor:
         """The features at the tap, out of the module's output.
@@ -149,8 +153,9 @@ class Cut:
             kwargs: Keyword arguments of the network.
 
         Raises:
-            InputError: If the taps are not reached in their order.
+            InputError: If the taps are not reached in their order, or the image is not on the same tokens in all rows.
         """
+        self._check_lengths(args, kwargs)
         outputs: dict[str, list[Any]] = {}
         found: list[Any] = []
 
@@ -182,6 +187,14 @@ class Cut:
                 return Record(args, kwargs, outputs, found[0], h)
         order = ", ".join(tap.path for tap in self.taps)
         raise InputError(f"the network does not call its modules in this order: {order}")
+
+    def _check_lengths(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for tap in self.taps:
+            if tap.mask is None:
+                continue
+            given = inspect.signature(self.network.forward).bind(*args, **kwargs).arguments
+            if given[tap.mask].sum(dim=1).unique().numel() > 1:
+                raise InputError(f"{tap.path} has the image on other tokens in every row: give prompts of equal length")
 
     def decode(self, record: Record, edits: Sequence[Edit]) -> Any:
         """Run the network from its first tap on.

@@ -169,7 +169,7 @@ class CutDenoiser(nn.Module):
         """Wrap a network; its weights are shared, not copied. One row and two rows run up to the tap, to find shapes.
 
         Raises:
-            InputError: If the tap does not exist in the network.
+            InputError: If the tap does not exist in the network, or has no h of its own for every sample.
         """
         super().__init__()
         self.network, self.tap, self.wiring = network, tap, wiring
@@ -196,6 +196,8 @@ class CutDenoiser(nn.Module):
         zeros, cut = next(network.parameters()).new_zeros, Cut(network, self._cut.taps)
         cond = Conditioning("", self.wiring.example(zeros)) if self.is_conditional else None
         one, two = (self._record(cut, zeros(rows, *self.sample_shape), 0, cond) for rows in (1, 2))
+        if any(h.ndim == 0 or len(h) != rows for rows, record in ((1, one), (2, two)) for h in record.h):
+            raise InputError(f"tap {self.tap}: h at this tap is not one per sample")
         self._shapes = tuple(tuple(h.shape[1:]) for h in one.h)
         self._per_row = entries_per_row(one, two)
         self.h_shape = self._shapes[0] if len(self._shapes) == 1 else (sum(map(math.prod, self._shapes)),)
@@ -217,11 +219,18 @@ class CutDenoiser(nn.Module):
             The features at the tap and all that `decode` needs.
 
         Raises:
-            InputError: If a conditional network gets no condition, or an unconditional one gets some.
+            InputError: If a conditional network gets no condition, or an unconditional one gets some, or the size of
+                h depends on the condition.
         """
         if self.is_conditional != (cond is not None):
             raise InputError("a network of text or classes needs a condition, and an unconditional one takes none")
         record = self._record(self._cut, x_t.to(self.network.dtype), t, cond)
+        found = tuple(tuple(h.shape[1:]) for h in record.h)
+        if found != self._shapes:
+            told = " and ".join(
+                f"{here}, not {other}" for here, other in zip(found, self._shapes, strict=True) if here != other
+            )
+            raise InputError(f"tap {self.tap}: the size of h at this tap depends on the prompt: it is {told}")
         both = _plain(record.h[0]) if len(record.h) == 1 else torch.cat([h.flatten(1) for h in record.h], dim=1)
         guidance = 1.0 if cond is None else cond.guidance
         return CutEncoded(both[: len(x_t)], both, record, guidance, self._per_row)

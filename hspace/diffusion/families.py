@@ -7,6 +7,7 @@ their own code is never run.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol, runtime_checkable
 
 import diffusers
@@ -35,6 +36,7 @@ from hspace.diffusion.reading import (
 )  # fmt: skip
 from hspace.diffusion.transformer import DiTWiring, FluxWiring, PixArtWiring, SD3Wiring
 from hspace.diffusion.unet import UNetWiring
+from hspace.system.records import is_list
 from hspace.system.registry import Registry
 from hspace.types import InputError, one_line
 
@@ -116,6 +118,8 @@ class PipelineFamily:
         wire: Function of network, codec and request that gives the network's wiring.
         encode: Function of network, wiring, codec and request that gives the encoder of conditions.
         tap: Tap of a U-Net, where the request names none.
+        absent: Sets of parts that may be missing together.
+        statistics: Whether its pipeline applies mean and standard deviation of latents that an autoencoder names.
     """
 
     network: str
@@ -123,16 +127,20 @@ class PipelineFamily:
     wire: Callable[[Any, Codec, Request], Wiring]
     encode: Callable[[Any, Any, Codec, Request], Any] = field(default=lambda *_: None)
     tap: str = "after"
+    absent: tuple[frozenset[str], ...] = (frozenset(),)
+    statistics: bool = False
 
     def matches(self, index: Mapping[str, str]) -> bool:
-        """Whether all parts are there, and of these classes."""
-        return index.keys() == self.parts.keys() and all(index[name] in kinds for name, kinds in self.parts.items())
+        """Whether all parts are there but those that may be missing, and of these classes."""
+        if index.keys() - self.parts.keys() or self.parts.keys() - index.keys() not in self.absent:
+            return False
+        return all(kind in self.parts[name] for name, kind in index.items())
 
     def load(self, request: Request) -> Loaded:
         """The model of a folder."""
         scheduler = read_scheduler(request.folder, request.model)
         network = read_module(request.folder, self.network, request.index[self.network], request.model)
-        codec = _codec(request, network)
+        codec = _codec(request, network, self.statistics)
         wiring = self.wire(network, codec, request)
         process = Process.from_scheduler(scheduler, request.num_steps, request.spacing, wiring.image_tokens)
         encode = self.encode(network, wiring, codec, request)
@@ -158,7 +166,7 @@ def _placed(network: Any, request: Request) -> Any:
     return network.to(memory_format=torch.channels_last) if last else network
 
 
-def _codec(request: Request, network: Any) -> Codec:
+def _codec(request: Request, network: Any, statistics: bool) -> Codec:
     """The codec of a pipeline's autoencoder, if it has one.
 
     A `VQModel` that names no scaling factor has none: the latents of Rombach et al.'s VQ models are not scaled, and
@@ -168,11 +176,25 @@ def _codec(request: Request, network: Any) -> Codec:
     if not names:
         return PixelCodec(grey=network.config["in_channels"] == 1)
     kind = request.index[names[0]]
+    config = read_json(find_part(request.folder, names[0]) / "config.json")
+    if kind == "AutoencoderKL" and config.get("sample_size", 32) is None:
+        raise InputError(f"sample_size in {names[0]}/config.json of {request.model} must be the images' side, got null")
     autoencoder = read_module(request.folder, names[0], kind, request.model).to(request.device)
     default = {"VQModel": 1.0, "AutoencoderKL": 0.18215}[kind]
-    config = read_json(find_part(request.folder, names[0]) / "config.json")
     shift = config.get("shift_factor") or 0.0
-    return make_codec(autoencoder, config.get("scaling_factor", default), request.dtype, shift)
+    found = _statistics(config, request.model) if statistics else None
+    return make_codec(autoencoder, config.get("scaling_factor", default), request.dtype, shift, found)
+
+
+def _statistics(config: Mapping[str, Any], model: str) -> tuple[list[float], list[float]] | None:
+    """Mean and standard deviation of an autoencoder's latents by channel, where its configuration has both."""
+    mean, std = config.get("latents_mean"), config.get("latents_std")
+    if mean is None or std is None:
+        return None
+    channels = config.get("latent_channels", 4)
+    if not all(is_list(each) and len(each) == channels for each in (mean, std)):
+        raise InputError(f"latents_mean and latents_std of {model} must be {channels} numbers each")
+    return mean, std
 
 
 def _unet(network: Any, codec: Codec, request: Request) -> UNetWiring:
@@ -191,8 +213,8 @@ def _clip_prompts(network: Any, wiring: Any, codec: Codec, request: Request) -> 
 
 
 def _xl_prompts(network: Any, wiring: Any, codec: Codec, request: Request) -> Any:
-    size = codec.image_shape(wiring.sample_shape)[1]
-    return PipelineEncoder(_text_pipeline(request, "StableDiffusionXLPipeline"), xl_inputs(size))
+    _, height, width = codec.image_shape(wiring.sample_shape)
+    return PipelineEncoder(_text_pipeline(request, "StableDiffusionXLPipeline"), xl_inputs(height, width))
 
 
 def _pixart_prompts(network: Any, wiring: Any, codec: Codec, request: Request) -> Any:
@@ -202,7 +224,10 @@ def _pixart_prompts(network: Any, wiring: Any, codec: Codec, request: Request) -
 
 
 def _sd3_prompts(network: Any, wiring: Any, codec: Codec, request: Request) -> Any:
-    return PipelineEncoder(_text_pipeline(request, "StableDiffusion3Pipeline"), sd3_inputs)
+    pipeline = _text_pipeline(request, "StableDiffusion3Pipeline", absent=("text_encoder_3", "tokenizer_3"))
+    # Without T5 the pipeline asks the network how wide the tokens are that it leaves 0.
+    pipeline.__dict__["transformer"] = SimpleNamespace(config=network.config)
+    return PipelineEncoder(pipeline, sd3_inputs)
 
 
 def _flux_prompts(network: Any, wiring: FluxWiring, codec: Codec, request: Request) -> Any:
@@ -210,8 +235,10 @@ def _flux_prompts(network: Any, wiring: FluxWiring, codec: Codec, request: Reque
 
 
 def _flux(network: Any, codec: Any, request: Request) -> FluxWiring:
-    factor = codec.image_shape((1, 1, 1))[1]
-    return FluxWiring(network, codec.autoencoder.config["sample_size"] // factor)
+    factor, size = codec.image_shape((1, 1, 1))[1], codec.autoencoder.config["sample_size"]
+    if not isinstance(size, int):
+        raise InputError(f"sample_size in vae/config.json of {request.model} must be the images' side, got {size}")
+    return FluxWiring(network, size // factor)
 
 
 def _dit_classes(network: Any, wiring: Any, codec: Codec, request: Request) -> ClassEncoder:
@@ -221,8 +248,14 @@ def _dit_classes(network: Any, wiring: Any, codec: Codec, request: Request) -> C
     return ClassEncoder([str(named.get(str(i), i)) for i in range(count)], count)
 
 
-def _text_pipeline(request: Request, name: str) -> Any:
-    """The text encoders of a pipeline in float32, without its network and autoencoder."""
+def _text_pipeline(request: Request, name: str, absent: tuple[str, ...] = ()) -> Any:
+    """The text encoders of a pipeline in float32, without its network and autoencoder.
+
+    Args:
+        request: What is loaded.
+        name: Class of the pipeline.
+        absent: Text encoders and tokenizers that need not be there.
+    """
     kinds = {part: kind for part, kind in request.index.items() if part.startswith("text_encoder")}
     encoders = {
         part: read_text_encoder(request.folder, part, kind, request.model).to(request.device)
@@ -231,10 +264,11 @@ def _text_pipeline(request: Request, name: str) -> Any:
     for part in request.index:
         if part.startswith("tokenizer"):
             check_tokenizer(request.folder, part, request.model)
-    absent: Any = {"unet": None} if "unet" in request.index else {"transformer": None}
+    network = "unet" if "unet" in request.index else "transformer"
+    left_out: Any = dict.fromkeys([network, "vae", *(part for part in absent if part not in request.index)])
     try:
         pipeline = getattr(diffusers, name).from_pretrained(
-            request.folder, **absent, **encoders, vae=None, local_files_only=True
+            request.folder, **left_out, **encoders, local_files_only=True
         )
     # Broken files raise errors of many kinds: OSError, ValueError, KeyError.
     except Exception as error:
@@ -272,6 +306,7 @@ sdxl: PipelineFamily = PipelineFamily(
     },
     _unet,
     _xl_prompts,
+    statistics=True,
 )  # fmt: skip
 """Stable Diffusion XL."""
 
@@ -297,8 +332,9 @@ sd3: PipelineFamily = PipelineFamily(
     },
     lambda network, *_: SD3Wiring(network),
     _sd3_prompts,
+    absent=(frozenset(), frozenset({"text_encoder_3"}), frozenset({"text_encoder_3", "tokenizer_3"})),
 )  # fmt: skip
-"""Stable Diffusion 3 and 3.5: flow matching with classifier-free guidance."""
+"""Stable Diffusion 3 and 3.5, with or without T5: flow matching with classifier-free guidance."""
 
 flux: PipelineFamily = PipelineFamily(
     "transformer",

@@ -80,7 +80,10 @@ def read_prompt_encoder(folder: Path, kind: str, model: str) -> PromptEncoder:
 
 
 class ClassEncoder:
-    """Classes as conditions, by number or by name."""
+    """Classes as conditions, by number or by name; a name with commas is several names of one class.
+
+    Where two classes share a name, it is that of the later one, as in diffusers.
+    """
 
     def __init__(self, labels: Sequence[str], null: int | None) -> None:
         """Take over the classes.
@@ -91,6 +94,9 @@ class ClassEncoder:
         """
         self.labels: tuple[str, ...] = tuple(labels)
         self.null: int | None = null
+        whole = {label: number for number, label in enumerate(self.labels)}
+        single = {name.strip(): number for number, label in enumerate(self.labels) for name in label.split(",")}
+        self._numbers = whole | single
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -118,8 +124,8 @@ class ClassEncoder:
             return self.null
         if prompt.isdecimal() and int(prompt) < len(self.labels):
             return int(prompt)
-        if prompt in self.labels:
-            return self.labels.index(prompt)
+        if prompt in self._numbers:
+            return self._numbers[prompt]
         last = len(self.labels) - 1
         raise InputError(f"the model needs a class for its prompt, a number from 0 to {last} or a name, got {prompt!r}")
 
@@ -142,7 +148,11 @@ class PipelineEncoder:
     def parts(self) -> dict[str, Any]:
         """The parts that features depend on, by role; see `model_identity`."""
         pipeline = self.pipeline
-        named = {name: part for name, part in pipeline.components.items() if name.startswith(("text_", "tokenizer"))}
+        named = {
+            name: part
+            for name, part in pipeline.components.items()
+            if name.startswith(("text_", "tokenizer")) and part is not None
+        }
         # Flags of the pipeline, such as SDXL's `force_zeros_for_empty_prompt`, change the features too.
         told = {name: value for name, value in pipeline.config.items() if isinstance(value, bool)}
         return named | ({"prompts": told} if told else {})
@@ -170,12 +180,12 @@ def check_guidance(guidance: float) -> None:
         raise InputError(f"guidance must be a number >= 0 (1 is none), got {guidance}")
 
 
-def xl_inputs(image_size: int) -> Callable[[Any, str, bool, float], dict[str, Tensor]]:
-    """SDXL: tokens and pooled features of two text encoders, and the image's size."""
+def xl_inputs(height: int, width: int) -> Callable[[Any, str, bool, float], dict[str, Tensor]]:
+    """SDXL: tokens and pooled features of two text encoders, and the image's sides."""
 
     def prepare(pipeline: Any, prompt: str, guided: bool, guidance: float) -> dict[str, Tensor]:
         context, negative, pooled, without = pipeline.encode_prompt(prompt, do_classifier_free_guidance=guided)
-        sizes = torch.tensor([[image_size, image_size, 0, 0, image_size, image_size]], dtype=context.dtype)
+        sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=context.dtype)
         passes = 2 if guided else 1
         return {
             "encoder_hidden_states": torch.cat([context, negative][:passes]),
@@ -200,7 +210,7 @@ def pixart_inputs(tokens: int) -> Callable[[Any, str, bool, float], dict[str, Te
 
 
 def sd3_inputs(pipeline: Any, prompt: str, guided: bool, guidance: float) -> dict[str, Tensor]:
-    """Stable Diffusion 3: tokens of three text encoders, pooled features of two."""
+    """Stable Diffusion 3: tokens of three text encoders, pooled features of two; without T5 its tokens are 0."""
     context, negative, pooled, without = pipeline.encode_prompt(prompt, None, None, do_classifier_free_guidance=guided)
     passes = 2 if guided else 1
     inputs = {"encoder_hidden_states": torch.cat([context, negative][:passes])}

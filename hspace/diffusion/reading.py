@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ def read_text_encoder(folder: Path, name: str, kind: str, model: str) -> Any:
         import transformers
         from transformers.utils import logging as transformers_logging
     except ImportError as error:
-        raise InputError("models with prompts need transformers: pip install 'hspace[hub]'") from error
+        raise InputError("models with prompts need transformers: pip install transformers") from error
     transformers_logging.disable_progress_bar()
     part = find_part(folder, name)
     variant = _variant(part, name, model)
@@ -114,12 +114,15 @@ def _spoken(name: str) -> str:
 def _variant(part: Path, name: str, model: str) -> str | None:
     """The variant to read where a folder holds no plain weights: half-precision files have `.fp16` in their names."""
     found = [match[1] for path in part.glob("*") if (match := WEIGHTS.fullmatch(path.name))]
-    if not all(found):
-        return None
-    variant = min(found, default=None, key=lambda kind: kind != "fp16")
+    variant = choose_variant(found)
     if variant:
         log.warning("the %s of %s exists in %s only, which is read", name, model, variant)
     return variant
+
+
+def choose_variant(found: Sequence[str | None]) -> str | None:
+    """The variant to read of those that a part's files have; None where there are plain ones, or no files at all."""
+    return min(found, default=None, key=lambda kind: kind != "fp16") if all(found) else None
 
 
 def read_scheduler(folder: Path, model: str) -> Any:

@@ -1,10 +1,10 @@
 """Names of the places where h can be tapped, and the module of each in every kind of network.
 
 before, middle, after     around the mid block of a U-Net; all results of the paper are `after` it
-mod                       the embedding of time and condition that modulates all blocks
+mod                       the embedding of time and condition that modulates all blocks; in a U-Net, of time alone
 block:11                  the output of the twelfth transformer block
 block:11.attn             the output of its attention; .ff of its feed-forward layer, .mod of its own modulation
-module:mid_block[0]       any module by its path; a number chooses one part of an output with several
+module:down_blocks.0[0]   any module by its path; a number chooses one part of an output with several
 block:3+block:7           several taps together
 """
 
@@ -33,6 +33,9 @@ JOINT_INSIDE = JOINT | {"FluxSingleTransformerBlock"}
 
 IMAGE_FIRST = {"ZImageTransformerBlock"}
 """Blocks whose sequence has the image before the text."""
+
+MASKS: dict[str, str] = {"Lumina2TransformerBlock": "encoder_attention_mask"}
+"""Masks of text, for blocks whose sequence has the image behind the text that counts and padding behind both."""
 
 WITH_TEXT = {
     "JointTransformerBlock",
@@ -161,7 +164,8 @@ def _in_block(network: nn.Module, name: str, number: int, inside: str | None, im
     if image_tokens is None:
         raise InputError(f"tap {name} also holds text: the number of image tokens must be given")
     first = kind in IMAGE_FIRST
-    return replace(tap, tokens=slice(0, image_tokens) if first else slice(-image_tokens, None))
+    tokens = slice(0, image_tokens) if first else slice(-image_tokens, None)
+    return replace(tap, tokens=tokens, mask=MASKS.get(kind))
 
 
 def _inside(kind: str, path: str, name: str, inside: str | None) -> Tap:

@@ -263,7 +263,14 @@ class RowWriter:
         self._start = file.tell()
 
     def write(self, first: int, h: np.ndarray) -> None:
-        """Write h of consecutive samples, float32 (batch, steps, d), from sample `first` on."""
+        """Write h of consecutive samples, float32 (batch, steps, d), from sample `first` on.
+
+        Raises:
+            InputError: If there are more or fewer steps or numbers of a sample than the array has.
+        """
+        steps, _, dim = self.shape
+        if h.shape[1:] != (steps, dim):
+            raise InputError(f"h must have {steps} steps of {dim} numbers, got shape {h.shape}")
         for step in range(h.shape[1]):
             self._file.seek(self._place(step, first))
             self._file.write(np.ascontiguousarray(h[:, step]).data)

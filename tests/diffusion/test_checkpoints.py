@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +17,10 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.pipelines.ddim.pipeline_ddim import DDIMPipeline
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 
+from hspace.diffusion import checkpoints
 from hspace.diffusion.checkpoints import load_model
 from hspace.diffusion.identity import WEIGHTS
 from hspace.diffusion.sampler import Sampler
@@ -109,6 +112,86 @@ def test_hub_model_in_the_cache_needs_no_network(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     model = load_model("tiny/faces", device="cpu")
     assert (model.model_id, model.identity.parts[WEIGHTS]) == ("tiny/faces", tiny_model.identity.parts[WEIGHTS])
+
+
+@pytest.mark.parametrize(
+    ("files", "calls"),
+    [
+        (["unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.bin"], [(None, set())]),
+        (["unet/diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model.bin"], [(None, set())]),
+        (
+            ["unet/diffusion_pytorch_model.fp16.safetensors", "vae/diffusion_pytorch_model.fp16.safetensors"],
+            [("fp16", set())],
+        ),
+        (["unet/diffusion_pytorch_model.fp16-00001-of-00002.safetensors"], [("fp16", set())]),
+        (
+            ["unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors",
+             "text_encoder/model.fp16.safetensors", "safety_checker/model.bf16.safetensors"],
+            [(None, {"text_encoder"}), ("fp16", {"unet"})],
+        ),
+        (["diffusion_pytorch_model.bin"], [(None, set())]),
+    ],
+)  # fmt: skip
+def test_variants_are_fetched_of_parts_that_have_no_plain_files(
+    tiny_pipeline_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[str], calls: list[Any]
+) -> None:
+    folder = shutil.copytree(tiny_pipeline_dir, tmp_path / "hub")
+    names = {
+        "unet": "UNet2DModel",
+        "vae": "AutoencoderKL",
+        "text_encoder": "CLIPTextModel",
+        "safety_checker": "Checker",
+    }
+    edit_json(folder / "model_index.json", **{part: ["diffusers", kind] for part, kind in names.items()})
+    asked: list[Any] = []
+
+    def download(model: str, **options: Any) -> str:
+        left_out = {part for part, value in options.items() if part in names and value is None} - {"safety_checker"}
+        asked.append((options.get("variant"), left_out))
+        return str(folder)
+
+    monkeypatch.setattr("hspace.diffusion.checkpoints.why_unreachable", lambda model: None)
+    monkeypatch.setattr("hspace.diffusion.checkpoints.hf_hub_download", lambda *_, **__: folder / "model_index.json")
+    monkeypatch.setattr("hspace.diffusion.checkpoints.list_repo_files", lambda *_, **__: ["README.md", *files])
+    monkeypatch.setattr(DiffusionPipeline, "download", download)
+    assert checkpoints._download("tiny/faces", None) == folder
+    assert asked == calls
+
+
+def test_diffusers_fetches_a_variant_of_some_parts_and_plain_files_of_the_others(
+    tiny_sd_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a repository whose text encoder has only fp16, and whose network has both."""
+    folder = shutil.copytree(tiny_sd_dir, tmp_path / "hub")
+    unet, text = folder / "unet" / "diffusion_pytorch_model.safetensors", folder / "text_encoder"
+    shutil.copy(unet, unet.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    (text / "model.safetensors").rename(text / "model.fp16.safetensors")
+    files = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    commit = tmp_path / "cache" / ("a" * 40)
+    info = SimpleNamespace(siblings=[SimpleNamespace(rfilename=file) for file in files], sha="a" * 40)
+
+    def fetch(file: str) -> str:
+        (commit / file).parent.mkdir(parents=True, exist_ok=True)
+        return str(shutil.copy(folder / file, commit / file))
+
+    def snapshot(*_: Any, allow_patterns: list[str], ignore_patterns: list[str], **__: Any) -> str:
+        for file in filter_repo_objects(files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns):
+            fetch(file)
+        return str(commit)
+
+    theirs = "diffusers.pipelines.pipeline_utils"
+    monkeypatch.setattr("hspace.diffusion.checkpoints.why_unreachable", lambda model: None)
+    monkeypatch.setattr("hspace.diffusion.checkpoints.list_repo_files", lambda *_, **__: files)
+    monkeypatch.setattr("hspace.diffusion.checkpoints.hf_hub_download", lambda _, file, **__: fetch(file))
+    monkeypatch.setattr(f"{theirs}.hf_hub_download", lambda _, file, **__: fetch(file))
+    monkeypatch.setattr(f"{theirs}.model_info", lambda *_, **__: info)
+    monkeypatch.setattr(f"{theirs}._resolve_revision", lambda *_, **__: "a" * 40)
+    monkeypatch.setattr(f"{theirs}.snapshot_download", snapshot)
+    model = load_model("tiny/text", device="cpu", prompt="a man")
+    assert model.revision == "a" * 40
+    weights = {str(path.relative_to(commit)) for path in commit.rglob("*.safetensors")}
+    assert {"text_encoder/model.fp16.safetensors", "unet/diffusion_pytorch_model.safetensors"} <= weights
+    assert "unet/diffusion_pytorch_model.fp16.safetensors" not in weights
 
 
 def test_latent_diffusion_is_diffusers_own(tiny_ldm_dir: Path) -> None:

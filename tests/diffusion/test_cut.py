@@ -293,6 +293,24 @@ def test_an_output_with_parts_and_taps_out_of_order() -> None:
         find_taps(flux, "block:3")
 
 
+@pytest.mark.parametrize("tap", ["block:1", "block:1.attn", "module:x_embedder+block:1.ff"])
+def test_lumina_with_prompts_of_unequal_length_has_the_image_on_other_tokens(tap: str) -> None:
+    network, inputs, tokens = NETWORKS["lumina2"]()
+    cut, mask = Cut(network, find_taps(network, tap, tokens)), inputs["encoder_attention_mask"].clone()
+    mask[:, 3:] = False
+    cut.encode(**inputs | {"encoder_attention_mask": mask})
+    mask[0, 2:] = False
+    with pytest.raises(InputError, match="has the image on other tokens in every row: give prompts of equal length"):
+        cut.encode(**inputs | {"encoder_attention_mask": mask})
+    Cut(network, find_taps(network, "block:1.mod", tokens)).encode(**inputs | {"encoder_attention_mask": mask})
+
+
+def test_an_example_of_a_part_is_there() -> None:
+    network, inputs, _ = NETWORKS["pixel"]()
+    [h] = Cut(network, find_taps(network, "module:down_blocks.0[0]")).encode(**inputs).h
+    assert h.shape == (2, 8, 8, 8)
+
+
 def test_names() -> None:
     assert all(map(is_tap, ("after", "block:11.attn", "block:0+block:1", "module:a.b[1]", "mod")))
     assert not any(map(is_tap, ("", "block", "block:x", "after+", "module:", "block:1.norm", 3)))

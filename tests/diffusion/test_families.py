@@ -1,14 +1,16 @@
 """Every family of checkpoints is read as diffusers saved it, and samples what diffusers' own pipeline does."""
 
+import json
 import shutil
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import networks
 import pytest
 import torch
-from pipelines import PIPELINES, PROMPTS, save
+from pipelines import PIPELINES, PROMPTS, autoencoder, save
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -334,6 +336,127 @@ def test_a_tap_that_a_family_refuses_is_one_line_before_any_work(
     assert out == "" and err.startswith("hspace: error: ") and err.count("\n") == 1
     assert any(reason in err for reason in (" has no ", " is not there", "tap must be "))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "tap"),
+    [
+        ("sd3", "module:transformer_blocks.1[0]"),
+        ("sdxl", "module:mid_block.attentions.0.transformer_blocks.0.attn2.to_k"),
+        ("flux", "module:context_embedder+block:1"),
+    ],
+)
+def test_h_whose_size_depends_on_the_prompt_is_refused(folder: Folder, name: str, tap: str) -> None:
+    with pytest.raises(
+        InputError, match=r"the size of h at this tap depends on the prompt: it is \(\d+, \d+\), not \(1, "
+    ) as caught:
+        load(folder, name, tap=tap)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "tap"),
+    [("sdxl", "module:add_time_proj"), ("flux", "module:pos_embed[0]"), ("flux", "mod+module:pos_embed[0]")],
+)
+def test_h_that_is_not_one_per_sample_is_refused(folder: Folder, name: str, tap: str) -> None:
+    with pytest.raises(InputError, match="h at this tap is not one per sample"):
+        load(folder, name, tap=tap)
+
+
+def pipeline_image(folder: Path, name: str, latents: Tensor, left_out: tuple[str, ...] = (), **options: Any) -> Tensor:
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, **dict.fromkeys(left_out))
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline(
+        PROMPTS[name], num_inference_steps=STEPS, guidance_scale=4.0, latents=latents, output_type="pt",
+        **GUIDED[name] | options,
+    ).images  # fmt: skip
+
+
+def image_of(model: DiffusionModel, latents: Latents) -> Tensor:
+    return (sample(model, latents, sampler=Sampler(eta=0.0)).x_0 / 2 + 0.5).clamp(0, 1)
+
+
+@pytest.mark.parametrize("missing", [("text_encoder_3",), ("text_encoder_3", "tokenizer_3")])
+@pytest.mark.parametrize("named", [True, False])
+def test_stable_diffusion_3_without_t5(folder: Folder, tmp_path: Path, missing: tuple[str, ...], named: bool) -> None:
+    pipeline = PIPELINES["sd3"]()
+    pipeline.register_modules(**dict.fromkeys(missing))
+    pipeline.save_pretrained(tmp_path / "sd3")
+    index = tmp_path / "sd3" / "model_index.json"
+    told = json.loads(index.read_text())
+    assert all(told[part] == [None, None] for part in missing)
+    model = load_model(str(tmp_path / "sd3"), num_steps=STEPS, device="cpu", prompt="a man", guidance=4.0)
+    latents = model.latents([5])
+    theirs, ours = pipeline_image(tmp_path / "sd3", "sd3", latents.x_T, missing), image_of(model, latents)
+    assert (ours - theirs).abs().max() <= 2e-5
+    assert (ours - image_of(load(folder, "sd3"), latents)).abs().max() > 1e-4
+    if not named:
+        index.write_text(json.dumps({part: value for part, value in told.items() if part not in missing}))
+        other = load_model(str(tmp_path / "sd3"), num_steps=STEPS, device="cpu", prompt="a man", guidance=4.0)
+        assert torch.equal(image_of(other, latents), ours) and other.identity == model.identity
+
+
+def test_stable_diffusion_3_needs_its_other_parts(folder: Folder, tmp_path: Path) -> None:
+    broken = shutil.copytree(folder("sd3"), tmp_path / "broken")
+    index = json.loads((broken / "model_index.json").read_text())
+    for part in ("text_encoder_2", "tokenizer_3"):
+        (broken / "model_index.json").write_text(json.dumps(index | {part: [None, None]}))
+        with pytest.raises(InputError, match="not of a known family"):
+            load_model(str(broken), device="cpu")
+
+
+def test_a_class_goes_by_each_of_its_names(folder: Folder, tmp_path: Path) -> None:
+    named = shutil.copytree(folder("dit"), tmp_path / "named")
+    index = json.loads((named / "model_index.json").read_text())
+    names = {"2": "lynx, catamount", "3": "crane", "7": "crane", "8": "7"}
+    (named / "model_index.json").write_text(json.dumps(index | {"id2label": index["id2label"] | names}))
+    model, theirs = load_model(str(named), num_steps=STEPS, device="cpu"), diffusers.DiTPipeline.from_pretrained(named)
+    for prompt in ("lynx", "catamount", "crane", "kind 5"):
+        cond = model.with_prompt(prompt, 1.0).cond
+        assert cond is not None and cond.inputs["class_labels"].tolist() == theirs.get_label_ids([prompt])
+    for prompt, number in (("lynx, catamount", 2), ("7", 7), ("3", 3)):
+        cond = model.with_prompt(prompt, 1.0).cond
+        assert cond is not None and cond.inputs["class_labels"].tolist() == [number]
+
+
+def test_statistics_of_an_autoencoder_are_applied_as_by_the_pipeline(folder: Folder, tmp_path: Path) -> None:
+    pipeline = PIPELINES["sdxl"]()
+    statistics = {"latents_mean": [-1.6, 1.1, 0.3, 0.5], "latents_std": [8.4, 5.8, 4.6, 5.9]}
+    pipeline.register_modules(vae=autoencoder(**statistics, scaling_factor=0.5))
+    pipeline.save_pretrained(tmp_path / "xl")
+    model = load_model(str(tmp_path / "xl"), num_steps=STEPS, device="cpu", prompt="a man", guidance=4.0)
+    latents = model.latents([5])
+    assert (image_of(model, latents) - pipeline_image(tmp_path / "xl", "sdxl", latents.x_T)).abs().max() <= 2e-5
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    mean, std = (torch.tensor(each).view(1, 4, 1, 1) for each in statistics.values())
+    theirs = (pipeline.vae.encode(images).latent_dist.mean - mean) * 0.5 / std
+    assert (model.codec.encode(images) - theirs).abs().max() <= 1e-6
+    assert set(model.codec.parts) - set(load(folder, "sdxl").codec.parts) == {"statistics"}
+    config = tmp_path / "xl" / "vae" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"latents_std": [1.0]}))
+    with pytest.raises(InputError, match=r"latents_mean and latents_std of .* must be 4 numbers each"):
+        load_model(str(tmp_path / "xl"), device="cpu")
+
+
+def test_an_image_that_is_not_square_is_told_both_sides(tmp_path: Path) -> None:
+    pipeline = PIPELINES["sdxl"]()
+    config = dict(pipeline.unet.config) | {"sample_size": (8, 16)}
+    pipeline.register_modules(unet=networks.wake(diffusers.UNet2DConditionModel(**config)))
+    pipeline.save_pretrained(tmp_path / "xl")
+    model = load_model(str(tmp_path / "xl"), num_steps=STEPS, device="cpu", prompt="a man", guidance=4.0)
+    assert model.cond is not None and model.cond.inputs["time_ids"].tolist() == [[16, 32, 0, 0, 16, 32]] * 2
+    latents = model.latents([5])
+    theirs = pipeline_image(tmp_path / "xl", "sdxl", latents.x_T, height=16, width=32)
+    assert (image_of(model, latents) - theirs).abs().max() <= 2e-5
+
+
+@pytest.mark.parametrize(("size", "told"), [(None, "null"), ([16, 16], r"\[16, 16\]")])
+def test_flux_whose_autoencoder_names_no_side(folder: Folder, tmp_path: Path, size: Any, told: str) -> None:
+    broken = shutil.copytree(folder("flux"), tmp_path / "flux")
+    config = broken / "vae" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"sample_size": size}))
+    with pytest.raises(InputError, match=rf"sample_size in vae/config.json of .* must be the images' side, got {told}"):
+        load_model(str(broken), device="cpu")
 
 
 def test_models_that_are_of_no_family(folder: Folder, tmp_path: Path) -> None:

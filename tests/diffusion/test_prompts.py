@@ -35,5 +35,5 @@ def test_broken_text_encoder(tiny_sd_dir: Path, tmp_path: Path) -> None:
 
 def test_transformers_is_asked_for(tiny_sd_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(InputError, match=r"models with prompts need transformers: pip install 'hspace\[hub\]'"):
+    with pytest.raises(InputError, match=r"models with prompts need transformers: pip install transformers"):
         load_model(str(tiny_sd_dir), device="cpu")

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from hspace.diffusion.latents import seed_range
+from hspace.diffusion.sampler import Sampler
 from hspace.directions.hub import PREFIX, local_path
 from hspace.directions.operators import Operator, load_found
 from hspace.directions.record import Directions
@@ -90,6 +91,8 @@ def directions(options: argparse.Namespace, compose: Compose) -> int:
         for component, name in enumerate(meta.names):
             safe = None if isinstance(found, Operator) else range_of(found, component)
             ends = "" if safe is None else f"safe from {written(safe.low, '.3g')} to {written(safe.high, '.3g')}"
+            other = "" if safe is None else safe.unlike(Sampler(), len(meta.timesteps))
+            ends += f" with {other}" if other else ""
             print(f"  {component:>3}  {name:<24}{ends}")
     return 0
 

@@ -59,6 +59,9 @@ class Calibration:
         tried: Strengths that were tried and their effects, over the samples that were read at each.
         scorer: Id of the scorer that read the edits.
         seeds: Seeds of the samples.
+        injection: Terms of the step that the edits entered, see `Sampler`; None in records that do not tell.
+        start: First step that was edited.
+        stop: First step that was not edited any more; None is the end.
     """
 
     attribute: str
@@ -72,6 +75,9 @@ class Calibration:
     tried: tuple[tuple[float, float], ...]
     scorer: str
     seeds: tuple[int, ...]
+    injection: str | None = None
+    start: int = 0
+    stop: int | None = None
 
     @property
     def interval(self) -> Interval:
@@ -160,7 +166,7 @@ def calibrate(
     return Calibration(
         attribute, float(target), strength, cell.value, low, high, cell.n,
         abs(1 - cell.value / target) <= TOLERANCE, tuple((dict(tried) | corrected).items()), scorer.id,
-        tuple(seeds[: len(readings.at(strength, 0)[0])]),
+        tuple(seeds[: len(readings.at(strength, 0)[0])]), sampler.injection, sampler.start, sampler.stop,
     )  # fmt: skip
 
 
@@ -208,14 +214,18 @@ def _settled(
 ) -> tuple[float, Interval, dict[float, float]]:
     """The strength corrected on n samples and more, its effect, and the effects of all strengths tried here.
 
-    If the search did not find an effect near the target, the strength is read but not corrected.
+    If the search did not find an effect near the target, the strength is read but not corrected, and on no more samples
+    once its interval excludes the target.
     """
+    margin = TOLERANCE * abs(target)
     while True:
         tried = _corrected(readings, strength, target, n, most) if near else {strength: readings.effect(strength, n)}
         strength = min(tried, key=lambda s: abs(1 - tried[s].value / target))
         cell = tried[strength]
         # Half an interval is two standard errors; more samples would not give an interval that is unknown.
-        if n >= len(readings.seeds) or not (cell.high - cell.low) / 4 > PRECISION * abs(target):
+        sure = not (cell.high - cell.low) / 4 > PRECISION * abs(target)
+        missed = not near and (cell.high < target - margin or cell.low > target + margin)
+        if n >= len(readings.seeds) or sure or missed:
             return strength, cell, {s: each.value for s, each in tried.items()}
         n = min(2 * n, len(readings.seeds))
 

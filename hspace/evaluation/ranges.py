@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import as_seeds, check_disjoint
-from hspace.diffusion.sampler import Sampler
+from hspace.diffusion.sampler import INJECTIONS, Sampler
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit
 from hspace.evaluation.calibration import spread_strength
@@ -70,6 +70,9 @@ class SliderRange:
         limits: Limits that were used.
         scorer: Id of the scorer.
         seeds: Seeds of the samples.
+        injection: Terms of the step that the edits entered; see `Sampler`.
+        start: First step that was edited.
+        stop: First step that was not edited any more; None is the end.
     """
 
     attribute: str | None
@@ -84,6 +87,14 @@ class SliderRange:
     limits: dict[str, float | None]
     scorer: str
     seeds: tuple[int, ...]
+    injection: str = "symmetric"
+    start: int = 0
+    stop: int | None = None
+
+    def unlike(self, sampler: Sampler, num_steps: int) -> str:
+        """The settings of the edits, of `num_steps` steps, that were others when it was measured; empty if none."""
+        ours, theirs = (_settings(each, num_steps) for each in (self, sampler))
+        return ", ".join(f"{name}={value}" for name, value in ours.items() if value != theirs[name])
 
     def beyond(self, strength: float) -> str | None:
         """What it costs to go as far as a strength: a reason as in `high_because`; None within the safe range."""
@@ -182,7 +193,14 @@ def slider_range(
         low_because=low_because, high_because=high_because, strengths=_even(images, grid, low, high),
         tried=tuple(grid.tolist()), effect=tuple(zip(*columns, strict=True)), identity=tuple(cosine.tolist()),
         limits={"others": limits.others, "identity": floor}, scorer=scorer.id, seeds=seeds,
+        injection=sampler.injection, start=sampler.start, stop=sampler.stop,
     )  # fmt: skip
+
+
+def _settings(source: SliderRange | Sampler, num_steps: int) -> dict[str, str | int]:
+    """What decides on an edit besides its direction; no stop is the same as the last step."""
+    stop = num_steps if source.stop is None else source.stop
+    return {"injection": source.injection, "start": source.start, "stop": stop}
 
 
 def with_ranges(directions: Directions, ranges: dict[int, SliderRange]) -> Directions:
@@ -198,6 +216,14 @@ def with_ranges(directions: Directions, ranges: dict[int, SliderRange]) -> Direc
     known = [range_of(kept, component) for component in range(len(kept.meta.names))]
     ends = [[found.low, found.high] for found in known if found is not None]
     return replace(kept, range=torch.tensor(ends)) if len(ends) == len(known) else kept
+
+
+def without_range(directions: Directions, component: int) -> Directions:
+    """The directions without the range of one of them."""
+    name = directions.meta.names[component]
+    facts = {key: value for key, value in facts_about(directions, name).items() if key != "range"}
+    records = (directions.meta.calibration or {}) | {name: facts}
+    return replace(directions, meta=replace(directions.meta, calibration=records), range=None)
 
 
 def facts_about(directions: Directions, name: str) -> dict[str, Any]:
@@ -227,7 +253,9 @@ def _is_sound(found: SliderRange) -> bool:
     worded = isinstance(found.attribute, str | None) and all(
         isinstance(text, str) for text in (found.low_because, found.high_because)
     )
-    return ordered and shaped and spaced and worded and found.low <= 0 <= found.high
+    steps = type(found.start) is int and (found.stop is None or type(found.stop) is int)
+    made = steps and found.injection in INJECTIONS
+    return ordered and shaped and spaced and worded and made and found.low <= 0 <= found.high
 
 
 def _effects(scorer: Scorer, images: Tensor, grid: np.ndarray, unit: Tensor | None) -> EffectMatrix:

@@ -1,5 +1,7 @@
 """Directions that a user names on the command line, with the model and the networks that read its images."""
 
+import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,14 +10,16 @@ from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.diffusion.embedded import drawn_world
 from hspace.directions.hub import PREFIX, local_path
 from hspace.directions.record import Directions
-from hspace.directions.shipped import READY
+from hspace.directions.shipped import READY, ready_models
 from hspace.edits.sums import Term
-from hspace.evaluation.ranges import SliderRange, range_of
+from hspace.evaluation.ranges import SliderRange, range_of, without_range
 from hspace.runs.config import Config
 from hspace.runs.readers import refusal, warn_of
 from hspace.scorers.factory import load_identity, load_scorer, told_name
 from hspace.system.registry import unknown
 from hspace.types import Embedder, InputError, Scorer
+
+log: logging.Logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Slider:
 
     @property
     def range(self) -> SliderRange | None:
-        """What `hspace range` measured of it; None if it did not."""
+        """What `hspace range` measured of it; None if it did not, or `fitted` dropped it."""
         return range_of(self.directions, self.component)
 
     def term(self, strength: float, start: int = 0, stop: int | None = None) -> Term:
@@ -76,14 +80,13 @@ def load_bench(cfg: Config, references: Sequence[str]) -> Bench:
     Raises:
         InputError: If something is missing or does not fit.
     """
-    sliders = [slider for reference in references for slider in find_sliders(reference)]
+    sliders = [slider for reference in references for slider in find_sliders(reference, cfg.model.path)]
     model = load_model(
         cfg.model.path, tap=cfg.model.tap, num_steps=cfg.diffusion.num_steps, spacing=cfg.diffusion.spacing,
         device=cfg.device, dtype=cfg.dtype, prompt=cfg.model.prompt or "", guidance=cfg.model.guidance,
         revision=cfg.model.revision, family=cfg.model.family,
     )  # fmt: skip
-    eta, allow = cfg.diffusion.eta, cfg.allow
-    sliders = [replace(slider, directions=slider.directions.fit(model, eta=eta, allow=allow)) for slider in sliders]
+    sliders = [fitted(slider, cfg, model) for slider in sliders]
     annotator = None if refusal(cfg, "annotator") else load_scorer(cfg.evaluation.annotator)
     if annotator is not None:
         warn_of(told_name(annotator, annotated=False, world=drawn_world(cfg.model.path)), model)
@@ -91,16 +94,35 @@ def load_bench(cfg: Config, references: Sequence[str]) -> Bench:
     return Bench(cfg, model, tuple(sliders), annotator, identity)
 
 
-def find_sliders(reference: str) -> list[Slider]:
+def fitted(slider: Slider, cfg: Config, model: DiffusionModel) -> Slider:
+    """The slider for use with a model, without a range that was measured of other edits; a warning tells of it.
+
+    Raises:
+        InputError: If its directions were found under other circumstances, naming the first that `allow` lacks.
+    """
+    directions = slider.directions.fit(model, eta=cfg.diffusion.eta, allow=cfg.allow)
+    # An edit of x_T is made before the steps, so that their settings do not matter.
+    found = slider.range if directions.meta.space == "h" else None
+    other = "" if found is None else found.unlike(cfg.sampler, len(model.process.timesteps))
+    if other:
+        log.warning("the range of %s is left out, measured with %s: run hspace range again", slider.name, other)
+        directions = without_range(directions, slider.component)
+    return replace(slider, directions=directions)
+
+
+def find_sliders(reference: str, model: str = "") -> list[Slider]:
     """The directions that a word names.
 
     Args:
         reference: Reference, `FILE` for all directions of a file, or `FILE:NAME` for one, by its name or its number
-            from 0; the file may be `hub:OWNER/NAME` or `ready:MODEL`.
+            from 0; the file may be `hub:OWNER/NAME` or `ready:MODEL`. A name alone is a ready-made direction.
+        model: Name or path of the model whose ready-made directions may be named alone.
 
     Raises:
         InputError: If the file does not exist, does not hold directions, or has none of that name.
     """
+    if model in ready_models() and re.fullmatch(r"[\w-]+", reference) and not Path(reference).exists():
+        reference = f"{READY}{model}:{reference}"
     prefix = next((each for each in (PREFIX, READY) if reference.startswith(each)), "")
     path, name = Path(reference).expanduser(), ""
     if not path.is_file() and ":" in reference.removeprefix(prefix):
@@ -114,8 +136,13 @@ def find_sliders(reference: str) -> list[Slider]:
 
 
 def _component(name: str, names: Sequence[str]) -> int:
-    if name in names:
-        return list(names).index(name)
+    named = [i for i, each in enumerate(names) if each == name] or [
+        i for i, each in enumerate(names) if each.partition(": ")[2] == name
+    ]
+    if len(named) == 1:
+        return named[0]
+    if named:
+        raise InputError(f"{len(named)} directions are named {name}: write their numbers, {', '.join(map(str, named))}")
     if name.isdecimal() and int(name) < len(names):
         return int(name)
     raise InputError(unknown("direction", name, names))

@@ -127,6 +127,13 @@ def test_more_samples_are_read_only_where_the_effect_is_unsure(noise: float, n: 
     assert cell == pytest.approx(mean_interval(((after - before[: len(after)]) / 2).numpy()))
 
 
+@pytest.mark.parametrize(("strength", "n"), [(0.5, 25), (-1.0, 25), (1.0, 100)])
+def test_no_more_samples_are_read_where_the_target_is_surely_missed(strength: float, n: int) -> None:
+    readings = made_readings(1.2)
+    settled, cell, _ = _settled(readings, strength, 0.5, 25, False, 8.0)
+    assert settled == strength and len(readings.at(strength, 0)[0]) == cell.n == n
+
+
 def test_flips_have_the_interval_of_flips() -> None:
     cell = made_readings(0.0, binary=True).effect(0.8, 40)
     assert cell.low * 2 < 0.8**3 < cell.high * 2 and cell.high > cell.low
@@ -151,7 +158,14 @@ def test_an_effect_out_of_reach_is_said_to_be(tiny_model: DiffusionModel) -> Non
 def test_a_calibration_survives_a_way_through_json(tiny_model: DiffusionModel) -> None:
     late, directions = Sampler(start=1), make_directions(tiny_model)
     found = calibrate(tiny_model, directions, 0, "contrast", Contrast(), target=0.4, seeds=SEEDS, sampler=late)
-    assert Calibration.from_dict(json.loads(json.dumps(asdict(found)))) == found
+    record = json.loads(json.dumps(asdict(found)))
+    assert Calibration.from_dict(record) == found and (found.injection, found.start, found.stop) == (
+        "symmetric",
+        1,
+        None,
+    )
+    old = {key: value for key, value in record.items() if key not in ("injection", "start", "stop")}
+    assert Calibration.from_dict(old).injection is None
 
 
 def test_mistakes_are_named(tiny_model: DiffusionModel) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from vectors import directions_of
 
 from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.sampler import Sampler
 from hspace.evaluation.ranges import (
     Limits,
     SliderRange,
@@ -18,9 +19,11 @@ from hspace.evaluation.ranges import (
     _end,
     _even,
     _target,
+    facts_about,
     range_of,
     slider_range,
     with_ranges,
+    without_range,
 )
 from hspace.metrics.effect import EffectMatrix
 from hspace.types import InputError
@@ -132,6 +135,32 @@ def test_a_range_follows_its_direction(measured: SliderRange) -> None:
     assert (doubled.low, doubled.high) == (-2.0, 4.0) and doubled.evenly(4.0, 4) == pytest.approx([0.4, 1, 2, 4])
 
 
+def test_a_range_tells_of_which_edits_it_is(tiny_model: DiffusionModel) -> None:
+    directions, seeds = directions_of(tiny_model), tuple(range(1_000_000, 1_000_010))
+    asyrp = Sampler(injection="asyrp", start=1)
+    found = slider_range(tiny_model, directions, 1, Brightness(), None, seeds=seeds, most=2.0, sampler=asyrp)
+    kept = range_of(with_ranges(directions, {1: found}), 1)
+    assert kept is not None and kept == found and kept.scaled(-1).injection == "asyrp"
+    assert kept.unlike(asyrp, 3) == "" and kept.unlike(replace(asyrp, stop=3), 3) == "", "to the end either way"
+    assert kept.unlike(Sampler(stop=2), 3) == "injection=asyrp, start=1, stop=3"
+
+
+def test_a_range_of_an_older_file_is_of_full_symmetric_edits(measured: SliderRange, tiny_model: DiffusionModel) -> None:
+    kept = with_ranges(directions_of(tiny_model), {1: measured})
+    record = facts_about(kept, kept.meta.names[1])["range"]
+    for key in ("injection", "start", "stop"):
+        del record[key]
+    found = range_of(kept, 1)
+    assert found is not None and found == measured and found.unlike(Sampler(), 3) == ""
+
+
+def test_a_range_is_taken_out_alone(measured: SliderRange, tiny_model: DiffusionModel) -> None:
+    both = with_ranges(directions_of(tiny_model), {0: measured, 1: measured})
+    left = without_range(both, 1)
+    assert range_of(left, 0) == measured and range_of(left, 1) is None and left.range is None
+    assert range_of(both, 1) == measured
+
+
 def test_a_range_that_ends_at_nothing_ends_at_zero_without_a_sign() -> None:
     effects = matrix(GRID, 9 * GRID)
     low, _ = _end(replace(effects), 1 - 9 * np.abs(GRID), 1.0, 1.0, 0, GRID, -1)
@@ -144,6 +173,7 @@ def test_a_range_that_ends_at_nothing_ends_at_zero_without_a_sign() -> None:
         {"strengths": (-1.0, 0.0, 1.0)},
         {"tried": (0.0,), "effect": ((0.0, 0.0, 0.0),)},
         {"low": 0.5},
+        {"injection": "sideways"},
     ],
 )
 def test_a_range_that_the_page_cannot_draw_is_none(

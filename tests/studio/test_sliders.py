@@ -3,10 +3,15 @@
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from hspace.cli import main
+from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.directions.record import Directions
 from hspace.evaluation.ranges import range_of
+from hspace.runs.parsing import parse
+from hspace.studio.sliders import find_sliders, fitted
+from hspace.system.files import package_path
 
 
 @pytest.fixture
@@ -32,6 +37,31 @@ def test_what_is_measured_is_kept_and_listed(file: Path, tiny_pipeline_dir: Path
     assert main(["directions", str(file.parent)]) == 0
     listed = capsys.readouterr().out
     assert "smile" in listed and listed.count("safe from") == 2
+
+
+def test_a_range_of_other_edits_is_left_out(
+    file: Path, tiny_model: DiffusionModel, tiny_pipeline_dir: Path, caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+):  # fmt: skip
+    model = [f"model.path={tiny_pipeline_dir}", "diffusion.num_steps=3", f"cache_dir={file.parent / 'cache'}"]
+    model += ["evaluation.reference_samples=24"]
+    words = ["--samples", "10", "diffusion.injection=asyrp", "edit.stop=2"]
+    assert main(["range", "--direction", f"{file}:age", *words, *model]) == 0
+    assert main(["directions", str(file)]) == 0
+    assert "with injection=asyrp, stop=2" in capsys.readouterr().out
+    (slider,) = find_sliders(f"{file}:age")
+
+    def taken(*settings: str) -> bool:
+        caplog.clear()
+        with initialize_config_dir(str(package_path("conf")), version_base="1.3"):
+            cfg = parse(compose("config", [*model, *settings]))
+        return fitted(slider, cfg, tiny_model).range is not None
+
+    assert taken("diffusion.injection=asyrp", "edit.stop=2") and caplog.text == ""
+    assert not taken() and len(caplog.records) == 1
+    assert "age is left out, measured with injection=asyrp, stop=2: run hspace range again" in caplog.text
+    assert not taken("diffusion.injection=asyrp") and "measured with stop=2:" in caplog.text
+    assert slider.range is not None, "the file's own is kept"
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from hspace.studio.editing import (
     distances_of,
     edit_source,
     fit_own_samples,
+    inside,
     largest_outside,
     photo_source,
     pictures,
@@ -41,7 +42,7 @@ from hspace.studio.sliders import Bench, load_bench
 from hspace.system.files import write_json
 from hspace.system.pictures import read_picture
 from hspace.system.progress import bar
-from hspace.types import InputError
+from hspace.types import InputError, one_line
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -55,8 +56,11 @@ Compose = Callable[[list[str]], DictConfig]
 def edit(options: argparse.Namespace, compose: Compose) -> int:
     """Edits every photograph or sample that is named, each into a folder of its own.
 
+    Returns:
+        0, or 1 if some of several could not be edited, such as one in which no mouth is found.
+
     Raises:
-        InputError: If an option, a file or a direction is wrong; then nothing has been written.
+        InputError: If an option, a file or a direction is wrong, or nothing can be edited: nothing has been written.
     """
     inputs = _inputs(options.inputs, "hspace edit photo.jpg --direction FILE:NAME --strength 2")
     if options.samples and options.samples < LEAST_SAMPLES:
@@ -69,20 +73,25 @@ def edit(options: argparse.Namespace, compose: Compose) -> int:
         log.warning("%s", line)
     # Fitted once, and not before the words for the first picture have proved right.
     own = cache(partial(fit_own_samples, bench, options.samples)) if options.samples else None
-    records = []
+    failed = list[InputError]()
     for name, word in _named(bar(inputs, stage="edit")):
         started = perf_counter()
-        source = _source(bench, word, Path(options.inversions))
         folder = Path(options.output) / name
-        record = _edit_one(bench, source, strengths, region, folder, options.animation)
-        found = None if own is None else distances_of(bench, source, strengths, own())
+        try:
+            source = _source(bench, word, Path(options.inversions))
+            record = _edit_one(bench, source, strengths, region, folder, options.animation)
+            found = None if own is None else distances_of(bench, source, strengths, own())
+        except InputError as error:
+            failed.append(error)
+            if len(failed) == len(inputs):
+                raise
+            log.error("%s is not edited: %s", word, one_line(error))
+            continue
         record["off_manifold"] = found and dict(zip(("unedited", "edited"), found, strict=True))
         record["seconds"] = round(perf_counter() - started, 3)
         write_json(folder / "edit.json", record)
-        records.append((folder, record))
-    for folder, record in records:
-        print(_line(folder, record))
-    return 0
+        print(_line(folder, record), flush=True)
+    return 1 if failed else 0
 
 
 def invert(options: argparse.Namespace, compose: Compose) -> int:
@@ -164,12 +173,13 @@ def _edit_one(
     factors = shown_factors(bench, strengths, FRAMES)
     edited = edit_source(bench, source, strengths, factors)
     put_back, note = pictures(source, edited, weights), note_of(bench, source, strengths)
+    shown = edited if region is None else inside(source, edited, weights)
     write_png(folder / "edited.png", put_back[-1], note)
     # Several directions have strengths of their own, and share the part of them.
     alone = len(strengths) == 1
     title = f"{bench.sliders[0].name} ({bench.sliders[0].directions.meta.unit})" if alone else told(bench, strengths)
-    shown = [each * strengths[0] if alone else f"{each:+.0%}" if each else 0.0 for each in factors[::2]]
-    strip_figure(edited[None, ::2], [source.name], shown, title, folder / "strip.png", note=note)
+    columns = [each * strengths[0] if alone else f"{each:+.0%}" if each else 0.0 for each in factors[::2]]
+    strip_figure(shown[None, ::2], [source.name], columns, title, folder / "strip.png", note=note)
     if animation != "none":
         write_animation(folder / f"edit.{animation}", put_back, note)
     directions = [
@@ -187,7 +197,7 @@ def _edit_one(
         "model": bench.model.model_id, "model_sha256": bench.model.identity.sha256, "directions": directions,
         "keep_outside": region, "frame": asdict(source.photo.frame), "by_face": source.photo.by_face,
         "reconstruction_error": source.error,
-        "identity": same_person(bench, source, edited[-1:]), "changes": changes(bench, source, edited[-1:]),
+        "identity": same_person(bench, source, shown[-1:]), "changes": changes(bench, source, shown[-1:]),
         "largest_change_outside": largest_outside(source, put_back[-1], weights),
     }  # fmt: skip
 

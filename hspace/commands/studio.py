@@ -5,14 +5,15 @@ import logging
 import secrets
 import socket
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import uvicorn
 from omegaconf import DictConfig
 
-from hspace.diffusion.embedded import embedded_models, model_id_of
+from hspace.diffusion.embedded import embedded_models
 from hspace.diffusion.photographs import find_images
 from hspace.directions.shipped import READY, ready_models
 from hspace.runs.parsing import parse
@@ -20,8 +21,8 @@ from hspace.studio.export import export
 from hspace.studio.server import Studio
 from hspace.studio.session import FIRST_SAMPLE, Session
 from hspace.studio.shelf import Choice, Shelf
-from hspace.studio.sliders import find_sliders, load_bench
-from hspace.types import InputError
+from hspace.studio.sliders import Bench, Slider, find_sliders, fitted, load_bench
+from hspace.types import InputError, one_line
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def studio(options: argparse.Namespace, compose: Callable[[list[str]], DictConfi
     """Serves the page until it is interrupted, or writes it if `export DIR` is given.
 
     Raises:
-        InputError: If an option or a file is wrong, or there are no directions.
+        InputError: If an option or a file is wrong, or there are no directions to export.
     """
     words = options.inputs
     if words and (words[0] != "export" or len(words) != 2):
@@ -41,8 +42,11 @@ def studio(options: argparse.Namespace, compose: Callable[[list[str]], DictConfi
     if not 0 <= options.samples <= 64 or not 0 <= options.port < 65536:
         raise InputError(f"--samples are 0 to 64 and --port 0 to 65535, got {options.samples} and {options.port}")
     photographs = tuple(path for word in options.photographs or [] for path in find_images(word))
-    cfg = parse(compose(options.settings))
-    bench = load_bench(cfg, options.direction or directions_of(cfg.model.path))
+    bench = load_bench(parse(compose(options.settings)), options.direction or [])
+    if not options.direction:
+        bench = replace(bench, sliders=tuple(usual_sliders(bench)))
+    if words and not bench.sliders:
+        raise InputError(f"an export needs directions of {bench.model.model_id}: name a file by --direction")
     if len(bench.sliders) > MOST_SLIDERS:
         raise InputError(f"a page has at most {MOST_SLIDERS} sliders, got {len(bench.sliders)}: name some as FILE:NAME")
     seeds = tuple(range(FIRST_SAMPLE, FIRST_SAMPLE + options.samples))
@@ -89,19 +93,18 @@ def _shelf(first: Session, compose: Callable[[list[str]], DictConfig]) -> Shelf:
     )
 
 
-def directions_of(model: str) -> Sequence[str]:
-    """Directions of the model that earlier runs left, or its ready-made ones.
-
-    Raises:
-        InputError: If there are none.
-    """
-    wanted = model_id_of(model)
-    for path in sorted(Path("outputs").glob("*/directions.safetensors")):
-        if find_sliders(str(path))[0].directions.meta.model_id == wanted:
-            return [str(path)]
-    if model in ready_models():
-        return [f"{READY}{model}"]
-    raise InputError(
-        f"no directions of {wanted} in outputs/*/directions.safetensors: name a file by --direction, or find some by "
-        "hspace experiment=demo"
-    )
+def usual_sliders(bench: Bench) -> list[Slider]:
+    """Directions of the bench's model that earlier runs left, or its ready-made ones; none where there are none."""
+    name = bench.cfg.model.path
+    for reference in [*map(str, sorted(Path("outputs").glob("*/directions.safetensors"))), f"{READY}{name}"]:
+        if reference.startswith(READY) and name not in ready_models():
+            continue
+        try:
+            found = [fitted(slider, bench.cfg, bench.model) for slider in find_sliders(reference)]
+        except InputError as error:
+            log.info("%s is left out: %s", reference, one_line(error))
+            continue
+        if len(found) <= MOST_SLIDERS:
+            return found
+        log.info("%s is left out: it has %d directions, of at most %d", reference, len(found), MOST_SLIDERS)
+    return []

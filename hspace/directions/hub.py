@@ -75,36 +75,49 @@ def push(repository: str, file: Path, *, strip: Path | None = None, private: boo
 
 def card(directions: Directions, repository: str, strip: Path | None = None) -> str:
     """All that a stranger must know about the directions, as Markdown with the hub's header."""
-    meta = directions.meta
+    meta, model = directions.meta, _public(directions.meta.model_id)
     header = ["---", "library_name: hspace", "tags: [hspace, diffusion, image-editing]", "---", f"# {repository}", ""]
     about = [
-        f"Editing directions in the {meta.space}-space of `{_plain(meta.model_id)}` "
+        f"Editing directions in the {meta.space}-space of `{model}` "
         f"({len(meta.timesteps)} steps), found by: {_plain(meta.method)}. A strength is in {_plain(meta.unit)}.",
         "",
         *(["![Edits at several strengths](strip.png)", ""] if strip else []),
-        f"    hspace edit photo.jpg --direction {PREFIX}{repository}:0 --strength 1",
-        f"    hspace method=file method.path={PREFIX}{repository}",
+        f"    hspace edit photo.jpg --direction {PREFIX}{repository}:0 --strength 1 model.path={model}",
+        f"    hspace method=file method.path={PREFIX}{repository} model.path={model}",
         "",
     ]
     rows = [f"| {i} | {_plain(name)} | {_measured(directions, name)} |" for i, name in enumerate(meta.names)]
     table = ["| number | name | effect, 95% interval, safe strengths |", "|---|---|---|", *rows, ""]
     weights = meta.provenance.model.get(WEIGHTS, "unknown")
-    model = f"The model's weights have SHA-256 `{_plain(weights)}`; directions fit no other."
-    return "\n".join([*header, *about, *table, model, "", "## Responsible use", "", RESPONSIBLE, ""])
+    fit = f"The model's weights have SHA-256 `{_plain(weights)}`; directions fit no other."
+    return "\n".join([*header, *about, *table, fit, "", "## Responsible use", "", RESPONSIBLE, ""])
 
 
 def _measured(directions: Directions, name: str) -> str:
-    """The range of a direction that the file holds; `hspace range` writes it."""
+    """The range of a direction that the file holds, and its effect at the strongest safe edit; see `hspace range`."""
     record: Any = (directions.meta.calibration or {}).get(name)
     try:
+        if "range" not in record:
+            found = record["calibration"]
+            effect, low, high = (written(found[key]) for key in ("effect", "low", "high"))
+            moved = f"{_plain(str(found['attribute']))} {effect} sd ({low} to {high}, n = {found['n']})"
+            return f"{moved} at {written(found['strength'], '.3g')}; not measured"
         found = record["range"]
-        effect, low, high = (written(value) for value in found["effect"][-1])
+        at = max((s for s in found["tried"] if found["low"] <= s <= found["high"]), key=lambda s: (abs(s), s))
+        effect, low, high = (written(value) for value in found["effect"][found["tried"].index(at)])
         moved = f"{_plain(str(found['attribute']))} {effect} sd ({low} to {high}, n = {len(found['seeds'])})"
         said = "no attribute surely" if found["attribute"] is None else moved
         ends = [written(found[end], ".3g") for end in ("low", "high")]
-        return f"{said} at {found['tried'][-1]:.3g}; {ends[0]} to {ends[1]}"
+        return f"{said} at {written(at, '.3g')}; {ends[0]} to {ends[1]}"
     except (TypeError, KeyError, IndexError, ValueError, OverflowError):
         return "not measured"
+
+
+def _public(model_id: str) -> str:
+    """A model's name within a code span: of a local folder only its own name, since its place is nobody's business."""
+    local = re.match(r"[./~\\]|\w:", model_id) or Path(model_id).expanduser().exists()
+    shown = Path(model_id.replace("\\", "/")).name if local else model_id
+    return re.sub(r"[`\s]+", " ", shown).strip() or "unknown"
 
 
 def _plain(text: str) -> str:

@@ -19,7 +19,7 @@ from hspace.runs.discovery import recorded
 from hspace.runs.readers import refusal
 from hspace.scorers.factory import finder_of, load_regions
 from hspace.studio.inverting import inversion
-from hspace.studio.photos import Photo, Weights, central_frame, open_photo, paste, weights_of
+from hspace.studio.photos import Photo, Weights, central_frame, cut_out, open_photo, paste, weights_of
 from hspace.studio.sliders import Bench
 from hspace.types import Images, InputError
 
@@ -140,6 +140,15 @@ def distances_of(bench: Bench, source: Source, strengths: Sequence[float], gauss
 def pictures(source: Source, edited: Images, weights: Weights) -> list[Pixels]:
     """The edits, each put back into the photograph."""
     return [paste(source.photo, source.x_0, image[None], weights) for image in edited]
+
+
+def inside(source: Source, edited: Images, weights: Weights) -> Images:
+    """The edits as they show in the part that the model sees, with the weight of each pixel; the rest is unedited."""
+    grey = np.repeat((255 * weights).round().astype(np.uint8)[..., None], 3, axis=2)
+    height, width = edited.shape[-2:]
+    share = (cut_out(grey, source.photo.frame, (height, width))[:, :1] + 1) / 2
+    original = source.x_0.float()
+    return original + share.to(original) * (edited.float() - original)
 
 
 def largest_outside(source: Source, picture: Pixels, weights: Weights) -> int:

@@ -1,25 +1,27 @@
-"""Inversions of photographs, kept as files, so that only the first edit of a photograph waits for its inversion."""
+"""Inversions of photographs, kept as files, so that only the first edit of a photograph waits for its inversion.
+
+An inversion is two files of one name: `.safetensors` holds its `Latents`, `.image.safetensors` what they give back.
+"""
 
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.inversion import ddim_inversion, edit_friendly_inversion
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampler import Sampler
 from hspace.studio.photos import Photo
-from hspace.system.files import parse_json, write_atomic
+from hspace.system.records import check_floats, check_names, load_record, save_record
 from hspace.types import Images, InputError
 
-FORMAT = 1
-TENSORS = ("x_T", "z", "residual", "x_0")
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def inversion(model: DiffusionModel, photo: Photo, eta: float | Sequence[float],
     # The names of files are limited in bytes.
     stem = photo.path.stem.encode("utf-8", "replace")[:60].decode("utf-8", "ignore")
     path = folder / f"{stem}-{name}.safetensors"
-    return _read(path, model) or _made(model, photo, etas, path, facts)
+    return _read(path, model, etas) or _made(model, photo, etas, path)
 
 
 def _facts(model: DiffusionModel, photo: Photo, etas: tuple[float, ...]) -> dict[str, object]:
@@ -75,9 +77,7 @@ def _facts(model: DiffusionModel, photo: Photo, etas: tuple[float, ...]) -> dict
     }  # fmt: skip
 
 
-def _made(
-    model: DiffusionModel, photo: Photo, etas: tuple[float, ...], path: Path, facts: dict[str, object]
-) -> Inversion:
+def _made(model: DiffusionModel, photo: Photo, etas: tuple[float, ...], path: Path) -> Inversion:
     images = _channels(photo.aligned, model.image_shape[0])
     # The photograph keys the noise, so that two photographs do not share it.
     seed = int(photo.sha256[:12], 16)
@@ -86,29 +86,35 @@ def _made(
     else:
         found = ddim_inversion(model, images)
     made = Inversion(found.latents, found.x_0.cpu(), float(found.reconstruction.rms))
-    latents = made.latents
-    parts = {"x_T": latents.x_T, "z": latents.z, "residual": latents.residual, "x_0": made.x_0}
-    tensors = {key: part.cpu().contiguous() for key, part in parts.items() if part is not None}
-    with write_atomic(path) as temporary:
-        facts = {**facts, "seeds": latents.seeds, "error": made.error}
-        save_file(tensors, temporary, metadata={"hspace": json.dumps(facts)})
+    save_record(_image_of(path), {"x_0": made.x_0}, {"error": made.error})
+    made.latents.save(path)
     return made
 
 
-def _read(path: Path, model: DiffusionModel) -> Inversion | None:
-    """The inversion in the file; None where it is missing or damaged and must be made again."""
+def _read(path: Path, model: DiffusionModel, etas: tuple[float, ...]) -> Inversion | None:
+    """The inversion in the files; None where one is missing or damaged, so that it must be made again."""
     try:
-        with safe_open(path, framework="pt") as file:
-            facts = parse_json(file.metadata()["hspace"])
-            parts = {key: file.get_tensor(key) for key in file.keys() if key in TENSORS}
-        x_0, error = parts.pop("x_0"), float(facts["error"])
-        latents = Latents.parse({"seeds": facts["seeds"], "provenance": None}, parts)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, OverflowError):
+        latents = Latents.load(path).fit(model.provenance(eta=etas, tap=False))
+        x_0, error = load_record(_image_of(path), "image", _image)
+    except InputError:
         return None
     shapes = tuple(latents.x_T.shape), latents.z.shape[1], tuple(x_0.shape)
     if shapes != ((1, *model.sample_shape), len(model.process.timesteps), (1, *model.image_shape)):
         return None
     return Inversion(latents.to(model.device), x_0, error, kept=True)
+
+
+def _image_of(path: Path) -> Path:
+    return path.with_suffix(".image.safetensors")
+
+
+def _image(facts: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Images, float]:
+    """The reconstructed image and its error, which anyone may have written."""
+    check_names(tensors, {"x_0"}, set())
+    check_floats(tensors)
+    if not isinstance(facts.get("error"), float):
+        raise InputError("the metadata has no error")
+    return tensors["x_0"], facts["error"]
 
 
 def _channels(image: Images, channels: int) -> Images:

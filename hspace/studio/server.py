@@ -78,6 +78,10 @@ class Doorkeeper:
         return None if right else "open the address that the command printed: it holds the token"
 
 
+FAILURES = (InputError, OSError, RuntimeError)
+"""What the page is told in one line: mistakes, a full disk, a device without memory."""
+
+
 class Studio:
     """The routes of a shelf of models; every request says by a number on which of them it works.
 
@@ -127,7 +131,7 @@ class Studio:
             label, number = unquote(request.headers.get("x-name", "")), _model(request)
             name = await self.working(lambda: self.shelf.session(number).add_upload(data, label))
             return JSONResponse({"source": name})
-        except (InputError, OSError) as error:
+        except FAILURES as error:
             return _refusal(error)
 
     async def _stream(self, request: Request) -> Response:
@@ -135,7 +139,7 @@ class Studio:
             body, number = await _json(request), _model(request)
             tab, kind = text_of(body, "tab"), request.url.path.rpartition("/")[2]
             frames = await self.working(lambda: frames_of(self.shelf.session(number), kind, body))
-        except (InputError, OSError) as error:
+        except FAILURES as error:
             return _refusal(error)
         ticket = self._ticket(tab)
         return StreamingResponse(self._lines(tab, ticket, frames), media_type="application/x-ndjson")
@@ -145,10 +149,10 @@ class Studio:
         self.alive += 1
         try:
             while (frame := await self.working(self._frame, tab, ticket, frames)) is not None:
-                yield json.dumps(frame) + "\n"
+                yield json.dumps(frame, allow_nan=False) + "\n"
                 if "cancelled" in frame:
                     return
-        except (InputError, OSError) as error:
+        except FAILURES as error:
             yield json.dumps({"error": one_line(error)}) + "\n"
         finally:
             self.alive -= 1
@@ -174,7 +178,7 @@ def _answering(studio: Studio, handle: Callable[[Session, dict[str, Any]], Any])
             body = await _json(request) if request.method == "POST" else {}
             number = _model(request)
             return JSONResponse(await studio.working(lambda: handle(studio.shelf.session(number), body)))
-        except (InputError, OSError) as error:
+        except FAILURES as error:
             return _refusal(error)
 
     return answer
@@ -188,7 +192,7 @@ def _model(request: Request) -> int:
     return int(number)
 
 
-def _refusal(error: InputError | OSError) -> Response:
+def _refusal(error: Exception) -> Response:
     return JSONResponse({"error": one_line(error)}, 400)
 
 

@@ -144,7 +144,11 @@ class Session:
         path = self.folder / "uploads" / f"{name}{_suffix(data)}"
         write_bytes(path, data)
         label = "".join(c for c in label if c.isprintable())[:60].strip() or "photograph"
-        self.sources[name] = self._photograph(path, label)
+        try:
+            self.sources[name] = self._photograph(path, label)
+        except InputError:
+            path.unlink(missing_ok=True)
+            raise
         self.uploads[name] = path, label
         return name
 
@@ -194,9 +198,11 @@ class Session:
         """Keeps a sum of sliders as a direction of its own, under a name; strength 1 is what the page shows.
 
         Raises:
-            InputError: If nothing is edited, or the name is empty or too long.
+            InputError: If nothing is edited, a region is painted, or the name is empty or too long.
         """
         name = _label(name)
+        if edit.mask is not None:
+            raise InputError("a kept direction edits all of a picture: clear the painted region first")
         terms = [self._slider(i).term(s, edit.start, edit.stop) for i, s in edit.terms.items() if s]
         vector = sum_offsets(self.bench.model, terms)
         meta = self._slider(next(iter(edit.terms))).directions.meta

@@ -9,7 +9,7 @@ from torch import Tensor
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampler import Sampler
-from hspace.diffusion.sampling import adding, reverse
+from hspace.diffusion.sampling import NotFinite, adding, reverse
 from hspace.types import Images
 
 
@@ -34,6 +34,9 @@ def watched(
     Yields:
         The predicted clean images, (edits, channel, height, width), after every step but the last, and at the end those
         of `sample`; on the CPU.
+
+    Raises:
+        NotFinite: If an image becomes NaN or infinite.
     """
     batch, edit = latents.select([0] * len(offsets)), None
     if space == "x_T":
@@ -46,4 +49,8 @@ def watched(
             yield model.codec.decode(step.x0_hat).float().cpu()
             continue
         residual = 0 if batch.residual is None else batch.residual.to(step.x_t)
-        yield model.codec.decode(step.x_t + residual).float().cpu()
+        images = model.codec.decode(step.x_t + residual).float().cpu()
+        if not bool(images.isfinite().all()):
+            row = int((~images.isfinite()).flatten(1).any(dim=1).nonzero()[0])
+            raise NotFinite(row, "an edited image became NaN or infinite: take smaller strengths, or dtype=float32")
+        yield images

@@ -1,10 +1,11 @@
 """Pictures from strangers: only of the expected formats, of a bounded size, scaled by their own depth."""
 
+import io
 import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
 
 from hspace.types import InputError, one_line
@@ -18,7 +19,7 @@ EIGHT_BIT = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YC
 
 
 def read_picture(path: str | Path, *, background: str, formats: tuple[str, ...] = FORMATS) -> Image.Image:
-    """A picture in mode RGB, turned upright by its EXIF tag.
+    """A picture in mode RGB, turned upright by its EXIF tag, its colours those of sRGB.
 
     Greyscale of 12 or 16 bits is scaled to 8 bits; of 16-bit colours Pillow reads the higher 8 bits. Pictures whose
     values have no stated range (32-bit and floating-point greyscale) or no plain meaning (LAB) are refused.
@@ -51,11 +52,31 @@ def _read(path: Path, background: str, formats: tuple[str, ...]) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", rgba.size, background), rgba).convert("RGB")
 
 
+def _in_srgb(image: Image.Image) -> Image.Image:
+    """The picture in the colours of sRGB, where it brings another profile for its kind of pixels."""
+    profile, colours = image.info.get("icc_profile"), {"RGBA": "RGB", "RGBX": "RGB"}.get(image.mode, image.mode)
+    if not profile or colours not in ("RGB", "CMYK"):
+        return image
+    try:
+        own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(own).lower():
+            return image
+        converted = ImageCms.profileToProfile(
+            image.convert(colours), own, ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
+    except (ImageCms.PyCMSError, OSError):  # a damaged profile, or one of other pixels: they are taken as they are
+        return image
+    assert converted is not None, "a new picture was asked for"
+    if image.mode == "RGBA":
+        converted.putalpha(image.getchannel("A"))
+    return converted
+
+
 def _rgba(path: Path, file: Image.Image) -> Image.Image:
-    upright = ImageOps.exif_transpose(file)
+    upright = _in_srgb(ImageOps.exif_transpose(file))
     if file.mode in EIGHT_BIT:
         # Pillow converts premultiplied grey to colours only by way of grey.
-        return (upright.convert("LA") if file.mode == "La" else upright).convert("RGBA")
+        return (upright.convert("LA") if upright.mode == "La" else upright).convert("RGBA")
     # Versions of Pillow give 16-bit greyscale of PNG either name.
     if not (file.mode.startswith("I;16") or (file.mode == "I" and file.format == "PNG")):
         raise InputError(f"{path} has pixels of mode {file.mode}, whose range is unknown: save it with 8 or 16 bits")

@@ -2,8 +2,8 @@
 
 python scripts/making/studio_page.py [--direction FILE] [--axe axe.min.js]      # on a quiet machine
 
-Writes docs/images/studio_*.png and prints a table in Markdown. axe-core is read from a file (`npm i axe-core`) and runs
-in the page; without it accessibility is not measured.
+Writes outputs/studio_page/studio_*.png (with --docs docs: docs/images), and prints a table in Markdown. axe-core is
+read from a file (`npm i axe-core`) and runs in the page; without it accessibility is not measured.
 """
 
 import argparse
@@ -31,7 +31,6 @@ from hspace.runs.errors import guarded
 from hspace.types import InputError
 
 ROOT = Path(__file__).parents[2]
-IMAGES = ROOT / "docs" / "images"
 SIZES = {"wide": (1440, 960), "narrow": (360, 780)}
 START = 240.0
 """Longest wait in seconds for the server's address, imports on a busy machine included."""
@@ -127,7 +126,7 @@ def alive(page: Page, url: str) -> str:
     return str(page.evaluate(ask, token))
 
 
-def pictures(browser: Browser, url: str, axe: str) -> dict[str, str]:
+def pictures(browser: Browser, url: str, axe: str, folder: Path) -> dict[str, str]:
     """Takes a picture in both schemes at both widths, with an edit made; what axe-core finds there."""
     found: dict[str, int] = {}
     for size, (width, height) in SIZES.items():
@@ -139,7 +138,7 @@ def pictures(browser: Browser, url: str, axe: str) -> dict[str, str]:
             page.keyboard.press("PageUp")
             page.wait_for_selector(EXACT)
             page.wait_for_timeout(500)
-            page.screenshot(path=IMAGES / f"studio_{size}_{scheme}.png")
+            page.screenshot(path=folder / f"studio_{size}_{scheme}.png")
             page.click("summary")
             if axe:
                 page.evaluate(axe)
@@ -151,7 +150,7 @@ def pictures(browser: Browser, url: str, axe: str) -> dict[str, str]:
     return {"axe-core, four views": json.dumps(found) if found else "no finding"} if axe else {}
 
 
-def measure(browser: Browser, direction: str, axe: str) -> dict[str, str]:
+def measure(browser: Browser, direction: str, axe: str, images: Path) -> dict[str, str]:
     """All figures by name."""
     with tempfile.TemporaryDirectory() as folder, served(direction, Path(folder)) as (url, process):
         asked = set[str]()
@@ -160,7 +159,7 @@ def measure(browser: Browser, direction: str, axe: str) -> dict[str, str]:
         rows |= releases(page, psutil.Process(process.pid))
         rows["streams alive .2 s after ten quick moves"] = alive(page, url)
         page.wait_for_selector(EXACT)
-        rows |= pictures(browser, url, axe)
+        rows |= pictures(browser, url, axe, images)
         process.kill()
         page.wait_for_selector("#alert:text-matches('server has ended')")
         rows["hosts asked"] = ", ".join(sorted(asked - {""}))
@@ -173,7 +172,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--direction", default="ready:portraits", help="FILE[:NAME]; default ready:portraits")
     parser.add_argument("--axe", type=Path, help="axe.min.js of axe-core")
+    parser.add_argument("--docs", type=Path, metavar="FOLDER", help="where images/ gets the pictures, and not outputs")
     options = parser.parse_args()
+    images = ROOT / "outputs" / "studio_page" if options.docs is None else options.docs / "images"
+    images.mkdir(parents=True, exist_ok=True)
     chromium = shutil.which("chromium")
     if chromium is None:
         raise InputError("needs Chromium: apt-get install chromium")
@@ -181,7 +183,7 @@ def main() -> int:
     load = os.getloadavg()[0]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        version, rows = browser.version, measure(browser, options.direction, axe)
+        version, rows = browser.version, measure(browser, options.direction, axe, images)
         browser.close()
     loads = f"load {load:.1f} before and {os.getloadavg()[0]:.1f} after"
     cores = f"{os.cpu_count()} cores ({platform.machine()}), one thread, {loads}"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from hspace.commands.studio import directions_of
+from hspace.commands.studio import usual_sliders
 from hspace.diffusion.checkpoints import load_model
 from hspace.directions.method import get_method
 from hspace.directions.shipped import ready_path
@@ -20,7 +20,7 @@ from hspace.runs.discovery import RunSources
 from hspace.runs.parsing import parse
 from hspace.runs.readers import refusal
 from hspace.scorers.factory import load_identity, load_regions, load_scorer
-from hspace.studio.sliders import load_bench
+from hspace.studio.sliders import Bench, load_bench
 from hspace.system.files import package_path
 from hspace.types import InputError
 
@@ -109,7 +109,14 @@ def test_directions_of_the_embedded_model_are_not_those_of_a_folder_of_its_name(
     monkeypatch.chdir(tmp_path)
     Path("outputs/demo").mkdir(parents=True)
     shutil.copyfile(ready_path("portraits"), "outputs/demo/directions.safetensors")
-    assert directions_of("portraits") == ["outputs/demo/directions.safetensors"]
+    Path("outputs/broken").mkdir()
+    Path("outputs/broken/directions.safetensors").write_bytes(b"no directions")
+    found = usual_sliders(bench_of("model=portraits"))
+    assert {str(slider.path) for slider in found} == {"outputs/demo/directions.safetensors"} and len(found) == 5
     shutil.copytree(tiny_pipeline_dir, "portraits")
-    with pytest.raises(InputError, match=r"no directions of \./portraits in"):
-        directions_of("./portraits")
+    assert usual_sliders(bench_of("model.path=./portraits", "diffusion.num_steps=3")) == []
+
+
+def bench_of(*words: str) -> Bench:
+    with initialize_config_dir(str(package_path("conf")), version_base="1.3"):
+        return load_bench(parse(compose("config", overrides=["tracking.mode=disabled", *words])), [])

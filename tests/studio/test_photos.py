@@ -12,6 +12,7 @@ from skimage import data
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.identity import Identity
+from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.scorers.faceapi import FaceFinder
@@ -153,7 +154,12 @@ def test_an_inversion_is_kept_and_gives_the_photograph_back(
     assert made.error < 1e-5 or eta == 0
     back = sample(tiny_model, kept.latents, sampler=Sampler(eta=eta)).x_0
     assert (back - made.x_0).abs().max() < 1e-5
-    assert len(list(tmp_path.iterdir())) == 1
+    (path,) = (each for each in tmp_path.iterdir() if ".image" not in each.name)
+    loaded = Latents.load(path)
+    assert torch.equal(loaded.x_T, kept.latents.x_T) and loaded.provenance is not None
+    assert torch.equal(sample(tiny_model, loaded, sampler=Sampler(eta=eta)).x_0, back)
+    with pytest.raises(InputError, match="eta"):
+        sample(tiny_model, loaded, sampler=Sampler(eta=0.25))
 
 
 def test_another_model_or_a_damaged_file_is_no_hit(tiny_model: DiffusionModel, photograph: Path, tmp_path: Path):

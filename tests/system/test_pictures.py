@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from hspace.diffusion.photographs import load_images
 from hspace.directions.masks import png_mask
@@ -251,3 +251,25 @@ def test_damaged_pictures_are_read_or_refused_in_one_line(tmp_path: Path) -> Non
                 refused += 1
                 assert "\n" not in str(error)
     assert refused > 50
+
+
+@pytest.fixture
+def swapped() -> bytes:
+    """A colour profile in which the first channel is green and the second red."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    named = profile.replace("sRGB".encode("utf-16-be"), "xRGB".encode("utf-16-be"))
+    return named.replace(b"rXYZ", b"????", 1).replace(b"gXYZ", b"rXYZ", 1).replace(b"????", b"gXYZ", 1)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_colours_of_another_profile_become_those_of_srgb(mode: str, swapped: bytes, tmp_path: Path) -> None:
+    """A photograph of a telephone, which a program without its profile would show in other colours."""
+    colour = (200, 40, 90) + ((128,) if mode == "RGBA" else ())
+    for name, profile in (("own", swapped), ("plain", None), ("broken", swapped[:60])):
+        Image.new(mode, (4, 4), colour).save(tmp_path / f"{name}.png", icc_profile=profile)
+    own, plain, broken = (read(tmp_path / f"{name}.png") for name in ("own", "plain", "broken"))
+    assert np.abs(own[..., [1, 0, 2]] - plain).max() <= 2 and np.abs(own - plain).max() > 50
+    assert np.array_equal(broken, plain), "a damaged profile says nothing"
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.new(mode, (4, 4), colour).save(tmp_path / "srgb.png", icc_profile=srgb)
+    assert np.array_equal(read(tmp_path / "srgb.png"), plain)

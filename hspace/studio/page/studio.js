@@ -105,7 +105,8 @@ async function ask(path, body, options = {}) {
   try {
     answer = await fetch(`/api/${path}?model=${encodeURIComponent(model)}`, { method: body === undefined ? "GET" : "POST", headers: { "x-token": token, ...options.headers }, body: body instanceof Blob ? body : body && JSON.stringify(body), signal: options.signal });
   } catch (error) {
-    if (error.name !== "AbortError") say(gone);
+    // The network's own error is a TypeError; anything else has been said, or is not the server's end.
+    if (error instanceof TypeError) say(gone);
     throw error;
   }
   if (!answer.ok) {
@@ -127,7 +128,8 @@ async function* lines(answer) {
       for (const part of parts) yield JSON.parse(part);
     }
   } catch (error) {
-    if (error.name !== "AbortError") say(gone);
+    // The network's own error is a TypeError; anything else has been said, or is not the server's end.
+    if (error instanceof TypeError) say(gone);
     throw error;
   }
 }
@@ -285,7 +287,7 @@ async function image(source) {
     page.images.set(source, first);
     draw(page.thumbs.get(source), first);
   }
-  if (baked) for (const slider of page.sliders) {
+  if (baked) for (const slider of page.sliders.filter(Boolean)) {
     if (!page.strips.has(stripKey(source, slider))) page.strips.set(stripKey(source, slider), await pixels(baked.strips[source][slider.id], 9));
   }
 }
@@ -308,7 +310,11 @@ async function compare(id) {
   drawPreviews(); restart({ exact: moved().length > 0 });
 }
 function reset() {
-  for (const slider of page.sliders) { edit.at[slider.id] = MIDDLE; $(`#slider-${slider.id}`).value = MIDDLE; label(slider); }
+  // Numbers of sliders are the server's: another tab's leave holes here.
+  for (const slider of page.sliders.filter(Boolean)) {
+    slider.sign = 1; edit.at[slider.id] = MIDDLE; $(`#slider-${slider.id}`).value = MIDDLE; label(slider);
+  }
+  $("#start").value = edit.start = 0; $("#stop").value = edit.stop = page.steps;
   setMask(null);
   drawPreviews(); drawStrip(); restart({ exact: false });
 }

@@ -41,6 +41,8 @@ class ExampleSettings(Settings):
     @model_validator(mode="after")
     def _check_examples(self) -> "ExampleSettings":
         check_sides(self.k, self.num_samples)
+        if self.conditions and self.removal == "leace" and self.space == "x_T":
+            raise ValueError("removal=leace removes conditions from directions of h: give space=h, or removal=eq12")
         return self
 
     def count(self) -> int:

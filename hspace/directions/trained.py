@@ -26,7 +26,9 @@ def find(model: DiffusionModel, sources: Sources, settings: TrainedSettings) -> 
 
     Source: Kwon et al. 2023 (arXiv 2210.10960), sec. 3.3, with vectors in place of a network, and any scorer's loss.
     """
-    scorer, annotations = sources.annotator(), sources.annotations(settings.num_samples)
+    scorer = sources.annotator()
+    settings.check_annotator(model, scorer)
+    annotations = sources.annotations(settings.num_samples)
     return trained(
         model, scorer, annotations, settings.attribute, aim=settings.objective(scorer, annotations),
         updates=settings.updates, rate=settings.rate, batch=settings.batch, sampler=sources.sampler,

@@ -48,7 +48,9 @@ def find(model: DiffusionModel, sources: Sources, settings: TrainedNetworkSettin
 
     Source: Kwon et al. 2023 (arXiv 2210.10960), sec. 3.3, with any scorer's loss beside CLIP's.
     """
-    scorer, annotations = sources.annotator(), sources.annotations(settings.num_samples)
+    scorer = sources.annotator()
+    settings.check_annotator(model, scorer)
+    annotations = sources.annotations(settings.num_samples)
     return trained_network(
         model, scorer, annotations, settings.attribute, aim=settings.objective(scorer, annotations),
         width=settings.width, updates=settings.updates, rate=settings.rate, batch=settings.batch,

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
-from hspace.diffusion.latents import Latents
+from hspace.diffusion.latents import Latents, seed_range
 from hspace.diffusion.recording import trajectories
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import Edit, reverse, sample
@@ -60,6 +60,16 @@ class TrainingSettings(LearningSettings):
     def count(self) -> int:
         """Number of directions."""
         return 1
+
+    def check_annotator(self, model: DiffusionModel, scorer: Scorer) -> None:
+        """Checks, before samples are drawn, that the annotator can say what is trained for, and gives gradients.
+
+        Raises:
+            InputError: If it does not.
+        """
+        if self.loss == "direction":
+            text_aim(scorer, self.attribute, prompts=self.prompts, conditions=self.conditions)
+        check_gradient(model, scorer, model.latents(seed_range("discovery", 1)), self.name)
 
     def objective(self, scorer: Scorer, annotations: Annotations) -> Objective:
         """What the settings train for.

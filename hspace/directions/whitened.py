@@ -4,6 +4,7 @@
 from collections.abc import Sequence
 
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
@@ -19,6 +20,12 @@ class WhitenedSettings(ExampleSettings):
 
     joint: bool = False
     """Whether one discriminant separates the whole trajectories; else each step has its own."""
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> "WhitenedSettings":
+        if self.k < 2:
+            raise ValueError(f"k must be at least 2, since one example on a side does not vary, got {self.k}")
+        return self
 
 
 @method("whitened", settings=WhitenedSettings, reads=("annotations",))

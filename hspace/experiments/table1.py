@@ -12,7 +12,7 @@ from torch import Tensor
 from hspace.directions.operators import Operator
 from hspace.directions.record import Directions
 from hspace.evaluation.levels import Level
-from hspace.experiments.contenders import contenders
+from hspace.experiments.contenders import Contender, contenders
 from hspace.experiments.equal_effect import FIRST, MOST, Draw, scaled, spread_of
 from hspace.experiments.strengths import shared_levels
 from hspace.metrics.effect import EffectMatrix, effect_matrix, score_unit
@@ -58,10 +58,11 @@ class Scores:
 
 def run(lab: Lab) -> Result:
     """Finds the directions of every repeat, edits its samples, and tabulates what the judge reads."""
+    method = _method(lab.cfg.study.method)
     names, target, spread = lab.cfg.study.attributes, lab.cfg.study.target, spread_of(lab)
     draws = [Draw(lab.draw(number), number, spread) for number in range(lab.cfg.study.repeats)]
     before = [[_change(draw, draw.lab.attribute(name)) for name in names] for draw in draws]
-    after = [[_change(draw, _direction(draw.lab, name)) for name in names] for draw in draws]
+    after = [[_change(draw, _direction(draw.lab, method, name)) for name in names] for draw in draws]
     calibrated = dict[str, list[Level]]()
     for kind, changes in zip(KINDS, (before, after), strict=False):
         own = [[(draw.calibration_seeds, each) for draw, each in zip(draws, column, strict=True)]
@@ -100,17 +101,26 @@ def _read(draw: Draw, names: Sequence[str], changes: Mapping[str, Sequence[Tenso
     return torch.where(judge.visible(readings.original), readings.original, torch.nan), edited
 
 
-def _direction(lab: Lab, attribute: str) -> Directions:
-    """The one direction that the method of `study.method` finds.
+def _method(name: str) -> Contender:
+    """The method of `study.method`.
 
     Raises:
-        InputError: If there is no such method, or it finds an operator or several directions.
+        InputError: If there is no such method, or it offers several directions.
     """
-    method, *others = contenders([lab.cfg.study.method], "study.method")
+    method, *others = contenders([name], "study.method")
     if others:
-        raise InputError(f"study.method must be one method of the comparison, got {lab.cfg.study.method}")
+        raise InputError(f"study.method must be one method of the comparison, got {name}")
     if not method.aimed:
         raise InputError(f"table I needs a method that aims at an attribute, and {method.name} does not")
+    return method
+
+
+def _direction(lab: Lab, method: Contender, attribute: str) -> Directions:
+    """The one direction that a method finds.
+
+    Raises:
+        InputError: If it finds an operator.
+    """
     (found,) = method.find(lab, attribute)
     if isinstance(found, Operator):
         raise InputError(f"table I needs a method that finds a direction, and {method.name} finds an operator")

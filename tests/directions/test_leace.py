@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from concept_erasure import LeaceEraser
 from sklearn.covariance import ledoit_wolf
 from sklearn.linear_model import LinearRegression
 from torch import Tensor
@@ -30,6 +31,16 @@ def test_no_linear_regression_finds_the_concepts_afterwards(data: tuple[Tensor, 
     assert before > 0.9
     assert after < 1e-10
     np.testing.assert_allclose(erased.mean(0), x.mean(0), atol=1e-12)
+
+
+def test_many_samples_are_erased_as_by_the_authors_package() -> None:
+    """Of few samples the two shrink the covariance differently."""
+    generator = torch.Generator().manual_seed(1)
+    z = torch.randn(2000, 2, generator=generator, dtype=torch.float64)
+    mixing = torch.randn(2, 6, generator=generator, dtype=torch.float64)
+    x = torch.randn(2000, 6, generator=generator, dtype=torch.float64) * torch.linspace(0.5, 2, 6) + z @ mixing + 3
+    ours, theirs = fit_eraser(x, z).erase(x), LeaceEraser.fit(x, z, shrinkage=False)(x)
+    assert (ours - theirs).norm() < 0.02 * (x - theirs).norm()
 
 
 def test_what_is_erased_is_read_and_taken_off_once(data: tuple[Tensor, Tensor]) -> None:

@@ -115,12 +115,7 @@ def _dispatch(arguments: list[str]) -> int:
 def _command(name: str, words: list[str]) -> int:
     options = parse_words(name, words)
     _speak(options)
-    try:
-        module = import_module(f"hspace.commands.{MODULES.get(name, name)}")
-    except ModuleNotFoundError as error:
-        if error.name not in ("starlette", "uvicorn"):
-            raise
-        raise InputError(f"hspace {name} needs more packages: pip install 'hspace[studio]'") from error
+    module = import_module(f"hspace.commands.{MODULES.get(name, name)}")
     return getattr(module, name)(options, _compose)
 
 

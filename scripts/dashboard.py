@@ -1,7 +1,7 @@
 """Builds the W&B workspace of a project, or a report: `python scripts/dashboard.py [--report] [--project NAME]`.
 
 Publishes it where there is a key (`wandb login`), and writes its specification to --output where there is none. Needs
-`pip install 'hspace[dashboard]'`.
+`pip install wandb-workspaces`.
 """
 
 import argparse

@@ -51,11 +51,28 @@ PYTHON
   fi
   python3 -m venv "$work/bare"
   "$work/bare/bin/python" -m pip install -q torch
-  "$work/bare/bin/python" -m pip install -q "$(echo "$work"/hspace-*.whl)[studio]"
+  "$work/bare/bin/python" -m pip install -q "$work"/hspace-*.whl
   (cd "$work" && bare/bin/hspace experiment=demo && bare/bin/hspace studio export page \
     --direction outputs/demo/directions.safetensors --samples 1 && test -s page/index.html)
+  (cd "$work" && bare/bin/python - <<'PYTHON'
+import subprocess
+import sys
+import urllib.request
+
+words = [sys.executable, "-m", "hspace.cli", "studio", "--no-browser"]
+with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
+    address = server.stdout.readline().split()[-1]
+    page = urllib.request.urlopen(address, timeout=60).read().decode()
+    server.terminate()
+sys.exit(0 if "<title>" in page else "the studio's page is not served")
+PYTHON
+  )
 }
 
+if [ "${1:-}" = --help ]; then
+  sed -n '2,6p' "$0" | cut -c3-
+  exit
+fi
 [ $# -gt 0 ] || set -- demo test wheel notebooks docs check
 for step in "$@"; do
   started=$SECONDS

@@ -36,7 +36,7 @@ GAIN = 1.8
 WORDS: dict[str, tuple[str, ...]] = {
     "job_demo": ("experiment=demo",),
     "job_pca": ("method=pca", "size=fast"),
-    "job_supervised": ("method=supervised", "size=fast", "method.k=30"),
+    "job_supervised": ("method=supervised", "size=fast", "method.k=20"),
     "job_jacobian": ("method=jacobian", "size=fast"),
     "job_table1": ("experiment=table1", "size=fast", "study.attributes=[glasses,hat]"),
     "job_compare": ("experiment=compare_methods", "size=fast", "study.attributes=[glasses]", "method.k=4"),

@@ -47,9 +47,13 @@ def _settings() -> Iterator[str]:
 
 def _table(title: str, record: Any, prefix: str) -> Iterator[str]:
     meanings = dict(re.findall(r"^ {4,8}(\w+): (.+?)(?=\n {4,8}\w+: |\n\n|\Z)", record.__doc__ or "", re.M | re.S))
-    yield f"\n## {title}\n\n| key | what it is | must be |\n|---|---|---|"
-    for name, field in (fields_of(record) or {}).items():
-        if fields_of(field.annotation) or (prefix == "method." and name == "name"):
-            continue
+    fields = {
+        name: field
+        for name, field in (fields_of(record) or {}).items()
+        if not fields_of(field.annotation) and not (prefix == "method." and name == "name")
+    }
+    if fields:
+        yield f"\n## {title}\n\n| key | what it is | must be |\n|---|---|---|"
+    for name, field in fields.items():
         meaning = " ".join((field.description or meanings.get(name, "")).split())
         yield f"| `{prefix}{name}` | {meaning.replace('|', '&#124;')} | {rule_of(field).replace('|', '&#124;')} |"

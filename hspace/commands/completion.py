@@ -31,7 +31,7 @@ ZSH = """\
 #compdef hspace
 # hspace completion zsh: source this file after compinit, or save it as _hspace in a folder of $fpath
 _hspace() { compadd -S '' -- WORDS; _files }
-compdef _hspace hspace
+if [ "$funcstack[1]" = _hspace ]; then _hspace; else compdef _hspace hspace; fi
 """
 FISH = """\
 # hspace completion fish: save this file as ~/.config/fish/completions/hspace.fish

@@ -59,7 +59,7 @@ def _settings(method: str) -> Iterable[tuple[str, str]]:
 def _choices(group: str) -> Iterable[tuple[str, str]]:
     """The files of a group of choices and the first sentence of the comment that each begins with."""
     for file in sorted((package_path("conf") / group).glob("*.yaml")):
-        comments = [line[2:] for line in file.read_text().splitlines() if line.startswith("# ")]
+        comments = [line[2:] for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
         meaning = next(line for line in comments if not line.startswith("@package"))
         yield file.stem, meaning.partition(" Launch:")[0]
 

@@ -238,7 +238,15 @@ class StudyConfig:
 
 @dataclass(frozen=True, config=RULES)
 class TrackingConfig:
-    """The place where the run is logged, within W&B's own limits; group None is the run's name."""
+    """The place where the run is logged, within W&B's own limits.
+
+    Attributes:
+        mode: offline keeps the tracked run in the output folder, online sends it, disabled tracks nothing.
+        project: W&B's project.
+        entity: W&B's user or team; null is the user's own default.
+        group: Group of runs; null is the run's name.
+        tags: Words to find runs by.
+    """
 
     mode: Literal["offline", "online", "disabled"]
     project: Word

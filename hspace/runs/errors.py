@@ -96,7 +96,7 @@ def _unknown_choice(file: str, options: Iterable[str]) -> str:
     group, _, name = file.rpartition("/")
     if message := moved(f"{group}={name}"):
         return message
-    hint = "; pip install 'hspace[sweep]' brings joblib and submitit" if group == "hydra/launcher" else ""
+    hint = "; pip install hydra-joblib-launcher hydra-submitit-launcher brings two" if group == "hydra/launcher" else ""
     return unknown(group, name, options) + hint
 
 

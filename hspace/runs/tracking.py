@@ -34,6 +34,8 @@ else:
 
 log: logging.Logger = logging.getLogger(__name__)
 
+SWEPT = {"WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"}
+"""Variables of the environment under which W&B writes a sweep's own values over keys of the configuration."""
 ONLINE_TIMEOUT = 30
 """Seconds to wait for the server before the run goes on offline."""
 FINISH_TIMEOUT = 600
@@ -311,7 +313,7 @@ def _init(spec: RunSpec) -> "wandb.Run":
         group=spec.group or spec.name,
         job_type=spec.job_type,
         tags=spec.tags,
-        config=spec.config,
+        config=spec.config | ({"settings": spec.config} if SWEPT & os.environ.keys() else {}),
         dir=spec.output_dir,
         mode=spec.mode,
         resume="allow",

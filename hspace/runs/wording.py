@@ -168,7 +168,8 @@ def _rule(hint: Any, metadata: Iterable[Any]) -> str:
     if hint in (int, float):
         return _number(hint, metadata)
     if _list_item(hint) is not None:
-        return "a list such as [0,1]"
+        item = _unwrapped(_Place("", _list_item(hint)))
+        return f"a list such as {'[0,1]' if item.hint in (int, float, bool) else '[a,b]'}"
     return "text" if hint in (str, Path) else "another value"
 
 

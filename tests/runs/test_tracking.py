@@ -175,3 +175,25 @@ def test_a_server_that_cannot_be_asked_is_one_line(monkeypatch: pytest.MonkeyPat
 def test_without_tracking_wandb_is_not_imported() -> None:
     ask = "import hspace.commands.run, sys; print(any(name.startswith('wandb.') for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True).stdout.strip() == "False"
+
+
+SWEPT = """
+import json, sys
+from pathlib import Path
+from hspace.runs import tracking
+spec = tracking.RunSpec("id", "name", "job", {"method": {"name": "pca", "k": 8}}, Path(sys.argv[1]), "offline")
+run = tracking._init(spec)
+print("config", json.dumps(dict(run.config)))
+run.finish()
+"""
+
+
+def test_the_settings_of_a_swept_run_outlive_the_sweeps_own_values(tmp_path: Path) -> None:
+    """W&B replaces `method`, a key of the configuration, by the name that the sweep gives."""
+    parameters = tmp_path / "parameters.yaml"
+    parameters.write_text("wandb_version: 1\nmethod:\n  value: pca\n")
+    env = {**os.environ, "WANDB_SWEEP_PARAM_PATH": str(parameters)}
+    done = subprocess.run([sys.executable, "-c", SWEPT, str(tmp_path)], capture_output=True, text=True, env=env)
+    (line,) = (each for each in done.stdout.splitlines() if each.startswith("config "))
+    found = json.loads(line.removeprefix("config "))
+    assert found == {"method": "pca", "settings": {"method": {"name": "pca", "k": 8}}}

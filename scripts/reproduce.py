@@ -47,7 +47,20 @@ LOG = "readings.csv"
 """In the folder of results: which evaluation samples were read when."""
 FURTHER = {"fig18"}
 """Experiments on other models than the portraits, which may not be at hand."""
-FACTS = ("model", "given", "timesteps", "differences", "seeds", "versions", "commit", "date", "machine", "seconds")
+FACTS = (
+    "config",
+    "config_sha256",
+    "model",
+    "given",
+    "timesteps",
+    "differences",
+    "seeds",
+    "versions",
+    "commit",
+    "date",
+    "machine",
+    "seconds",
+)
 """What a record says of the scores, which are the same when the table is made again."""
 FAST = "Few samples (size=fast): pictures are the same, intervals are wide."
 

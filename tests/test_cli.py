@@ -105,7 +105,7 @@ def test_the_script_is_the_same_command(tmp_path: Path):
         (["model=celebahq"], "makes photographs, and evaluation.annotator=portraits-annotator"),
         (["model=local"], "model.path is missing"),
         (["-m", "seed=0,1", "output_dir=x"], "hydra.sweep.dir"),
-        (["-m", "seed=0,1", "hydra/launcher=slurm"], "hspace[sweep]"),
+        (["-m", "seed=0,1", "hydra/launcher=slurm"], "pip install hydra-joblib-launcher"),
     ],
 )
 def test_every_kind_of_mistake(

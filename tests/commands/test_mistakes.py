@@ -218,7 +218,7 @@ def files(tiny_model: DiffusionModel, tmp_path_factory: pytest.TempPathFactory) 
             Image.fromarray(noise).save(root / name)
     photo = open_photo(root / "photo" / "a.png", (16, 16))
     inversion(tiny_model, photo, 1.0, root / "kept")
-    (kept,) = (root / "kept").iterdir()
+    (kept,) = (path for path in (root / "kept").iterdir() if ".image" not in path.name)
     found = [(root / name, read) for name, read in readers.items()]
     return [*found, (kept, lambda path: inversion(tiny_model, photo, 1.0, path.parent))]
 

@@ -99,4 +99,4 @@ def test_steps_are_not_rotated_apart(tiny_model: DiffusionModel, tmp_path: Path)
     with pytest.raises(InputError, match="joint=True"):
         pca(recorded, tiny_model, k=2, rotation="varimax")
     with pytest.raises(ValueError, match=r"method\.joint=true"):
-        PcaSettings(k=2, num_samples=12, rotation="ica")
+        PcaSettings(k=2, num_samples=12, joint=False, rotation="ica")

@@ -132,7 +132,7 @@ WRONG = {
     "procedure=a/b": "procedure must be a name, or module:name, got 'a/b'",
     "method.num_samples=1000001": "got 1000001",
     "+method.mask=face.png": "method.mask is not read by method 'pca'",
-    "+method.conditionz=[age]": "method.conditionz is not read by method 'pca', which reads joint, k, num_samples",
+    "+method.conditionz=[age]": "method.conditionz is not read by method 'pca', which reads joint, k, matched",
     "+method.joints=true": "unknown key 'method.joints': did you mean 'method.joint'",
     "~edit": "edit is missing",
     "edit.strengths=[a]": "edit.strengths[0] must be a number in [-1e+30, 1e+30], got 'a'",

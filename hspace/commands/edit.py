@@ -73,7 +73,7 @@ def edit(options: argparse.Namespace, compose: Compose) -> int:
         log.warning("%s", line)
     # Fitted once, and not before the words for the first picture have proved right.
     own = cache(partial(fit_own_samples, bench, options.samples)) if options.samples else None
-    failed = list[InputError]()
+    failed = 0
     for name, word in _named(bar(inputs, stage="edit")):
         started = perf_counter()
         folder = Path(options.output) / name
@@ -82,8 +82,8 @@ def edit(options: argparse.Namespace, compose: Compose) -> int:
             record = _edit_one(bench, source, strengths, region, folder, options.animation)
             found = None if own is None else distances_of(bench, source, strengths, own())
         except InputError as error:
-            failed.append(error)
-            if len(failed) == len(inputs):
+            failed += 1
+            if failed == len(inputs):
                 raise
             log.error("%s is not edited: %s", word, one_line(error))
             continue

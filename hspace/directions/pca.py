@@ -82,10 +82,14 @@ def find(model: DiffusionModel, sources: Sources, settings: PcaSettings) -> Dire
 
     Source: Haas et al. 2024, sec. IV-A, figs. 3 and 4.
     """
-    recorded = sources.recorded(settings.num_samples)
+    return components_of(model, sources, settings)
+
+
+def components_of(model: DiffusionModel, sources: Sources, settings: PcaSettings) -> Directions:
+    """The principal components that settings ask for, of a run's samples."""
     return pca(
-        recorded, model, k=settings.k, joint=settings.joint, rotation=settings.rotation, matched=settings.matched,
-        memory=sources.memory,
+        sources.recorded(settings.num_samples), model, k=settings.k, joint=settings.joint, rotation=settings.rotation,
+        matched=settings.matched, memory=sources.memory,
     )  # fmt: skip
 
 

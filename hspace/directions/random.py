@@ -10,7 +10,7 @@ import torch
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import as_seed
 from hspace.directions.method import Sources, method
-from hspace.directions.pca import PcaSettings, pca
+from hspace.directions.pca import PcaSettings, components_of
 from hspace.directions.record import Directions
 
 
@@ -21,11 +21,7 @@ class RandomSettings(PcaSettings):
 @method("random", settings=RandomSettings, reads=("seed",))
 def find(model: DiffusionModel, sources: Sources, settings: RandomSettings) -> Directions:
     """Random directions, each step's norm matched to a principal component's: the control."""
-    components = pca(
-        sources.recorded(settings.num_samples), model, k=settings.k, joint=settings.joint, rotation=settings.rotation,
-        matched=settings.matched, memory=sources.memory,
-    )  # fmt: skip
-    return random(components, seed=sources.seed())
+    return random(components_of(model, sources, settings), seed=sources.seed())
 
 
 def random(like: Directions, *, seed: SupportsIndex) -> Directions:

@@ -143,7 +143,16 @@ def pictures(source: Source, edited: Images, weights: Weights) -> list[Pixels]:
 
 
 def inside(source: Source, edited: Images, weights: Weights) -> Images:
-    """The edits as they show in the part that the model sees, with the weight of each pixel; the rest is unedited."""
+    """The edits as they show in the part that the model sees, with the weight of each pixel; the rest is unedited.
+
+    Args:
+        source: Source of the edits.
+        edited: Edited images, (n, channel, height, width).
+        weights: Weights of the whole photograph's pixels, from `region_weights`.
+
+    Returns:
+        Images of the same shape.
+    """
     grey = np.repeat((255 * weights).round().astype(np.uint8)[..., None], 3, axis=2)
     height, width = edited.shape[-2:]
     share = (cut_out(grey, source.photo.frame, (height, width))[:, :1] + 1) / 2

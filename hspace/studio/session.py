@@ -195,14 +195,12 @@ class Session:
         return self._add(replace(found, meta=replace(found.meta, names=names)), f"region-{taken + 1}")
 
     def save_direction(self, edit: Edit, name: str) -> int:
-        """Keeps a sum of sliders as a direction of its own, under a name; strength 1 is what the page shows.
+        """Keeps a sum of sliders as a direction under a name; strength 1 is what the page shows without a mask.
 
         Raises:
-            InputError: If nothing is edited, a region is painted, or the name is empty or too long.
+            InputError: If nothing is edited, or the name is empty or too long.
         """
         name = _label(name)
-        if edit.mask is not None:
-            raise InputError("a kept direction edits all of a picture: clear the painted region first")
         terms = [self._slider(i).term(s, edit.start, edit.stop) for i, s in edit.terms.items() if s]
         vector = sum_offsets(self.bench.model, terms)
         meta = self._slider(next(iter(edit.terms))).directions.meta

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from card.base import Sizes
-from card.semantics import VARIMAX, component_readings, components, end_to_end, semantic_components
+from card.semantics import VARIMAX, component_readings, components, end_to_end, names_of, semantic_components
 
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.diffusion.latents import seed_range
 from hspace.directions.record import Directions
-from hspace.metrics.names import name_edits
 from hspace.runs.errors import guarded
 from hspace.scorers.factory import load_identity, load_scorer
 from hspace.types import Embedder, Scorer
@@ -46,10 +45,9 @@ def row(
 ) -> tuple[str, ...]:
     """The cells of one form."""
     seeds = seed_range("calibration", sizes.calibration)
-    named = component_readings(model, directions, annotator, identity, seeds, sizes).odd_effects
-    half = sizes.calibration // 2
-    names = name_edits(named(slice(half)), named(slice(half, None)))
-    chosen = semantic_components(names, end_to_end(named()))
+    annotated = component_readings(model, directions, annotator, identity, seeds, sizes)
+    names = names_of(annotated)
+    chosen = semantic_components(names, end_to_end(annotated.odd_effects()))
     seeds = seed_range("evaluation", sizes.judged)
     judged = component_readings(model, directions, judge, identity, seeds, sizes)
     semantic = [each for each in semantic_components(names, end_to_end(judged.odd_effects())) if each["semantic"]]

@@ -373,7 +373,7 @@ const find = () => busy($("#find"), async () => {
 const save = () => busy($("#save"), async () => { $("#kept").textContent = `Saved as ${(await (await ask("save", request(page.current))).json()).file}`; });
 const keep = (event) => { event.preventDefault(); busy($("#keep button"), async () => {
   const { sliders } = await (await ask("keep", { ...request(page.current), name: $("#name").value })).json();
-  say(""); sliders.forEach(addSlider); $("#kept").textContent = `Kept as ${$("#name").value}`; $("#name").value = "";
+  say(""); sliders.forEach(addSlider); $("#kept").textContent = `Kept as ${$("#name").value}${edit.mask ? ", which edits all of a picture" : ""}`; $("#name").value = "";
 }); };
 async function upload(file) {
   if (!file) return;

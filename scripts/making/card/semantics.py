@@ -78,9 +78,7 @@ def component_effects(
         Name of each component, or None, and the judge's effects, in sd of the unedited samples.
     """
     seeds = seed_range("calibration", sizes.calibration)
-    named = component_readings(model, directions, annotator, identity, seeds, sizes).odd_effects
-    half = sizes.calibration // 2
-    names = name_edits(named(slice(half)), named(slice(half, None)))
+    names = names_of(component_readings(model, directions, annotator, identity, seeds, sizes))
     judged = component_readings(model, directions, judge, identity, evaluation_seeds(sizes.judged), sizes)
     return names, end_to_end(judged.odd_effects())
 
@@ -92,6 +90,12 @@ def component_readings(
     sampler = Sampler(batch_size=sizes.batch_size)
     edits = edit_samples(model, directions, seeds, strengths=COMPONENT_STRENGTHS, sampler=sampler)
     return evaluate(edits, scorer, identity)
+
+
+def names_of(readings: Sweep) -> list[Name | None]:
+    """The name of each component, found on the first half of the samples and confirmed on the other."""
+    half = len(readings.readings.seeds) // 2
+    return name_edits(readings.odd_effects(slice(half)), readings.odd_effects(slice(half, None)))
 
 
 def end_to_end(odd: EffectMatrix) -> EffectMatrix:

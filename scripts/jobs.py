@@ -1,6 +1,7 @@
 """Whole jobs, held against the time that their operations take at the rate of a product of two matrices."""
 
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -71,20 +72,21 @@ def configuration(*words: str) -> Config:
 
 
 def _against_matrices(name: str, work: Callable[[], object], what: str) -> Row:
+    """Both in seconds of the processor: one thread of one process, so that what else runs there counts little."""
     with _threads(1):
         rate = matrix_rate()
         with FlopCounterMode(display=False) as counted:
-            seconds = timed(work)
+            seconds = timed(work, time.process_time)
     operations = counted.get_total_flops()
     least = operations / rate
-    note = f"{what}; {operations / 1e9:.3g} GFLOP at {rate / 1e9:.3g} GFLOP/s of matrices, one thread; once"
+    note = f"{what}; {operations / 1e9:.3g} GFLOP at {rate / 1e9:.3g} GFLOP/s of matrices, in CPU seconds; once"
     return Row(name, seconds, least, seconds / least, 1, 1 / SHARE, note)
 
 
 def matrix_rate(repetitions: int = 20) -> float:
     """Operations a second of a product of two matrices, in as many threads as torch has: the best of some."""
     a = torch.randn(SIDE, SIDE)
-    return 2 * SIDE**3 / min(timed(lambda: a @ a) for _ in range(repetitions))
+    return 2 * SIDE**3 / min(timed(lambda: a @ a, time.process_time) for _ in range(repetitions))
 
 
 def shared(name: str, model: DiffusionModel, part: str, n: int = 64) -> Row:

@@ -1,9 +1,11 @@
 """Whole jobs, held against the time that their operations take at the rate of a product of two matrices."""
 
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,12 +15,13 @@ from measuring import Row, compare, timed
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from hspace.commands.run import run
+from hspace.commands.run import load, run
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.recording import collect
 from hspace.diffusion.sampler import Sampler
 from hspace.directions.annotations import annotate
 from hspace.edits.sums import apply_offsets
+from hspace.evaluation.readings import Readings
 from hspace.runs.config import Config
 from hspace.runs.parsing import parse
 from hspace.scorers.factory import load_scorer
@@ -118,8 +121,22 @@ def _edited(model: DiffusionModel, n: int, folder: Path) -> Callable[[], Tensor]
     return lambda: apply_offsets(model, model.latents(range(n // 4)), offsets, sampler=Sampler())
 
 
+def _judged(model: DiffusionModel, n: int, folder: Path) -> Callable[[], object]:
+    """Edits and the judge's readings of them, of samples that are new at every call; the unit of effects is kept."""
+    cfg = configuration(f"output_dir={folder}/out", f"cache_dir={folder}/cache")
+    lab = replace(load(cfg), model=model)
+    edits = {"an edit": torch.randn(len(model.process.timesteps), *model.h_shape)}
+    firsts = itertools.count(FIRST_SAMPLE, n // 2)
+
+    def work() -> Readings:
+        first = next(firsts)
+        return lab.read(edits, range(first, first + n // 2))
+
+    return work
+
+
 PARTS: dict[str, Callable[[DiffusionModel, int, Path], Callable[[], object]]] = {
-    "collect": _collected, "annotate": _annotated, "edit": _edited,
+    "collect": _collected, "annotate": _annotated, "edit": _edited, "judge": _judged,
 }  # fmt: skip
 """Parts of runs that processes share, by name."""
 

@@ -56,11 +56,12 @@ def test_a_row_has_the_agreed_form(
     assert float(row["note"].partition("images agree to ")[2].split(";")[0]) <= 1e-4
 
 
+@pytest.mark.parametrize("part", ["edit", "judge"])
 def test_processes_are_held_against_one(
-    benchmark: Any, tiny_pipeline_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    benchmark: Any, tiny_pipeline_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
-    small(benchmark, monkeypatch, "shared_edit", n=8)
-    run(benchmark, monkeypatch, "shared_edit", str(tiny_pipeline_dir), "--output", str(tmp_path))
+    small(benchmark, monkeypatch, f"shared_{part}", n=8)
+    run(benchmark, monkeypatch, f"shared_{part}", str(tiny_pipeline_dir), "--output", str(tmp_path))
     (row,) = json.loads((tmp_path / "benchmark.json").read_text())["rows"]
     assert row["limit"] == pytest.approx(1 / 1.8) and "two processes" in row["note"]
 
@@ -105,7 +106,7 @@ def test_every_row_has_the_agreed_form(
     page = tmp_path / "performance.md"
     page.write_text("Before.\n\n<!-- benchmark: begin -->\nold\n<!-- benchmark: end -->\n\nAfter.\n")
     options = ("--output", str(tmp_path), "--docs", str(tmp_path))
-    for part in ("collect", "annotate", "edit"):
+    for part in ("collect", "annotate", "edit", "judge"):
         small(benchmark, monkeypatch, f"shared_{part}", n=8)
     rows = [row for row in benchmark.ROWS if not row.startswith("job_")]
     run(benchmark, monkeypatch, ",".join(rows), str(tiny_pipeline_dir), *options)

@@ -13,6 +13,9 @@ from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampler import Sampler
 from hspace.types import HForBatch, HTrajectory, Images, InputError
 
+ALIKE = 1e-5
+"""Difference of two samples' h, relative to its size, under which there is only rounding."""
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -165,6 +168,22 @@ def sample(
     finite[-1] &= x_0.isfinite().flatten(1).all(dim=1)
     _check_finite(torch.stack(finite).cpu(), model, latents.seeds)
     return Samples(x_0, torch.stack(trajectory, dim=1) if record_h else None)
+
+
+@torch.no_grad()
+def h_varies(model: DiffusionModel, other: DiffusionModel | None = None) -> bool:
+    """Whether h of two samples differs; what modulates a network by its time and prompt is the same for all of them.
+
+    By one pass of each up to the tap, at the first step.
+
+    Args:
+        model: The model, under its condition.
+        other: The same under another condition, which the second sample gets; None gives it the first one's.
+    """
+    t, x_T = model.process.timesteps[0], Latents.from_seeds([0, 1], model.sample_shape, 1).x_T.to(model.device)
+    pairs = (model, x_T[:1]), (other or model, x_T[1:])
+    one, two = (each.denoiser.encode(x, t, each.cond).h.float() for each, x in pairs)
+    return bool((one - two).norm() > ALIKE * one.norm())
 
 
 def _edit(delta_h: Tensor | None, replace_h: Tensor | None) -> Edit | None:

@@ -33,7 +33,7 @@ class BoundarySettings(ExampleSettings):
     """Whether one plane separates the whole trajectories; else each step has its own."""
 
 
-@method("boundary", settings=BoundarySettings, reads=("annotations",))
+@method("boundary", settings=BoundarySettings, reads=("annotations",), varying=True)
 def find(model: DiffusionModel, sources: Sources, settings: BoundarySettings) -> Directions:
     """The normal of a linear boundary between the samples with most and least of an attribute.
 

@@ -59,7 +59,7 @@ class CounterSettings(Settings):
         return 1
 
 
-@method("counter", settings=CounterSettings, reads=("annotations", "effects"))
+@method("counter", settings=CounterSettings, reads=("annotations", "effects"), varying=True)
 def find(model: DiffusionModel, sources: Sources, settings: CounterSettings) -> Directions:
     """A mixture of directions of several attributes that moves one of them alone, as measured on calibration samples.
 

@@ -22,7 +22,7 @@ class EraseSettings(OperatorSettings):
     """Whether only samples with more than the mean of the attribute are changed."""
 
 
-@method("erase", settings=EraseSettings, reads=("annotations",))
+@method("erase", settings=EraseSettings, reads=("annotations",), varying=True)
 def find(model: DiffusionModel, sources: Sources, settings: EraseSettings) -> Operator:
     """Erases an attribute from h: each sample gets the mean of what a linear readout sees of it.
 

@@ -20,7 +20,7 @@ class LocalPcaSettings(ComponentSettings):
     """Seed of the sample."""
 
 
-@method("local_pca", settings=LocalPcaSettings)
+@method("local_pca", settings=LocalPcaSettings, varying=True)
 def find(model: DiffusionModel, sources: Sources, settings: LocalPcaSettings) -> Directions:
     """Principal components of h around one sample, whose noise is varied a little.
 

@@ -11,12 +11,13 @@ from torch import Tensor
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.recording import Recorded
 from hspace.diffusion.sampler import Sampler
+from hspace.diffusion.sampling import h_varies
 from hspace.directions.annotations import Annotations
 from hspace.directions.masks import Mask
 from hspace.directions.operators import Found
 from hspace.directions.settings import METHODS, Settings
 from hspace.metrics.effect import EffectMatrix
-from hspace.types import Scorer
+from hspace.types import InputError, Scorer
 
 Source = Literal["seed", "annotations", "mask", "effects"]
 """Sources besides recorded h; the directions of a method that reads one are found again when it changes."""
@@ -90,6 +91,7 @@ class Method:
         kept: Whether a run keeps its directions in the cache.
         samples: Whether it reads discovery samples, which differ between `seed`s.
         given: The file of directions that it takes in the place of a search; None where it searches.
+        varying: Whether it learns from how h differs between samples.
     """
 
     name: str
@@ -99,6 +101,7 @@ class Method:
     kept: bool = True
     samples: bool = True
     given: Given | None = None
+    varying: bool = False
 
     @property
     def seeded(self) -> bool:
@@ -110,7 +113,16 @@ class Method:
         object.__setattr__(self, "__doc__", self.find.__doc__)
 
     def __call__(self, model: DiffusionModel, sources: Sources, settings: Settings) -> Found:
-        """Finds the directions, or the operator."""
+        """Finds the directions, or the operator.
+
+        Raises:
+            InputError: If it learns from how h differs between samples, and h is the same for all of them at the tap.
+        """
+        if self.varying and getattr(settings, "space", "h") == "h" and not h_varies(model):
+            raise InputError(
+                f"tap {model.denoiser.tap}: h is the same for every sample there, and method={self.name} learns from "
+                "how it differs; tap another place, or take method=trained, self_discovered, prompt_pairs or jacobian"
+            )
         return self.find(model, sources, settings)
 
 
@@ -122,6 +134,7 @@ def method(
     kept: bool = True,
     samples: bool = True,
     given: Given | None = None,
+    varying: bool = False,
 ) -> Callable[[Find], Method]:
     """Decorator that makes a method of a function `find(model, sources, settings)`, of directions or an operator.
 
@@ -132,10 +145,11 @@ def method(
         kept: Whether a run keeps its directions in the cache.
         samples: Whether it reads discovery samples; otherwise its directions are the same for every `seed`.
         given: The file of directions that it takes in the place of a search, whose content a result depends on.
+        varying: Whether it learns from how h differs between samples; it is then refused where h does not.
     """
 
     def make(find: Find) -> Method:
-        return METHODS.register(name)(Method(name, find, settings, frozenset(reads), kept, samples, given))
+        return METHODS.register(name)(Method(name, find, settings, frozenset(reads), kept, samples, given, varying))
 
     return make
 

@@ -76,7 +76,7 @@ PER_STEP: Mapping[str, Any] = {"name": "pca", "joint": False, "rotation": None}
 """The paper's form, as settings."""
 
 
-@method("pca", settings=PcaSettings)
+@method("pca", settings=PcaSettings, varying=True)
 def find(model: DiffusionModel, sources: Sources, settings: PcaSettings) -> Directions:
     """Principal components of h per step, or of whole trajectories: global directions, found without labels.
 

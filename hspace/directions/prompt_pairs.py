@@ -10,6 +10,7 @@ from torch import Tensor
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.recording import trajectories
 from hspace.diffusion.sampler import Sampler
+from hspace.diffusion.sampling import h_varies
 from hspace.directions.examples import difference_meta
 from hspace.directions.method import Sources, method
 from hspace.directions.positions import by_position, everywhere
@@ -64,7 +65,8 @@ def prompt_pairs(
         One direction of unit "difference", named after the prompt.
 
     Raises:
-        InputError: If the model takes no prompts, there is no seed, or both prompts are the same.
+        InputError: If the model takes no prompts, there is no seed, both prompts are the same, or h depends
+            on neither of them at the tap.
 
     Source: ours; FluxSpace (Dalva et al. 2024) takes such differences while it samples.
     """
@@ -74,6 +76,8 @@ def prompt_pairs(
     if prompt == own.prompt:
         raise InputError(f"prompt must differ from the model's own, got {prompt!r} for both")
     other, total = model.with_prompt(prompt, own.guidance), torch.zeros((), dtype=torch.float64)
+    if not h_varies(model, other):
+        raise InputError(f"tap {model.denoiser.tap}: h depends neither on the sample nor on the prompt there")
     for rows in row_batches(len(seeds), sampler.batch_size):
         latents = model.latents([seeds[row] for row in rows])
         with_concept, without = (trajectories(each, latents, sampler).double().sum(dim=0) for each in (other, model))

@@ -50,7 +50,7 @@ class PullbackSettings(Settings):
             raise ValueError(f"step must be below diffusion.num_steps={num_steps}, got {self.step}")
 
 
-@method("pullback", settings=PullbackSettings, samples=False)
+@method("pullback", settings=PullbackSettings, samples=False, varying=True)
 def find(model: DiffusionModel, sources: Sources, settings: PullbackSettings) -> Directions:
     """What h of one sample changes by most when x_t changes, and the same at another sample.
 

@@ -18,7 +18,7 @@ class RandomSettings(PcaSettings):
     """Settings of `method=random`: those of the components that the directions are as large as."""
 
 
-@method("random", settings=RandomSettings, reads=("seed",))
+@method("random", settings=RandomSettings, reads=("seed",), varying=True)
 def find(model: DiffusionModel, sources: Sources, settings: RandomSettings) -> Directions:
     """Random directions, each step's norm matched to a principal component's: the control."""
     return random(components_of(model, sources, settings), seed=sources.seed())

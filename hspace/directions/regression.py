@@ -30,7 +30,7 @@ class RegressionSettings(Settings):
         return 1
 
 
-@method("regression", settings=RegressionSettings, reads=("annotations",))
+@method("regression", settings=RegressionSettings, reads=("annotations",), varying=True)
 def find(model: DiffusionModel, sources: Sources, settings: RegressionSettings) -> Directions:
     """The partial effect of an attribute in a multiple regression of h on all attributes.
 

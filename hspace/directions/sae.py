@@ -54,7 +54,7 @@ class SaeSettings(Settings):
         return self.k
 
 
-@method("sae", settings=SaeSettings, reads=("annotations",))
+@method("sae", settings=SaeSettings, reads=("annotations",), varying=True)
 def find(model: DiffusionModel, sources: Sources, settings: SaeSettings) -> Directions:
     """Features of a sparse autoencoder of the positions of h, those first that go with an attribute.
 

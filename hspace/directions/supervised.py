@@ -19,7 +19,7 @@ class SupervisedSettings(ExampleSettings):
     """Settings of `method=supervised`."""
 
 
-@method("supervised", settings=SupervisedSettings, reads=("annotations",))
+@method("supervised", settings=SupervisedSettings, reads=("annotations",), varying=True)
 def find(model: DiffusionModel, sources: Sources, settings: SupervisedSettings) -> Directions:
     """The mean difference of the samples with most and least of an attribute.
 

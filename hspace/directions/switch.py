@@ -39,7 +39,7 @@ class SwitchSettings(OperatorSettings):
         return self
 
 
-@method("switch", settings=SwitchSettings, reads=("annotations",))
+@method("switch", settings=SwitchSettings, reads=("annotations",), varying=True)
 def find(model: DiffusionModel, sources: Sources, settings: SwitchSettings) -> Operator:
     """Switches an attribute: samples with it lose it, and those without get it, or another attribute's place.
 

@@ -34,7 +34,7 @@ class TransportSettings(OperatorSettings):
         return self
 
 
-@method("transport", settings=TransportSettings, reads=("annotations",))
+@method("transport", settings=TransportSettings, reads=("annotations",), varying=True)
 def find(model: DiffusionModel, sources: Sources, settings: TransportSettings) -> Operator:
     """Transports h towards the samples with most of an attribute: one affine map for each unit of h.
 

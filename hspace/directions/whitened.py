@@ -28,7 +28,7 @@ class WhitenedSettings(ExampleSettings):
         return self
 
 
-@method("whitened", settings=WhitenedSettings, reads=("annotations",))
+@method("whitened", settings=WhitenedSettings, reads=("annotations",), varying=True)
 def find(model: DiffusionModel, sources: Sources, settings: WhitenedSettings) -> Directions:
     """The mean difference, whitened by the covariance within the groups (linear discriminant).
 

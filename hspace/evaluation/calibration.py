@@ -16,6 +16,7 @@ from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import as_seeds, check_disjoint
 from hspace.diffusion.recording import trajectories
 from hspace.diffusion.sampler import Sampler
+from hspace.diffusion.sampling import ALIKE
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit, edit_offsets
 from hspace.evaluation.readings import score
@@ -336,6 +337,10 @@ def spread_strength(
 
 
 def h_spread(model: DiffusionModel, seeds: Sequence[int], sampler: Sampler) -> float:
-    """Root of the total variance of h over the edited steps, >= 0, of the samples of some seeds, two at least."""
-    h = trajectories(model, model.latents(seeds), sampler)
-    return float(h[:, sampler.start : sampler.stop].double().var(dim=0).sum().sqrt())
+    """Root of the total variance of h over the edited steps, of the samples of some seeds, two at least.
+
+    Where h is the same for every sample, as at a tap of the modulation, it is the length of h instead.
+    """
+    h = trajectories(model, model.latents(seeds), sampler)[:, sampler.start : sampler.stop].double()
+    spread, length = h.var(dim=0).sum().sqrt(), h[0].norm()
+    return float(spread if spread > ALIKE * length else length)

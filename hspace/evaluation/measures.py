@@ -168,7 +168,8 @@ class Measure:
         higher_is_better: Whether more is better; None where neither more nor less is.
         read: Function that gives the number, with its 95% interval where it has one.
         needs: `images` if it needs the images of all samples, `region` if it needs a named region, `halves` if
-            it compares two sets of images: the edits with the real images, or two halves of the samples.
+            it compares two sets of images: the edits with the real images, or two halves of the samples; `varying` if
+            it needs h to differ from sample to sample.
     """
 
     name: str
@@ -292,7 +293,7 @@ def breaks_at(edited: Edited) -> Value:
     return edited.dose and edited.dose.breaks_at
 
 
-@measure("off_manifold", unit="Mahalanobis distance over sqrt(d)", higher_is_better=False)
+@measure("off_manifold", unit="Mahalanobis distance over sqrt(d)", higher_is_better=False, needs=("varying",))
 def off_manifold_cost(edited: Edited) -> Value:
     """Increase of the distance of h from the model's own samples, mean over steps."""
     gaussian = _gaussian(edited.lab.recorded())

@@ -10,6 +10,7 @@ import numpy as np
 
 from hspace.diffusion.latents import check_disjoint
 from hspace.diffusion.photographs import find_images
+from hspace.diffusion.sampling import h_varies
 from hspace.directions.operators import Found, Operator
 from hspace.directions.positions import grid_of, shares
 from hspace.edits.changes import changes
@@ -122,6 +123,12 @@ def _needs(lab: Lab) -> frozenset[str]:
     needs = frozenset[str]().union(*(each.needs for each in _measures(lab)))
     if "region" in needs and getattr(lab.cfg.method, "mask", None) is None:
         raise InputError("evaluation.measures: what is read outside a region needs method.mask to name it")
+    if "varying" in needs and not h_varies(lab.model):
+        measures = ", ".join(each.name for each in _measures(lab) if "varying" in each.needs)
+        raise InputError(
+            f"evaluation.measures: {measures} needs h to differ from sample to sample, and at tap "
+            f"{lab.model.denoiser.tap} it is the same for all"
+        )
     _check_sets(lab, [each for each in _measures(lab) if "halves" in each.needs])
     return needs
 

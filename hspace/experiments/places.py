@@ -15,9 +15,6 @@ from hspace.runs.lab import Lab
 from hspace.system.shards import Batches
 from hspace.types import InputError, Scorer
 
-ALIKE = 1e-5
-"""Difference of two samples' h, relative to its size, under which there is only rounding."""
-
 
 @dataclass(frozen=True)
 class Place:
@@ -46,14 +43,6 @@ class Place:
     def attributes(self) -> tuple[str, ...]:
         """Attributes that have a direction."""
         return self.lab.cfg.study.attributes
-
-
-def varies(place: Place) -> bool:
-    """Whether h differs between two samples; what modulates a transformer without a prompt does not."""
-    model = place.lab.model
-    h = sample(model, model.latents(place.annotations.seeds[:2]), sampler=place.lab.sampler, record_h=True).h
-    assert h is not None
-    return bool((h[0] - h[1]).float().norm() > ALIKE * h.float().norm())
 
 
 def find(place: Place) -> Tensor:

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
+from hspace.diffusion.sampling import h_varies
 from hspace.diffusion.taps import blocks_of
 from hspace.experiments.measured import SHARES, WHOLE, Figures, Measured, measure, windows
-from hspace.experiments.places import Place, varies
+from hspace.experiments.places import Place
 from hspace.metrics.interval import Interval
 from hspace.output.charts import curve_grid
 from hspace.output.tables import Cell, Table, format_number
@@ -30,7 +31,7 @@ def run(lab: Lab) -> Result:
     """
     measured, constant = [], []
     for place in _places(lab):
-        if varies(place):
+        if h_varies(place.lab.model):
             measured.append(measure(place))
         else:
             constant.append(place.name)

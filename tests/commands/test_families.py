@@ -1,5 +1,6 @@
 """Everything on every family from the command line: found, named, applied, measured, drawn and recorded."""
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -64,6 +65,10 @@ OFTEN = dict(
     )
 )  # fmt: skip
 """A work of each family that the fast tests run; all others are slow."""
+CONSTANT = {"pixel": "mod", "dit": "block:0.mod", "sd3": "mod", "flux": "block:0.mod"}
+"""A tap of some families where h is the same for every sample."""
+ANYWAY = {"jacobian", "self_discovered", "trained", "trained_network", "prompt_pairs"}
+"""Works that do not learn from how h differs between samples."""
 OTHER = {"classes": "1", "dit": "kind 1"}
 SMALL = "debug=default diffusion.num_steps=2 edit.strengths=[1] evaluation.num_samples=2 evaluation.reference_samples=4"
 
@@ -145,6 +150,47 @@ def test_every_work_on_every_family(
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["model"]["h_shape"] and {"directions", "effects", "samples"} <= pictures
     assert ("positions" in pictures) == (work in ("local_pca", "jacobian", "pullback", "all measures"))
+
+
+def cases_of_constants() -> list:
+    fast = {
+        ("pixel", "supervised"),
+        ("dit", "pullback"),
+        ("sd3", "all measures"),
+        ("flux", "random"),
+        ("sd3", "prompt_pairs"),
+    }
+    left_out = {"ready", "hspace invert", "hspace edit"}
+    every = [case for case in itertools.product(CONSTANT, WORKS) if case not in REFUSED and case[1] not in left_out]
+    return [pytest.param(*case, marks=() if case in fast else pytest.mark.slow) for case in every]
+
+
+@pytest.mark.parametrize(("name", "work"), cases_of_constants())
+def test_where_h_is_the_same_for_every_sample_a_work_runs_or_is_refused_before_any_sample(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, work: str
+) -> None:
+    code = main([*words_of(name, work, root, tmp_path), f"model.tap={CONSTANT[name]}"])
+    told = capsys.readouterr().err
+    if work in ANYWAY:
+        assert code == 0, told
+        return
+    last = told.strip().splitlines()[-1]
+    assert (
+        code == 2 and last.startswith("hspace: error: ") and f"tap {CONSTANT[name]}" in last and "the same for" in last
+    )
+    assert all(path.suffix == ".lock" for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_a_direction_of_x_T_is_found_whatever_is_tapped(root: Path, tmp_path: Path) -> None:
+    assert main([*words_of("pixel", "supervised", root, tmp_path), "method.space=x_T", "model.tap=mod"]) == 0
+
+
+def test_prompt_pairs_need_an_h_that_the_prompt_or_the_sample_changes(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tap `mod` of a U-Net is of time alone."""
+    assert main([*words_of("stable_diffusion", "prompt_pairs", root, tmp_path), "model.tap=mod"]) == 2
+    assert "tap mod: h depends neither on the sample nor on the prompt there" in capsys.readouterr().err
 
 
 def test_the_table_of_the_docs_is_that_of_this_test() -> None:

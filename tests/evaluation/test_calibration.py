@@ -12,9 +12,10 @@ from torch import Tensor
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import seed_range
 from hspace.diffusion.sampler import Sampler
+from hspace.diffusion.sampling import sample
 from hspace.directions.record import Directions, DirectionsMeta
 from hspace.edits.sums import edit
-from hspace.evaluation.calibration import Calibration, _Readings, _settled, calibrate, search
+from hspace.evaluation.calibration import Calibration, _Readings, _settled, calibrate, h_spread, search
 from hspace.metrics.interval import mean_interval
 from hspace.types import InputError
 
@@ -184,3 +185,17 @@ def test_mistakes_are_named(tiny_model: DiffusionModel) -> None:
         run(seeds=(1, 2))
     with pytest.raises(InputError, match="direction 'a' is zero"):
         run(which=replace(directions, directions=torch.zeros_like(directions.directions)))
+
+
+def test_where_h_is_the_same_for_every_sample_its_length_is_what_a_strength_is_first_counted_in(
+    tiny_model: DiffusionModel,
+) -> None:
+    sampler = Sampler(start=1)
+    model = tiny_model.tapped("mod")
+    h = sample(model, model.latents([3]), record_h=True).h
+    assert h is not None
+    assert h_spread(model, SEEDS, sampler) == pytest.approx(float(h[:, 1:].norm()), rel=1e-6)
+    many = sample(tiny_model, tiny_model.latents(SEEDS), record_h=True).h
+    assert many is not None
+    expected = float(many[:, 1:].var(dim=0).sum().sqrt())
+    assert h_spread(tiny_model, SEEDS, sampler) == pytest.approx(expected, rel=1e-4)

@@ -16,13 +16,14 @@ from hspace.cli import main
 from hspace.commands.run import load
 from hspace.diffusion.recording import collect
 from hspace.diffusion.sampler import Sampler
+from hspace.diffusion.sampling import h_varies
 from hspace.directions.pca import pca
 from hspace.directions.supervised import supervised
 from hspace.edits.mixing import swap
 from hspace.evaluation.readings import Readings, score
 from hspace.experiments.doses import Dose
 from hspace.experiments.measured import mean_effect, windows
-from hspace.experiments.places import Place, find, readings, varies
+from hspace.experiments.places import Place, find, readings
 from hspace.experiments.probes import calibrate, exchanged, semantic
 from hspace.metrics.effect import EffectMatrix
 from hspace.metrics.interval import Interval, slope_interval
@@ -132,8 +133,8 @@ def test_at_a_calibrated_strength_the_annotator_sees_the_effect(lab: Lab) -> Non
 
 
 def test_what_modulates_a_transformer_of_classes_is_the_same_for_every_sample(lab: Lab) -> None:
-    assert not varies(place(lab, "block:0.mod"))
-    assert varies(place(lab, "block:0")) and varies(place(lab, "block:0.attn"))
+    assert not h_varies(lab.model.tapped("block:0.mod"))
+    assert h_varies(lab.model.tapped("block:0")) and h_varies(lab.model.tapped("block:0.attn"))
 
 
 def test_a_swap_carries_what_the_house_says_and_one_of_a_constant_nothing(lab: Lab) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from hspace.diffusion.checkpoints import load_model
-from hspace.diffusion.embedded import drawn_world
+from hspace.diffusion.embedded import EMBEDDED, drawn_world
 from hspace.directions.file import FileSettings
 from hspace.directions.hub import local_path
 from hspace.directions.metadata import annotated_by
@@ -139,10 +139,10 @@ def check_beside(cfg: Config) -> None:
         InputError: If one is not.
     """
     for folder in cfg.study.beside:
-        if not (folder.expanduser() / "model_index.json").is_file():
+        if str(folder) not in EMBEDDED and not (folder.expanduser() / "model_index.json").is_file():
             raise InputError(
-                f"study.beside: {folder} holds no model: python scripts/making/train_autoencoder.py, then "
-                "train_latent.py and train_transformer.py train those of the portraits"
+                f"study.beside: {folder} holds no model: python scripts/making/train_transformer.py "
+                "autoencoder=hspace/weights/portraits/ldm/vqvae trains a transformer of the portraits"
             )
 
 

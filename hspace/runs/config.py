@@ -217,7 +217,7 @@ class StudyConfig:
         examples: Number of examples on each side of a mean difference.
         repeats: Number of draws of examples, each with evaluation samples of its own; intervals over them need five.
         target: Effect, in sd, at which edits are compared.
-        beside: Folders of further models that are measured beside `model`.
+        beside: Names of embedded models, or folders, that are measured beside `model`.
         taps: Taps of a transformer that are measured; `*` is every block.
         methods: Methods that are compared, as their table calls them; `*` is all.
         method: Method that table I sets beside mean differences, by the same names.

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from hspace.diffusion.embedded import EMBEDDED
 from hspace.directions.method import get_method
 from hspace.directions.operators import Found, load_found
 from hspace.evaluation.calibration import MORE
@@ -24,7 +25,8 @@ from hspace.runs.keys import VERSIONS, files_key, network_key, sampler_key
 from hspace.runs.lab import Lab
 from hspace.runs.procedures import EXPERIMENTS
 from hspace.system.cache import key_sha256
-from hspace.system.files import read_json, sha256_file, write_json
+from hspace.system.files import package_path, read_json, sha256_file, write_json
+from hspace.system.hashes import path_sha256
 from hspace.system.registry import source_sha256
 
 RECORD = "run.json"
@@ -168,6 +170,8 @@ def key_of(lab: Lab) -> str:
     entries = [EXPERIMENTS.get(lab.cfg.procedure), get_method(lab.cfg.method.name).find]
     entries += [MEASURES.get(name).read for name in lab.cfg.evaluation.measures]
     given = {f"given[{i}]": sha256_file(path) for i, path in enumerate(given_files(lab.cfg, lab.model))}
+    beside = [str(each) for each in lab.cfg.study.beside if str(each) in EMBEDDED]
+    given |= {name: path_sha256(package_path("weights") / EMBEDDED[name]) for name in beside}
     return key_sha256({
         "code": [source_sha256(entry) for entry in entries], "version": VERSION, "stages": VERSIONS,
         "config": config_sha256(lab.cfg), "files": files_key(lab.cfg) | given,

@@ -27,8 +27,10 @@ from hspace.experiments.places import Place, find, readings
 from hspace.experiments.probes import calibrate, exchanged, semantic
 from hspace.metrics.effect import EffectMatrix
 from hspace.metrics.interval import Interval, slope_interval
+from hspace.runs import report
 from hspace.runs.lab import Lab
 from hspace.runs.parsing import parse
+from hspace.runs.report import key_of
 from hspace.system.files import package_path
 
 # Numbers: of networks with random weights no image may have glasses.
@@ -229,3 +231,25 @@ def test_a_missing_model_is_one_line_that_says_how_to_train_it(
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith(f"hspace: error: study.beside: {tmp_path / 'none'} holds no model")
     assert "train_transformer.py" in error and not (tmp_path / "run").exists()
+
+
+def test_by_itself_it_needs_a_transformer_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ships is there, and the file's own place of the transformer is not."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["experiment=transformer", "tracking.mode=disabled", f"output_dir={tmp_path / 'run'}"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("hspace: error: study.beside: .train/portraits/transformer/pipeline holds no model")
+
+
+def test_a_record_depends_on_the_weights_of_an_embedded_model_beside_it(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = replace(lab, cfg=replace(lab.cfg, study=replace(lab.cfg.study, beside=(Path("portraits-128"),))))
+    key = key_of(beside)
+    monkeypatch.setattr(report, "package_path", lambda _: tmp_path)
+    changed = tmp_path / "portraits" / "ldm"
+    changed.mkdir(parents=True)
+    (changed / "weights.bin").write_bytes(b"1")
+    assert key_of(beside) != key != key_of(lab)

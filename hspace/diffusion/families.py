@@ -120,6 +120,8 @@ class PipelineFamily:
         tap: Tap of a U-Net, where the request names none.
         absent: Sets of parts that may be missing together.
         statistics: Whether its pipeline applies mean and standard deviation of latents that an autoencoder names.
+        own_range: Whether its pipeline goes over the scheduler's own range of noise levels; see
+            `Process.from_scheduler`.
     """
 
     network: str
@@ -129,6 +131,7 @@ class PipelineFamily:
     tap: str = "after"
     absent: tuple[frozenset[str], ...] = (frozenset(),)
     statistics: bool = False
+    own_range: bool = False
 
     def matches(self, index: Mapping[str, str]) -> bool:
         """Whether all parts are there but those that may be missing, and of these classes."""
@@ -142,7 +145,9 @@ class PipelineFamily:
         network = read_module(request.folder, self.network, request.index[self.network], request.model)
         codec = _codec(request, network, self.statistics)
         wiring = self.wire(network, codec, request)
-        process = Process.from_scheduler(scheduler, request.num_steps, request.spacing, wiring.image_tokens)
+        process = Process.from_scheduler(
+            scheduler, request.num_steps, request.spacing, wiring.image_tokens, self.own_range
+        )
         encode = self.encode(network, wiring, codec, request)
         parts = {self.network: network, "scheduler": scheduler, **codec.parts, **(encode.parts if encode else {})}
         identity = model_identity(parts, request.folder)
@@ -333,6 +338,7 @@ sd3: PipelineFamily = PipelineFamily(
     lambda network, *_: SD3Wiring(network),
     _sd3_prompts,
     absent=(frozenset(), frozenset({"text_encoder_3"}), frozenset({"text_encoder_3", "tokenizer_3"})),
+    own_range=True,
 )  # fmt: skip
 """Stable Diffusion 3 and 3.5, with or without T5: flow matching with classifier-free guidance."""
 

@@ -2,6 +2,10 @@
 
 `alpha_bar` is the cumulative product of the forward process. The DDIM paper, and this project's, write it alpha;
 diffusers calls it `alphas_cumprod`. The predicted image is never clipped, even if a checkpoint's scheduler asks for it.
+
+A variance that a network has learnt is passed over: sigma is a number of the process and eta, the same for every pixel,
+and inversion solves for the noise with it. Only DDPM's step, at eta 1, could use a learnt one (Nichol & Dhariwal 2021,
+arXiv 2102.09672, eq. 15); DDIM's has none.
 """
 
 import math
@@ -56,7 +60,11 @@ class Process(ABC):
 
     @staticmethod
     def from_scheduler(
-        scheduler: Any, num_steps: int, spacing: str | None = None, image_tokens: int | None = None
+        scheduler: Any,
+        num_steps: int,
+        spacing: str | None = None,
+        image_tokens: int | None = None,
+        own_range: bool = False,
     ) -> "Process":
         """Take over a diffusers scheduler's noise levels, model times and prediction type.
 
@@ -67,6 +75,8 @@ class Process(ABC):
             spacing: `leading`, `trailing` or `linspace` (Lin et al. 2023, table 2); None takes the scheduler's own.
                 Flow matching has its own.
             image_tokens: Number of tokens of an image, where the noise levels depend on it.
+            own_range: Whether flow matching goes over the scheduler's own range of noise levels, as the pipeline of
+                Stable Diffusion 3 does; else from 1 to 1 / num_steps before the shift, as that of FLUX does.
 
         Raises:
             InputError: If the scheduler is of another kind, or a value is out of range.
@@ -74,7 +84,7 @@ class Process(ABC):
         if isinstance(scheduler, Mapping):
             scheduler = build_scheduler(scheduler)
         if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
-            return FlowMatching.of(scheduler, num_steps, spacing, image_tokens)
+            return FlowMatching.of(scheduler, num_steps, spacing, image_tokens, own_range)
         return Schedule.of(scheduler, num_steps, spacing)
 
     @abstractmethod
@@ -265,9 +275,14 @@ class FlowMatching(Process):
 
     @classmethod
     def of(
-        cls, scheduler: Any, num_steps: int, spacing: str | None = None, image_tokens: int | None = None
+        cls,
+        scheduler: Any,
+        num_steps: int,
+        spacing: str | None = None,
+        image_tokens: int | None = None,
+        own_range: bool = False,
     ) -> "FlowMatching":
-        """See `Process.from_scheduler`; the sigmas are the scheduler's, from 1 to 1 / num_steps before its shift.
+        """See `Process.from_scheduler`; the sigmas are the scheduler's, with its shift.
 
         Raises:
             InputError: If `spacing` is given, the number of steps does not fit, or sigma grows towards the image.
@@ -280,7 +295,8 @@ class FlowMatching(Process):
         if config.get("invert_sigmas", False):
             raise InputError("flow matching whose sigma grows towards the image (invert_sigmas) is not supported")
         dynamic = {"mu": _dynamic_shift(config, image_tokens)} if config["use_dynamic_shifting"] else {}
-        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / num_steps, num_steps).tolist(), **dynamic)
+        levels = {"sigmas": np.linspace(1.0, 1 / num_steps, num_steps).tolist()}
+        scheduler.set_timesteps(**({"num_inference_steps": num_steps} if own_range else levels), **dynamic)
         if not scheduler.sigmas.isfinite().all():
             raise InputError(f"the scheduler has no noise levels for {num_steps} step; use more")
         count = config["num_train_timesteps"]

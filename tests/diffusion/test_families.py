@@ -49,25 +49,47 @@ GUIDED: dict[str, dict[str, Any]] = {
     "stable_diffusion": {},
     "sdxl": {},
     "pixart": {"height": 16, "width": 16, "use_resolution_binning": False, "clean_caption": False},
-    "sd3": {"height": 16, "width": 16, "sigmas": [1.0, 2 / 3, 1 / 3]},
+    "sd3": {"height": 16, "width": 16},
     "flux": {"height": 16, "width": 16},
 }
 
 
+@pytest.mark.parametrize("steps", [STEPS, 8])
 @pytest.mark.parametrize("name", GUIDED)
-def test_a_prompt_gives_the_pipelines_own_image(folder: Folder, name: str) -> None:
-    model, pipeline = load(folder, name), diffusers.DiffusionPipeline.from_pretrained(folder(name))
+def test_a_prompt_gives_the_pipelines_own_image(folder: Folder, name: str, steps: int) -> None:
+    model, pipeline = load(folder, name, num_steps=steps), diffusers.DiffusionPipeline.from_pretrained(folder(name))
     pipeline.set_progress_bar_config(disable=True)
     latents = model.latents([5])
     x_T: Any = latents.x_T
     if name == "flux":
         x_T = diffusers.FluxPipeline._pack_latents(x_T, 1, 4, 8, 8)
     theirs = pipeline(
-        PROMPTS[name], num_inference_steps=STEPS, guidance_scale=4.0, latents=x_T, output_type="pt", **GUIDED[name]
+        PROMPTS[name], num_inference_steps=steps, guidance_scale=4.0, latents=x_T, output_type="pt", **GUIDED[name]
     ).images
     ours = (sample(model, latents, sampler=Sampler(eta=0.0)).x_0 / 2 + 0.5).clamp(0, 1)
     assert (ours - theirs).abs().max() <= 2e-5
     assert ours.std() > 1e-3
+
+
+@pytest.mark.parametrize("steps", [1, 3, 8])
+@pytest.mark.parametrize("name", ["sd3", "flux"])
+def test_shifted_times_are_those_of_the_pipeline_at_another_size_and_number_of_steps(
+    tmp_path: Path, name: str, steps: int
+) -> None:
+    """Both by the number of tokens, as the schedulers of FLUX and of SD 3.5 medium have it."""
+    pipeline, size = PIPELINES[name](), 32
+    pipeline.vae.register_to_config(sample_size=size)
+    if name == "sd3":
+        config = {**pipeline.transformer.config, "sample_size": size // 2, "pos_embed_max_size": size // 4}
+        pipeline.register_modules(transformer=diffusers.SD3Transformer2DModel(**config))
+    shifting = {"use_dynamic_shifting": True, "base_image_seq_len": 16, "max_image_seq_len": 128, "max_shift": 2.0}
+    pipeline.register_modules(scheduler=diffusers.FlowMatchEulerDiscreteScheduler(**shifting))
+    pipeline.save_pretrained(tmp_path)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline("a man", num_inference_steps=steps, height=size, width=size, output_type="latent")
+    model = load_model(str(tmp_path), num_steps=steps, device="cpu", prompt="a man")
+    assert model.image_shape == (3, size, size)
+    assert model.process.timesteps == pytest.approx(pipeline.scheduler.timesteps.tolist(), rel=1e-6)
 
 
 def test_pixart_alpha_is_told_from_sigma_by_its_pipeline_and_reads_fewer_words(folder: Folder, tmp_path: Path) -> None:

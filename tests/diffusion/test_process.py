@@ -209,11 +209,13 @@ FLOWS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("flow", FLOWS)
 @pytest.mark.parametrize("num_steps", [2, 4, 28])
-def test_flow_matching_is_the_euler_step_of_diffusers(flow: str, num_steps: int) -> None:
+@pytest.mark.parametrize("own_range", [False, True])
+def test_flow_matching_is_the_euler_step_of_diffusers(flow: str, num_steps: int, own_range: bool) -> None:
     scheduler: Any = FlowMatchEulerDiscreteScheduler(**FLOWS[flow])
-    process = Process.from_scheduler(scheduler, num_steps, image_tokens=1024)
+    process = Process.from_scheduler(scheduler, num_steps, image_tokens=1024, own_range=own_range)
     mu = {"mu": 0.5 + 0.65 * (1024 - 256) / (4096 - 256)} if "use_dynamic_shifting" in FLOWS[flow] else {}
-    scheduler.set_timesteps(sigmas=[1 - i / num_steps for i in range(num_steps)], **mu)
+    evenly = {"sigmas": [1 - i / num_steps for i in range(num_steps)]}
+    scheduler.set_timesteps(**({"num_inference_steps": num_steps} if own_range else evenly), **mu)
     x_t, output, z = images(3)
     ours = x_t
     for i, t in enumerate(scheduler.timesteps):

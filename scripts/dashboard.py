@@ -1,21 +1,28 @@
 """Builds the W&B workspace of a project, or a report: `python scripts/dashboard.py [--report] [--project NAME]`.
 
 Publishes it where there is a key (`wandb login`), and writes its specification to --output where there is none. Needs
-`pip install wandb-workspaces`.
+the extra `dashboard`.
 """
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import wandb
-import wandb_workspaces.reports.v2 as wr
-import wandb_workspaces.workspaces as ws
-from wandb_workspaces.reports.v2 import interface as parts
 
 from hspace.runs.errors import guarded
 from hspace.system.files import write_text
+from hspace.types import InputError, one_line
+
+try:
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
+    from wandb_workspaces.reports.v2 import interface as parts
+except ModuleNotFoundError as error:
+    print(f"hspace: error: {error}; pip install '.[dashboard]' brings it", file=sys.stderr)
+    sys.exit(2)
 
 CURVES = 8
 """Directions that have a curve of their own."""
@@ -68,6 +75,21 @@ def report(entity: str, project: str) -> parts.Report:
     return parts.Report(entity=entity, project=project, title="hspace: directions", description=about, blocks=blocks)
 
 
+def publish(build: Callable[[str, str], ws.Workspace | parts.Report], entity: str | None, project: str) -> str:
+    """Sends it to the server; where it is seen.
+
+    Raises:
+        InputError: If the server does not take it: most often the project of a report has no run yet.
+    """
+    owner = entity
+    try:
+        owner = entity or wandb.Api().default_entity or ""
+        return build(owner, project).save().url
+    # W&B's own errors, those of its settings, and whatever an odd answer of a server breaks in W&B.
+    except Exception as error:
+        raise InputError(f"W&B project {owner}/{project}: {one_line(error)}") from error
+
+
 def main() -> int:
     """Publishes or writes the workspace or the report, and prints where it is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -78,8 +100,7 @@ def main() -> int:
     options = parser.parse_args()
     kind, build = ("report", report) if options.report else ("workspace", workspace)
     if wandb.Settings().api_key or wandb.login(prompt=False, verify=False):
-        entity = options.entity or wandb.Api().default_entity or ""
-        print(build(entity, options.project).save().url)
+        print(publish(build, options.entity, options.project))
     else:
         output = options.output or Path("outputs") / f"{kind}.json"
         # The one way to the JSON without a server, though its name says that it may change.

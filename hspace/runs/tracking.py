@@ -6,6 +6,7 @@ back what an offline run wrote, and `wandb sync` sends it later.
 
 import hashlib
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -74,8 +75,8 @@ class Run:
         self._ask(lambda run: run.summary.update(dict(values)))
 
     def log_table(self, name: str, table: Table) -> None:
-        """Logs a table as `tables/<name>`; intervals become lists of value, low and high."""
-        rows = [[list(cell) if isinstance(cell, tuple) else cell for cell in row] for row in table.rows]
+        """Logs a table as `tables/<name>`; intervals become lists of value, low, high and n, and NaN becomes None."""
+        rows = [[_plain(cell) for cell in row] for row in table.rows]
         columns: list[Any] = list(table.columns)
         self._ask(
             lambda run: run.log({f"tables/{name}": wandb.Table(columns=columns, data=rows, allow_mixed_types=True)})
@@ -118,6 +119,13 @@ class Run:
             self._run = None
             log.warning("tracking stopped, and the run goes on: %s", one_line(error))
             _forget()
+
+
+def _plain(cell: Any) -> Any:
+    """A cell of JSON's types alone: a browser reads no table that has NaN in it."""
+    if isinstance(cell, tuple):
+        return [_plain(each) for each in cell]
+    return None if isinstance(cell, float) and math.isnan(cell) else cell
 
 
 def _use_files(run: "wandb.Run", name: str, kind: str, paths: Sequence[Path]) -> None:

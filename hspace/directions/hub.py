@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
 from hspace.diffusion.identity import WEIGHTS
 from hspace.directions.record import Directions
@@ -143,6 +143,9 @@ def _asked(repository: str, question: Callable[[], T]) -> T:
 
 
 def _why(error: Exception) -> str:
+    # To who is not logged in the hub says 401 of what it does not have, too.
+    if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError):
+        return "there is none, or it is not yours to see"
     status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None
     if status in (401, 403):
         return f"no permission ({status}): log in with hf auth login, as someone who may"

@@ -51,7 +51,8 @@ class Hub(BaseHTTPRequestHandler):
         name = self.path.rpartition("/")[2]
         content = self.server.files.get(name)  # type: ignore[attr-defined]
         if "/me/smiles/resolve/" not in self.path or content is None:
-            return self.answer(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
+            status = 404 if "Authorization" in self.headers else 401  # the hub tells strangers no more
+            return self.answer(status, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
         etag = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
         return self.answer(200, content, etag)
 
@@ -146,7 +147,11 @@ FAR = pytest.mark.slow
         pytest.param(
             ["push", "me/smiles", "FILE"], {"HF_ENDPOINT": "http://127.0.0.1:9"}, "cannot be reached", marks=FAR
         ),
-        (["edit", "3", "--direction", "hub:me/nothing"], {}, "me/nothing on the hub"),
+        (
+            ["edit", "3", "--direction", "hub:me/nothing"],
+            {"HF_TOKEN": ""},
+            "me/nothing on the hub: there is none, or it is not yours to see",
+        ),
         pytest.param(
             ["method=file", "method.path=hub:me/nothing"], {"HF_HUB_OFFLINE": "1"}, "me/nothing on the hub", marks=FAR
         ),

@@ -181,6 +181,27 @@ def test_the_figure_is_what_a_run_prints(monkeypatch: pytest.MonkeyPatch, capsys
     assert capsys.readouterr().out == f"{Path('there/figure.png')}\n"
 
 
+@pytest.mark.parametrize(
+    ("options", "told"), [(["--quiet"], ["warned"]), ([], ["told", "warned"]), (["-v"], ["detail", "told", "warned"])]
+)
+def test_quiet_prints_less_and_verbose_more(
+    options: list[str], told: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run(config: Config) -> Path:
+        log = logging.getLogger("hspace.runs")
+        for level, message in ((logging.DEBUG, "detail"), (logging.INFO, "told"), (logging.WARNING, "warned")):
+            log.log(level, message)
+        return config.output_dir / "figure.png"
+
+    monkeypatch.setattr("hspace.commands.run.run", run)
+    level = logging.getLogger("hspace").level
+    try:
+        assert main(options) == 0
+    finally:
+        logging.getLogger("hspace").setLevel(level)
+    assert caplog.messages == told
+
+
 def test_list_help_and_version(capsys: pytest.CaptureFixture[str]):
     assert main(["list"]) == 0
     listed = capsys.readouterr().out

@@ -1,7 +1,11 @@
 """The words that a shell completes, as bash itself finds them."""
 
+import os
+import re
 import shutil
 import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -28,6 +32,34 @@ def test_bash_completes_commands_choices_and_keys(tmp_path: Path, capsys: pytest
     for typed, wanted in TYPED.items():
         ask = f'source {script}; COMP_LINE="{typed}"; COMP_POINT={len(typed)}; _hspace; echo "${{COMPREPLY[@]}}"'
         assert subprocess.run(["bash", "-c", ask], capture_output=True, text=True).stdout.split() == wanted
+
+
+@pytest.mark.skipif(shutil.which("bash") is None or sys.platform == "win32", reason="needs bash at a terminal")
+def test_the_tab_key_completes_at_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash"]) == 0
+    script = tmp_path / "hspace.bash"
+    script.write_text(capsys.readouterr().out)
+    assert typed_at_bash(script, list(TYPED)) == [
+        f"{typed.removesuffix(re.split('[ =]', typed)[-1])}{wanted[0]}" if wanted else typed
+        for typed, wanted in TYPED.items()
+    ]
+
+
+def typed_at_bash(script: Path, lines: list[str]) -> list[str]:
+    """What stands in each line after the tab key, which `echo`, put before it by ctrl-A, says."""
+    keys = [f"source {script}\n", *(f"{line}\t\x01echo so: \n" for line in lines), "exit\n"]
+    ours, theirs = os.openpty()
+    bash = ["bash", "--norc", "--noprofile", "-i"]
+    env = {**os.environ, "TERM": "dumb", "COLUMNS": "200"}
+    with subprocess.Popen(bash, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, env=env):
+        os.close(theirs)
+        os.write(ours, "".join(keys).encode())
+        said = b""
+        with suppress(OSError):  # at its end Linux gives an error, macOS nothing
+            while part := os.read(ours, 4096):
+                said += part
+    os.close(ours)
+    return re.findall(r"^so: (.*?) *\r?$", said.decode(), re.M)
 
 
 @pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")

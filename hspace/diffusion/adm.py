@@ -20,7 +20,7 @@ def own_words(config: Mapping[str, Any]) -> dict[str, Any]:
 
     ADM's embedding of time t holds cos(t f_i), then sin(t f_i), with f_i = 10000^(-i / half), i = 0 ... half - 1.
 
-    Example:
+    Examples:
         >>> own_words({"time_embedding_type": "adm"})
         {'time_embedding_type': 'positional', 'flip_sin_to_cos': True, 'freq_shift': 0}
     """

@@ -76,7 +76,7 @@ class Latents:
         Raises:
             InputError: If there is no seed, or one is not an integer >= 0.
 
-        Example:
+        Examples:
             >>> latents = Latents.from_seeds([7, 8], (3, 32, 32), num_steps=10)
             >>> latents.seeds, tuple(latents.x_T.shape), tuple(latents.z.shape)
             ((7, 8), (2, 3, 32, 32), (2, 10, 3, 32, 32))
@@ -94,7 +94,7 @@ class Latents:
     def select(self, rows: Sequence[int]) -> "Latents":
         """The given samples, in the given order; a sample may be named more than once.
 
-        Example:
+        Examples:
             >>> latents = Latents.from_seeds([7, 8], (3, 8, 8), num_steps=2)
             >>> latents.select([1, 1, 0]).seeds
             (8, 8, 7)
@@ -172,7 +172,7 @@ class Latents:
 
         Source: the code of Haas et al. 2024, local PCA.
 
-        Example:
+        Examples:
             >>> latents = Latents.from_seeds([7], (3, 8, 8), num_steps=2)
             >>> latents.neighbours(range(4)).seeds
             (7, 7, 7, 7)
@@ -225,7 +225,7 @@ def as_seeds(seeds: Seeds) -> tuple[int, ...]:
     Raises:
         InputError: If one is not an integer >= 0.
 
-    Example:
+    Examples:
         >>> as_seeds([np.int64(3), 5])
         (3, 5)
     """
@@ -268,7 +268,7 @@ def seed_range(role: str, n: int, start: int = 0, block: int = 0) -> tuple[int, 
         InputError: If the role is unknown, or the seeds are not among the 1,000,000 of the role or, for evaluation,
             among the 10,000 of the block.
 
-    Example:
+    Examples:
         >>> seed_range("evaluation", 3, block=2)
         (2020000, 2020001, 2020002)
     """

@@ -213,7 +213,7 @@ class Schedule(Process):
         alpha_bar: Cumulative product in [0, 1) by model time, t = 0 is the least noisy.
         final_alpha_bar: alpha_bar of the clean end, t = -1; 1 unless the checkpoint says otherwise.
 
-    Example:
+    Examples:
         >>> from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
         >>> process = Schedule.of(DDPMScheduler(), num_steps=4)
         >>> process.timesteps

@@ -39,7 +39,7 @@ class Sampler:
 
     Source: Haas et al. 2024 (arXiv 2303.11073), eqs. 2-5; Kwon et al. 2023 (arXiv 2210.10960), eq. 5, for Asyrp.
 
-    Example:
+    Examples:
         >>> Sampler(eta=0.5, stop=6).window(10)
         range(0, 6)
     """
@@ -78,7 +78,7 @@ def edited_steps(start: int, stop: int | None, num_steps: int) -> range:
     Raises:
         InputError: If the window is empty, or reaches beyond `num_steps`.
 
-    Example:
+    Examples:
         >>> edited_steps(2, None, 10)
         range(2, 10)
     """

@@ -113,7 +113,7 @@ def mixture(vectors: Tensor, effects: Effects, attribute: str, *, ridge: float =
     Raises:
         InputError: If the effect of the attribute's own vector on it is unknown or 0.
 
-    Example:
+    Examples:
         >>> from hspace.metrics.effect import effect_matrix
         >>> def linear(vectors):
         ...     change = vectors @ torch.tensor([[2.0, 1.0], [0.5, 1.0]])
@@ -152,7 +152,7 @@ def single_steps(vector: Tensor) -> Tensor:
 
     Weights of these are a time profile of its strength.
 
-    Example:
+    Examples:
         >>> single_steps(torch.tensor([[1.0], [2.0]])).squeeze(-1).tolist()
         [[1.0, 0.0], [0.0, 2.0]]
     """

@@ -44,7 +44,7 @@ def disentangle(
 
     Source: Haas et al. 2024, eq. 12; by an orthonormal basis of V instead of the inverse.
 
-    Example:
+    Examples:
         >>> from hspace.diffusion.checkpoints import load_model
         >>> model = load_model("portraits", num_steps=10)
         >>> axes = torch.zeros(2, *model.h_shape).flatten(1)

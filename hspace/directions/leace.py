@@ -54,7 +54,7 @@ def fit_eraser(samples: Tensor, concepts: Tensor) -> Eraser:
 
     Source: Belrose et al. 2023 (arXiv 2306.03819), theorem 4.2; the shrinkage is Ledoit-Wolf's, since n << d.
 
-    Example:
+    Examples:
         >>> generator = torch.Generator().manual_seed(0)
         >>> z = (torch.rand(100, 1, generator=generator) < 0.5).double()
         >>> x = torch.randn(100, 5, generator=generator, dtype=torch.float64) + 3 * z

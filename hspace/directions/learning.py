@@ -62,7 +62,7 @@ def spread_of(pieces: Iterable[tuple[int, Tensor]]) -> float:
     Args:
         pieces: A step, and h of some samples at it; how the samples of a step are divided makes no difference.
 
-    Example:
+    Examples:
         >>> pieces = (0, [1.0, 2.0]), (0, [3.0]), (1, [0.0, 2.0])
         >>> round(spread_of((step, torch.tensor(h)) for step, h in pieces) ** 2, 6)
         1.5

@@ -55,7 +55,7 @@ def rectangle_mask(box: Sequence[float], size: tuple[int, int]) -> Mask:
     Raises:
         InputError: If these are not four such numbers, or no pixel's centre is inside.
 
-    Example:
+    Examples:
         >>> rectangle_mask([0.5, 0.0, 1.0, 0.5], (2, 2)).tolist()
         [[False, False], [True, False]]
     """

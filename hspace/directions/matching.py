@@ -25,7 +25,7 @@ def match_pairs(treated: np.ndarray, control: np.ndarray) -> list[tuple[int, int
 
     Source: Rosenbaum & Rubin 1983; Austin 2011 (Pharm. Stat. 10, 150-161) for the caliper.
 
-    Example:
+    Examples:
         >>> pairs = match_pairs(np.array([[0.0], [5.0]]), np.array([[0.1], [-4.0], [5.1]]))
         >>> [(int(i), int(j)) for i, j in pairs]
         [(0, 0), (1, 2)]

@@ -13,7 +13,7 @@ def by_position(h: Tensor, h_shape: tuple[int, ...]) -> Tensor:
         h: Features at the tap.
         h_shape: (channel, height, width), or any shape whose last axis holds the channels; one axis is one position.
 
-    Example:
+    Examples:
         >>> import torch
         >>> tuple(by_position(torch.zeros(2, 5, 4, 3), (5, 4, 3)).shape)
         (2, 12, 5)
@@ -27,7 +27,7 @@ def by_position(h: Tensor, h_shape: tuple[int, ...]) -> Tensor:
 def from_positions(vectors: Tensor, h_shape: tuple[int, ...]) -> Tensor:
     """The inverse of `by_position`, (..., positions, channels) to (..., *h_shape).
 
-    Example:
+    Examples:
         >>> import torch
         >>> h = torch.arange(120.0).reshape(2, 5, 4, 3)
         >>> torch.equal(from_positions(by_position(h, (5, 4, 3)), (5, 4, 3)), h)
@@ -42,7 +42,7 @@ def from_positions(vectors: Tensor, h_shape: tuple[int, ...]) -> Tensor:
 def everywhere(vectors: Tensor, h_shape: tuple[int, ...]) -> Tensor:
     """The same vector of channels at every position, (..., channels) to (..., *h_shape).
 
-    Example:
+    Examples:
         >>> import torch
         >>> tuple(everywhere(torch.zeros(2, 5), (5, 4, 3)).shape)
         (2, 5, 4, 3)
@@ -65,7 +65,7 @@ def grid_of(h_shape: tuple[int, ...], sample_shape: tuple[int, int, int]) -> tup
         h_shape: (channel, height, width), (token, channel), or any other shape, which has no grid.
         sample_shape: (channel, height, width) of x_t; tokens are square patches of it, row by row.
 
-    Example:
+    Examples:
         >>> grid_of((512, 8, 8), (3, 256, 256)), grid_of((32, 24), (4, 8, 16)), grid_of((24,), (4, 8, 8))
         ((8, 8), (4, 8), None)
     """
@@ -87,7 +87,7 @@ def shares(vectors: Tensor, h_shape: tuple[int, ...], grid: tuple[int, int]) -> 
         h_shape: Shape of h.
         grid: Rows and columns of its positions; see `grid_of`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> h = torch.zeros(1, 2, 6, 5)
         >>> h[0, :, 4] = 1.0

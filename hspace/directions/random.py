@@ -38,7 +38,7 @@ def random(like: Directions, *, seed: SupportsIndex) -> Directions:
 
     Source: Haas et al. 2024, fig. 4.
 
-    Example:
+    Examples:
         >>> from hspace.diffusion.checkpoints import load_model
         >>> model = load_model("portraits", num_steps=10)
         >>> like = Directions.of(model, torch.ones(2, *model.h_shape))

@@ -87,7 +87,7 @@ class Directions:
         Raises:
             InputError: If the shape or a field is wrong.
 
-        Example:
+        Examples:
             >>> from hspace.diffusion.checkpoints import load_model
             >>> model = load_model("portraits", num_steps=10)
             >>> directions = Directions.of(model, torch.ones(2, *model.h_shape), names=["a", "b"])

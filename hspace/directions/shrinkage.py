@@ -46,7 +46,7 @@ def shrunk_covariance(samples: Tensor) -> ShrunkCovariance:
     Source: Ledoit & Wolf 2004, A well-conditioned estimator for large-dimensional covariance matrices; scikit-learn's
     `ledoit_wolf` gives the same.
 
-    Example:
+    Examples:
         >>> samples = torch.randn(40, 200, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         >>> found = shrunk_covariance(samples - samples.mean(0))
         >>> found.shrinkage > 0.9

@@ -50,7 +50,7 @@ class SparseAutoencoder:
 def largest(values: Tensor, k: int) -> Tensor:
     """The k largest values of each row where they are positive, and 0 elsewhere.
 
-    Example:
+    Examples:
         >>> largest(torch.tensor([[3.0, -1.0, 2.0, 1.0]]), 2).tolist()
         [[3.0, 0.0, 2.0, 0.0]]
     """

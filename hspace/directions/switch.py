@@ -114,7 +114,7 @@ def exchange(samples: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         InputError: If there is no such w: the points lie on one line through 0, and are not opposite.
 
-    Example:
+    Examples:
         >>> points = torch.eye(4, dtype=torch.float64)
         >>> left, right = exchange(points - points.mean(0), points[:2])
         >>> after = points[:2] - (points[:2] @ right.T) @ left

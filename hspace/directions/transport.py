@@ -101,7 +101,7 @@ def monotone(source: Tensor, goal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Returns:
         Three tensors, (d,).
 
-    Example:
+    Examples:
         >>> source = torch.tensor([[0.0], [1.0], [2.0]], dtype=torch.float64)
         >>> mean, gain, shift = monotone(source, 10 - 3 * source)
         >>> mean.item(), gain.item(), shift.item()

@@ -81,7 +81,7 @@ def adding_prompt(model: DiffusionModel, conditions: Sequence[Conditioning | Non
 def without(h: Tensor, other: Tensor, h_shape: tuple[int, ...]) -> Tensor:
     """Each position of h without its part along the same position of another h, (batch, *h_shape).
 
-    Example:
+    Examples:
         >>> without(torch.tensor([[3.0, 4.0]]), torch.tensor([[2.0, 0.0]]), (2,)).tolist()
         [[0.0, 4.0]]
     """

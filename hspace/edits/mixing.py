@@ -144,7 +144,7 @@ def between(first: Tensor, second: Tensor, weight: Tensor, spherical: bool, axes
 
     Source: Shoemake 1985, for the great arc: sin((1 - w) θ) / sin θ · first + sin(w θ) / sin θ · second.
 
-    Example:
+    Examples:
         >>> x, y = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
         >>> between(x, y, torch.tensor([0.5]), spherical=True, axes=1)
         tensor([[0.7071, 0.7071]])

@@ -89,7 +89,7 @@ def shortest_path(features: Features, start: Tensor, end: Tensor, *, points: int
     Raises:
         InputError: If there are fewer than three points or no update.
 
-    Example:
+    Examples:
         >>> path = shortest_path(lambda x: x, torch.zeros(2), torch.ones(2), points=3, updates=5)
         >>> path.points[1].tolist(), round(path.length, 3)
         ([0.5, 0.5], 1.414)

@@ -103,7 +103,7 @@ def edit_offsets(
     Raises:
         InputError: If a weight is NaN or infinite, an edit does not have k weights, or the window is empty or too long.
 
-    Example:
+    Examples:
         >>> from hspace.diffusion.checkpoints import load_model
         >>> model = load_model("portraits", num_steps=10)
         >>> directions = Directions.of(model, torch.ones(2, *model.h_shape))

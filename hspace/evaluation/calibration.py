@@ -267,7 +267,7 @@ def search(
     Raises:
         InputError: If nothing can be read off either first edit.
 
-    Example:
+    Examples:
         >>> strength, reached, tried = search(lambda s: 0.4 * s, 1.0, first=0.5, most=16.0, tolerance=0.05)
         >>> round(strength, 2), reached, len(tried)
         (2.5, True, 6)

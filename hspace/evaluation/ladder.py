@@ -32,7 +32,7 @@ def reach(strengths: Sequence[float], effects: Sequence[float], target: float) -
 
     Where no effect is, it is the smallest strength whose effect is nearly the largest.
 
-    Example:
+    Examples:
         >>> reach((0.5, 1.0, 2.0), (0.2, 0.4, 0.8), 0.4)
         Strength(value=1.0, reached=True)
     """
@@ -53,7 +53,7 @@ def corrected(strength: Strength, beside: Sequence[float], target: float) -> Str
 
     The effect is taken for a power of the strength; the target is out of reach where that takes too large a correction.
 
-    Example:
+    Examples:
         >>> round(corrected(Strength(1.0, True), (0.4, 0.625), 0.55).value, 3)
         1.1
     """

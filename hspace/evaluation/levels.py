@@ -52,7 +52,7 @@ def levels(effect: Callable[[float], float], targets: Sequence[float], *, first:
         first: Strength to begin with, > 0.
         most: Largest strength.
 
-    Example:
+    Examples:
         >>> read = []
         >>> def effect(strength):
         ...     read.append(strength)

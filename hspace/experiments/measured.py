@@ -74,7 +74,7 @@ class Measured:
 def windows(steps: int) -> dict[str, tuple[int, int | None]]:
     """All steps, and each third of them, by name: the first, and the one to stop before.
 
-    Example:
+    Examples:
         >>> list(windows(10).values())
         [(0, None), (0, 4), (4, 7), (7, 10)]
     """

@@ -25,7 +25,7 @@ class EditAccuracy(Metric):
     Raises:
         InputError: If the strength is 0: it asks for neither side.
 
-    Example:
+    Examples:
         >>> accuracy = EditAccuracy(threshold=0.5, strength=2.0)
         >>> accuracy.update(torch.tensor([0.1, 0.3, 0.9]).repeat(10), torch.tensor([0.8, 0.2, 0.9]).repeat(10))
         >>> accuracy.compute().value
@@ -76,7 +76,7 @@ def edit_accuracy(original: Tensor, edited: Tensor, *, binary: bool, strength: f
         Share that flips to the asked side of those that could, in [0, 1], with its Wilson interval; nan where fewer
         than ten could.
 
-    Example:
+    Examples:
         >>> before, after = torch.linspace(0, 0.8, 21), torch.linspace(0.2, 1, 21)
         >>> found = edit_accuracy(before, after, binary=True, strength=1.0)
         >>> round(found.value, 3), found.n

@@ -25,7 +25,7 @@ def principal_angles(a: Tensor, b: Tensor) -> Tensor:
 
     Source: Björck & Golub 1973 (Math. Comp. 27, 579-594).
 
-    Example:
+    Examples:
         >>> x, y, z = torch.eye(3, dtype=torch.float64)
         >>> principal_angles(torch.stack([x, y]), torch.stack([x, y + z])).round(decimals=3).tolist()
         [0.0, 45.0]

@@ -11,7 +11,7 @@ def correlation(x: np.ndarray, y: np.ndarray) -> Interval:
 
     The interval is that of the mean influence of the pairs on Fisher's z, so that they need not be normal.
 
-    Example:
+    Examples:
         >>> x = np.arange(20.0)
         >>> round(correlation(x, -x).value, 6)
         -1.0
@@ -31,7 +31,7 @@ def p_of_correlation(r: np.ndarray, n: int) -> np.ndarray:
 
     By Student's t of r, which holds where one side is normal.
 
-    Example:
+    Examples:
         >>> p_of_correlation(np.array([0.0, 0.5]), 20).round(3).tolist()
         [1.0, 0.025]
     """

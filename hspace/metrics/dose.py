@@ -44,7 +44,7 @@ def dose_response(
     Raises:
         InputError: If the lengths differ, a strength is 0 or given twice, or a value is not finite.
 
-    Example:
+    Examples:
         >>> found = dose_response([-2, -1, 1, 2], [-1.0, -0.5, 0.5, 1.0], [0.8, 0.9, 0.9, 0.6], threshold=0.75)
         >>> found.slope, found.r2, found.saturation, found.breaks_at
         (0.5, 1.0, 0.0, 1.5)

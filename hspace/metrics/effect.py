@@ -153,7 +153,7 @@ def effect_matrix(
 
     Source: Haas et al. 2024, table I, whose formula is not stated; ours is signed and keeps the scorer's unit out.
 
-    Example:
+    Examples:
         >>> before = torch.linspace(-1, 1, 50)[:, None].repeat(1, 2)
         >>> after = before + torch.tensor([1.0, 0.0]) + 0.01 * before.flip(0)
         >>> columns = {"attributes": ("age", "yaw"), "binary": (False, False)}
@@ -181,7 +181,7 @@ def effect_matrix(
 def score_unit(scores: Tensor, visible: Tensor) -> Tensor:
     """The n - 1 sd of each score over the samples that show its attribute: (n, A) to (A,), nan under two samples.
 
-    Example:
+    Examples:
         >>> scores = torch.tensor([[1.0, 5.0], [3.0, 9.0]])
         >>> score_unit(scores, torch.tensor([[True, True], [True, False]]))
         tensor([1.4142,    nan], dtype=torch.float64)

@@ -66,7 +66,7 @@ def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tenso
     The trace of (S_a S_b)^½ is the nuclear norm of S_a^½ S_b^½: only symmetric roots and singular values, which stay
     real and exact for the singular covariances of few samples, and are faster than eigenvalues of a product.
 
-    Example:
+    Examples:
         >>> eye = torch.eye(3, dtype=torch.float64)
         >>> float(frechet_distance(torch.zeros(3), eye, torch.ones(3), 4 * eye).round(decimals=6))
         6.0

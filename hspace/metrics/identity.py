@@ -19,7 +19,7 @@ class IdentityPreservation(Metric):
     Args:
         **options: Options of every torchmetrics metric, such as `sync_on_compute`.
 
-    Example:
+    Examples:
         >>> identity = IdentityPreservation()
         >>> person = torch.nn.functional.normalize(torch.randn(10, 8), dim=1)
         >>> identity.update(person, person)
@@ -58,7 +58,7 @@ class IdentityPreservation(Metric):
 def identity_preservation(original: Tensor, edited: Tensor) -> Interval:
     """Mean cosine between unit-norm embeddings of originals and edits, both (n, dim); see `IdentityPreservation`.
 
-    Example:
+    Examples:
         >>> people = torch.eye(10)
         >>> round(identity_preservation(people, people).value, 6)
         1.0
@@ -79,7 +79,7 @@ def stranger_threshold(embeddings: Tensor, false_accepts: float = 0.01) -> float
     Raises:
         InputError: If there are fewer than two embeddings, or a norm is not 1 to 1e-3.
 
-    Example:
+    Examples:
         >>> stranger_threshold(torch.eye(5))
         0.0
     """
@@ -103,7 +103,7 @@ def true_accept_rate(first: Tensor, second: Tensor, false_accepts: float = 0.01)
     Raises:
         InputError: If the shapes differ, or a norm is not 1 to 1e-3.
 
-    Example:
+    Examples:
         >>> true_accept_rate(torch.eye(5), torch.eye(5))
         1.0
     """

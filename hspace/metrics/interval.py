@@ -33,7 +33,7 @@ class Interval(NamedTuple):
 
     Everything is nan where there are too few samples; the limits alone are nan where the samples do not vary at all.
 
-    Example:
+    Examples:
         >>> Interval(value=0.42, low=0.31, high=0.53, n=100).low
         0.31
     """
@@ -121,7 +121,7 @@ def mean_interval(values: np.ndarray, low: float = -math.inf, high: float = math
         low: Smallest possible mean, at which the interval is cut.
         high: Largest possible mean.
 
-    Example:
+    Examples:
         >>> found = mean_interval(np.arange(100) / 100)
         >>> [round(each, 3) for each in (found.value, found.low, found.high)]
         [0.495, 0.437, 0.553]
@@ -140,7 +140,7 @@ def wilson(hits: int, total: int) -> Interval:
 
     Source: Wilson 1927, J. Am. Stat. Assoc. 22, 209-212.
 
-    Example:
+    Examples:
         >>> found = wilson(45, 50)
         >>> [round(each, 3) for each in (found.value, found.low, found.high)]
         [0.9, 0.786, 0.957]
@@ -158,7 +158,7 @@ def slope_interval(x: np.ndarray, y: np.ndarray) -> Interval:
 
     The interval is that of the mean of each row's influence on the slope, (x · y - slope x · x) / mean(x · x).
 
-    Example:
+    Examples:
         >>> x = np.random.default_rng(0).standard_normal((50, 2))
         >>> round(slope_interval(x, 2 * x).value, 6)
         2.0
@@ -182,7 +182,7 @@ def over_draws(values: np.ndarray) -> Interval:
     Returns:
         The mean, n being the number of draws; the limits are nan with fewer than five, or where all are equal.
 
-    Example:
+    Examples:
         >>> found = over_draws(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
         >>> [round(each, 2) for each in (found.value, found.low, found.high)]
         [3.0, 1.04, 4.96]

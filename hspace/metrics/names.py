@@ -61,7 +61,7 @@ def name_edits(first: EffectMatrix, fresh: EffectMatrix) -> list[Name | None]:
 def numbered(names: Sequence[Name | None]) -> list[str]:
     """The labels of names, equal ones numbered: "yaw 1", "yaw 2"; "unnamed" where there is none.
 
-    Example:
+    Examples:
         >>> numbered([Name("yaw", 1), None, Name("yaw", -1), Name("age", 1, ("beard",))])
         ['yaw 1', 'unnamed', 'yaw 2', 'age (+ beard)']
     """

@@ -76,7 +76,7 @@ def holm(p: np.ndarray) -> np.ndarray:
 
     Source: Holm 1979, Scand. J. Stat. 6, 65-70.
 
-    Example:
+    Examples:
         >>> holm(np.array([0.01, 0.04, 0.03])).round(3).tolist()
         [0.03, 0.06, 0.06]
     """

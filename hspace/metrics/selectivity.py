@@ -37,7 +37,7 @@ def selectivity(effect: np.ndarray, covariance: np.ndarray, target: int, n: int)
     Returns:
         In [0, 1]; nan where the target's effect or more than half of the others are unknown.
 
-    Example:
+    Examples:
         >>> round(selectivity(np.array([3.0, 1.0]), 0.01 * np.eye(2), target=0, n=100).value, 2)
         0.75
     """

@@ -73,7 +73,7 @@ def write_animation(
 def read_note(path: str | Path) -> str:
     """The note of a picture or animation that was written here; empty without one.
 
-    Example:
+    Examples:
         >>> path = write_png("edited.png", np.zeros((4, 4, 3), dtype=np.uint8), "Edited by hspace")
         >>> read_note(path)
         'Edited by hspace'

@@ -93,7 +93,7 @@ def grid_figure(
     Raises:
         InputError: If the number of columns or titles is wrong, or the images are not finite.
 
-    Example:
+    Examples:
         >>> grid_figure(torch.rand(6, 3, 32, 32) * 2 - 1, columns=3, path="grid.png").name
         'grid.png'
     """

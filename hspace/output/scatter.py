@@ -98,7 +98,7 @@ def apart(places: Sequence[float], least: float) -> list[float]:
         places: Wanted places, ascending.
         least: Least distance.
 
-    Example:
+    Examples:
         >>> [round(place, 2) for place in apart([0.2, 0.21, 1.0, 1.0], 0.1)]
         [0.16, 0.26, 0.9, 1.0]
     """

@@ -34,7 +34,7 @@ class Table:
         bold: Indices (row, column) of the cells in bold: those that beat the second by a paired interval.
         counted: Name of what n counts, for the caption.
 
-    Example:
+    Examples:
         >>> Table(("edit", "yaw"), (("component 3", Interval(0.42, 0.31, 0.53, 100)),), "Effects.").columns
         ('edit', 'yaw')
     """
@@ -85,7 +85,7 @@ def to_csv(table: Table) -> str:
 
     The judge, if there is one, is a last column. Text that a spreadsheet would compute gets an apostrophe before it.
 
-    Example:
+    Examples:
         >>> table = Table(("edit", "yaw"), (("component 3", Interval(0.42, 0.31, 0.53, 100)),), "Effects.")
         >>> print(to_csv(table).strip())
         edit,yaw,yaw_low,yaw_high,yaw_n
@@ -113,7 +113,7 @@ def write_csv(table: Table, path: str | Path) -> Path:
 def to_markdown(table: Table) -> str:
     """The table as Markdown: columns of numbers are right-aligned, with the same decimals in every row.
 
-    Example:
+    Examples:
         >>> table = Table(("edit", "yaw"), (("component 3", Interval(0.42, 0.31, 0.53, 100)),), "Effects.")
         >>> print(to_markdown(table).strip())
         | edit | yaw |
@@ -161,7 +161,7 @@ def to_latex(table: Table) -> str:
 def written(value: float, form: str = "+.2f") -> str:
     """A number in one of Python's forms, where what rounds to zero is never minus zero.
 
-    Example:
+    Examples:
         >>> written(-0.004), written(-1.5), written(-0.0, "g")
         ('+0.00', '-1.50', '0')
     """
@@ -176,7 +176,7 @@ def format_number(value: float | int, decimals: int | None = None) -> str:
         value: Number; sizes under NOTHING are 0.
         decimals: Number of digits after the point; None gives three significant digits.
 
-    Example:
+    Examples:
         >>> format_number(0.4213), format_number(-1.5, 2), format_number(float("nan")), format_number(1234)
         ('.421', '-1.50', 'n/a', '1234')
     """

@@ -135,7 +135,7 @@ def _read(output: Callable[[Tensor], Tensor], images: Images, size: int, network
 def world_of(name: str) -> str | None:
     """The world that an embedded network reads, by the network's name; None of other networks.
 
-    Example:
+    Examples:
         >>> world_of("rooms-judge"), world_of("faceapi")
         ('rooms', None)
     """

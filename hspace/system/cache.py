@@ -39,7 +39,7 @@ def key_sha256(key: dict[str, Any]) -> str:
 def place(cache_dir: Path, stage: str, key: dict[str, Any]) -> Path:
     """The folder of a stage's result, whether it exists or not.
 
-    Example:
+    Examples:
         >>> place(Path("cache"), "pca", {"k": 4}).as_posix()
         'cache/pca/efeb24b83805ce3cea02c32a'
     """

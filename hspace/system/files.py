@@ -91,7 +91,7 @@ def write_json(path: str | Path, value: Any) -> None:
     Raises:
         ValueError: If a number is NaN or infinite, which JSON does not have.
 
-    Example:
+    Examples:
         >>> write_json("facts.json", {"steps": 10})
         >>> read_json("facts.json")
         {'steps': 10}

@@ -151,7 +151,7 @@ def source_sha256(entry: Any) -> str | None:
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
     """The message for an unknown name, with the nearest known one, or all if they fit on a line.
 
-    Example:
+    Examples:
         >>> unknown("method", "pcs", ["pca", "random"])
         "unknown method 'pcs': did you mean 'pca'?"
     """

@@ -45,7 +45,7 @@ def row_batches(n: int, batch_size: int) -> list[range]:
     Raises:
         InputError: If there is no row, or the batch size is below 1.
 
-    Example:
+    Examples:
         >>> row_batches(5, 2)
         [range(0, 2), range(2, 4), range(4, 5)]
     """
@@ -125,7 +125,7 @@ def _in_order(rows: range, made: Iterator[tuple[range, Made]]) -> Iterator[tuple
 def piece_size(rows: int, size: int) -> int:
     """Number of rows of a piece: few enough that all processes end together, and at most `size`.
 
-    Example:
+    Examples:
         >>> piece_size(1000, 64)
         64
     """
@@ -137,7 +137,7 @@ def piece_size(rows: int, size: int) -> int:
 def cut(rows: range, size: int) -> list[range]:
     """Consecutive parts of at most `size` rows.
 
-    Example:
+    Examples:
         >>> cut(range(3, 8), 2)
         [range(3, 5), range(5, 7), range(7, 8)]
     """

@@ -86,7 +86,7 @@ def sample_factors(generator: torch.Generator, n: int, *, correlated: bool = Tru
     Returns:
         Factors by attribute id, each (n,) float32.
 
-    Example:
+    Examples:
         >>> factors = sample_factors(torch.Generator().manual_seed(0), 3)
         >>> sorted(set(factors["glasses"].tolist())), len(factors)
         ([0.0, 1.0], 26)
@@ -190,7 +190,7 @@ def render(factors: Factors, size: int) -> Tensor:
     Returns:
         (n, 3, size, size) float32 in [-1, 1].
 
-    Example:
+    Examples:
         >>> factors = sample_factors(torch.Generator().manual_seed(0), 2)
         >>> tuple(render(factors, 32).shape)
         (2, 3, 32, 32)

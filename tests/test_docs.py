@@ -1,13 +1,17 @@
 """The documentation's site names every public name and every setting, and builds without a warning."""
 
+import ast
+import importlib.util
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from command_lines import OTHERS, check_script
 
 import hspace
 from hspace.cli import _compose, _with_local_model
@@ -20,21 +24,24 @@ from hspace.runs.config import known_keys
 from hspace.runs.parsing import parse as read
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", *(path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("docs/**/*.md"))))
+PAGES = tuple(
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("README.md", "docs/**/*.md", ".github/*.md")
+    for path in sorted(ROOT.glob(pattern))
+)
 METHOD_NAMES = METHODS.names()
 """Asked before a test imports the methods of examples."""
 FORMS = {"pca_per_step": "pca"}
 """Choices that are a method in another form, which keeps the method's name."""
-COMMAND = re.compile(
-    r"`((?:hspace|python scripts/|torchrun) ?[^`\n]+)`|^    ((?:hspace|python scripts/|torchrun)[^\n]+)$", re.M
-)
+PROGRAMS = r"(?:python scripts/|(?:hspace|python -m|torchrun|make|wandb|pip|scripts/fresh\.sh) )"
+COMMAND = re.compile(rf"`({PROGRAMS}[^`\n]+)`|^    ({PROGRAMS}[^\n]+)$", re.M)
 
 
 def commands() -> list[str]:
     """Every command that a page gives, in a line of its own or within a sentence."""
     found = (a or b for page in PAGES for a, b in COMMAND.findall((ROOT / page).read_text(encoding="utf-8")))
     whole = (re.sub(r"\s+(#.*|\\)$", "", command).strip() for command in found)
-    return sorted({command for command in whole if "…" not in command and not re.match(r"hspace[./`]", command)})
+    return sorted({command for command in whole if "…" not in command})
 
 
 def check(words: list[str]) -> None:
@@ -64,13 +71,19 @@ def understood(command: str) -> list[str] | None:
     Raises:
         InputError: If it is a mistake.
     """
-    words = shlex.split(command)
-    if words[0] == "python":
-        script = (ROOT / words[1]).read_text(encoding="utf-8")
-        missing = [word for word in words[2:] if word.startswith("--") and f'"{word}"' not in script]
-        assert not missing, command
+    program, *words = shlex.split(command)
+    if program == "python" and words[0] != "-m":
+        check_script(words[0], words[1:])
         return None
-    words = words[words.index("hspace.cli") + 1 :] if words[0] == "torchrun" else words[1:]
+    if program in ("python", "torchrun"):
+        module = words.index("-m") + 1
+        assert importlib.util.find_spec(words[module]), command
+        if words[module] != "hspace.cli":
+            return None
+        words = words[module + 1 :]
+    elif program != "hspace":
+        OTHERS[program](words)
+        return None
     if words and words[0] in COMMANDS:
         if words[1:]:  # the name alone is no command, but what a sentence calls it
             check(parse(words[0], words[1:]).settings)
@@ -109,6 +122,13 @@ def test_every_run_on_every_page_is_valid_and_its_scorers_read_its_model(
         check_scorers(read(_compose(_with_local_model(here))))
 
 
+def test_the_page_of_installing_names_every_extra_and_the_wheel_of_this_version() -> None:
+    page = (ROOT / "docs" / "howto" / "install.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert re.findall(r"^\| `(\w+)` \|", page, re.M) == [*project["optional-dependencies"]]
+    assert set(re.findall(r"hspace-(.+?)-py3", page)) == {hspace.__version__}
+
+
 def test_every_module_that_a_page_names_is_there() -> None:
     missing = []
     for page in PAGES:
@@ -141,9 +161,30 @@ def is_there(parts: list[str]) -> bool:
     return module.exists() and re.search(rf"\b{parts[-1]}\b", module.read_text("utf-8")) is not None
 
 
+REFERENCE = re.findall(r"^::: hspace\.([\w.]+)$", (ROOT / "docs" / "reference.md").read_text(encoding="utf-8"), re.M)
+
+
 def test_the_reference_has_every_public_name_once() -> None:
-    named = re.findall(r"^::: hspace\.(\w+)$", (ROOT / "docs" / "reference.md").read_text(encoding="utf-8"), re.M)
-    assert sorted(named) == sorted(hspace.__all__)
+    assert sorted(name for name in REFERENCE if "." not in name) == sorted(hspace.__all__)
+    assert len(set(REFERENCE)) == len(REFERENCE)
+
+
+def test_the_reference_has_every_name_that_an_extension_needs() -> None:
+    """What the examples import of hspace, and each class that the page of extensions names."""
+    imported = {
+        f"{node.module.removeprefix('hspace.')}.{name.name}"
+        for path in (ROOT / "docs" / "examples").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("hspace.")
+        for name in node.names
+    }
+    assert len(imported) > 10
+    documented = {name.rpartition(".")[2] for name in REFERENCE}
+    assert {name for name in imported - set(REFERENCE) if name.rpartition(".")[2] not in hspace.__all__} == set()
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    classes = set(re.findall(r"`(?:hspace\.(?:\w+\.)*)?([A-Z][a-z]\w+)`", page)) - {"Field", "ValueError"}
+    assert len(classes) > 5 and classes - documented == set()
+    assert {name for name in re.findall(r"@hspace\.([\w.]+)", page) if name not in REFERENCE} == set()
 
 
 @pytest.mark.slow
@@ -161,6 +202,9 @@ def test_the_site_builds_strictly_and_has_every_setting(tmp_path: Path) -> None:
     missing = [key for key in keys if f"<code>{key}</code>" not in settings]
     assert not missing
     assert all(f"method={name}" in settings for name in METHOD_NAMES)
+    assert (
+        "&gt;&gt;&gt;" in pages["reference.html"] and "<blockquote>" not in pages["reference.html"]
+    )  # as examples are
     # Equations are drawn by the browser itself, and no page asks another host for anything.
     assert "<math" in pages["method.html"]
     for name, page in pages.items():

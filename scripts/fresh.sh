@@ -6,6 +6,10 @@
 # Steps: demo, test, wheel (in a bare environment; with HERE=1 beside .venv's packages), notebooks, docs, check.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+if [ "${1:-}" = --help ]; then
+  sed -n '2,6p' scripts/fresh.sh | cut -c3-
+  exit
+fi
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -69,10 +73,6 @@ PYTHON
   )
 }
 
-if [ "${1:-}" = --help ]; then
-  sed -n '2,6p' "$0" | cut -c3-
-  exit
-fi
 [ $# -gt 0 ] || set -- demo test wheel notebooks docs check
 for step in "$@"; do
   started=$SECONDS

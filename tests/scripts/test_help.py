@@ -1,6 +1,8 @@
 """Every script says what it does and how it is called, before it does anything."""
 
 import runpy
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -28,6 +30,14 @@ def test_every_script_helps(
     told = capsys.readouterr().out
     assert Path(script).name in told or "hspace" in told or "usage" in told
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize("folder", ["scripts", "."])
+def test_the_script_of_a_fresh_start_helps_from_any_folder(folder: str) -> None:
+    path = Path("../scripts/fresh.sh") if folder == "scripts" else Path("scripts/fresh.sh")
+    done = subprocess.run(["bash", path.as_posix(), "--help"], cwd=ROOT / folder, capture_output=True, text=True)
+    assert done.returncode == 0 and "Steps: demo, test, wheel" in done.stdout and done.stdout.count("\n") == 5
 
 
 def test_there_are_scripts() -> None:

@@ -105,6 +105,17 @@ def test_every_command_on_every_page_is_understood(monkeypatch: pytest.MonkeyPat
         understood(command)
 
 
+def test_every_launch_line_of_the_configuration_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as the first word that is not of the command: a remark in brackets or after a wide space."""
+    monkeypatch.chdir(ROOT / "docs" / "examples")
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "conf").glob("*/*.yaml")]
+    lines = [line for text in texts for line in re.findall(r"Launch: +(.+)", text)]
+    given = {re.split(r"  | [([]| or |;", line)[0] for line in lines}
+    assert len(given) > 60
+    for command in sorted(given):
+        understood(command)
+
+
 def test_the_page_of_commands_names_every_one() -> None:
     page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     names = ["list", "cache", *COMMANDS]

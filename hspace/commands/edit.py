@@ -25,6 +25,7 @@ from hspace.studio.editing import (
     Region,
     Source,
     beyond_safe,
+    change_of,
     changes,
     distances_of,
     edit_source,
@@ -69,6 +70,7 @@ def edit(options: argparse.Namespace, compose: Compose) -> int:
         raise InputError("hspace edit needs --direction FILE[:NAME], such as outputs/demo/directions.safetensors:0")
     bench = load_bench(parse(compose(options.settings)), [_one(reference) for reference in options.direction])
     strengths, region = _strengths(options.strength, len(bench.sliders)), _region(options.keep_outside)
+    change_of(bench, strengths)  # what cannot be applied is refused before anything is inverted
     for line in beyond_safe(bench, strengths):
         log.warning("%s", line)
     # Fitted once, and not before the words for the first picture have proved right.
@@ -177,7 +179,7 @@ def _edit_one(
     write_png(folder / "edited.png", put_back[-1], note)
     # Several directions have strengths of their own, and share the part of them.
     alone = len(strengths) == 1
-    title = f"{bench.sliders[0].name} ({bench.sliders[0].directions.meta.unit})" if alone else told(bench, strengths)
+    title = f"{bench.sliders[0].name} ({bench.sliders[0].found.meta.unit})" if alone else told(bench, strengths)
     columns = [each * strengths[0] if alone else f"{each:+.0%}" if each else 0.0 for each in factors[::2]]
     strip_figure(shown[None, ::2], [source.name], columns, title, folder / "strip.png", note=note)
     if animation != "none":
@@ -186,7 +188,7 @@ def _edit_one(
         {
             "file": str(slider.path),
             "name": slider.name,
-            "unit": slider.directions.meta.unit,
+            "unit": slider.found.meta.unit,
             "strength": strength,
             "safe": None if (found := slider.range) is None else [found.low, found.high],
         }

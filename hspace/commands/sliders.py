@@ -106,6 +106,9 @@ def _bench(options: argparse.Namespace, compose: Compose, command: str) -> tuple
     if shared is not None:
         raise InputError(f"{shared} is not to be changed: hspace {command} writes into the file; copy it first")
     bench = load_bench(parse(compose(options.settings)), options.direction)
+    operator = next((each.path for each in bench.sliders if isinstance(each.found, Operator)), None)
+    if operator is not None:
+        raise InputError(f"{operator} holds an operator, and hspace {command} measures directions")
     if bench.annotator is None:
         raise InputError(
             f"{bench.cfg.evaluation.annotator} cannot read images of {bench.model.model_id}: set evaluation=clip or "

@@ -51,14 +51,21 @@ def _edit(parser: argparse.ArgumentParser) -> None:
     parser.description = "Edit photographs (files, folders) or generated samples (seeds) along directions."
     _directions(parser)
     parser.add_argument(
-        "--strength", action="append", type=float, metavar="S", help="one per direction, in its unit; default 1"
+        "--strength",
+        action="append",
+        type=float,
+        metavar="S",
+        help="one per direction, in its unit, of an operator from 0 to 1; default 1",
     )
     parser.add_argument(
         "--keep-outside", metavar="MASK",
         help="leave all outside alone: a PNG of the photograph's shape, a region's name, or top,left,bottom,right",
     )  # fmt: skip
     parser.add_argument(
-        "--animation", choices=ANIMATION_CHOICES, default="gif", help="from minus to plus the strength and back"
+        "--animation",
+        choices=ANIMATION_CHOICES,
+        default="gif",
+        help="from minus to plus the strength and back; of an operator from 0",
     )
     parser.add_argument("--output", default="outputs/edit", metavar="DIR", help="default outputs/edit")
     parser.add_argument(
@@ -136,7 +143,7 @@ def _completion(parser: argparse.ArgumentParser) -> None:
 def _directions(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--direction", action="append", metavar="FILE[:NAME]", default=None,
-        help="a directions file and which of its directions (name or number; default the first); repeatable",
+        help="a file of directions or an operator, and which of them (name or number; default the first); repeatable",
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Directions on the Hugging Face hub: one file and its card, uploaded and downloaded by `owner/name`."""
+"""Directions and operators on the Hugging Face hub: one file and its card, uploaded and downloaded by `owner/name`."""
 
 import re
 from collections.abc import Callable
@@ -9,7 +9,8 @@ from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
 from hspace.diffusion.identity import WEIGHTS
-from hspace.directions.record import Directions
+from hspace.directions.metadata import DirectionsMeta
+from hspace.directions.operators import Found, Operator, load_found
 from hspace.directions.shipped import READY, ready_path
 from hspace.output.tables import written
 from hspace.types import InputError, one_line
@@ -46,7 +47,7 @@ def push(repository: str, file: Path, *, strip: Path | None = None, private: boo
 
     Args:
         repository: Id of the repository, `owner/name`.
-        file: File of directions, which is read and checked first.
+        file: File of directions or of an operator, which is read and checked first.
         strip: PNG for the card.
         private: Whether only its owner sees a new repository.
 
@@ -57,7 +58,7 @@ def push(repository: str, file: Path, *, strip: Path | None = None, private: boo
         InputError: If the id or a file is wrong, nobody is logged in, or the hub cannot be reached.
     """
     _checked(repository)
-    text = card(Directions.load(file), repository, strip)
+    text = card(load_found(file), repository, strip)
     parts: dict[str, str | bytes] = {FILE: str(file), "README.md": text.encode()}
     if strip is not None:
         if strip.suffix.lower() != ".png" or not strip.is_file():
@@ -73,12 +74,13 @@ def push(repository: str, file: Path, *, strip: Path | None = None, private: boo
     return _asked(repository, send)
 
 
-def card(directions: Directions, repository: str, strip: Path | None = None) -> str:
-    """All that a stranger must know about the directions, as Markdown with the hub's header."""
-    meta, model = directions.meta, _public(directions.meta.model_id)
+def card(found: Found, repository: str, strip: Path | None = None) -> str:
+    """All that a stranger must know about the directions or the operator, as Markdown with the hub's header."""
+    meta, model = found.meta, _public(found.meta.model_id)
+    what = "An operator" if isinstance(found, Operator) else "Editing directions"
     header = ["---", "library_name: hspace", "tags: [hspace, diffusion, image-editing]", "---", f"# {repository}", ""]
     about = [
-        f"Editing directions in the {meta.space}-space of `{model}` "
+        f"{what} in the {meta.space}-space of `{model}` "
         f"({len(meta.timesteps)} steps), found by: {_plain(meta.method)}. A strength is in {_plain(meta.unit)}.",
         "",
         *(["![Edits at several strengths](strip.png)", ""] if strip else []),
@@ -86,16 +88,16 @@ def card(directions: Directions, repository: str, strip: Path | None = None) -> 
         f"    hspace method=file method.path={PREFIX}{repository} model.path={model}",
         "",
     ]
-    rows = [f"| {i} | {_plain(name)} | {_measured(directions, name)} |" for i, name in enumerate(meta.names)]
+    rows = [f"| {i} | {_plain(name)} | {_measured(meta, name)} |" for i, name in enumerate(meta.names)]
     table = ["| number | name | effect, 95% interval, safe strengths |", "|---|---|---|", *rows, ""]
     weights = meta.provenance.model.get(WEIGHTS, "unknown")
     fit = f"The model's weights have SHA-256 `{_plain(weights)}`; directions fit no other."
     return "\n".join([*header, *about, *table, fit, "", "## Responsible use", "", RESPONSIBLE, ""])
 
 
-def _measured(directions: Directions, name: str) -> str:
+def _measured(meta: DirectionsMeta, name: str) -> str:
     """The range of a direction that the file holds, and its effect at the strongest safe edit; see `hspace range`."""
-    record: Any = (directions.meta.calibration or {}).get(name)
+    record: Any = (meta.calibration or {}).get(name)
     try:
         if "range" not in record:
             found = record["calibration"]

@@ -140,7 +140,7 @@ class Directions:
             InputError: If they break the format.
         """
         if KIND in facts:
-            raise InputError("holds an operator, which hspace method=file method.path=FILE applies")
+            raise InputError("holds an operator, and directions are needed")
         meta = DirectionsMeta.from_dict(facts)
         check_names(tensors, {"directions"}, set(OPTIONAL_TENSORS))
         return cls(meta=meta, **tensors)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampling import sample
+from hspace.directions.operators import Operator
+from hspace.edits.changes import operate
 from hspace.edits.sums import apply_offsets, sum_offsets
 from hspace.evaluation.manifold import HGaussian, distances, own_gaussian
 from hspace.output.animation import Pixels, to_pixels
@@ -84,25 +86,43 @@ def edit_source(bench: Bench, source: Source, strengths: Sequence[float], factor
         bench: Bench whose sliders are added up.
         source: Source to edit.
         strengths: Strengths, one per slider.
-        factors: Factors of all strengths, one per edit.
+        factors: Factors of all strengths, one per edit; from 0 to 1 for an operator.
     """
+    (change, space), sampler = change_of(bench, strengths), bench.cfg.sampler
+    if isinstance(change, Operator):
+        return operate(bench.model, source.latents, change, strengths=factors, sampler=sampler)[0]
+    scale = torch.tensor(factors, dtype=change.dtype).reshape(-1, *(1,) * (change.ndim - 1))
+    return apply_offsets(bench.model, source.latents, scale * change, space=space, sampler=sampler)[0]
+
+
+def change_of(bench: Bench, strengths: Sequence[float]) -> tuple[Tensor | Operator, str]:
+    """The change that all sliders of the bench make together, and its space: offsets (1, …), or an operator.
+
+    Raises:
+        InputError: If an operator is not alone or its strength is not in [0, 1], or directions are of several spaces.
+    """
+    operators = [slider for slider in bench.sliders if isinstance(slider.found, Operator)]
+    if operators and len(bench.sliders) > 1:
+        raise InputError(f"{operators[0].path} holds an operator, which edits alone: give one --direction")
+    if operators and isinstance(found := operators[0].found, Operator):
+        return strengths[0] * found, "h"
     terms = [slider.term(strength) for slider, strength in zip(bench.sliders, strengths, strict=True)]
-    offset = sum_offsets(bench.model, terms)
-    scale = torch.tensor(factors, dtype=offset.dtype).reshape(-1, *(1,) * (offset.ndim - 1))
-    space = terms[0].directions.meta.space
-    return apply_offsets(bench.model, source.latents, scale * offset, space=space, sampler=bench.cfg.sampler)[0]
+    return sum_offsets(bench.model, terms), terms[0].directions.meta.space
 
 
 def shown_factors(bench: Bench, strengths: Sequence[float], count: int) -> list[float]:
     """Factors of all strengths, from -1 to 1, at which pictures are made: `count` on either side of 0.
 
-    The pictures of one slider whose range is measured are evenly apart; others have even factors.
+    The pictures of one slider whose range is measured are evenly apart; others have even factors. Those of an operator,
+    which has no other side, go from 0 to 1.
 
     Args:
         bench: Bench whose sliders are added up.
         strengths: Strengths, one per slider.
         count: Pictures on either side; 2 count + 1 factors are returned.
     """
+    if isinstance(bench.sliders[0].found, Operator):
+        return [i / (2 * count) for i in range(2 * count + 1)]
     (measured, *others), (first, *_) = [slider.range for slider in bench.sliders], strengths
     if measured is None or others:
         return [i / count for i in range(-count, count + 1)]
@@ -131,9 +151,8 @@ def fit_own_samples(bench: Bench, samples: int) -> HGaussian:
 def distances_of(bench: Bench, source: Source, strengths: Sequence[float], gaussian: HGaussian) -> tuple[float, float]:
     """Distance of the source's h from the model's own samples, without and with the edit: mean over steps."""
     sampler = bench.cfg.sampler
-    terms = [slider.term(strength) for slider, strength in zip(bench.sliders, strengths, strict=True)]
-    offset, space = sum_offsets(bench.model, terms), terms[0].directions.meta.space
-    before, after = distances(bench.model, source.latents, offset, gaussian, space=space, sampler=sampler)
+    change, space = change_of(bench, strengths)
+    before, after = distances(bench.model, source.latents, change, gaussian, space=space, sampler=sampler)
     return float(before.mean()), float(after.mean())
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from hspace.diffusion.sampler import Sampler
 from hspace.directions.jacobian import jacobian
 from hspace.directions.masks import on_grid
+from hspace.directions.operators import STRENGTHS, Operator
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit_offsets, sum_offsets
 from hspace.evaluation.calibration import spread_strength
@@ -107,8 +108,10 @@ class Session:
     def describe(self, number: int) -> dict[str, Any]:
         """A slider as the page shows it."""
         slider = self.sliders[number]
-        meta, measured = slider.directions.meta, slider.range
+        meta, measured = slider.found.meta, slider.range
         entry: dict[str, Any] = {"id": number, "name": slider.name, "unit": meta.unit, "measured": measured is not None}
+        if isinstance(slider.found, Operator):
+            return entry | {"strengths": np.linspace(*STRENGTHS, 2 * POINTS + 1).tolist(), "operator": True}
         if measured is None:
             most = USUAL.get(meta.unit) or (IN_EFFECTS if meta.unit.startswith("sd of ") else self._usual(number))
             return entry | {"strengths": np.linspace(-most, most, 2 * POINTS + 1).tolist()}
@@ -159,6 +162,9 @@ class Session:
             InputError: If the slider does not exist, or the window is wrong.
         """
         slider = self._slider(number)
+        if isinstance(slider.found, Operator):
+            operators = [strength * slider.found for strength in self.describe(number)["strengths"]]
+            return self._operated(source, operators, start, stop)
         weights = torch.zeros(2 * POINTS + 1, len(slider.directions.meta.names))
         weights[:, slider.component] = torch.tensor(self.describe(number)["strengths"])
         steps = self.steps
@@ -167,11 +173,18 @@ class Session:
 
     def exact(self, source: Source, edit: Edit) -> Iterator[Images]:
         """Previews, then the image, of an edit."""
-        used = {number: strength for number, strength in edit.terms.items() if strength}
+        used = [(self._slider(number), strength) for number, strength in edit.terms.items() if strength]
         if not used:
             return iter([source.x_0.float()])
-        terms = [self._slider(number).term(strength, edit.start, edit.stop) for number, strength in used.items()]
-        images = self._watched(source, sum_offsets(self.bench.model, terms), terms[0].directions.meta.space)
+        operators = [strength * slider.found for slider, strength in used if isinstance(slider.found, Operator)]
+        if operators and len(used) > 1:
+            names = ", ".join(slider.name for slider, _ in used)
+            raise InputError(f"an operator edits alone: of {names} set all but one back to 0")
+        if operators:
+            images = self._operated(source, operators, edit.start, edit.stop)
+        else:
+            terms = [slider.term(strength, edit.start, edit.stop) for slider, strength in used]
+            images = self._watched(source, sum_offsets(self.bench.model, terms), terms[0].directions.meta.space)
         return (_inside(image, source.x_0, edit.mask) for image in images)
 
     def read(self, source: Source, image: Images) -> dict[str, Any]:
@@ -235,6 +248,12 @@ class Session:
 
     def _watched(self, source: Source, offsets: Tensor, space: str) -> Iterator[Images]:
         return watched(self.bench.model, source.latents, offsets, space=space, sampler=self._sampler)
+
+    def _operated(self, source: Source, operators: list[Operator], start: int, stop: int | None) -> Iterator[Images]:
+        window = self._sampler.window(self.steps)
+        stop = window.stop if stop is None else min(stop, window.stop)
+        sampler = replace(self._sampler, start=max(start, window.start), stop=stop)
+        return watched(self.bench.model, source.latents, operators, sampler=sampler)
 
     def _slider(self, number: int) -> Slider:
         if not 0 <= number < len(self.sliders):

@@ -1,4 +1,4 @@
-"""Directions that a user names on the command line, with the model and the networks that read its images."""
+"""Directions and operators that a user names on the command line, with the model and the networks for its images."""
 
 import logging
 import re
@@ -9,6 +9,7 @@ from pathlib import Path
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.diffusion.embedded import drawn_world
 from hspace.directions.hub import PREFIX, local_path
+from hspace.directions.operators import Found, Operator, load_found
 from hspace.directions.record import Directions
 from hspace.directions.shipped import READY, ready_models
 from hspace.edits.sums import Term
@@ -24,27 +25,41 @@ log: logging.Logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Slider:
-    """One direction of a file.
+    """One direction of a file, or its operator.
 
     Attributes:
-        path: File of directions.
-        directions: All directions of the file.
-        component: Index of the direction.
+        path: File of directions or of an operator.
+        found: All directions of the file, or the operator.
+        component: Index of the direction; 0 for an operator.
     """
 
     path: Path
-    directions: Directions
+    found: Found
     component: int
 
     @property
     def name(self) -> str:
         """The direction's own name."""
-        return self.directions.meta.names[self.component]
+        return self.found.meta.names[self.component]
+
+    @property
+    def directions(self) -> Directions:
+        """All directions of the file.
+
+        Raises:
+            InputError: If it holds an operator.
+        """
+        if isinstance(self.found, Operator):
+            raise InputError(
+                f"{self.path} holds an operator, and this is done with directions: hspace edit, hspace studio and "
+                "hspace method=file apply operators"
+            )
+        return self.found
 
     @property
     def range(self) -> SliderRange | None:
         """What `hspace range` measured of it; None if it did not, or `fitted` dropped it."""
-        return range_of(self.directions, self.component)
+        return None if isinstance(self.found, Operator) else range_of(self.found, self.component)
 
     def term(self, strength: float, start: int = 0, stop: int | None = None) -> Term:
         """The direction at a strength, to be added to others."""
@@ -100,18 +115,18 @@ def fitted(slider: Slider, cfg: Config, model: DiffusionModel) -> Slider:
     Raises:
         InputError: If its directions were found under other circumstances, naming the first that `allow` lacks.
     """
-    directions = slider.directions.fit(model, eta=cfg.diffusion.eta, allow=cfg.allow)
+    found = slider.found.fit(model, eta=cfg.diffusion.eta, allow=cfg.allow)
     # An edit of x_T is made before the steps, so that their settings do not matter.
-    found = slider.range if directions.meta.space == "h" else None
-    other = "" if found is None else found.unlike(cfg.sampler, len(model.process.timesteps))
-    if other:
+    measured = slider.range if found.meta.space == "h" else None
+    other = "" if measured is None else measured.unlike(cfg.sampler, len(model.process.timesteps))
+    if other and isinstance(found, Directions):
         log.warning("the range of %s is left out, measured with %s: run hspace range again", slider.name, other)
-        directions = without_range(directions, slider.component)
-    return replace(slider, directions=directions)
+        found = without_range(found, slider.component)
+    return replace(slider, found=found)
 
 
 def find_sliders(reference: str, model: str = "") -> list[Slider]:
-    """The directions that a word names.
+    """The directions, or the operator, that a word names.
 
     Args:
         reference: Reference, `FILE` for all directions of a file, or `FILE:NAME` for one, by its name or its number
@@ -119,7 +134,7 @@ def find_sliders(reference: str, model: str = "") -> list[Slider]:
         model: Name or path of the model whose ready-made directions may be named alone.
 
     Raises:
-        InputError: If the file does not exist, does not hold directions, or has none of that name.
+        InputError: If the file does not exist, holds neither, or has none of that name.
     """
     if model in ready_models() and re.fullmatch(r"[\w-]+", reference) and not Path(reference).exists():
         reference = f"{READY}{model}:{reference}"
@@ -129,10 +144,10 @@ def find_sliders(reference: str, model: str = "") -> list[Slider]:
         before, _, name = reference.rpartition(":")
         path = Path(before).expanduser()
     path = local_path(path)
-    directions = Directions.load(path)
-    names = directions.meta.names
+    found = load_found(path)
+    names = found.meta.names
     chosen = [_component(name, names)] if name else range(len(names))
-    return [Slider(path, directions, component) for component in chosen]
+    return [Slider(path, found, component) for component in chosen]
 
 
 def _component(name: str, names: Sequence[str]) -> int:

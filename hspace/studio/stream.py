@@ -1,6 +1,6 @@
 """Edits that can be watched while they are made: the predicted clean image of every step, then the image itself."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -10,6 +10,8 @@ from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import NotFinite, adding, reverse
+from hspace.directions.operators import Operator
+from hspace.edits.changes import operating
 from hspace.types import Images
 
 
@@ -17,7 +19,7 @@ from hspace.types import Images
 def watched(
     model: DiffusionModel,
     latents: Latents,
-    offsets: Tensor,
+    edits: Tensor | Sequence[Operator],
     *,
     space: str = "h",
     sampler: Sampler,
@@ -27,7 +29,8 @@ def watched(
     Args:
         model: The model.
         latents: One sample.
-        offsets: Offsets from `edit_offsets`: of h, (edits, steps, *h_shape), or of x_T, (edits, *sample_shape).
+        edits: Offsets from `edit_offsets`: of h, (edits, steps, *h_shape), or of x_T, (edits, *sample_shape); or an
+            operator for each edit.
         space: Space of the offsets, h or x_T.
         sampler: Settings of the sampling and of the edited steps.
 
@@ -38,11 +41,13 @@ def watched(
     Raises:
         NotFinite: If an image becomes NaN or infinite.
     """
-    batch, edit = latents.select([0] * len(offsets)), None
-    if space == "x_T":
-        batch = replace(batch, x_T=batch.x_T + offsets.to(batch.x_T))
+    batch, edit = latents.select([0] * len(edits)), None
+    if not isinstance(edits, Tensor):
+        edit = operating(edits)
+    elif space == "x_T":
+        batch = replace(batch, x_T=batch.x_T + edits.to(batch.x_T))
     else:
-        edit = adding(offsets.to(model.device, model.dtype))
+        edit = adding(edits.to(model.device, model.dtype))
     last = len(model.process.timesteps) - 1
     for step in reverse(model, batch, sampler=sampler, edit=edit):
         if step.index < last:

@@ -4,10 +4,15 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from hspace.cli import main
+from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.directions.operators import Operator
+from hspace.edits.changes import operate
+from hspace.output.animation import to_pixels
 
 WORDS = [
     "diffusion.num_steps=3", "edit.strengths=[0,0.5,1]", "evaluation.num_samples=10", "batch_size=64",
@@ -82,6 +87,45 @@ def test_mistakes_are_one_line_before_any_work(
     assert not (tmp_path / "cache").exists() and not (tmp_path / "out").exists()
 
 
-def test_an_operator_is_not_a_slider(finished: Path, place: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["edit", "2000000", "--direction", str(finished / "operator.safetensors"), place[0]]) == 2
-    assert "holds an operator, which hspace method=file" in capsys.readouterr().err.splitlines()[-1]
+def test_an_operator_edits_a_sample(
+    finished: Path, place: list[str], tiny_model: DiffusionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = finished / "operator.safetensors"
+    words = ["--direction", str(file), "--strength", "0.75", "--samples", "10", "diffusion.num_steps=3"]
+    assert main(["edit", "2000000", *words, *place]) == 0
+    folder = Path("outputs/edit/seed-2000000")
+    (expected,) = to_pixels(
+        operate(tiny_model, tiny_model.latents([2_000_000]), Operator.load(file), strengths=[0.75])[0]
+    )
+    written = np.array(Image.open(folder / "edited.png").convert("RGB"))
+    assert np.abs(written.astype(int) - expected.astype(int)).max() <= 1, "the edit is pasted as a rounded change"
+    record = json.loads((folder / "edit.json").read_text())
+    assert record["directions"] == [
+        {"file": str(file), "name": "skin", "unit": "share of the whole map", "strength": 0.75, "safe": None}
+    ]
+    distance = record["off_manifold"]
+    assert distance["unedited"] > 0 and distance["edited"] != distance["unedited"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["edit", "0", "--strength", "1.5"], "the strength of an operator (erase) must be in [0, 1], got 1.5"),
+        (["edit", "0", "--strength", "-1"], "must be in [0, 1], got -1"),
+        (["edit", "0", "--direction", "FILE"], "operator.safetensors holds an operator, which edits alone"),
+        (["edit", "0", "--direction", "FILE:none"], "unknown direction 'none'"),
+        (["range"], "operator.safetensors holds an operator, and hspace range measures directions"),
+        (["calibrate", "--attribute", "skin"], "holds an operator, and hspace calibrate measures directions"),
+    ],
+)
+def test_what_an_operator_cannot_is_one_line_before_any_work(
+    words: list[str], message: str, finished: Path, place: list[str], capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    file = str(finished / "operator.safetensors")
+    words = [word.replace("FILE", file) for word in words]
+    assert main([*words, "--direction", file, place[0], "diffusion.num_steps=3"]) == 2
+    out, err = capsys.readouterr()
+    assert message in err and err.count("\n") == 1 and out == "" and not list(tmp_path.iterdir())

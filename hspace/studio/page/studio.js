@@ -7,8 +7,8 @@ const $ = (selector) => document.querySelector(selector);
 const make = (tag, parent, options = {}) => parent.appendChild(Object.assign(document.createElement(tag), options));
 
 const page = { sources: [], sliders: [], current: "", second: "", active: 0, images: new Map(), strips: new Map(), thumbs: new Map() };
-const edit = { at: [], start: 0, stop: 1, mask: null };  // `at`: position of each slider, 0 to 8; 4 is unedited
-const MIDDLE = 4, LAST = 8;
+const edit = { at: [], start: 0, stop: 1, mask: null };  // `at`: position of each slider, 0 to 8; `rest` is unedited
+const LAST = 8;
 
 // ---- strengths -----------------------------------------------------------------------------------------------
 const between = (values, at) => {
@@ -16,8 +16,9 @@ const between = (values, at) => {
   return values[low] + (at - low) * (values[low + 1] - values[low]);
 };
 const place = (slider) => (slider.sign > 0 ? edit.at[slider.id] : LAST - edit.at[slider.id]);
+const rest = (slider) => (slider.sign > 0 ? slider.zero : LAST - slider.zero);
 const strength = (slider) => between(slider.strengths, place(slider));
-const moved = () => page.sliders.filter((slider) => Math.abs(edit.at[slider.id] - MIDDLE) > 1e-6);
+const moved = () => page.sliders.filter((slider) => Math.abs(edit.at[slider.id] - rest(slider)) > 1e-6);
 const plain = (value) => (value < -0.004 ? "\u2212" : "") + Math.abs(value).toFixed(2);
 const signed = (value) => (value > 0.004 ? "+" : "") + plain(value);
 
@@ -31,13 +32,14 @@ function effectAt(slider) {
 }
 
 function effectText(slider) {
+  if (slider.operator) return "an operator, from nothing to the whole map";
   if (!slider.measured) return `not measured yet: hspace range --direction FILE:${slider.name}`;
   const [low, high] = slider.safe, beyond = slider.because[slider.sign > 0 ? 1 : 0];
   const safe = slider.sign > 0 ? `${plain(low)} to ${plain(high)}` : `${plain(-high)} to ${plain(-low)}`;
   const limit = `safe ${safe}` + (beyond === "untested" ? "" : `, then ${beyond}`);
   const effect = effectAt(slider);
   if (!effect) return `moves nothing surely; ${limit}`;
-  const moves = edit.at[slider.id] === MIDDLE ? slider.attribute : `${slider.attribute} ${signed(effect[0])} sd (${signed(effect[1])} to ${signed(effect[2])}, n = ${slider.n})`;
+  const moves = edit.at[slider.id] === rest(slider) ? slider.attribute : `${slider.attribute} ${signed(effect[0])} sd (${signed(effect[1])} to ${signed(effect[2])}, n = ${slider.n})`;
   return `${moves}; ${limit}`;
 }
 
@@ -69,7 +71,7 @@ function preview(source) {
     const strip = page.strips.get(stripKey(source, slider));
     if (!strip) { complete = false; continue; }
     const at = place(slider), low = Math.min(Math.floor(at), LAST - 1), share = at - low;
-    const [a, b, zero] = [strip[low].data, strip[low + 1].data, strip[MIDDLE].data];
+    const [a, b, zero] = [strip[low].data, strip[low + 1].data, strip[slider.zero].data];
     for (let i = 0; i < sum.length; i += 1) sum[i] += a[i] + share * (b[i] - a[i]) - zero[i];
   }
   const image = new ImageData(new Uint8ClampedArray(sum), base.width, base.height);
@@ -246,7 +248,8 @@ function activate(slider) {
 }
 function addSlider(slider) {
   slider.sign = 1;
-  edit.at[slider.id] = MIDDLE;
+  slider.zero = slider.strengths.indexOf(0);
+  edit.at[slider.id] = rest(slider);
   page.sliders[slider.id] = slider;
   $("#none").hidden = true;
   const box = make("div", $("#sliders"), { className: `slider${slider.id === page.active ? " on" : ""}`, id: `box-${slider.id}` });
@@ -257,7 +260,7 @@ function addSlider(slider) {
   const flip = make("button", end, { type: "button", className: "quiet flip", textContent: "flip" });
   flip.setAttribute("aria-label", `Flip ${slider.name}`);
   const track = make("div", box, { className: "track" });
-  const input = make("input", track, { type: "range", id: `slider-${slider.id}`, min: 0, max: LAST, step: 0.05, value: MIDDLE });
+  const input = make("input", track, { type: "range", id: `slider-${slider.id}`, min: 0, max: LAST, step: 0.05, value: rest(slider) });
   make("p", box, { className: "effect" });
   const move = () => { activate(slider); edit.at[slider.id] = Number(input.value); label(slider); drawPreviews(); };
   input.addEventListener("input", move);
@@ -312,7 +315,7 @@ async function compare(id) {
 function reset() {
   // Numbers of sliders are the server's: another tab's leave holes here.
   for (const slider of page.sliders.filter(Boolean)) {
-    slider.sign = 1; edit.at[slider.id] = MIDDLE; $(`#slider-${slider.id}`).value = MIDDLE; label(slider);
+    slider.sign = 1; $(`#slider-${slider.id}`).value = edit.at[slider.id] = rest(slider); label(slider);
   }
   $("#start").value = edit.start = 0; $("#stop").value = edit.stop = page.steps;
   setMask(null);

@@ -1,0 +1,63 @@
+"""An operator as a slider of the page: from nothing to the whole map, and by itself."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from vectors import directions_of
+
+from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.sampler import Sampler
+from hspace.directions.operators import Operator
+from hspace.edits.changes import operate
+from hspace.runs.parsing import parse
+from hspace.studio.session import Edit, Session
+from hspace.studio.sliders import load_bench
+from hspace.system.files import package_path
+from hspace.types import InputError
+
+
+@pytest.fixture
+def operator(tiny_model: DiffusionModel) -> Operator:
+    found = directions_of(tiny_model, ("skin",))
+    vector = found.directions[0]
+    gain = 0.5 * torch.sin(torch.arange(vector.numel()).float()).reshape(vector.shape)
+    return Operator(found.meta, "transport", torch.zeros_like(vector), gain=gain, shift=0.2 * vector)
+
+
+@pytest.fixture
+def session(
+    tiny_model: DiffusionModel, operator: Operator, tiny_pipeline_dir: Path, directions_file: Path, tmp_path: Path
+) -> Session:
+    operator.save(tmp_path / "operator.safetensors")
+    with initialize_config_dir(str(package_path("conf")), version_base="1.3"):
+        cfg = parse(compose("config", [f"model.path={tiny_pipeline_dir}", "diffusion.num_steps=3"]))
+    files = [str(tmp_path / "operator.safetensors"), f"{directions_file}:smile"]
+    return Session(load_bench(cfg, files), tmp_path, seeds=(2_000_000,))
+
+
+def test_its_strip_and_its_exact_image_are_what_the_operator_makes(
+    session: Session, tiny_model: DiffusionModel, operator: Operator
+) -> None:
+    told = session.describe(0)
+    assert told["strengths"] == [i / 8 for i in range(9)] and told["operator"] and told["name"] == "skin"
+    source = session.source("seed-2000000")
+    late = Sampler(start=1, stop=3)
+    expected = operate(tiny_model, source.latents, operator, strengths=told["strengths"], sampler=late)[0]
+    *previews, strip = session.strip(source, 0, 1, 3)
+    assert len(previews) == 2 and torch.allclose(strip, expected, atol=1e-4)
+    assert torch.allclose(strip[0], source.x_0[0], atol=1e-4) and (strip[8] - strip[4]).abs().max() > 1e-3
+    *_, exact = session.exact(source, Edit({0: 0.5}, 1, 3))
+    assert torch.allclose(exact[0], expected[4], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("terms", "line"),
+    [({0: 1.5}, r"must be in \[0, 1\], got 1.5"), ({0: 0.5, 1: 1.0}, "an operator edits alone: of skin, smile")],
+)
+def test_what_it_cannot_is_told(session: Session, terms: dict[int, float], line: str) -> None:
+    with pytest.raises(InputError, match=line):
+        session.exact(session.source("seed-2000000"), Edit(terms))
+    with pytest.raises(InputError, match="holds an operator, and this is done with directions"):
+        session.save_direction(Edit({0: 0.5}), "mine")

@@ -3,8 +3,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -67,14 +69,14 @@ def find(model: DiffusionModel, sources: Sources, settings: PullbackSettings) ->
     directions = pullback(model, found, sampler=sources.sampler)
     if settings.onto is None:
         return directions
-    vectors, survives = transported(found, basis(settings.onto))
+    there = transported(found, basis(settings.onto))
     meta = replace(
         directions.meta,
         names=tuple(f"{name}, onto sample {settings.onto}" for name in directions.meta.names),
         seeds=tuple(dict.fromkeys((settings.sample, settings.onto))),
-        report={"survives": survives.tolist()},
+        report={"survives": there.survives.tolist()},
     )
-    return Directions(_at_all_steps(model, vectors), meta)
+    return Directions(_at_all_steps(model, there.u), meta)
 
 
 @dataclass(frozen=True)
@@ -207,17 +209,30 @@ def pullback(model: DiffusionModel, basis: Basis, *, sampler: Sampler = Sampler(
     )  # fmt: skip
 
 
-def transported(basis: Basis, to: Basis) -> tuple[Tensor, Tensor]:
-    """The h side of a basis at another sample: its projection on that sample's own basis, as unit vectors.
+class Transported(NamedTuple):
+    """The vectors of a basis at another sample, each of length 1.
 
-    It is a projection, not a transport that keeps lengths: what lies outside the other basis is lost.
+    Attributes:
+        u: In h, (k, *h_shape).
+        v: In x, (k, *sample_shape): the shortest movement of x_t by which the other sample's h moves along u; see
+            `hspace.edits.paths.moved`.
+        survives: Share of the squared length of each vector in h that survives, (k,) in [0, 1].
+    """
+
+    u: Tensor
+    v: Tensor
+    survives: Tensor
+
+
+def transported(basis: Basis, to: Basis) -> Transported:
+    """A basis at another sample: u' = U U^T u, its projection on that sample's own basis, and v' = V S^-1 U^T u.
+
+    It is a projection, not a transport that keeps lengths: what lies outside the other basis is lost. Of the other
+    sample J v' = u', before both become unit vectors.
 
     Args:
         basis: Basis of one sample.
         to: Basis of the other sample, best at the same step.
-
-    Returns:
-        The vectors, (k, *h_shape), and the share of each one's squared length that survives, (k,) in [0, 1].
 
     Raises:
         InputError: If nothing of a vector survives.
@@ -225,12 +240,15 @@ def transported(basis: Basis, to: Basis) -> tuple[Tensor, Tensor]:
     Source: Park et al. 2023 (arXiv 2307.12868), sec. 3.4.
     """
     here, there = basis.u.flatten(1).double(), to.u.flatten(1).double()
-    projected = (here @ there.T) @ there
-    survives = projected.square().sum(dim=1) / here.square().sum(dim=1)
+    weights = here @ there.T
+    survives = weights.square().sum(dim=1) / here.square().sum(dim=1)
     if not (survives > torch.finfo(torch.float32).eps).all():
         raise InputError(f"nothing of the basis of sample {basis.seed} lies in that of sample {to.seed}")
-    unit = projected / projected.square().sum(dim=1, keepdim=True).sqrt()
-    return unit.float().reshape(basis.u.shape), survives.clamp(max=1).float()
+    sides = weights @ there, (weights / to.s.double()) @ to.v.flatten(1).double()
+    u, v = (
+        F.normalize(side).float().reshape(-1, *like.shape[1:]) for side, like in zip(sides, (to.u, to.v), strict=True)
+    )
+    return Transported(u, v, survives.clamp(max=1).float())
 
 
 def _at_all_steps(model: DiffusionModel, vectors: Tensor) -> Tensor:

@@ -97,15 +97,35 @@ def test_its_h_side_is_directions_of_the_model(model: DiffusionModel, basis: Bas
 def test_transport_is_the_projection_on_the_other_basis(basis: Basis) -> None:
     generator = torch.Generator().manual_seed(0)
     other = torch.linalg.qr(torch.randn(256, 4, generator=generator)).Q.T
-    vectors, survives = transported(basis, replace(basis, u=other.reshape(basis.u.shape)))
+    vectors, _, survives = transported(basis, replace(basis, u=other.reshape(basis.u.shape)))
     for u, vector, share in zip(basis.u.flatten(1), vectors.flatten(1), survives, strict=True):
         weights = torch.linalg.lstsq(other.T, u).solution
         projected = other.T @ weights
         assert float(share) == pytest.approx(float(projected.square().sum()), rel=1e-4)
         torch.testing.assert_close(vector, projected / projected.norm(), atol=1e-5, rtol=1e-4)
-    same, whole = transported(basis, basis)
+    same, moving, whole = transported(basis, basis)
     torch.testing.assert_close(same, basis.u, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(moving, basis.v, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(whole, torch.ones(4), atol=1e-5, rtol=1e-5)
+
+
+def test_the_transported_movement_of_x_moves_h_of_a_linear_network_along_the_transported_vector() -> None:
+    """h = A x of one sample and B x of the other; of all movements that do, it is the shortest."""
+    generator = torch.Generator().manual_seed(0)
+    first, second = torch.randn(2, 6, 9, generator=generator, dtype=torch.float64)
+
+    def basis_of(matrix: Tensor, k: int) -> Basis:
+        u, s, vt = torch.linalg.svd(matrix)
+        return Basis(0, 0, u.T[:k].reshape(k, 2, 3), s[:k], vt[:k].reshape(k, 3, 3), torch.zeros(k))
+
+    there = transported(basis_of(first, 2), basis_of(second, 4))
+    reached = there.v.flatten(1).double() @ second.T
+    torch.testing.assert_close(
+        reached / reached.norm(dim=1, keepdim=True), there.u.flatten(1).double(), atol=1e-6, rtol=0
+    )
+    shortest = reached @ torch.linalg.pinv(second).T
+    torch.testing.assert_close(there.v.flatten(1).double(), shortest, atol=1e-6, rtol=0)
+    torch.testing.assert_close(there.v.flatten(1).norm(dim=1), torch.ones(2))
 
 
 def test_what_is_projected_has_no_singular_values_of_its_own(model: DiffusionModel) -> None:

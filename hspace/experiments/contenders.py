@@ -141,14 +141,23 @@ def _one(cfg: Config) -> int:
 
 def _mixtures(cfg: Config) -> int:
     """Edits of method=counter: each direction and every mixture with both signs, and the unedited samples."""
+    return _mixed(cfg, len(cfg.study.attributes))
+
+
+def _profiles(cfg: Config) -> int:
+    """The same where one direction and each of its steps are mixed."""
+    return _mixed(cfg, 1 + cfg.diffusion.num_steps)
+
+
+def _mixed(cfg: Config, vectors: int) -> int:
     rounds = settings_of({"name": "counter"}).model_dump()["rounds"]
-    return cfg.evaluation.calibration_samples * (1 + 2 * len(cfg.study.attributes) + 2 * rounds)
+    return cfg.evaluation.calibration_samples * (1 + 2 * vectors + 2 * rounds)
 
 
-def _predictions(cfg: Config) -> int:
-    """Predicted images of method=trained, edited and unedited, at every step of every update."""
-    settings = settings_of({"name": "trained"}).model_dump()
-    return 2 * settings["updates"] * settings["batch"] * cfg.diffusion.num_steps
+def _predictions(method: str) -> Count:
+    """Predicted images of a trained method, edited and unedited, at every step of every update."""
+    settings = settings_of({"name": method}).model_dump()
+    return lambda cfg: 2 * settings["updates"] * settings["batch"] * cfg.diffusion.num_steps
 
 
 CONTENDERS: tuple[Contender, ...] = (
@@ -164,7 +173,7 @@ CONTENDERS: tuple[Contender, ...] = (
     Contender("erase", learnt("erase", one_sided=True), _index, annotated=True, sign=-1),
     Contender("switch", learnt("switch", one_sided=True), _index, annotated=True, sign=-1),
     Contender("transport", learnt("transport"), _index, annotated=True),
-    Contender("trained", learnt("trained"), _index, annotated=True, scored=_predictions),
+    Contender("trained", learnt("trained"), _index, annotated=True, scored=_predictions("trained")),
     Contender("self-discovered", learnt("self_discovered"), _index, annotated=True, aimed=False),
     Contender("sparse autoencoder", _features, _index, annotated=True, aimed=False),
     Contender("PCA", components(*PCA_FORMS), _many, aimed=False),
@@ -175,13 +184,20 @@ CONTENDERS: tuple[Contender, ...] = (
     Contender("random", _random, _many, aimed=False),
     Contender("mean difference of x_T", learnt("supervised", space="x_T"), _index, annotated=True),
 )
-"""All ways, in the order of the tables."""
+"""All ways that were compared, in the order of the tables."""
+FURTHER: tuple[Contender, ...] = (
+    Contender(
+        "trained network", learnt("trained_network"), _index, annotated=True, scored=_predictions("trained_network")
+    ),
+    Contender("time profile", learnt("counter", conditions=[], by_step=True), _index, annotated=True, scored=_profiles),
+)
+"""Ways that only their own names ask for, so that `*` stays what was published; after the others in tables."""
 ALL = "*"
-"""Name of all of them in `study.methods`."""
+"""Name of all that were compared in `study.methods`."""
 
 
 def contenders(names: Sequence[str], key: str = "study.methods") -> tuple[Contender, ...]:
-    """The ways of some names, in the order of the tables; `*` names all.
+    """The ways of some names, in the order of the tables; `*` names all but `FURTHER`.
 
     Args:
         names: The names.
@@ -190,8 +206,9 @@ def contenders(names: Sequence[str], key: str = "study.methods") -> tuple[Conten
     Raises:
         InputError: If there is no such way.
     """
-    known = [each.name for each in CONTENDERS]
+    known = [each.name for each in (*CONTENDERS, *FURTHER)]
     for name in names:
         if name not in (ALL, *known):
             raise InputError(unknown(key, name, (ALL, *known)))
-    return tuple(each for each in CONTENDERS if ALL in names or each.name in names)
+    compared = tuple(each for each in CONTENDERS if ALL in names or each.name in names)
+    return compared + tuple(each for each in FURTHER if each.name in names)

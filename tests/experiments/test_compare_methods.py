@@ -22,7 +22,7 @@ from hspace.evaluation.calibration import spread_strength
 from hspace.evaluation.levels import Level
 from hspace.experiments import compare_methods, equal_effect
 from hspace.experiments.comparison import Figures
-from hspace.experiments.contenders import CONTENDERS, Contender, contenders
+from hspace.experiments.contenders import CONTENDERS, FURTHER, Contender, contenders
 from hspace.experiments.equal_effect import (
     UNREADABLE,
     Draw,
@@ -67,20 +67,20 @@ def found(lab: Lab, name: str) -> Trial:
 
 def test_there_are_the_methods_of_the_package() -> None:
     assert len({each.name for each in CONTENDERS}) == len(CONTENDERS) >= 14
-    assert contenders(["*"]) == CONTENDERS
+    assert contenders(["*"]) == CONTENDERS and contenders(["*", *(each.name for each in FURTHER)])[-2:] == FURTHER
     assert [each.name for each in contenders(["random", "PCA"])] == ["PCA", "random"], "in the order of the table"
     with pytest.raises(InputError, match=r"unknown study\.methods 'PCB': did you mean 'PCA'\?"):
         contenders(["PCB"])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("contender", CONTENDERS, ids=lambda each: each.name)
+@pytest.mark.parametrize("contender", (*CONTENDERS, *FURTHER), ids=lambda each: each.name)
 def test_every_method_finds_edits_of_the_model(lab: Lab, contender: Contender) -> None:
     few = replace(lab, cfg=replace(lab.cfg, study=replace(lab.cfg.study, examples=3)))
     for each in contender.find(few, "skin"):
         each.check_shape(lab.model)
         operates = isinstance(each, Operator)
-        assert operates == (contender.name in ("erase", "switch", "transport"))
+        assert operates == (contender.name in ("erase", "switch", "transport", "trained network"))
         assert len(each.meta.names) in (1, lab.pca.k)
         learns = each.meta.provenance.annotator is not None
         assert contender.annotated == learns or contender.name == "sparse autoencoder"
@@ -356,7 +356,7 @@ def test_what_is_compared_again_differs_in_methods_attributes_and_model_alone() 
 
 
 def test_every_name_can_be_said_on_the_command_line() -> None:
-    names = [each.name for each in CONTENDERS]
+    names = [each.name for each in (*CONTENDERS, *FURTHER)]
     with initialize_config_dir(str(package_path("conf")), version_base="1.3"):
         cfg = compose("config", overrides=["experiment=compare_methods", f"study.methods=[{','.join(names)}]"])
     assert list(parse(cfg).study.methods) == names

@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hspace.evaluation.readings import Readings
+from hspace.evaluation.readings import Sweep
 from hspace.metrics.interval import Interval, over_draws
 from hspace.metrics.repeats import intervals_over
 from hspace.output.charts import curve_figure
 from hspace.output.tables import Table, format_number
+from hspace.runs.effects import as_configured, stated
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
 
@@ -30,22 +31,23 @@ class Point(NamedTuple):
 
 
 def run(lab: Lab) -> Result:
-    """The effect of one attribute's mean difference at strength 1, by the number of examples, in h and in x_T.
+    """The effect of one attribute's mean difference by the number of examples, in h and in x_T.
 
-    Strength 1 goes from the mean of one side to that of the other. A direction from few examples of noise is as long
-    as noise itself: it makes another image with an arbitrary attribute. Therefore the effect on the attribute is shown
-    beside that on all others, and beside the identity that is left.
+    Figures are given at the largest strength, which is 1 unless others are configured. Strength 1 goes from the mean of
+    one side to that of the other. A direction from few examples of noise is as long as noise itself: it makes another
+    image with an arbitrary attribute. Therefore the effect on the attribute is shown beside that on all others, and
+    beside the identity that is left.
     """
-    attribute = lab.cfg.study.attributes[0]
+    attribute, largest = lab.cfg.study.attributes[0], max(lab.strengths)
     counts = [count for count in COUNTS if 2 * count <= lab.cfg.study.index]
     kinds = [(space, count) for space in SPACES for count in counts]
     draws = [_read(lab, kinds, attribute, number) for number in range(lab.cfg.study.repeats)]
-    values = np.array([_figures(readings, attribute) for readings in draws])
+    values = np.array([_figures(sweep, attribute, largest) for sweep in draws])
     points = [Point(*kind, *map(over_draws, values[:, row].T)) for row, kind in enumerate(kinds)]
     chance = format_number(1 / len(lab.judge.attributes))
     caption = (
-        f"Mean differences of {attribute} at strength 1; effects in sd, by the judge; selectivity over all judged "
-        f"attributes (chance {chance}); {intervals_over(len(draws))}"
+        f"Mean differences of {attribute} at {stated(lab, largest)}; effects in sd, by the judge; selectivity over "
+        f"all judged attributes (chance {chance}); {intervals_over(len(draws))}"
     )
     columns = ("space", "examples on each side", "effect", "selectivity", "identity")
     table = Table(columns, tuple(points), caption, counted="draws")
@@ -65,25 +67,29 @@ def run(lab: Lab) -> Result:
             {space: [(p.examples, *p.identity[:3]) for p in points if p.space == space] for space in SPACES},
             "identity (cosine)", lab.figures / "identity.png",
         ),
+        "One sample along the directions of the first draw": draws[0].strip(
+            f"{attribute.capitalize()} from so many examples on each side", lab.figures / "directions.png"
+        ),
     }  # fmt: skip
     findings = {"columns": list(table.columns), "rows": points}
-    samples = {f"scores_{number}": readings.table() for number, readings in enumerate(draws)}
+    samples = {f"scores_{number}": sweep.readings.table() for number, sweep in enumerate(draws)}
     return Result(conclusion, findings, figures, {"examples": table}, samples)
 
 
-def _read(lab: Lab, kinds: Sequence[tuple[str, int]], attribute: str, number: int) -> Readings:
+def _read(lab: Lab, kinds: Sequence[tuple[str, int]], attribute: str, number: int) -> Sweep:
     """One draw's directions on evaluation samples of its own."""
     drawn, n = lab.draw(number), lab.cfg.evaluation.num_samples
-    vectors = {f"{space}, {k}": drawn.attribute(attribute, k=k, space=space).directions[0] for space, k in kinds}
-    return drawn.read(vectors, lab.seeds(start=number * n))
+    found = {f"{space}, {k}": drawn.attribute(attribute, k=k, space=space) for space, k in kinds}
+    vectors = {name: as_configured(drawn, each, [attribute]).directions[0] for name, each in found.items()}
+    return drawn.sweep(vectors, seeds=lab.seeds(start=number * n))
 
 
-def _figures(readings: Readings, attribute: str) -> list[tuple[float, float, float]]:
-    """Effect, selectivity and identity of every edit."""
-    effects = readings.effects()
+def _figures(sweep: Sweep, attribute: str, strength: float) -> list[tuple[float, float, float]]:
+    """Effect, selectivity and identity of every direction at a strength."""
+    effects, identity = sweep.effects(strength), sweep.readings.identity
     return [
-        (effects.cell(row, attribute).value, effects.selectivity_of(row, attribute).value, readings.identity(row).value)
-        for row in range(len(readings.names))
+        (effects.cell(j, attribute).value, effects.selectivity_of(j, attribute).value, identity(row).value)
+        for j, row in enumerate(sweep.at(strength))
     ]
 
 

@@ -16,9 +16,7 @@ AGAIN = ("compare_again", "compare_latent")
 """Experiments that do what `compare_methods` does, on other samples and on another model."""
 ANY_MODEL = frozenset({"fig18"})
 """Experiments that leave scores out where no scorer reads the images of the model."""
-STRENGTHS = frozenset(
-    {"edit", "demo", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig9", "fig11", "fig13", "fig17", "fig18"}
-)
+STRENGTHS = frozenset({"edit", "demo", *(name for name in PAPER if name.startswith("fig"))})
 """Experiments that edit at `edit.strengths`, in whose place effects may be given."""
 AT_ONE_EFFECT = frozenset({"compare_methods", "table1", "transformer"})
 """Experiments that compare edits at `study.target`."""

@@ -16,7 +16,7 @@ from hspace.experiments import demo, fig9
 from hspace.runs.effects import as_configured, named_at, turned
 from hspace.runs.lab import Lab
 from hspace.runs.parsing import parse
-from hspace.runs.procedures import STRENGTHS
+from hspace.runs.procedures import PAPER, STRENGTHS
 from hspace.system.files import package_path
 
 SMALL = [
@@ -25,7 +25,7 @@ SMALL = [
     "method.num_samples=12", "method.k=2", "tracking.mode=disabled", "batch_size=64", "device=cpu",
 ]  # fmt: skip
 STATED = {"fig2": "an effect of -0.01 sd", "fig6": "Edits of a region", "fig11": "by strength"} | dict.fromkeys(
-    ("fig3", "fig4", "fig5", "fig13"), "an effect of 0.02 sd"
+    ("fig3", "fig4", "fig5", "fig8a", "fig13"), "an effect of 0.02 sd"
 )
 """What the conclusion, a caption or a table says in the place of a strength."""
 
@@ -64,6 +64,10 @@ def test_without_effects_nothing_is_scaled(lab: Lab) -> None:
     assert turned(directions, [None, None]).directions.equal(directions.directions)
 
 
+def test_every_figure_of_the_paper_is_asked() -> None:
+    assert {name for name in PAPER if "fig" in name} <= STRENGTHS
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(STRENGTHS - {"edit", "demo", "fig18"}))
 def test_every_figure_takes_effects(
@@ -72,7 +76,8 @@ def test_every_figure_takes_effects(
     # No sample of the tiny model wears the glasses of fig. 9's own cases.
     monkeypatch.setattr(fig9, "CASES", (("skin", ("age",)), ("age", ("skin",))))
     words = words_of(name, tiny_pipeline_dir, tmp_path)
-    words += ["study.attributes=[skin,age]"] if name == "fig7" else []
+    words += ["study.attributes=[skin,age]"] if name in ("fig7", "fig8b") else []
+    words += ["study.repeats=2", "study.index=4"] if name == "fig8a" else []  # a calibration for each direction
     assert main(["-q", *words]) == 0
     record = json.loads((tmp_path / name / "run.json").read_text())
     tables = "".join(path.read_text() for path in (tmp_path / name / "tables").glob("*.md"))

@@ -35,7 +35,7 @@ def export(session: Session, folder: Path) -> Path:
         images[entry["id"]] = sprite(source.x_0)
         strips[entry["id"]] = []
         for slider in state["sliders"]:
-            *_, last = session.strip(source, slider["id"], 0, None)
+            *_, last = session.strip(source, slider["id"], *state["window"])
             strips[entry["id"]].append(sprite(last))
     write_text(folder / "index.html", _page({**state, "images": images, "strips": strips}))
     return folder / "index.html"

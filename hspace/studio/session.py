@@ -91,6 +91,11 @@ class Session:
         """Number of sampling steps."""
         return len(self.bench.model.process.timesteps)
 
+    @property
+    def window(self) -> range:
+        """The configured steps, which the page edits at first, and which effects and ranges hold for."""
+        return self.bench.cfg.sampler.window(self.steps)
+
     def state(self) -> dict[str, Any]:
         """All that the page needs at first, as JSON."""
         offered = [
@@ -101,7 +106,7 @@ class Session:
         channels, height, width = self.bench.model.image_shape
         return {
             "model": self.bench.model.model_id, "height": height, "width": width, "channels": channels,
-            "steps": self.steps, "sources": offered,
+            "steps": self.steps, "window": [self.window.start, self.window.stop], "sources": offered,
             "sliders": [self.describe(i) for i in range(len(self.sliders))],
         }  # fmt: skip
 
@@ -244,7 +249,8 @@ class Session:
 
     @property
     def _sampler(self) -> Sampler:
-        return self.bench.cfg.sampler
+        """That of all steps: the page says which of them are edited."""
+        return replace(self.bench.cfg.sampler, start=0, stop=None)
 
     def _watched(self, source: Source, offsets: Tensor, space: str) -> Iterator[Images]:
         return watched(self.bench.model, source.latents, offsets, space=space, sampler=self._sampler)

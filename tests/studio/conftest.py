@@ -11,12 +11,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
 from vectors import directions_of
 
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
+from hspace.evaluation.ranges import SliderRange, with_ranges
 
 ROOT = Path(__file__).parents[2]
 
@@ -97,7 +99,12 @@ def served(
 
 @pytest.fixture(scope="session")
 def portraits_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random directions of the embedded model, short enough to keep its faces."""
+    """Random directions of the embedded model, short enough to keep its faces; the last one has a range."""
     path = tmp_path_factory.mktemp("directions") / "portraits.safetensors"
-    directions_of(load_model("portraits", device="cpu"), ("smile", "age", "yaw"), size=0.2).save(path)
+    directions = directions_of(load_model("portraits", device="cpu"), ("smile", "age", "yaw"), size=0.2)
+    measured = SliderRange(
+        "yaw", -2.0, 2.0, "age", "untested", tuple(np.linspace(-2, 2, 9).tolist()), (-2.0, 0.0, 2.0),
+        ((-0.5, -0.6, -0.4), (0.0, 0.0, 0.0), (0.5, 0.4, 0.6)), (), {}, "none", tuple(range(1_000_000, 1_000_012)),
+    )  # fmt: skip
+    with_ranges(directions, {2: measured}).save(path)
     return path

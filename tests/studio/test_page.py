@@ -207,6 +207,24 @@ def test_everything_works_by_keyboard(browser: Browser, portraits: Served):
     page.close()
 
 
+def test_what_was_measured_is_not_said_of_other_steps(browser: Browser, portraits: Served):
+    page, *_ = opened(browser, portraits.url)
+    page.focus("#slider-2")
+    page.keyboard.press("End")
+    told = "yaw +0.50 sd (+0.40 to +0.60, n = 12); safe \u22122.00 to 2.00"
+    assert page.inner_text("#box-2 .effect") == told
+    page.click("summary")
+    page.fill("#stop", "6")
+    page.keyboard.press("Tab")
+    assert page.inner_text("#box-2 .effect") == "measured with steps 0 to 10 edited, not with these"
+    page.click("#reset")
+    page.keyboard.press("End")
+    page.focus("#slider-2")
+    page.keyboard.press("End")
+    assert page.inner_text("#box-2 .effect") == told and page.input_value("#stop") == "10"
+    page.close()
+
+
 def test_a_killed_server_is_said(browser: Browser, portraits_file: Path, tmp_path: Path):
     studio = Served(["--direction", str(portraits_file), "--samples", "1"], tmp_path)
     page, *_ = opened(browser, studio.url)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import uvicorn
+from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from hspace.commands.studio import serve
@@ -21,9 +22,12 @@ from hspace.diffusion.sampling import sample
 from hspace.directions.record import Directions
 from hspace.edits.sums import edit_offsets
 from hspace.output.animation import to_pixels
+from hspace.runs.parsing import parse
 from hspace.studio.session import Session
 from hspace.studio.shelf import Choice, Shelf
+from hspace.studio.sliders import Bench, Slider
 from hspace.studio.stream import watched
+from hspace.system.files import package_path
 from hspace.types import InputError
 
 TAB = {"tab": "t", "source": "seed-2000000"}
@@ -58,6 +62,23 @@ def test_a_strip_and_an_exact_image_agree(served, tiny_model: DiffusionModel):
     assert np.abs(exact - strip[:, 112:128]).max() <= 1
     (unedited,) = to_pixels(sample(tiny_model, tiny_model.latents([2_000_000])).x_0)
     assert np.abs(strip[:, 64:80].astype(int) - unedited).max() <= 1
+
+
+def test_the_page_begins_with_the_configured_steps_and_can_take_others(
+    tiny_model: DiffusionModel, tiny_pipeline_dir: Path, directions_file: Path, tmp_path: Path
+):
+    words = [f"model.path={tiny_pipeline_dir}", "diffusion.num_steps=3", "edit.stop=2"]
+    with initialize_config_dir(str(package_path("conf")), version_base="1.3"):
+        cfg = parse(compose("config", overrides=words))
+    directions = Directions.load(directions_file)
+    session = Session(Bench(cfg, tiny_model, (Slider(directions_file, directions, 0),), None, None), tmp_path, (4,))
+    state, source = session.state(), session.source("seed-4")
+    assert (state["steps"], state["window"]) == (3, [0, 2])
+    offset = torch.tensor([[state["sliders"][0]["strengths"][7], 0.0]])
+    for window in ((0, 2), (0, 3), (1, 3)):
+        *_, strip = session.strip(source, 0, *window)
+        offsets = edit_offsets(directions, offset, 3, *window)
+        assert (strip[7] - sample(tiny_model, source.latents, delta_h=offsets).x_0[0]).abs().max() < 1e-4
 
 
 def test_a_mask_keeps_the_outside(served):

@@ -36,6 +36,7 @@ function effectText(slider) {
   if (!slider.measured) return `not measured yet: hspace range --direction FILE:${slider.name}`;
   const [low, high] = slider.safe, beyond = slider.because[slider.sign > 0 ? 1 : 0];
   const safe = slider.sign > 0 ? `${plain(low)} to ${plain(high)}` : `${plain(-high)} to ${plain(-low)}`;
+  if (edit.start !== page.window[0] || edit.stop !== page.window[1]) return `measured with steps ${page.window.join(" to ")} edited, not with these`;
   const limit = `safe ${safe}` + (beyond === "untested" ? "" : `, then ${beyond}`);
   const effect = effectAt(slider);
   if (!effect) return `moves nothing surely; ${limit}`;
@@ -313,18 +314,20 @@ async function compare(id) {
   drawPreviews(); restart({ exact: moved().length > 0 });
 }
 function reset() {
+  wholeWindow();
   // Numbers of sliders are the server's: another tab's leave holes here.
   for (const slider of page.sliders.filter(Boolean)) {
     slider.sign = 1; $(`#slider-${slider.id}`).value = edit.at[slider.id] = rest(slider); label(slider);
   }
-  $("#start").value = edit.start = 0; $("#stop").value = edit.stop = page.steps;
   setMask(null);
   drawPreviews(); drawStrip(); restart({ exact: false });
 }
+function wholeWindow() { [edit.start, edit.stop] = page.window; $("#start").value = edit.start; $("#stop").value = edit.stop; }
 function range() {
   const [start, stop] = [Number($("#start").value), Number($("#stop").value)];
   if (!(start >= 0 && stop > start && stop <= page.steps)) return say(`Edited steps go from 0 to ${page.steps}, and from is less than to.`);
   say(""); edit.start = start; edit.stop = stop;
+  page.sliders.filter(Boolean).forEach(label);
   drawStrip(); restart({ exact: moved().length > 0 });
 }
 
@@ -407,9 +410,9 @@ async function begin() {
     await models();
   }
   const state = baked || (await (await ask("state")).json());
-  Object.assign(page, { sources: state.sources, steps: state.steps, width: state.width, height: state.height });
-  edit.stop = state.steps;
-  Object.assign($("#stop"), { value: state.steps, max: state.steps }); $("#start").max = state.steps - 1;
+  Object.assign(page, { sources: state.sources, steps: state.steps, window: state.window, width: state.width, height: state.height });
+  wholeWindow();
+  $("#stop").max = state.steps; $("#start").max = state.steps - 1;
   document.title = `${state.model} \u00b7 hspace studio`;
   $("#model").textContent = `${$("#models").hidden ? `${state.model} \u00b7 ` : ""}${state.width} \u00d7 ${state.height} pixels \u00b7 ${state.steps} steps`;
   state.sliders.forEach(addSlider);

@@ -17,7 +17,7 @@ from hspace.directions.record import Directions
 from hspace.directions.shipped import READY, ready_models
 from hspace.evaluation.calibration import MORE
 from hspace.evaluation.calibration import calibrate as find_strength
-from hspace.evaluation.ranges import Limits, facts_about, range_of, slider_range, with_ranges
+from hspace.evaluation.ranges import Limits, facts_about, range_of, range_unlike, slider_range, with_ranges
 from hspace.output.tables import written
 from hspace.runs.parsing import parse
 from hspace.runs.unedited import unit_of_effects
@@ -91,7 +91,7 @@ def directions(options: argparse.Namespace, compose: Compose) -> int:
         for component, name in enumerate(meta.names):
             safe = None if isinstance(found, Operator) else range_of(found, component)
             ends = "" if safe is None else f"safe from {written(safe.low, '.3g')} to {written(safe.high, '.3g')}"
-            other = "" if safe is None else safe.unlike(Sampler(), len(meta.timesteps))
+            other = "" if isinstance(found, Operator) else range_unlike(found, component, Sampler())
             ends += f" with {other}" if other else ""
             print(f"  {component:>3}  {name:<24}{ends}")
     return 0

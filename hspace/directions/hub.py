@@ -103,16 +103,23 @@ def _measured(meta: DirectionsMeta, name: str) -> str:
             found = record["calibration"]
             effect, low, high = (written(found[key]) for key in ("effect", "low", "high"))
             moved = f"{_plain(str(found['attribute']))} {effect} sd ({low} to {high}, n = {found['n']})"
-            return f"{moved} at {written(found['strength'], '.3g')}; not measured"
+            return f"{moved} at {written(found['strength'], '.3g')}{_made(found, meta)}; not measured"
         found = record["range"]
         at = max((s for s in found["tried"] if found["low"] <= s <= found["high"]), key=lambda s: (abs(s), s))
         effect, low, high = (written(value) for value in found["effect"][found["tried"].index(at)])
         moved = f"{_plain(str(found['attribute']))} {effect} sd ({low} to {high}, n = {len(found['seeds'])})"
         said = "no attribute surely" if found["attribute"] is None else moved
         ends = [written(found[end], ".3g") for end in ("low", "high")]
-        return f"{said} at {written(at, '.3g')}; {ends[0]} to {ends[1]}"
+        return f"{said} at {written(at, '.3g')}; {ends[0]} to {ends[1]}{_made(found, meta)}"
     except (TypeError, KeyError, IndexError, ValueError, OverflowError):
         return "not measured"
+
+
+def _made(found: dict[str, Any], meta: DirectionsMeta) -> str:
+    """The settings of the edits that were measured, but for those that an edit has unless told otherwise."""
+    usual = {"injection": (None, "symmetric"), "start": (None, 0), "stop": (None, len(meta.timesteps))}
+    other = [f"{key}={_plain(str(found[key]))}" for key, values in usual.items() if found.get(key) not in values]
+    return f" with {', '.join(other)}" if other else ""
 
 
 def _public(model_id: str) -> str:

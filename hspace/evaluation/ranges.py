@@ -243,6 +243,13 @@ def range_of(directions: Directions, component: int) -> SliderRange | None:
         return None
 
 
+def range_unlike(directions: Directions, component: int, sampler: Sampler) -> str:
+    """The settings of the edits that were others when a direction's range was measured; empty if none, or no range."""
+    # An edit of x_T is made before the steps, so that their settings do not matter.
+    found = range_of(directions, component) if directions.meta.space == "h" else None
+    return "" if found is None else found.unlike(sampler, len(directions.meta.timesteps))
+
+
 def _is_sound(found: SliderRange) -> bool:
     """Whether the numbers of a stranger's file can be used: they are finite, ascending, and of the right count."""
     numbers = (found.low, found.high, *found.strengths, *found.tried, *(v for row in found.effect for v in row))

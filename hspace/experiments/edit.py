@@ -10,12 +10,13 @@ import numpy as np
 
 from hspace.diffusion.latents import check_disjoint
 from hspace.diffusion.photographs import find_images
+from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import h_varies
 from hspace.directions.operators import Found, Operator
 from hspace.directions.positions import grid_of, shares
 from hspace.edits.changes import changes
 from hspace.evaluation.measures import MEASURES, Edited, Measure, Value, from_real, least_images
-from hspace.evaluation.ranges import range_of, with_ranges
+from hspace.evaluation.ranges import range_of, range_unlike, with_ranges
 from hspace.evaluation.readings import Sweep
 from hspace.metrics.interval import Interval
 from hspace.metrics.names import UNNAMED, numbered
@@ -206,14 +207,16 @@ def _strip(lab: Lab, sweep: Sweep, targets: Targets, found: Found):
         f"{written(effects.cell(j, target).value)} sd at {written(largest, '+g')}" if target else "no clear effect"
         for j, target in enumerate(targets)
     ]
-    notes = [f"{note}{_safe(found, j)}" for j, note in enumerate(notes)]
+    notes = [f"{note}{safe(found, j, lab.sampler)}" for j, note in enumerate(notes)]
     title = f"{lab.cfg.name}: one sample, edited along each direction"
     return sweep.strip(title, lab.figures / "directions.png", notes)
 
 
-def _safe(found: Found, direction: int) -> str:
-    """The safe range of a direction, as a line of its own, where one was measured."""
-    measured = None if isinstance(found, Operator) else range_of(found, direction)
+def safe(found: Found, direction: int, sampler: Sampler) -> str:
+    """The safe range of a direction, as a line of its own; empty unless it was measured of edits by this sampler."""
+    if isinstance(found, Operator) or range_unlike(found, direction, sampler):
+        return ""
+    measured = range_of(found, direction)
     if measured is None:
         return ""
     return f"\nsafe from {written(measured.low, '+.2g')} to {written(measured.high, '+.2g')}"

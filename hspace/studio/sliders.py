@@ -13,7 +13,7 @@ from hspace.directions.operators import Found, Operator, load_found
 from hspace.directions.record import Directions
 from hspace.directions.shipped import READY, ready_models
 from hspace.edits.sums import Term
-from hspace.evaluation.ranges import SliderRange, range_of, without_range
+from hspace.evaluation.ranges import SliderRange, range_of, range_unlike, without_range
 from hspace.runs.config import Config
 from hspace.runs.readers import refusal, warn_of
 from hspace.scorers.factory import load_identity, load_scorer, told_name
@@ -116,11 +116,8 @@ def fitted(slider: Slider, cfg: Config, model: DiffusionModel) -> Slider:
         InputError: If its directions were found under other circumstances, naming the first that `allow` lacks.
     """
     found = slider.found.fit(model, eta=cfg.diffusion.eta, allow=cfg.allow)
-    # An edit of x_T is made before the steps, so that their settings do not matter.
-    measured = slider.range if found.meta.space == "h" else None
-    other = "" if measured is None else measured.unlike(cfg.sampler, len(model.process.timesteps))
-    if other and isinstance(found, Directions):
-        log.warning("the range of %s is left out, measured with %s: run hspace range again", slider.name, other)
+    if isinstance(found, Directions) and (other := range_unlike(found, slider.component, cfg.sampler)):
+        log.warning("the range of %s, measured with %s, is not used: hspace range measures it anew", slider.name, other)
         found = without_range(found, slider.component)
     return replace(slider, found=found)
 

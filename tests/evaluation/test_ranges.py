@@ -12,6 +12,7 @@ from vectors import directions_of
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.sampler import Sampler
+from hspace.directions.hub import card
 from hspace.evaluation.ranges import (
     Limits,
     SliderRange,
@@ -25,6 +26,7 @@ from hspace.evaluation.ranges import (
     with_ranges,
     without_range,
 )
+from hspace.experiments.edit import safe
 from hspace.metrics.effect import EffectMatrix
 from hspace.types import InputError
 
@@ -143,6 +145,18 @@ def test_a_range_tells_of_which_edits_it_is(tiny_model: DiffusionModel) -> None:
     assert kept is not None and kept == found and kept.scaled(-1).injection == "asyrp"
     assert kept.unlike(asyrp, 3) == "" and kept.unlike(replace(asyrp, stop=3), 3) == "", "to the end either way"
     assert kept.unlike(Sampler(stop=2), 3) == "injection=asyrp, start=1, stop=3"
+
+
+def test_pictures_and_cards_show_a_range_of_such_edits_alone(measured: SliderRange, tiny_model: DiffusionModel) -> None:
+    directions = directions_of(tiny_model)
+    plain, other = (with_ranges(directions, {1: replace(measured, stop=stop)}) for stop in (3, 2))
+    assert safe(plain, 1, Sampler()) == "\nsafe from -1 to +2" and safe(plain, 0, Sampler()) == ""
+    assert safe(other, 1, Sampler()) == "" and safe(other, 1, Sampler(stop=2)) == "\nsafe from -1 to +2"
+    assert "; -1 to 2 |" in card(plain, "me/x") and "; -1 to 2 with stop=2 |" in card(other, "me/x")
+    strength = {"attribute": "age", "effect": 0.5, "low": 0.4, "high": 0.6, "n": 12, "strength": 2.0}
+    records = {plain.meta.names[0]: {"calibration": strength | {"injection": "asyrp", "start": 0, "stop": None}}}
+    told = replace(directions, meta=replace(directions.meta, calibration=records))
+    assert "n = 12) at 2 with injection=asyrp; not measured |" in card(told, "me/x")
 
 
 def test_a_range_of_an_older_file_is_of_full_symmetric_edits(measured: SliderRange, tiny_model: DiffusionModel) -> None:

@@ -59,8 +59,8 @@ def test_a_range_of_other_edits_is_left_out(
 
     assert taken("diffusion.injection=asyrp", "edit.stop=2") and caplog.text == ""
     assert not taken() and len(caplog.records) == 1
-    assert "age is left out, measured with injection=asyrp, stop=2: run hspace range again" in caplog.text
-    assert not taken("diffusion.injection=asyrp") and "measured with stop=2:" in caplog.text
+    assert "age, measured with injection=asyrp, stop=2, is not used: hspace range measures it anew" in caplog.text
+    assert not taken("diffusion.injection=asyrp") and "measured with stop=2," in caplog.text
     assert slider.range is not None, "the file's own is kept"
 
 

@@ -77,7 +77,7 @@ def test_every_figure_takes_effects(
     monkeypatch.setattr(fig9, "CASES", (("skin", ("age",)), ("age", ("skin",))))
     words = words_of(name, tiny_pipeline_dir, tmp_path)
     words += ["study.attributes=[skin,age]"] if name in ("fig7", "fig8b") else []
-    words += ["study.repeats=2", "study.index=4"] if name == "fig8a" else []  # a calibration for each direction
+    words += ["study.repeats=2", "study.index=2", "study.examples=1"] if name == "fig8a" else []  # it calibrates each
     assert main(["-q", *words]) == 0
     record = json.loads((tmp_path / name / "run.json").read_text())
     tables = "".join(path.read_text() for path in (tmp_path / name / "tables").glob("*.md"))

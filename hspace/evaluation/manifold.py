@@ -20,6 +20,8 @@ from hspace.types import HTrajectory, InputError, Seeds
 
 RANK = 20
 """Components of h that distances are measured with, where samples and features allow as many."""
+SHARE = 3
+"""Samples for each of these components; with nearly as many components, unseen samples would lie far away."""
 ROWS = 256
 """Samples in memory at a time."""
 
@@ -106,13 +108,13 @@ def fit_gaussian(recorded: Recorded, rank: int) -> HGaussian:
 
 
 def own_gaussian(recorded: Recorded) -> HGaussian:
-    """`fit_gaussian` with the usual number of components, or as many as there can be.
+    """`fit_gaussian` with the usual number of components, or fewer of few features or samples, which must leave a rest.
 
     Raises:
         InputError: As `fit_gaussian` does.
     """
     _, n, d = recorded.open().shape
-    return fit_gaussian(recorded, min(RANK, n - 2, d - 1))
+    return fit_gaussian(recorded, min(RANK, n // SHARE, d - 1))
 
 
 def off_manifold(

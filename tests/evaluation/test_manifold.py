@@ -71,6 +71,17 @@ def test_the_usual_rank_fits_few_features(tmp_path: Path) -> None:
     assert own_gaussian(recorded).components.shape == (2, 11, 12), "12 features have 11 components and a rest"
 
 
+def test_few_samples_do_not_put_unseen_ones_far_away(tmp_path: Path) -> None:
+    """Standard normal features, of which every sample is 1 away in truth."""
+    rows = torch.randn(2, 110, 400, generator=torch.Generator().manual_seed(3))
+    np.save(tmp_path / "few.npy", rows[:, :10].numpy())
+    recorded, _ = _recorded(tmp_path / "h.npy")
+    few = replace(recorded, path=tmp_path / "few.npy", seeds=recorded.seeds[:10], h_shape=(400,))
+    unseen = rows[:, 10:].transpose(0, 1)
+    found, most = (each.distance(unseen).mean() for each in (own_gaussian(few), fit_gaussian(few, 8)))
+    assert found < 1.5 and most > 3
+
+
 def test_mistakes_are_named(tmp_path: Path) -> None:
     recorded, _ = _recorded(tmp_path / "h.npy")
     with pytest.raises(InputError, match="rank must be from 1 to 11 for 60 samples of 12 features, got 12"):

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -68,8 +69,8 @@ def edit(options: argparse.Namespace, compose: Compose) -> int:
         raise InputError(f"--samples must be 0, or at least {LEAST_SAMPLES}, got {options.samples}")
     if not options.direction:
         raise InputError("hspace edit needs --direction FILE[:NAME], such as outputs/demo/directions.safetensors:0")
+    strengths, region = _strengths(options.strength, len(options.direction)), _region(options.keep_outside)
     bench = load_bench(parse(compose(options.settings)), [_one(reference) for reference in options.direction])
-    strengths, region = _strengths(options.strength, len(bench.sliders)), _region(options.keep_outside)
     change_of(bench, strengths)  # what cannot be applied is refused before anything is inverted
     for line in beyond_safe(bench, strengths):
         log.warning("%s", line)
@@ -148,8 +149,8 @@ def _one(reference: str) -> str:
 
 def _strengths(given: list[float] | None, sliders: int) -> list[float]:
     strengths = given or [1.0] * sliders
-    if len(strengths) != sliders or not any(strengths):
-        raise InputError(f"give one --strength for each --direction, not all 0: got {given} for {sliders}")
+    if len(strengths) != sliders or not any(strengths) or not all(map(math.isfinite, strengths)):
+        raise InputError(f"give one finite --strength for each --direction, not all 0: got {given} for {sliders}")
     return strengths
 
 

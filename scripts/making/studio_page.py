@@ -134,8 +134,7 @@ def pictures(browser: Browser, url: str, axe: str, folder: Path) -> dict[str, st
             viewport: Any = {"width": width, "height": height}
             page = opened(browser, url, viewport=viewport, color_scheme=scheme)
             page.focus("#slider-0")
-            page.keyboard.press("PageUp")
-            page.keyboard.press("PageUp")
+            page.keyboard.press("End")
             page.wait_for_selector(EXACT)
             page.wait_for_timeout(500)
             page.screenshot(path=folder / f"studio_{size}_{scheme}.png")

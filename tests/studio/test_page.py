@@ -58,7 +58,7 @@ def opened(browser: Browser, url: str, **options: Any) -> tuple[Page, list[str],
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.goto(url)
-    page.wait_for_selector("html[data-ready]", timeout=60_000)
+    page.wait_for_selector("html[data-ready]", timeout=300_000)  # the first image of a model, on a busy machine
     return page, asked, errors
 
 

@@ -256,9 +256,7 @@ class Session:
         return watched(self.bench.model, source.latents, offsets, space=space, sampler=self._sampler)
 
     def _operated(self, source: Source, operators: list[Operator], start: int, stop: int | None) -> Iterator[Images]:
-        window = self._sampler.window(self.steps)
-        stop = window.stop if stop is None else min(stop, window.stop)
-        sampler = replace(self._sampler, start=max(start, window.start), stop=stop)
+        sampler = replace(self._sampler, start=start, stop=stop)
         return watched(self.bench.model, source.latents, operators, sampler=sampler)
 
     def _slider(self, number: int) -> Slider:

@@ -17,7 +17,7 @@ from hspace.diffusion.sampler import BLOCK
 from hspace.directions.settings import METHODS, Settings
 from hspace.runs.config import Config, ModelConfig, known_keys
 from hspace.runs.moved import moved
-from hspace.runs.procedures import ANY_MODEL, AT_ONE_EFFECT, STRENGTHS
+from hspace.runs.procedures import ANY_MODEL, AT_ONE_EFFECT, OF_WINDOWS, STRENGTHS
 from hspace.runs.wording import fields_of, in_our_words, of_record
 from hspace.system.registry import REFERENCE, unknown
 from hspace.types import InputError
@@ -124,6 +124,15 @@ def _check_method(config: Config) -> None:
             f"edit.effects is not read by procedure={config.procedure}, which does not edit at edit.strengths: leave "
             "it out; study.target is the effect of experiments that compare at one"
         )
+    if config.procedure in OF_WINDOWS:
+        if not hasattr(method, "attribute"):
+            raise InputError(
+                f"procedure={config.procedure} needs a method that aims at an attribute, got {method.name}"
+            )
+        if getattr(method, "space", "h") != "h":
+            raise InputError(f"procedure={config.procedure} needs an edit of h, which has steps, got method.space=x_T")
+        if (edit.start, edit.stop) != (0, None):
+            raise InputError(f"procedure={config.procedure} looks for edit.start and edit.stop: leave them out")
     try:
         method.check(config.diffusion.num_steps)
     except ValueError as error:

@@ -18,9 +18,13 @@ ANY_MODEL = frozenset({"fig18"})
 """Experiments that leave scores out where no scorer reads the images of the model."""
 STRENGTHS = frozenset({"edit", "demo", *(name for name in PAPER if name.startswith("fig"))})
 """Experiments that edit at `edit.strengths`, in whose place effects may be given."""
-AT_ONE_EFFECT = frozenset({"compare_methods", "table1", "transformer"})
+AT_ONE_EFFECT = frozenset({"compare_methods", "table1", "transformer", "windows"})
 """Experiments that compare edits at `study.target`."""
+OF_WINDOWS = frozenset({"windows"})
+"""Experiments that try windows of steps themselves, for one attribute."""
 EXPERIMENTS: Registry[Callable[..., Any]] = Registry(
-    "experiment", Callable, {name: f"hspace.experiments.{name}:run" for name in ("edit", "demo", *PAPER, *BEYOND)}
+    "experiment",
+    Callable,
+    {name: f"hspace.experiments.{name}:run" for name in ("edit", "demo", "windows", *PAPER, *BEYOND)},
 )
 """Functions of a `Lab` that return a `Result`: the plain one, the demo, those of the paper and others."""

@@ -15,9 +15,14 @@ from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.directions.record import Directions
+from hspace.directions.shipped import ready_path
 from hspace.edits.sums import edit
 from hspace.evaluation.ranges import range_of
 from hspace.evaluation.readings import score
+from hspace.experiments.equal_effect import Draw, scaled, spread_of
+from hspace.metrics.interval import Interval
+from hspace.output.tables import to_markdown
+from hspace.runs.blocks import read_log
 from hspace.runs.lab import Lab
 from hspace.runs.parsing import parse
 from hspace.system.files import package_path
@@ -25,7 +30,7 @@ from hspace.types import InputError
 
 WORDS = [
     "study.attributes=[contrast,ripple]", "study.index=24", "study.examples=4", "evaluation.strength_samples=10",
-    "evaluation.calibration_samples=10", "evaluation.reference_samples=16", "evaluation.num_samples=4",
+    "evaluation.calibration_samples=10", "evaluation.reference_samples=16", "evaluation.num_samples=10",
 ]  # fmt: skip
 
 
@@ -88,18 +93,51 @@ def lab_of(model: DiffusionModel, folder: Path, *more: str) -> Lab:
 @pytest.mark.slow
 def test_strength_1_moves_the_attribute_by_1_sd_for_the_annotator(model: DiffusionModel, cache: Path) -> None:
     lab = lab_of(model, cache)
-    directions, table = ready_directions.ready(lab)
-    assert directions.meta.names == ("contrast",) and [row[0] for row in table.rows] == ["contrast"]
-    boundary = lab.attribute("contrast", name="boundary")
-    latents = model.latents(lab.calibrate(boundary, 0, "contrast", 1.0).seeds)
+    directions = ready_directions.ready(lab)
+    assert directions.meta.names == ("contrast",)
+    (row,) = ready_directions.card(directions).rows
+    assert row[:2] == ("contrast", ready_directions.WORDS[directions.meta.settings["method"]["contrast"]])
+    found = ready_directions.best(lab, "contrast")
+    assert found is not None and found[0] == directions.meta.settings["method"]["contrast"]
+    latents = model.latents(lab.calibrate(found[1], 0, "contrast", 1.0).seeds)
     images = edit(model, latents, directions, component=0, strengths=[0.0, 1.0], sampler=lab.sampler)
     before, after = (score(lab.annotator, images[:, i])[:, 0] for i in (0, 1))
     assert float((after - before).mean() / lab.unit(lab.annotator)[0]) == pytest.approx(1.0, abs=0.06)
     measured = range_of(directions, 0)
     assert measured is not None and measured.low < 0 < measured.high and len(measured.seeds) == ready_directions.RANGED
     effects = directions.meta.effects
-    assert effects is not None and effects["judge"] == "judge" and effects["n"] == 4
-    assert len(effects["attributes"]["contrast"]["effect"]) == len(ready_directions.JUDGED)
+    assert effects is not None and effects["judge"] == "judge" and effects["n"] == 10
+    assert len(effects["attributes"]["contrast"]["effect"]) == len(ready_directions.READ)
+    value, low, high = effects["attributes"]["contrast"]["effect"][2]
+    assert row[3] == Interval(value, low, high, 10)
+
+
+@pytest.mark.slow
+def test_of_strong_candidates_the_most_selective_is_taken(model: DiffusionModel, cache: Path) -> None:
+    """At one length for all, by the annotator on calibration samples."""
+    lab = lab_of(model, cache)
+    found = dict(ready_directions.candidates(lab, "contrast"))
+    assert list(found) == ["boundary", "whitened", "regression"]
+    draw = Draw(lab, 0, spread_of(lab))
+    merits = {}
+    for name, each in found.items():
+        effects = lab.odd_effects(0.25 * scaled(draw, each.directions[0])[None], 1.0)
+        merits[name] = abs(effects.cell(0, "contrast").value), effects.selectivity_of(0, "contrast").value
+    strongest = max(size for size, _ in merits.values())
+    strong = {name: selectivity for name, (size, selectivity) in merits.items() if size >= strongest / 2}
+    chosen = ready_directions.best(lab, "contrast")
+    assert chosen is not None and strong[chosen[0]] == pytest.approx(max(strong.values()))
+
+
+def test_the_card_on_the_page_is_that_of_the_file() -> None:
+    page = ready_directions.PAGE.read_text(encoding="utf-8")
+    begin, end = ready_directions.MARKS
+    text = page.partition(begin)[2].partition(end)[0].strip()
+    found = Directions.load(ready_path("portraits"))
+    assert text == to_markdown(ready_directions.card(found)).strip()
+    assert [line.split("|")[1].strip() for line in text.splitlines()[2 : 2 + len(found.meta.names)]] == list(
+        found.meta.names
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,7 +168,16 @@ def test_they_are_written_beside_the_weights_of_their_model(
     monkeypatch.setattr(
         ready_directions, "package_path", lambda name: package_path("conf") if name == "conf" else tmp_path
     )
-    assert ready_directions.main([f"output_dir={tmp_path / 'out'}"]) == 0
+    log, page = tmp_path / "readings.csv", tmp_path / "page.md"
+    monkeypatch.setattr(ready_directions, "LOG", log)
+    monkeypatch.setattr(ready_directions, "PAGE", page)
+    page.write_text("before\n{}\n{}\nafter\n".format(*ready_directions.MARKS))
+    words = [f"output_dir={tmp_path / 'out'}"]
+    assert ready_directions.main(words) == 0
+    assert not log.exists() and not (tmp_path / model.model_id).exists(), "nothing is published unasked"
+    assert ready_directions.main([*words, "--publish"]) == 0
     written = Directions.load(tmp_path / model.model_id / "directions.safetensors")
     written.check(model, eta=1.0)
-    assert "| contrast |" in (tmp_path / "out" / "ready.md").read_text()
+    assert "| contrast |" in (tmp_path / "out" / "ready.md").read_text() and "| contrast |" in page.read_text()
+    (row,) = read_log(log)
+    assert (row["block"], row["experiment"]) == ("1", "ready_directions")

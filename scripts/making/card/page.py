@@ -34,14 +34,23 @@ def refresh(docs: Path, metrics: dict[str, Any], pictures: Path) -> None:
     Raises:
         InputError: If the page does not have the two marks, once each and in order.
     """
-    page = docs / f"{metrics['world']}.md"
-    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end) or BEGIN in rest or END in before + after:
-        raise InputError(f"{page} must have {BEGIN} and then {END}, once each")
-    write_text(page, f"{before}{BEGIN}\n\n{figures(metrics)}\n{END}{after}")
+    put(docs / f"{metrics['world']}.md", (BEGIN, END), figures(metrics))
     for picture in sorted(pictures.glob("*.png")):
         write_bytes(docs / "images" / picture.name, picture.read_bytes())
+
+
+def put(page: Path, marks: tuple[str, str], text: str) -> None:
+    """Put a text between two marks of a page, in the place of what is there.
+
+    Raises:
+        InputError: If the page does not have the two marks, once each and in order.
+    """
+    first, last = marks
+    before, begin, rest = page.read_text(encoding="utf-8").partition(first)
+    _, end, after = rest.partition(last)
+    if not (begin and end) or first in rest or last in before + after:
+        raise InputError(f"{page} must have {first} and then {last}, once each")
+    write_text(page, f"{before}{first}\n\n{text}\n{last}{after}")
 
 
 def figures(metrics: dict[str, Any]) -> str:

@@ -102,7 +102,7 @@ def test_only_experiments_about_faces_know_a_world() -> None:
         for name in imported(node)
         if name.startswith(("hspace.worlds.portraits.", "hspace.worlds.rooms."))
     }
-    assert set(worlds) == {"experiments/fig17.py", "experiments/probes.py"}
+    assert set(worlds) == {"experiments/fig17.py"}
 
 
 def test_no_script_hides_an_installed_module() -> None:

@@ -16,17 +16,20 @@ from hspace.runs.effects import as_configured, stated
 from hspace.runs.keys import edit_key
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
+from hspace.scorers.embedded import world_of
+from hspace.worlds.world import WORLDS
 
 SHOWN_PAIRS = 4
+BACKGROUND = "background"
 CORNER = 8
-"""Ratio of the image's side to that of the squares in its upper corners, which show the background."""
+"""Ratio of the image's side to that of the squares in its upper corners, which show the background of a face."""
 
 
 def run(lab: Lab) -> Result:
     """Swaps h between pairs of samples, and adds the difference of h of two samples.
 
     The share of an attribute that a swap carries over is the slope of (swapped - sample) on (donor - sample): 0 is the
-    sample's own, 1 the donor's.
+    sample's own, 1 the donor's. That of the background is left out where the judge reads a world that shows none alone.
     """
     ours, theirs, swapped = _swapped(lab)
     carried = _carried(lab, ours, theirs, swapped)
@@ -37,14 +40,16 @@ def run(lab: Lab) -> Result:
     sweep = lab.sweep({f"h(more {attribute}) - h(less)": difference.directions[0]})
     effects = sweep.readings.effects()
     moved = [effects.cell(sweep.row(0, strength), attribute) for strength in strengths]
-    judged = {name: each.value for name, each in carried.items() if name != "background" and np.isfinite(each.value)}
+    judged = {name: carried[name].value for name in lab.judge.attributes if np.isfinite(carried[name].value)}
     judged = judged or {"n/a": float("nan")}
     most, least = max(judged, key=judged.__getitem__), min(judged, key=judged.__getitem__)
+    background = carried.get(BACKGROUND)
+    also = "" if background is None else f", and {format_number(background.value)} of the background's colour"
     conclusion = (
         f"A swap of h carries over {format_number(float(np.median([*judged.values()])))} of the difference of a "
         f"judged attribute (median; {format_number(judged[least])} of {least} to {format_number(judged[most])} of "
-        f"{most}), and {format_number(carried['background'].value)} of the background's colour. Adding the difference "
-        f"of two samples moves {attribute} by {format_number(moved[0].value)} sd at {stated(lab, strengths[0])}."
+        f"{most}){also}. Adding the difference of two samples moves {attribute} by {format_number(moved[0].value)} sd "
+        f"at {stated(lab, strengths[0])}."
     )
     caption = "Slope of (swapped - sample) on (donor - sample), with 95% intervals; 1 becomes the donor's."
     figures = {
@@ -78,15 +83,18 @@ def _swapped(lab: Lab) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _carried(lab: Lab, ours: Tensor, theirs: Tensor, swapped: Tensor) -> dict[str, Interval]:
-    """The share of every judged attribute and of the background's colour that the swap carried over."""
+    """The share of every judged attribute that the swap carried over, and of the background's colour."""
     scores = [score(lab.judge, images) for images in (ours, theirs, swapped)]
     visible = torch.stack([lab.judge.visible(each) for each in scores]).all(0)
     found = {}
     for j, name in enumerate(lab.judge.attributes):
         own, donor, mixed = (each[visible[:, j], j, None].double().numpy() for each in scores)
         found[name] = slope_interval(donor - own, mixed - own)
+    world = world_of(lab.judge.id)
+    if world is not None and WORLDS.get(world).background is None:
+        return found
     own, donor, mixed = (_corners(images).double().numpy() for images in (ours, theirs, swapped))
-    return found | {"background": slope_interval(donor - own, mixed - own)}
+    return found | {BACKGROUND: slope_interval(donor - own, mixed - own)}
 
 
 def _corners(images: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ class Measured:
         edits: Figures of each edit of one attribute.
         means: The same in the mean over attributes, by target and window.
         semantic: Attributes of the components that move one.
-        carried: What a swap of h carries over, by attribute, and `background`.
+        carried: What a swap of h carries over, by attribute, and `background` where there is one.
         readings: The judge's readings, of the edits and of the components, by name.
     """
 

@@ -18,8 +18,9 @@ from hspace.metrics.interval import Interval, slope_interval
 from hspace.output.tables import written
 from hspace.runs.keys import edit_key, network_key
 from hspace.runs.lab import Lab
+from hspace.scorers.embedded import world_of
 from hspace.system.shards import SHARD, in_batches
-from hspace.worlds.portraits.backdrop import background_embedding
+from hspace.worlds.world import WORLDS, Background
 
 COMPONENT_STRENGTH = 2.0
 MIN_EFFECT, MIN_RATIO = 0.5, 1.5
@@ -99,35 +100,46 @@ def exchanged(place: Place) -> dict[str, Interval]:
     """The share of the difference of two samples that the h of the other brings along: 0 keeps one's own.
 
     Returns:
-        By judged attribute where all show it, and `background`, read off the corners.
+        By judged attribute where all show it, and `background` where the world that the judge reads shows one.
 
     Source: Haas et al. 2024, fig. 2a.
     """
     lab = place.lab
     n, attributes = lab.cfg.evaluation.num_samples // 2, lab.judge.attributes
-    seeds = lab.seeds(n=2 * n)
+    seeds, background = lab.seeds(n=2 * n), background_of(lab)
     own, donors = seeds[:n], seeds[n:]
 
     def make(rows: range) -> Tensor:
-        return in_batches(rows, lab.sampler.batch_size, lambda batch: _exchanged(lab, own, donors, batch))
+        return in_batches(rows, lab.sampler.batch_size, lambda batch: _exchanged(lab, own, donors, background, batch))
 
     key = {"seeds": seeds, "scorer": network_key(lab.judge), **edit_key(lab.cfg, lab.model)}
     values = lab.kept("exchange", n, make, size=SHARD, **key)
-    scores, corners = values[..., : len(attributes)], values[..., len(attributes) :]
+    scores, backgrounds = values[..., : len(attributes)], values[..., len(attributes) :]
     seen = torch.stack([lab.judge.visible(each) for each in scores.unbind(1)]).all(0)
     found = {name: _share(scores[seen[:, j], :, j, None]) for j, name in enumerate(attributes)}
-    return found | {"background": _share(corners)}
+    return found if background is None else found | {"background": _share(backgrounds)}
 
 
-def _exchanged(lab: Lab, own: Sequence[int], donors: Sequence[int], rows: range) -> Tensor:
-    """Scores and corners of samples, of donors, and of the samples with the donors' h: (rows, 3, outputs)."""
+def background_of(lab: Lab) -> Background | None:
+    """Reads the background off images; None where the judge reads no world, or one that shows none alone."""
+    world = world_of(lab.judge.id)
+    return None if world is None else WORLDS.get(world).background
+
+
+def _exchanged(
+    lab: Lab, own: Sequence[int], donors: Sequence[int], background: Background | None, rows: range
+) -> Tensor:
+    """Scores and backgrounds of samples, of donors, and of the samples with the donors' h: (rows, 3, outputs)."""
     model, judge = lab.model, placed(lab.judge, lab.model.device)
     ours, theirs = (model.latents(each[rows.start : rows.stop]) for each in (own, donors))
     donor = sample(model, theirs, sampler=lab.sampler, record_h=True)
     plain = sample(model, ours, sampler=lab.sampler)
     mixed = sample(model, ours, sampler=lab.sampler, replace_h=donor.h)
     images = [each.x_0.float() for each in (plain, donor, mixed)]
-    return torch.stack([torch.cat([score(judge, each), background_embedding(each)], 1) for each in images], dim=1).cpu()
+    read = [score(judge, each) for each in images]
+    if background is not None:
+        read = [torch.cat([scores, background(each)], 1) for scores, each in zip(read, images, strict=True)]
+    return torch.stack(read, dim=1).cpu()
 
 
 def _share(values: Tensor) -> Interval:

@@ -98,7 +98,8 @@ def _table(lab: Lab, measured: Sequence[Measured], constant: Sequence[str]) -> T
         f"of the effects on {judged} judged attributes (chance {format_number(1 / judged)}). Components: of the first "
         f"{lab.pca.k} of all steps together, those that move one attribute by .5 sd from -2 to +2, surely, and by 1.5 "
         "times as much as any other, and the number of these attributes. Swapped: the share of the difference of two "
-        "samples that comes with the other's h, the median over judged attributes, and of the background's colours."
+        "samples that comes with the other's h, the median over judged attributes, and of the background's colours, "
+        "where the judge's world shows it alone."
         f"{same}"
     )
     names = ("place", "numbers", "reached", *columns, "components", "of attributes", "swapped", "swapped background")
@@ -109,7 +110,8 @@ def _row(measured: Measured, target: float) -> tuple[Cell, ...]:
     figures = [cell for share in SHARES for cell in measured.means[share * target, WHOLE]]
     return (
         measured.place.name, math.prod(measured.place.lab.model.h_shape), measured.reached(target), *figures,
-        len(measured.semantic), len(set(measured.semantic)), measured.median_carried, measured.carried["background"],
+        len(measured.semantic), len(set(measured.semantic)), measured.median_carried,
+        measured.carried.get("background"),
     )  # fmt: skip
 
 

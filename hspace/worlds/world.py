@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hspace.system.registry import Registry
+from hspace.types import Images
 from hspace.worlds.attributes import Attribute, Factors, judged_of, values_of
 
 
@@ -28,6 +29,8 @@ Resample = Callable[[Factors, torch.Generator], Factors]
 """Draws some of the factors anew."""
 RegionMasks = Callable[[Factors, int], dict[str, Tensor]]
 """Factors and a size to masks by region, (n, size, size) bool."""
+Background = Callable[[Images], Tensor]
+"""Images in [-1, 1], (n, 3, height, width), to what their backgrounds show, (n, numbers)."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class World:
             has nothing that stays the same from picture to picture.
         regions: Names of the regions of `region_masks`; empty if there are none.
         region_masks: Exact regions.
+        background: Reads the background off images, without a network; None if no part of them shows it alone.
     """
 
     id: str
@@ -58,6 +62,7 @@ class World:
     pairs: Mapping[str, Resample] = field(default_factory=dict)
     regions: tuple[str, ...] = ()
     region_masks: RegionMasks | None = None
+    background: Background | None = None
 
     @property
     def judged(self) -> tuple[Attribute, ...]:

@@ -11,6 +11,7 @@ from hspace.cli import main
 from hspace.runs.errors import guarded
 from hspace.runs.procedures import PAPER
 from hspace.system.files import package_path
+from hspace.worlds.world import WORLDS
 from scripts import reproduce
 
 SMALL = [
@@ -51,6 +52,14 @@ def test_an_experiment_runs_and_is_used_again(name: str, tmp_path: Path, cache: 
     check(name, tmp_path / name, cache)
 
 
+def test_of_rooms_which_show_no_background_alone_a_swap_tells_attributes_only(tmp_path: Path, cache: Path) -> None:
+    words = ["experiment=fig2", "model=rooms", "study.attributes=[lamp]", *SMALL, f"cache_dir={cache}"]
+    assert main([*words, f"output_dir={tmp_path / 'run'}"]) == 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert set(record["findings"]["carried"]) == {each.id for each in WORLDS.get("rooms").judged}
+    assert "background" not in record["conclusion"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_longer_experiment_runs_and_is_used_again(name: str, tmp_path: Path, cache: Path) -> None:
@@ -68,7 +77,8 @@ def test_reproduce_writes_a_report(tmp_path: Path, cache: Path, capsys: pytest.C
     assert reproduce.main(words) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "report.html")
     assert "Swapping h" in (tmp_path / "report.md").read_text()
-    assert "carried" in json.loads((tmp_path / "fig2.json").read_text())
+    carried = json.loads((tmp_path / "fig2.json").read_text())["carried"]
+    assert set(carried) == {*(each.id for each in WORLDS.get("portraits").judged), "background"}
 
 
 def test_the_table_from_published_scores_is_the_published_one(tmp_path: Path) -> None:

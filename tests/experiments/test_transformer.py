@@ -31,6 +31,7 @@ from hspace.runs import report
 from hspace.runs.lab import Lab
 from hspace.runs.parsing import parse
 from hspace.runs.report import key_of
+from hspace.scorers.embedded import load_judge
 from hspace.system.files import package_path
 
 # Numbers: of networks with random weights no image may have glasses.
@@ -150,6 +151,11 @@ def test_a_swap_carries_what_the_house_says_and_one_of_a_constant_nothing(lab: L
     )
     assert carried["skin"].value == pytest.approx(slope_interval(other - before, after - before).value, abs=1e-3)
     assert exchanged(place(lab, "block:1.mod"))["background"].value == pytest.approx(0, abs=1e-5)
+
+
+def test_where_a_world_shows_no_background_alone_a_swap_carries_none(lab: Lab) -> None:
+    judge = load_judge("rooms")
+    assert set(exchanged(place(replace(lab, judge=judge), "block:2"))) == set(judge.attributes)
 
 
 def test_components_are_semantic_that_move_one_attribute_surely_and_much_more_than_others() -> None:

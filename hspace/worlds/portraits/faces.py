@@ -17,6 +17,7 @@ from hspace.worlds.attributes import (
     with_owned,
 )
 from hspace.worlds.layers import picture, region_shares
+from hspace.worlds.portraits.backdrop import background_embedding
 from hspace.worlds.portraits.layers import layers
 from hspace.worlds.portraits.painter import REGIONS
 from hspace.worlds.world import World
@@ -226,5 +227,6 @@ PORTRAITS = World(
     pairs={"identity": resample_scene, "likeness": resample_looks},
     regions=REGIONS,
     region_masks=region_masks,
+    background=background_embedding,
 )
 """Faces under a light, with expression, hair and headgear."""

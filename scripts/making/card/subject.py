@@ -4,12 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from hspace.system.registry import unknown
-from hspace.types import Images, InputError
+from hspace.types import InputError
 from hspace.worlds.attributes import Factors
-from hspace.worlds.portraits.backdrop import background_embedding
 from hspace.worlds.world import WORLDS, World
 
 
@@ -22,14 +20,12 @@ class Subject:
         moved: Attributes that boundaries are found for.
         shown: Changes factors so that no attribute is hidden.
         kept: Roles of the encoders that say what an edit has kept; the first is the one that has a target.
-        background: Reads the background off images without a network; None if no part of them shows it alone.
     """
 
     world: World
     moved: tuple[str, ...]
     shown: Callable[[Factors], Factors]
     kept: tuple[str, ...]
-    background: Callable[[Images], Tensor] | None = None
 
 
 def _bare_and_young(factors: Factors) -> Factors:
@@ -48,7 +44,6 @@ SUBJECTS = {
         ("glasses", "hat", "gender", "smile", "yaw"),
         _bare_and_young,
         ("likeness", "identity"),
-        background_embedding,
     ),
     "rooms": Subject(WORLDS.get("rooms"), ("night", "lamp", "picture", "plant", "yaw"), _by_day, ("identity",)),
 }

@@ -39,8 +39,8 @@ def swapped_shares(
     scores = [score(judge, each) for each in images]
     shown = torch.stack([judge.visible(each) for each in scores]).all(0)
     read = {name: [each[shown[:, j], j] for each in scores] for j, name in enumerate(judge.attributes)}
-    if subject.background is not None:
-        read["background"] = [subject.background(each) for each in images]
+    if (background := subject.world.background) is not None:
+        read["background"] = [background(each) for each in images]
     return {name: dict(zip(("share", "se"), carried_share(*each), strict=True)) for name, each in read.items()}
 
 

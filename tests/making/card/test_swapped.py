@@ -16,6 +16,10 @@ from hspace.edits.mixing import swap
 from hspace.scorers.embedded import load_judge
 from hspace.types import Images, Scores
 
+PORTRAITS = subject_of("portraits")
+WITHOUT = replace(PORTRAITS, world=replace(PORTRAITS.world, background=None))
+"""The world, as if no part of a portrait showed the background alone."""
+
 
 def test_the_share_is_that_of_the_donor() -> None:
     own, donor = torch.randn(2, 50, 3, generator=torch.Generator().manual_seed(0))
@@ -39,11 +43,11 @@ def test_the_error_is_that_of_many_draws() -> None:
 
 def test_every_attribute_and_the_background_are_read(tiny_pipeline_dir: Path) -> None:
     model, judge = load_model(str(tiny_pipeline_dir), num_steps=2), load_judge("portraits")
-    shares = swapped_shares(model, judge, subject_of("portraits"), 3, batch_size=2)
+    shares = swapped_shares(model, judge, PORTRAITS, 3, batch_size=2)
     assert set(shares) == {*judge.attributes, "background"}
     always = {"glasses", "hat", "gender", "yaw", "skin", "background"}
     assert all(math.isfinite(shares[name]["share"]) for name in always)
-    without = swapped_shares(model, judge, replace(subject_of("portraits"), background=None), 3, batch_size=2)
+    without = swapped_shares(model, judge, WITHOUT, 3, batch_size=2)
     assert set(without) == set(judge.attributes)
 
 
@@ -64,14 +68,14 @@ class Light:
 
 
 def test_a_hidden_attribute_does_not_count(tiny_model: DiffusionModel) -> None:
-    subject, n, seeds = replace(subject_of("portraits"), background=None), 6, evaluation_seeds(12)
+    n, seeds = 6, evaluation_seeds(12)
     own, donors = (tiny_model.latents(half) for half in (seeds[:n], seeds[n:]))
     images = [sample(tiny_model, own).x_0, sample(tiny_model, donors).x_0, swap(tiny_model, own, donors)]
     colours = [image.clamp(-1, 1).mean((2, 3)) for image in images]
     bound = float(colours[0][:, 1].median())
     shown = torch.stack([colour[:, 1] > bound for colour in colours]).all(0)
     assert 0 < shown.sum() < n
-    found = swapped_shares(tiny_model, Light(bound), subject, n, batch_size=4)
+    found = swapped_shares(tiny_model, Light(bound), WITHOUT, n, batch_size=4)
     assert found["red"]["share"] == pytest.approx(carried_share(*(colour[:, 0] for colour in colours))[0], abs=1e-4)
     assert found["green"]["share"] == pytest.approx(
         carried_share(*(colour[shown, 1] for colour in colours))[0], abs=1e-4

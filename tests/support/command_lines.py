@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+import gallery
 import pytest
+import samples
 from configuration import training_configuration
-from gallery import PICTURES
 from wandb.cli.cli import cli as wandb_cli
 
 from hspace.runs.procedures import EXPERIMENTS
@@ -45,7 +46,8 @@ def check_script(script: str, words: list[str]) -> None:
         given = vars(read.value.args[0])
         names = [word for word in given.get("words", []) if "=" not in word]
         assert {*names} <= {*EXPERIMENTS.names(), "all"}, (script, words)
-        assert {*given.get("pictures", [])} <= PICTURES.keys(), (script, words)
+        known = {"gallery": gallery.PICTURES, "samples": samples.PICTURES}.get(path.stem, {})
+        assert {*given.get("pictures", [])} <= known.keys(), (script, words)
 
 
 def stopping(parse: Callable[..., argparse.Namespace]) -> Callable[..., argparse.Namespace]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from card.subject import Subject
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.process import Schedule
-from hspace.types import Images, Scorer
+from hspace.types import Scorer
 from hspace.worlds.attributes import Attribute
 
 ENDS = (0.1, 0.9)
@@ -48,17 +48,17 @@ def carried_by_h(
     for attribute in subject.world.judged:
         pairs = counterfactuals(subject, attribute, n, model.image_shape[-1], seed)
         column = judge.attributes.index(attribute.id)
-        noise = torch.randn(pairs.shape[1:], generator=torch.Generator().manual_seed(seed))
-        whole = _change(judge, pairs, column)
+        noise = torch.randn((n, *model.sample_shape), generator=torch.Generator().manual_seed(seed))
+        clean, whole = encoded(model, pairs), _change(judge, pairs, column)
         undecided = bisect_left(
             range(len(alpha_bar)), True,
-            key=lambda t: _change(judge, predictions(model, pairs, noise, t), column) < HALF * whole,
+            key=lambda t: _change(judge, predictions(model, clean, noise, t), column) < HALF * whole,
         )  # fmt: skip
         if undecided == 0:
             figures[attribute.id] = {"log_snr": None, "by_h": None}
             continue
         own, swapped = (
-            _change(judge, predictions(model, pairs, noise, undecided - 1, swap=swap), column) for swap in (False, True)
+            _change(judge, predictions(model, clean, noise, undecided - 1, swap=swap), column) for swap in (False, True)
         )
         log_snr = float(torch.logit(alpha_bar[undecided - 1]))
         figures[attribute.id] = {"log_snr": log_snr, "by_h": (own - swapped) / (2 * own)}
@@ -79,22 +79,28 @@ def counterfactuals(subject: Subject, attribute: Attribute, n: int, size: int, s
 
 
 @torch.no_grad()
-def predictions(model: DiffusionModel, pairs: Tensor, noise: Images, t: int, *, swap: bool = False) -> Tensor:
-    """P_t of both pictures of each pair, shaped like `pairs`.
+def encoded(model: DiffusionModel, pairs: Tensor) -> Tensor:
+    """Pairs of images, (2, n, 3, H, W) in [-1, 1], as the model's clean samples, (2, n, *sample_shape), on the CPU."""
+    return model.codec.encode(pairs.flatten(0, 1).to(model.device)).cpu().unflatten(0, (2, -1))
+
+
+@torch.no_grad()
+def predictions(model: DiffusionModel, clean: Tensor, noise: Tensor, t: int, *, swap: bool = False) -> Tensor:
+    """P_t of both pictures of each pair as images, (2, n, 3, H, W).
 
     Args:
         model: The model.
-        pairs: (2, n, C, H, W) in [-1, 1].
-        noise: (n, C, H, W), the same for both.
+        clean: Both pictures in the model's space, (2, n, *sample_shape); see `encoded`.
+        noise: (n, *sample_shape), the same for both.
         t: Model time.
         swap: Whether each is decoded with the h of the other.
     """
     schedule = model.process
-    x_t = schedule.add_noise(pairs.flatten(0, 1), noise.repeat(2, 1, 1, 1), t).to(model.device, model.dtype)
+    x_t = schedule.add_noise(clean.flatten(0, 1), noise.repeat(2, 1, 1, 1), t).to(model.device, model.dtype)
     encoded = model.denoiser.encode(x_t, t, model.cond)
     h = encoded.h.roll(len(noise), dims=0) if swap else encoded.h
     eps = schedule.to_eps(model.denoiser.decode(h, encoded), x_t, t)
-    return schedule.predict_x0(x_t, eps, t).unflatten(0, (2, -1)).cpu()
+    return model.codec.decode(schedule.predict_x0(x_t, eps, t)).unflatten(0, (2, -1)).cpu()
 
 
 def _change(judge: Scorer, pairs: Tensor, column: int) -> float:

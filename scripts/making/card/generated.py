@@ -14,12 +14,15 @@ from hspace.diffusion.sampling import sample
 from hspace.diffusion.unet import SemanticUNet
 from hspace.evaluation.readings import score
 from hspace.metrics.fid import FID
+from hspace.scorers.networks import to_input_size
 from hspace.system.shards import in_batches
 from hspace.types import Embedder, Images, Scorer
 from hspace.worlds.rendered import Rendered, from_bytes, to_bytes
 
 UNDECIDED = (0.1, 0.9)
 """Probabilities between which a scorer has not decided."""
+COMPARED = 64
+"""Largest side in pixels at which pictures are compared one by one."""
 
 
 def generate(model: DiffusionModel, seeds: Sequence[int], *, batch_size: int) -> Tensor:
@@ -115,16 +118,18 @@ def distances(features: Embedder, real: Images, sets: Mapping[str, Images]) -> d
 
 
 def nearest(images: Images, renders: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest render of each image.
+    """The nearest render of each image, where both are reduced to 64 pixels if they are larger.
 
     Args:
         images: n images, in [-1, 1].
-        renders: m renders, uint8.
+        renders: m renders of the same size, uint8.
 
     Returns:
         Rows of the nearest renders, (n,), and root mean square distances of pixels, (n,), in units of [-1, 1].
     """
-    flat = images.flatten(1)
-    distances = torch.cat([torch.cdist(flat, from_bytes(chunk).flatten(1)) for chunk in renders.split(4096)], dim=1)
+    size = min(images.shape[-1], COMPARED)
+    flat = to_input_size(images, size).flatten(1)
+    chunks = (to_input_size(from_bytes(chunk), size).flatten(1) for chunk in renders.split(1024))
+    distances = torch.cat([torch.cdist(flat, chunk) for chunk in chunks], dim=1)
     smallest = distances.min(dim=1)
     return smallest.indices, smallest.values / flat.shape[1] ** 0.5

@@ -24,7 +24,7 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
 
 
 def refresh(docs: Path, metrics: dict[str, Any], pictures: Path) -> None:
-    """Put the figures between the marks of the world's page, such as portraits.md, and the pictures beside it.
+    """Put the figures between the model's marks on its world's page, such as portraits.md, and the pictures beside it.
 
     Args:
         docs: Folder of the page, whose pictures lie in `images`.
@@ -34,7 +34,7 @@ def refresh(docs: Path, metrics: dict[str, Any], pictures: Path) -> None:
     Raises:
         InputError: If the page does not have the two marks, once each and in order.
     """
-    put(docs / f"{metrics['world']}.md", (BEGIN, END), figures(metrics))
+    put(docs / f"{metrics['world']}.md", marks(metrics), figures(metrics))
     for picture in sorted(pictures.glob("*.png")):
         write_bytes(docs / "images" / picture.name, picture.read_bytes())
 
@@ -51,6 +51,12 @@ def put(page: Path, marks: tuple[str, str], text: str) -> None:
     if not (begin and end) or first in rest or last in before + after:
         raise InputError(f"{page} must have {first} and then {last}, once each")
     write_text(page, f"{before}{first}\n\n{text}\n{last}{after}")
+
+
+def marks(metrics: dict[str, Any]) -> tuple[str, str]:
+    """Between what the figures stand: those of a model that does not have its world's name have its own."""
+    name = metrics["card"]
+    return (BEGIN, END) if name == metrics["world"] else (f"<!-- {name}: begin -->", f"<!-- {name}: end -->")
 
 
 def figures(metrics: dict[str, Any]) -> str:

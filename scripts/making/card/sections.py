@@ -36,7 +36,6 @@ from hspace.scorers.embedded import (
 )
 from hspace.system.cache import cached, key_sha256
 from hspace.system.files import package_path, sha256_file, write_bytes, write_json
-from hspace.types import Images
 from hspace.worlds.rendered import Rendered, from_bytes, rendered, rendered_pairs
 
 log = logging.getLogger(__name__)
@@ -79,22 +78,17 @@ class Bench:
             self.subject.world, n, self.model.image_shape[-1], seed, self.renders_dir, correlated=correlated
         )
 
-    @property
-    def name(self) -> str:
-        """Of the world."""
-        return self.subject.world.id
-
     def reference(self) -> Rendered:
         """The renders that stand for the renderer."""
         return self.renders(self.sizes.reference, REFERENCE_SEED)
 
 
-def measure(model: str, world: str, sizes: Sizes, output: Path, training_dir: Path) -> dict[str, Any]:
+def measure(model: str, name: str, sizes: Sizes, output: Path, training_dir: Path) -> dict[str, Any]:
     """Measure the card's figures and write them to metrics.json; sections that are known are read, not measured.
 
     Args:
         model: What `load_model` takes.
-        world: What the model draws.
+        name: Embedded model whose world, training and page the measured one has.
         sizes: How much is measured.
         output: Folder of metrics.json, of the sections and of the pictures, in `images`.
         training_dir: Folder of the training's renders.
@@ -102,7 +96,8 @@ def measure(model: str, world: str, sizes: Sizes, output: Path, training_dir: Pa
     Returns:
         What metrics.json holds. Shares are fractions; a figure that does not exist is None.
     """
-    subject = subject_of(world)
+    subject = subject_of(name)
+    world = subject.world.id
     encoders = {role: load_encoder(world, role) for role in subject.world.pairs}
     bench = Bench(
         subject, load_model(model, num_steps=sizes.steps), load_annotator(world), load_judge(world), encoders,
@@ -121,16 +116,19 @@ def measure(model: str, world: str, sizes: Sizes, output: Path, training_dir: Pa
         "swapped": lambda bench, _: {
             "swapped": swapped_shares(bench.model, bench.judge, subject, sizes.swaps, batch_size=sizes.batch_size)
         },
+        # Last, since it may have the whole training set to paint.
+        "nearest": lambda bench, folder: _nearest(bench, folder, images["generated"]),
     }
     figures: dict[str, Any] = {}
-    for name, build in sections.items():
-        folder = _section(output, name, bench, build)
+    for section, build in sections.items():
+        folder = _section(output, section, bench, build)
         figures |= json.loads((folder / "figures.json").read_text(encoding="utf-8"))
         for picture in folder.glob("*.png"):
             write_bytes(output / "images" / picture.name, picture.read_bytes())
     figures["kept"] = subject.kept
     figures["bottleneck_ratio"] = math.prod(bench.model.h_shape) / math.prod(bench.model.image_shape)
-    metrics = _summary(figures) | {"world": world, "model_sha256": bench.model.identity.sha256, "sizes": asdict(sizes)}
+    of = {"card": name, "world": world, "model_sha256": bench.model.identity.sha256, "sizes": asdict(sizes)}
+    metrics = _summary(figures) | of
     write_json(output / "metrics.json", metrics)
     return metrics
 
@@ -193,25 +191,27 @@ def _pictures(bench: Bench, folder: Path, drawn: Tensor, untrained: Tensor) -> d
         "untrained": from_bytes(untrained),
     }
     distances = generated.distances(features, from_bytes(reference.images), compared)
-    grid_figure(compared["floor"][:SHEET], COLUMNS, folder / f"{bench.name}_rendered.png", tile=TILE)
-    grid_figure(images[:SHEET], COLUMNS, folder / f"{bench.name}_generated.png", tile=TILE)
+    grid_figure(compared["floor"][:SHEET], COLUMNS, folder / f"{bench.subject.stem}_rendered.png", tile=TILE)
+    grid_figure(images[:SHEET], COLUMNS, folder / f"{bench.subject.stem}_generated.png", tile=TILE)
     attributes = generated.attribute_figures(bench.judge, bench.annotator, images, reference)
     fids = {f"fid_{name}": distance for name, distance in distances.items()}
-    return fids | {"attributes": attributes, "nearest": _nearest(bench, folder, images, compared["floor"])}
+    return fids | {"attributes": attributes}
 
 
-def _nearest(bench: Bench, folder: Path, drawn: Images, fresh: Images) -> dict[str, float]:
+def _nearest(bench: Bench, folder: Path, drawn: Tensor) -> dict[str, dict[str, float]]:
     """Distances to the nearest render of the training, of generated pictures and of fresh renders; and a picture."""
-    size = bench.model.image_shape[-1]
-    trained = training_configuration("ddpm", [f"world={bench.name}"])
+    fresh = bench.renders(len(drawn), FRESH_SEED)
+    compared = from_bytes(torch.cat([drawn[:NUM_NEAREST], fresh.images[:NUM_NEAREST]]))
+    size, world = bench.model.image_shape[-1], bench.subject.world
+    trained = training_configuration(bench.subject.training, [f"world={world.id}"])
     n = bench.sizes.training_renders or trained.train_images
-    training = rendered(bench.subject.world, n, size, trained.seed, bench.training_dir)
-    rows, distances = generated.nearest(drawn[:NUM_NEAREST], training.images)
-    titles = [f"sample {i}" for i in range(len(rows))] + [f"{distance:.2f}" for distance in distances]
-    pairs = torch.cat([drawn[:NUM_NEAREST], training.batch(rows)])
-    grid_figure(pairs, len(rows), folder / f"{bench.name}_nearest.png", titles, tile=TILE)
-    _, usual = generated.nearest(fresh[:NUM_NEAREST], training.images)
-    return {"generated": float(distances.mean()), "rendered": float(usual.mean())}
+    training = rendered(world, n, size, trained.seed, bench.training_dir)
+    rows, distances = generated.nearest(compared, training.images)
+    ours, usual = distances.split(NUM_NEAREST)
+    titles = [f"sample {i}" for i in range(NUM_NEAREST)] + [f"{distance:.2f}" for distance in ours]
+    pairs = torch.cat([compared[:NUM_NEAREST], training.batch(rows[:NUM_NEAREST])])
+    grid_figure(pairs, NUM_NEAREST, folder / f"{bench.subject.stem}_nearest.png", titles, tile=TILE)
+    return {"nearest": {"generated": float(ours.mean()), "rendered": float(usual.mean())}}
 
 
 def _scorers(bench: Bench, folder: Path) -> dict[str, Any]:
@@ -232,7 +232,7 @@ def _components(bench: Bench, folder: Path) -> dict[str, Any]:
     names, matrix = semantics.component_effects(
         bench.model, directions, bench.annotator, bench.judge, bench.encoders["identity"], bench.sizes
     )
-    effect_heatmap(matrix, folder / f"{bench.name}_components.png")
+    effect_heatmap(matrix, folder / f"{bench.subject.stem}_components.png")
     return {"components": semantics.semantic_components(names, matrix)}
 
 
@@ -249,7 +249,7 @@ def _moved(bench: Bench, folder: Path) -> dict[str, Any]:
     shown = original[None, :NUM_EDITED].expand(len(moved), -1, -1, -1, -1)
     rows = torch.stack([edited[:, 0, :NUM_EDITED], shown, edited[:, 1, :NUM_EDITED]], dim=2).flatten(0, 2)
     titles = [text for name in moved for text in [f"{name} \N{MINUS SIGN}", "unedited", f"{name} +"] * shown.shape[1]]
-    grid_figure(rows, 3 * shown.shape[1], folder / f"{bench.name}_moved.png", titles, tile=TILE)
+    grid_figure(rows, 3 * shown.shape[1], folder / f"{bench.subject.stem}_moved.png", titles, tile=TILE)
     encoders = {role: bench.encoders[role] for role in kept}
     figures = semantics.moved_figures(original, edited, bench.judge, encoders, thresholds)
     for name, strength in zip(moved, strengths, strict=True):

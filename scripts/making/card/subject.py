@@ -1,7 +1,7 @@
-"""What the card has to know of a world beyond its factors and pictures."""
+"""What the card has to know of an embedded model and its world beyond factors and pictures."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -13,19 +13,28 @@ from hspace.worlds.world import WORLDS, World
 
 @dataclass(frozen=True)
 class Subject:
-    """A world as the card measures it.
+    """An embedded model as the card measures it.
 
     Attributes:
-        world: Drawn world.
+        name: Of the model.
+        world: World that it draws.
         moved: Attributes that boundaries are found for.
         shown: Changes factors so that no attribute is hidden.
         kept: Roles of the encoders that say what an edit has kept; the first is the one that has a target.
+        training: File of conf/train that says which renders the model has learnt from.
     """
 
+    name: str
     world: World
     moved: tuple[str, ...]
     shown: Callable[[Factors], Factors]
     kept: tuple[str, ...]
+    training: str = "ddpm"
+
+    @property
+    def stem(self) -> str:
+        """Beginning of the names of its pictures."""
+        return self.name.replace("-", "_")
 
 
 def _bare_and_young(factors: Factors) -> Factors:
@@ -38,23 +47,23 @@ def _by_day(factors: Factors) -> Factors:
     return factors | {"night": torch.zeros_like(factors["night"])}
 
 
-SUBJECTS = {
-    "portraits": Subject(
-        WORLDS.get("portraits"),
-        ("glasses", "hat", "gender", "smile", "yaw"),
-        _bare_and_young,
-        ("likeness", "identity"),
-    ),
-    "rooms": Subject(WORLDS.get("rooms"), ("night", "lamp", "picture", "plant", "yaw"), _by_day, ("identity",)),
-}
+PORTRAITS = Subject(
+    "portraits",
+    WORLDS.get("portraits"),
+    ("glasses", "hat", "gender", "smile", "yaw"),
+    _bare_and_young,
+    ("likeness", "identity"),
+)
+ROOMS = Subject("rooms", WORLDS.get("rooms"), ("night", "lamp", "picture", "plant", "yaw"), _by_day, ("identity",))
+SUBJECTS = {each.name: each for each in (PORTRAITS, replace(PORTRAITS, name="portraits-128", training="latent"), ROOMS)}
 
 
-def subject_of(world: str) -> Subject:
-    """What the card knows of a world.
+def subject_of(name: str) -> Subject:
+    """What the card knows of an embedded model.
 
     Raises:
         InputError: If it knows nothing.
     """
-    if world not in SUBJECTS:
-        raise InputError(unknown("world", world, SUBJECTS))
-    return SUBJECTS[world]
+    if name not in SUBJECTS:
+        raise InputError(unknown("model", name, SUBJECTS))
+    return SUBJECTS[name]

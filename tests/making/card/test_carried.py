@@ -1,14 +1,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import pipelines
 import pytest
 import torch
-from card.carried import carried_by_h, counterfactuals, predictions
+from card.carried import carried_by_h, counterfactuals, encoded, predictions
 from card.subject import subject_of
 from torch import Tensor
 
-from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.diffusion.denoiser import Denoiser
 from hspace.scorers.embedded import WorldScorer, load_judge
 from hspace.worlds.portraits.faces import ATTRIBUTES, JUDGED
@@ -85,6 +87,21 @@ def test_the_share_of_h_and_the_noise_level_are_found(tiny_model: DiffusionModel
     assert set(figures) == {attribute.id for attribute in JUDGED}
     for row in figures.values():
         assert row["by_h"] == pytest.approx(by_h, abs=1e-5) and row["log_snr"] == pytest.approx(log_snr, abs=1e-4)
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_a_latent_model_gets_the_latents_of_renders_and_is_read_as_images(swap: bool, tmp_path: Path) -> None:
+    latent = load_model(str(pipelines.save("latent", tmp_path / "latent")))
+    pairs = torch.rand(2, 3, *latent.image_shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    clean = encoded(latent, pairs)
+    assert clean.shape == (2, 3, *latent.sample_shape) and latent.sample_shape != latent.image_shape
+    low, high = (latent.codec.encode(images) for images in pairs)
+    unet = Clean(latent.denoiser, torch.cat([low, high]), 0.25, 300)
+    model = replace(latent, denoiser=unet, process=replace(latent.process, prediction_type="sample"))
+    found = predictions(model, clean, torch.randn(3, *latent.sample_shape), 100, swap=swap)
+    by_h = 0.25 if swap else 0.0
+    expected = [latent.codec.decode((1 - by_h) * own + by_h * other) for own, other in ((low, high), (high, low))]
+    assert torch.allclose(found, torch.stack(expected), atol=1e-4)
 
 
 @pytest.mark.usefixtures("black_and_white")

@@ -8,7 +8,7 @@ from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.sampling import sample
 from hspace.scorers.embedded import WorldFeatures, WorldScorer, load_annotator, load_judge
 from hspace.worlds.portraits.faces import PORTRAITS, render, sample_factors, visibility
-from hspace.worlds.rendered import Rendered
+from hspace.worlds.rendered import Rendered, from_bytes
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,15 @@ def test_the_nearest_render_is_found() -> None:
     rows, distances = nearest(images, renders.images)
     assert rows.tolist() == [30, 3]
     assert (distances - torch.tensor([0.1, 0.0])).abs().max() < 1e-3
+
+
+def test_large_pictures_are_compared_without_what_reducing_them_takes_away() -> None:
+    coarse = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    renders = (200 * coarse).round().byte().repeat_interleave(2, -1).repeat_interleave(2, -2)
+    stripes = 0.2 * (-1) ** torch.arange(128)
+    rows, distances = nearest(from_bytes(renders[[2, 0]]) + stripes, renders)
+    assert rows.tolist() == [2, 0] and distances.max() < 0.02
+    assert nearest(from_bytes(renders[[1]]) + 0.1, renders)[1].item() == pytest.approx(0.1, abs=1e-3)
 
 
 def test_samples_are_generated_as_they_are_displayed(tiny_model: DiffusionModel) -> None:

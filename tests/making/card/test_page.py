@@ -13,7 +13,7 @@ SHARES = {"glasses": 0.9, "yaw": 0.85}
 
 def make_metrics(**changed: Any) -> dict[str, Any]:
     metrics = {
-        "world": "portraits",
+        "card": "portraits", "world": "portraits",
         "bottleneck_ratio": 0.33, "swap_background": 0.2, "swap_judged": 0.8, "error_correlation": 0.1,
         "decided_share": 0.95, "marginal_error_max": 0.05, "mean_error_max": 0.1, "fid_floor": 1.0,
         "fid_generated": 2.0, "fid_independent": 3.0, "fid_untrained": 101.0, "fid_share": 0.01,
@@ -66,6 +66,17 @@ def test_the_page_keeps_its_text_and_takes_the_figures(tmp_path: Path) -> None:
     assert (tmp_path / "images" / "portraits_moved.png").read_bytes() == b"picture"
 
 
+def test_another_model_of_the_world_has_its_own_place_on_the_page(tmp_path: Path) -> None:
+    page, own = tmp_path / "portraits.md", "<!-- portraits-128: begin --><!-- portraits-128: end -->"
+    page.write_text(f"{BEGIN}\nthe first\n{END}\n{own}\n", encoding="utf-8")
+    refresh(tmp_path, make_metrics(card="portraits-128", bottleneck_ratio=0.167), tmp_path)
+    first, second = page.read_text(encoding="utf-8").split("<!-- portraits-128: begin -->")
+    assert first == f"{BEGIN}\nthe first\n{END}\n" and "| bottleneck_ratio | .167 |" in second
+    refresh(tmp_path, make_metrics(), tmp_path)
+    first, second = page.read_text(encoding="utf-8").split("<!-- portraits-128: begin -->")
+    assert "| bottleneck_ratio | .33 |" in first and "| bottleneck_ratio | .167 |" in second
+
+
 @pytest.mark.parametrize("text", ["no marks", END + BEGIN, BEGIN + END + END, BEGIN + BEGIN + END])
 def test_a_page_without_its_marks_is_left_alone(text: str, tmp_path: Path) -> None:
     page = tmp_path / "portraits.md"
@@ -83,6 +94,7 @@ def test_the_card_can_be_refreshed(tmp_path: Path) -> None:
 
 def test_a_world_without_likeness_and_background_has_no_such_rows(tmp_path: Path) -> None:
     metrics = make_metrics(
+        card="rooms",
         world="rooms",
         kept=["identity"],
         swapped={"lamp": {"share": 0.8, "se": 0.1}},

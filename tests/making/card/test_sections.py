@@ -44,7 +44,8 @@ def test_every_section_is_measured_once_and_written(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("measured again")
 
-    for name in ("_generated", "_pictures", "_scorers", "_components", "_moved", "carried_by_h", "swapped_shares"):
+    measured = ("_generated", "_pictures", "_scorers", "_components", "_moved", "_nearest")
+    for name in (*measured, "carried_by_h", "swapped_shares"):
         monkeypatch.setattr(sections, name, never)
     assert measure(str(tiny_pipeline_dir), "portraits", SIZES, tmp_path / "card", tmp_path / "data") == metrics
 
@@ -60,9 +61,22 @@ def test_a_world_without_likeness_has_a_card(tmp_path: Path, monkeypatch: pytest
     assert "generated rooms" in figures(metrics) and "portrait" not in figures(metrics)
 
 
+@pytest.mark.slow
+def test_a_latent_model_has_a_card_with_pictures_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = replace(subject.SUBJECTS["portraits-128"], moved=("yaw",))
+    monkeypatch.setitem(subject.SUBJECTS, "portraits-128", small)
+    metrics = measure("portraits-128", "portraits-128", SIZES, tmp_path / "card", tmp_path / "data")
+    assert (metrics["card"], metrics["world"]) == ("portraits-128", "portraits")
+    assert metrics["bottleneck_ratio"] == pytest.approx(128 * 8 * 8 / (3 * 128 * 128)) and "likeness_tar" in metrics
+    assert metrics["carried"]["yaw"]["by_h"] is not None
+    pictures = {path.stem.removeprefix("portraits_128_") for path in (tmp_path / "card" / "images").glob("*.png")}
+    assert pictures == {"rendered", "generated", "nearest", "components", "moved"}
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["portraits_v2_128px_32_seed80.npy"]
+
+
 def test_renders_are_fresh_and_the_training_set_is_the_one_of_the_training() -> None:
     conf = package_path("conf") / "train"
-    ddpm, scorers = (OmegaConf.load(conf / f"{name}.yaml") for name in ("ddpm", "scorers"))
+    ddpm, latent, scorers = (OmegaConf.load(conf / f"{name}.yaml") for name in ("ddpm", "latent", "scorers"))
     assert Sizes().training_renders is None
-    used = {ddpm.seed, scorers.held_out.seed, *(scorers[name].seed for name in scorers.scorers)}
+    used = {ddpm.seed, latent.seed, scorers.held_out.seed, *(scorers[name].seed for name in scorers.scorers)}
     assert not used & set(range(REFERENCE_SEED, PAIRS_SEED + 1))

@@ -142,7 +142,7 @@ class PipelineFamily:
     def load(self, request: Request) -> Loaded:
         """The model of a folder."""
         scheduler = read_scheduler(request.folder, request.model)
-        network = read_module(request.folder, self.network, request.index[self.network], request.model)
+        network = read_module(request.folder, self.network, request.index[self.network], request.model, request.dtype)
         codec = _codec(request, network, self.statistics)
         wiring = self.wire(network, codec, request)
         process = Process.from_scheduler(

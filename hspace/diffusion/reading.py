@@ -11,6 +11,7 @@ import diffusers
 import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.utils import logging as diffusers_logging
+from safetensors import safe_open
 
 from hspace.diffusion.adm import has_legacy_order, own_words, reorder_attention
 from hspace.diffusion.process import build_scheduler
@@ -25,12 +26,24 @@ WEIGHTS: re.Pattern[str] = re.compile(
 """Names of files of weights, those of one part of many too, and their variant."""
 
 
+HALF = {"F16": torch.float16, "BF16": torch.bfloat16}
+"""Dtypes of half precision, by their names in safetensors."""
+
+
 VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 """Files of which a tokenizer has at least one."""
 
 
-def read_module(folder: Path, name: str, expected: str, model: str) -> Any:
-    """A network in float32 on the CPU, from safetensors where there are any, else from `.bin` with weights_only.
+def read_module(folder: Path, name: str, expected: str, model: str, dtype: torch.dtype = torch.float32) -> Any:
+    """A network on the CPU, from safetensors where there are any, else from `.bin` with weights_only.
+
+    Args:
+        folder: Folder of the pipeline.
+        name: Of the part.
+        expected: Its class in diffusers.
+        model: The user's name for the pipeline, for messages.
+        dtype: Dtype that it is cast to later. Where its files hold nothing else it is read as such, which gives the
+            same numbers in half of the memory; elsewhere it is read in float32.
 
     Raises:
         InputError: If it is of another class, or its weights cannot be read or do not fit its configuration.
@@ -43,9 +56,8 @@ def read_module(folder: Path, name: str, expected: str, model: str) -> Any:
     variant = _variant(part, name, model)
     try:
         module: Any = getattr(diffusers, expected)
-        loaded = module.from_pretrained(
-            part, output_loading_info=True, local_files_only=True, variant=variant, **own_words(config)
-        )
+        own = own_words(config) | ({"torch_dtype": dtype} if _stored(part, variant) == {dtype} else {})
+        loaded = module.from_pretrained(part, output_loading_info=True, local_files_only=True, variant=variant, **own)
     # Broken files raise errors of many kinds: safetensors', pickle's, OSError, ValueError, RuntimeError.
     except Exception as error:
         raise InputError(f"the weights of {model} cannot be read: {one_line(error)}") from error
@@ -118,6 +130,16 @@ def _variant(part: Path, name: str, model: str) -> str | None:
     if variant:
         log.warning("the %s of %s exists in %s only, which is read", name, model, variant)
     return variant
+
+
+def _stored(part: Path, variant: str | None) -> set[torch.dtype | None]:
+    """Dtypes of half precision that a part's safetensors hold, and None for any other."""
+    kinds = {path: WEIGHTS.fullmatch(path.name) for path in part.glob("*.safetensors")}
+    found = set[torch.dtype | None]()
+    for path in (path for path, kind in kinds.items() if kind and kind[1] == variant):
+        with safe_open(path, "pt") as tensors:
+            found |= {HALF.get(tensors.get_slice(name).get_dtype()) for name in tensors.keys()}
+    return found
 
 
 def choose_variant(found: Sequence[str | None]) -> str | None:

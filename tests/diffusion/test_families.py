@@ -10,17 +10,19 @@ from typing import Any
 import networks
 import pytest
 import torch
-from pipelines import PIPELINES, PROMPTS, autoencoder, save
+from pipelines import PIPELINES, PROMPTS, autoencoder, save, save_as
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hspace.cli import main
 from hspace.diffusion import denoiser as denoiser_module
+from hspace.diffusion import reading
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
 from hspace.diffusion.denoiser import CutDenoiser
 from hspace.diffusion.families import PipelineFamily, families
 from hspace.diffusion.inversion import edit_friendly_inversion
 from hspace.diffusion.latents import Latents
+from hspace.diffusion.reading import read_module
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.directions.jacobian import jacobian
@@ -69,6 +71,43 @@ def test_a_prompt_gives_the_pipelines_own_image(folder: Folder, name: str, steps
     ours = (sample(model, latents, sampler=Sampler(eta=0.0)).x_0 / 2 + 0.5).clamp(0, 1)
     assert (ours - theirs).abs().max() <= 2e-5
     assert ours.std() > 1e-3
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", PIPELINES)
+def test_half_precision_is_read_as_such_and_has_the_bits_of_a_cast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, dtype: str
+) -> None:
+    kind = getattr(torch, dtype)
+    save_as(name, PIPELINES[name]().to(dtype=kind), tmp_path)
+
+    def loaded() -> tuple[DiffusionModel, dict[str, Tensor]]:
+        model = load_model(str(tmp_path), num_steps=STEPS, device="cpu", dtype=dtype, prompt=PROMPTS.get(name, ""))
+        network = model.denoiser.network
+        return model, {**dict(network.named_parameters()), **dict(network.named_buffers())}
+
+    (ours, own), read = loaded(), reading._stored
+    part = "transformer" if (tmp_path / "transformer").is_dir() else "unet"
+    assert read(tmp_path / part, None) == {kind}
+    monkeypatch.setattr(reading, "_stored", lambda *_: set())
+    plain, cast = loaded()
+    assert own.keys() == cast.keys() and all(torch.equal(own[key], cast[key]) for key in own)
+    assert all(each.dtype == kind for each in own.values() if each.is_floating_point())
+    assert ours.identity == plain.identity
+    assert torch.equal(image_of(ours, ours.latents([3])), image_of(plain, plain.latents([3])))
+
+
+def test_half_precision_is_not_taken_for_another_dtype_nor_for_a_mixture(tmp_path: Path) -> None:
+    """The lesser one would lose digits, and what a network computes when it is made would have too few."""
+    save_as("dit", PIPELINES["dit"]().to(dtype=torch.bfloat16), tmp_path)
+    file = tmp_path / "transformer" / "diffusion_pytorch_model.safetensors"
+    for dtype in (torch.float32, torch.float16):
+        module = read_module(tmp_path, "transformer", "DiTTransformer2DModel", "dit", dtype)
+        assert module.dtype == torch.float32
+    tensors = load_file(file)
+    first = min(tensors)
+    save_file(tensors | {first: tensors[first].float()}, file, {"format": "pt"})
+    assert read_module(tmp_path, "transformer", "DiTTransformer2DModel", "dit", torch.bfloat16).dtype == torch.float32
 
 
 @pytest.mark.parametrize("steps", [1, 3, 8])

@@ -2,11 +2,14 @@
 """Recordings: h of many unedited samples, written to disk batch by batch and read from there."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import Latents, as_seeds
@@ -26,6 +29,9 @@ from hspace.system.shards import (
     shard_by_shard,
 )
 from hspace.types import HTrajectory, InputError, Seeds, one_line
+
+IMAGES = "images.npy"
+"""File of the samples' images, beside their h, float32 (1, samples, numbers of an image)."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,19 @@ class Recorded:
             raise InputError(f"{self.path} must hold float32 {expected}, got {array.dtype} {array.shape}")
         return array
 
+    def images(self, shape: tuple[int, ...]) -> Tensor | None:
+        """Images of the samples, (samples, *shape), read from disk as they are used; None where none were kept.
+
+        Args:
+            shape: (channel, height, width) of an image.
+        """
+        path = self.path.with_name(IMAGES)
+        if not path.is_file():
+            return None
+        # It is never written to, which torch cannot know of a map that is read only.
+        rows = np.load(path, mmap_mode="c")
+        return torch.from_numpy(rows).reshape(len(self.seeds), *shape)
+
 
 def _parse_facts(facts: dict[str, Any]) -> dict[str, Any]:
     parsed = {key: tuple(int(value) for value in facts[key]) for key in ("seeds", "h_shape")}
@@ -109,6 +128,7 @@ def collect(
     *,
     sampler: Sampler = Sampler(),
     shards: Path | None = None,
+    images: bool = False,
 ) -> Recorded:
     """Sample without an edit and stream h to disk; memory holds one batch.
 
@@ -118,6 +138,7 @@ def collect(
         path: The `.npy` to write, complete or not at all; 4 · steps · samples · d bytes.
         sampler: Settings whose eta and batch size are taken.
         shards: Folder for finished parts, from which a later process continues; it belongs to this recording alone.
+        images: Whether the samples' images are kept too, in `images.npy` beside it.
 
     Raises:
         InputError: If the seeds are wrong, or eta is not one value or one per step.
@@ -128,7 +149,7 @@ def collect(
     def draw(rows: range) -> Latents:
         return model.latents(seeds[rows.start : rows.stop])
 
-    return _collect(model, seeds, draw, path, sampler, shards)
+    return _collect(model, seeds, draw, path, sampler, shards, images)
 
 
 def collect_around(
@@ -174,35 +195,44 @@ def _collect(
     path: str | Path,
     sampler: Sampler,
     shards: Path | None,
+    images: bool = False,
 ) -> Recorded:
     """Stream h of the samples that `draw` gives for ranges of rows."""
     path, timesteps = Path(path), model.process.timesteps
     recorded = Recorded(path, seeds, model.h_shape, model.provenance(eta=sampler.eta))
-    batches = Batches(sampler.batch_size)
+    batches, n, steps = Batches(sampler.batch_size), len(seeds), len(timesteps)
+    kept = {path: (steps, n, int(np.prod(model.h_shape)))}
+    kept |= {path.with_name(IMAGES): (1, n, int(np.prod(model.image_shape)))} if images else {}
 
-    def h_of(rows: range) -> np.ndarray:
-        h = sample(model, draw(rows), sampler=sampler, record_h=True).h
-        assert h is not None
-        return h.flatten(start_dim=2).float().cpu().numpy()
+    def drawn(rows: range) -> list[np.ndarray]:
+        found = sample(model, draw(rows), sampler=sampler, record_h=True)
+        assert found.h is not None
+        parts = [found.h, found.x_0[:, None]][: len(kept)]
+        return [part.flatten(start_dim=2).float().cpu().numpy() for part in parts]
 
-    def make(rows: range) -> np.ndarray:
-        return np.concatenate([h for _, h in batches(rows, h_of)])
+    def make(rows: range) -> list[np.ndarray]:
+        return [np.concatenate(parts) for parts in zip(*(made for _, made in batches(rows, drawn)), strict=True)]
 
-    with row_writer(path, (len(timesteps), len(seeds), int(np.prod(model.h_shape))), shards) as writer:
-        todo = [rows for rows in row_batches(len(seeds), SHARD) if not writer.has(rows)]
+    with ExitStack() as stack:
+        writers = [stack.enter_context(row_writer(file, shape, shards)) for file, shape in kept.items()]
+        todo = [rows for rows in row_batches(n, SHARD) if not all(writer.has(rows) for writer in writers)]
         with bar(stage="collect h", total=len(todo)) as progress:
-            done = len(seeds) - sum(map(len, todo))
+            done = n - sum(map(len, todo))
+
+            def take(rows: range, made: list[np.ndarray]) -> None:
+                for writer, part in zip(writers, made, strict=True):
+                    writer.write(rows.start, part)
 
             def finish(rows: range) -> None:
                 nonlocal done
-                writer.finish(rows)
+                for writer in writers:
+                    writer.finish(rows)
                 progress.update()
                 done += len(rows)
-                say_done(done, len(seeds))
+                say_done(done, n)
 
-            size = min(piece_size(len(seeds), sampler.batch_size), SHARD)
-            alone = len(seeds) <= size
-            shard_by_shard(todo, size, make, lambda rows, h: writer.write(rows.start, h), finish, alone=alone)
+            size = min(piece_size(n, sampler.batch_size), SHARD)
+            shard_by_shard(todo, size, make, take, finish, alone=n <= size)
         # Facts of an older recording must not describe the new array.
         path.with_suffix(".json").unlink(missing_ok=True)
     recorded.save()

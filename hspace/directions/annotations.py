@@ -157,6 +157,7 @@ def annotate(
     *,
     sampler: Sampler = Sampler(),
     shards: Path | None = None,
+    images: Tensor | None = None,
 ) -> Annotations:
     """Generate samples and keep their scores.
 
@@ -166,17 +167,22 @@ def annotate(
         scorer: Annotator; it must not be the judge of edits made with the examples that it chooses.
         sampler: Settings whose eta and batch size are taken.
         shards: Folder for finished parts, from which a later process continues; it belongs to this call alone.
+        images: Images of these samples, (n, channel, height, width), where they have been generated before.
 
     Raises:
         InputError: If a seed is there twice, or an argument is out of range.
     """
     seeds, batches = as_seeds(seeds), Batches(sampler.batch_size)
 
+    def drawn(rows: range) -> Tensor:
+        if images is not None:
+            return images[rows.start : rows.stop]
+        return sample(model, model.latents(seeds[rows.start : rows.stop]), sampler=sampler).x_0.float().cpu()
+
     def score(rows: range) -> Tensor:
-        images = sample(model, model.latents(seeds[rows.start : rows.stop]), sampler=sampler).x_0.float().cpu()
         if not isinstance(scorer, LogitScorer):
-            return scorer(images)[:, None].float().cpu()
-        logits = scorer.logits(images).float().cpu()
+            return scorer(drawn(rows))[:, None].float().cpu()
+        logits = scorer.logits(drawn(rows)).float().cpu()
         return torch.stack([torch.where(torch.tensor(scorer.binary), logits.sigmoid(), logits), logits], dim=1)
 
     def make(rows: range) -> Tensor:

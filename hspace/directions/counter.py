@@ -70,7 +70,7 @@ def find(model: DiffusionModel, sources: Sources, settings: CounterSettings) -> 
     """
     if distributed.world() > 1:
         raise InputError(f"method=counter measures its mixtures in one process, got {distributed.world()}")
-    annotations = sources.annotations(settings.num_samples)
+    recorded, annotations = sources.annotated(settings.num_samples)
     others = [name for name in annotations.attributes if name != settings.attribute]
     names = (settings.attribute, *(others if settings.conditions is None else settings.conditions))
     base = get_method(settings.base)
@@ -78,7 +78,7 @@ def find(model: DiffusionModel, sources: Sources, settings: CounterSettings) -> 
     given = {"name": settings.base, **{name: getattr(settings, name) for name in fields}}
     found = [base(model, sources, base.settings.model_validate({**given, "attribute": name})) for name in names]
     vectors = torch.cat([each.directions for each in found if isinstance(each, Directions)])
-    vectors = REACH * spread(sources.recorded(settings.num_samples)) * unit_norm(vectors)
+    vectors = REACH * spread(recorded) * unit_norm(vectors)
     if settings.by_step:
         names += tuple(f"{name} at step {step}" for name in names for step in range(vectors.shape[1]))
         vectors = torch.cat([vectors, *map(single_steps, vectors)])

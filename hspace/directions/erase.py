@@ -28,7 +28,7 @@ def find(model: DiffusionModel, sources: Sources, settings: EraseSettings) -> Op
 
     Source: Belrose et al. 2023 (arXiv 2306.03819), LEACE, as an edit of h at every step.
     """
-    annotations, recorded = sources.annotations(settings.num_samples), sources.recorded(settings.num_samples)
+    recorded, annotations = sources.annotated(settings.num_samples)
     return erase(model, recorded, annotations, settings.attribute, one_sided=settings.one_sided)
 
 

@@ -53,6 +53,10 @@ class Sources(Protocol):
         """Recorded h of neighbours of the sample of a seed."""
         ...
 
+    def annotated(self, num_samples: int) -> tuple[Recorded, Annotations]:
+        """Recorded h and the annotator's scores of the first discovery samples, which are drawn once for both."""
+        ...
+
     def annotations(self, num_samples: int) -> Annotations:
         """The annotator's scores of the first discovery samples."""
         ...

@@ -36,8 +36,7 @@ def find(model: DiffusionModel, sources: Sources, settings: RegressionSettings) 
 
     Source: ordinary least squares; it holds the other attributes fixed, where the mean difference lets them change too.
     """
-    annotations = sources.annotations(settings.num_samples)
-    return regression(model, sources.recorded(settings.num_samples), annotations, settings.attribute)
+    return regression(model, *sources.annotated(settings.num_samples), settings.attribute)
 
 
 def regression(model: DiffusionModel, recorded: Recorded, annotations: Annotations, attribute: str) -> Directions:

@@ -60,9 +60,10 @@ def find(model: DiffusionModel, sources: Sources, settings: SaeSettings) -> Dire
 
     Source: Gao et al. 2024 (arXiv 2406.04093) for the autoencoder; on h, and the names, ours.
     """
-    annotations = sources.annotations(settings.num_samples) if settings.named else None
+    n = settings.num_samples
+    recorded, annotations = sources.annotated(n) if settings.named else (sources.recorded(n), None)
     return sparse_features(
-        model, sources.recorded(settings.num_samples), annotations, k=settings.k, expansion=settings.expansion,
+        model, recorded, annotations, k=settings.k, expansion=settings.expansion,
         active=settings.active, updates=settings.updates, batch=settings.batch, rate=settings.rate,
     )  # fmt: skip
 

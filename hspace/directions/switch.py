@@ -45,7 +45,7 @@ def find(model: DiffusionModel, sources: Sources, settings: SwitchSettings) -> O
 
     Source: MidSteer (affine steering with minimal change); here the exchange is exact both ways.
     """
-    annotations, recorded = sources.annotations(settings.num_samples), sources.recorded(settings.num_samples)
+    recorded, annotations = sources.annotated(settings.num_samples)
     return switch(
         model, recorded, annotations, settings.attribute, k=settings.k, target=settings.target,
         one_sided=settings.one_sided,

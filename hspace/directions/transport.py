@@ -40,7 +40,7 @@ def find(model: DiffusionModel, sources: Sources, settings: TransportSettings) -
 
     Source: Rodriguez et al. 2024 (arXiv 2410.23054), Linear-AcT.
     """
-    annotations, recorded = sources.annotations(settings.num_samples), sources.recorded(settings.num_samples)
+    recorded, annotations = sources.annotated(settings.num_samples)
     return transport(
         model, recorded, annotations, settings.attribute, k=settings.k, towards=settings.towards,
         match=settings.match,

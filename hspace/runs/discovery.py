@@ -145,6 +145,15 @@ class RunSources:
         self._check_samples()
         return annotations(self.cfg, self.model, self.scorer, num_samples)
 
+    def annotated(self, num_samples: int) -> tuple[Recorded, Annotations]:
+        """Recorded h and the annotator's scores of the discovery samples, which are drawn once for both."""
+        self._check("annotations")
+        self._check_samples()
+        found = recorded(self.cfg, self.model, num_samples, images=True)
+        # Each of several processes has recorded samples of its own; one that was kept before may be without images.
+        images = found.images(self.model.image_shape) if len(found.seeds) == num_samples else None
+        return found, annotations(self.cfg, self.model, self.scorer, num_samples, images)
+
     def annotator(self) -> Scorer:
         """The annotator itself."""
         self._check("annotations")
@@ -213,26 +222,31 @@ def first_sample(cfg: Config, num_samples: int) -> int:
     return cfg.seed * num_samples
 
 
-def annotations(cfg: Config, model: DiffusionModel, annotator: Scorer, num_samples: int) -> Annotations:
-    """The annotator's scores of the discovery samples; kept for all attributes."""
+def annotations(
+    cfg: Config, model: DiffusionModel, annotator: Scorer, num_samples: int, images: Tensor | None = None
+) -> Annotations:
+    """The annotator's scores of the discovery samples, or of their images; kept for all attributes."""
     first = first_sample(cfg, num_samples)
 
     def build(folder: Path) -> None:
         seeds = seed_range("discovery", num_samples, first)
-        scores = annotate(model, seeds, annotator, sampler=cfg.sampler, shards=folder / "shards")
+        scores = annotate(model, seeds, annotator, sampler=cfg.sampler, shards=folder / "shards", images=images)
         scores.save(folder / "annotations.safetensors")
 
     key = {"num_samples": num_samples, "first": first, "annotator": network_key(annotator), **sampler_key(cfg, model)}
     return Annotations.load(keep(cfg, "annotate", key, build) / "annotations.safetensors")
 
 
-def recorded(cfg: Config, model: DiffusionModel, num_samples: int) -> Recorded:
-    """Recorded h of the discovery samples, shared by all methods; each of several processes has its share of them."""
+def recorded(cfg: Config, model: DiffusionModel, num_samples: int, *, images: bool = False) -> Recorded:
+    """Recorded h of the discovery samples, shared by all methods; each of several processes has its share of them.
+
+    Images are kept beside h where they are asked for, unless h was recorded before without them.
+    """
     first = first_sample(cfg, num_samples)
 
     def build(folder: Path, rows: range) -> None:
         seeds = seed_range("discovery", len(rows), first + rows.start)
-        collect(model, seeds, folder / "h.npy", sampler=cfg.sampler, shards=folder / "shards")
+        collect(model, seeds, folder / "h.npy", sampler=cfg.sampler, shards=folder / "shards", images=images)
 
     key = {"num_samples": num_samples, "first": first, **sampler_key(cfg, model)}
     return Recorded.load(keep_part(cfg, "collect", key, num_samples, build) / "h.npy")

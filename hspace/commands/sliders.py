@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from hspace.output.tables import written
 from hspace.runs.parsing import parse
 from hspace.runs.unedited import unit_of_effects
 from hspace.studio.sliders import Bench, Slider, load_bench
+from hspace.system import workers
 from hspace.system.progress import bar
 from hspace.types import InputError, Scorer
 
@@ -37,22 +39,27 @@ def calibrate(options: argparse.Namespace, compose: Compose) -> int:
         InputError: If an option or a file is wrong, or nothing can be read.
     """
     bench, scorer = _bench(options, compose, "calibrate")
-    seeds = seed_range("calibration", MORE * options.samples)
-    unit = _unit(bench, scorer)
-    for slider in bench.sliders:
-        found = find_strength(
-            bench.model, slider.directions, slider.component, options.attribute, scorer, target=options.effect,
-            seeds=seeds, unit=unit, sampler=bench.cfg.sampler, least=options.samples,
-        )  # fmt: skip
-        _keep(slider, {"calibration": asdict(found)})
-        end = "" if found.reached else f", the nearest to {written(options.effect)} sd that it reaches"
-        ends = [None if each is None else written(each) for each in (found.low, found.high)]
-        shown = "n/a" if None in ends else f"{ends[0]} to {ends[1]}"
-        print(
-            f"{slider.name}: {options.attribute} changes by {written(found.effect)} sd ({shown}, n = {found.n}) "
-            f"at strength {found.strength:g}{end}"
-        )
+    with _sharing(bench):
+        unit = _unit(bench, scorer)
+        for slider in bench.sliders:
+            _calibrate(options, bench, scorer, slider, unit)
     return 0
+
+
+def _calibrate(options: argparse.Namespace, bench: Bench, scorer: Scorer, slider: Slider, unit: Tensor) -> None:
+    seeds = seed_range("calibration", MORE * options.samples)
+    found = find_strength(
+        bench.model, slider.directions, slider.component, options.attribute, scorer, target=options.effect,
+        seeds=seeds, unit=unit, sampler=bench.cfg.sampler, least=options.samples,
+    )  # fmt: skip
+    _keep(slider, {"calibration": asdict(found)})
+    end = "" if found.reached else f", the nearest to {written(options.effect)} sd that it reaches"
+    ends = [None if each is None else written(each) for each in (found.low, found.high)]
+    shown = "n/a" if None in ends else f"{ends[0]} to {ends[1]}"
+    print(
+        f"{slider.name}: {options.attribute} changes by {written(found.effect)} sd ({shown}, n = {found.n}) "
+        f"at strength {found.strength:g}{end}"
+    )
 
 
 def range(options: argparse.Namespace, compose: Compose) -> int:
@@ -63,19 +70,27 @@ def range(options: argparse.Namespace, compose: Compose) -> int:
     """
     limits = Limits(options.others)
     bench, scorer = _bench(options, compose, "range")
-    seeds, unit = seed_range("calibration", options.samples), _unit(bench, scorer)
-    for slider in bar(bench.sliders, stage="range"):
-        found = slider_range(
-            bench.model, slider.directions, slider.component, scorer, bench.identity, seeds=seeds, unit=unit,
-            most=options.most, limits=limits, sampler=bench.cfg.sampler,
-        )  # fmt: skip
-        with_ranges(Directions.load(slider.path), {slider.component: found}).save(slider.path)
-        print(
-            f"{slider.name}: {written(found.low, '.3g')} ({found.low_because}) to {written(found.high, '.3g')} "
-            f"({found.high_because}), "
-            f"moves {found.attribute or 'no attribute surely'}"
-        )
+    with _sharing(bench):
+        unit = _unit(bench, scorer)
+        for slider in bar(bench.sliders, stage="range"):
+            _range(options, limits, bench, scorer, slider, unit)
     return 0
+
+
+def _range(
+    options: argparse.Namespace, limits: Limits, bench: Bench, scorer: Scorer, slider: Slider, unit: Tensor
+) -> None:
+    seeds = seed_range("calibration", options.samples)
+    found = slider_range(
+        bench.model, slider.directions, slider.component, scorer, bench.identity, seeds=seeds, unit=unit,
+        most=options.most, limits=limits, sampler=bench.cfg.sampler,
+    )  # fmt: skip
+    with_ranges(Directions.load(slider.path), {slider.component: found}).save(slider.path)
+    print(
+        f"{slider.name}: {written(found.low, '.3g')} ({found.low_because}) to {written(found.high, '.3g')} "
+        f"({found.high_because}), "
+        f"moves {found.attribute or 'no attribute surely'}"
+    )
 
 
 def directions(options: argparse.Namespace, compose: Compose) -> int:
@@ -115,6 +130,11 @@ def _bench(options: argparse.Namespace, compose: Compose, command: str) -> tuple
             "evaluation=faceapi"
         )
     return bench, bench.annotator
+
+
+def _sharing(bench: Bench) -> AbstractContextManager[None]:
+    """Lets the processes that a run would have share the samples."""
+    return workers.sharing(workers.processes_for(bench.cfg.workers, bench.model.device))
 
 
 def _unit(bench: Bench, scorer: Scorer) -> Tensor:

@@ -1,6 +1,7 @@
 """`hspace range`, `calibrate` and `directions` from the command line; what they measure stays in the file."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -11,6 +12,7 @@ from hspace.directions.record import Directions
 from hspace.evaluation.ranges import range_of
 from hspace.runs.parsing import parse
 from hspace.studio.sliders import find_sliders, fitted
+from hspace.system import workers
 from hspace.system.files import package_path
 
 
@@ -62,6 +64,31 @@ def test_a_range_of_other_edits_is_left_out(
     assert "age, measured with injection=asyrp, stop=2, is not used: hspace range measures it anew" in caplog.text
     assert not taken("diffusion.injection=asyrp") and "measured with stop=2," in caplog.text
     assert slider.range is not None, "the file's own is kept"
+
+
+def test_several_processes_measure_what_one_measures(
+    file: Path, tiny_pipeline_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crews: list[int] = []
+    crew = workers._crew
+    monkeypatch.setattr(workers, "_crew", lambda count, make: crews.append(count) or crew(count, make))
+    model = [f"model.path={tiny_pipeline_dir}", "diffusion.num_steps=3", "evaluation.reference_samples=24"]
+
+    def measured(count: int) -> dict[str, Any]:
+        words = [*model, f"workers={count}", f"cache_dir={file.parent / str(count)}"]
+        named = ["--direction", f"{file}:age", "--samples", "10"]
+        assert main(["range", *named, *words]) == 0
+        assert main(["calibrate", *named, "--attribute", "skin", "--effect", "0.2", *words]) == 0
+        return (Directions.load(file).meta.calibration or {})["age"]
+
+    alone = measured(1)
+    assert not crews
+    together = measured(2)
+    assert crews and set(crews) == {2}
+    for ours, theirs in zip(alone["range"]["effect"], together["range"]["effect"], strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-3)
+    assert alone["range"]["tried"] == pytest.approx(together["range"]["tried"], rel=1e-4)
+    assert alone["calibration"]["strength"] == pytest.approx(together["calibration"]["strength"], rel=1e-3)
 
 
 @pytest.mark.parametrize(

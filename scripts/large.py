@@ -1,6 +1,6 @@
 """Time and memory of loading a large checkpoint, beside diffusers' own loading of the same file.
 
-    python scripts/large.py [--folder FOLDER] [--gigabytes 3.5] [--pairs 3]
+    python scripts/large.py [--folder FOLDER] [--gigabytes 3.5] [--pairs 3] [--stored bfloat16]
 
 makes a U-Net of random weights, loads it in new processes in turns, says seconds, and the peak of the memory over the
 weights, and removes it. diffusers maps the file and reads nothing until it is used; so one pass of the network belongs
@@ -33,12 +33,12 @@ BYTES = 4
 """Of a float32."""
 
 
-def make(folder: Path, gigabytes: float) -> int:
-    """A pipeline whose network takes about so many gigabytes in float32; returns its bytes."""
+def make(folder: Path, gigabytes: float, stored: str) -> int:
+    """A pipeline whose network would take about so many gigabytes in float32; returns its bytes there."""
     width = 32
     while BYTES * _weights(width + 32) <= gigabytes * 1e9:
         width += 32
-    network = UNet2DModel(**_config(width))
+    network = UNet2DModel(**_config(width)).to(getattr(torch, stored))
     network.save_pretrained(folder / "unet", max_shard_size="100GB")
     DDIMScheduler().save_pretrained(folder / "scheduler")
     index = {
@@ -89,6 +89,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where the checkpoint is made and removed")
     parser.add_argument("--gigabytes", type=float, default=3.5)
     parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--stored", choices=("float32", "bfloat16"), default="float32", help="dtype of its file")
     parser.add_argument("--load", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.load:
@@ -96,10 +97,11 @@ def main() -> int:
         return 0
     folder = Path(tempfile.mkdtemp(dir=options.folder))
     try:
-        size = make(folder, options.gigabytes)
+        size = make(folder, options.gigabytes, options.stored)
         # Hashes are remembered only of files that are older than the process.
         rounds = [_round(folder) for _ in range(options.pairs)]
-        print(f"{size / 1e9:.3g} GB of float32, {torch.get_num_threads()} thread(s), median of {options.pairs}:")
+        given = f"{size / 1e9:.3g} GB in float32, stored in {options.stored}"
+        print(f"{given}, {torch.get_num_threads()} thread(s), median of {options.pairs}:")
         for way in WAYS:
             told = {key: statistics.median(each[way][key] for each in rounds) for key in ("wall", "cpu", "grown")}
             ratio = statistics.median(each[way]["cpu"] / each["diffusers"]["cpu"] for each in rounds)

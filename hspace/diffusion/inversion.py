@@ -114,11 +114,13 @@ def ddim_inversion(
     """Invert images for eta 0: from clean to noisy, solve every sampling step for its input.
 
     A step's input x_t solves x_t = step_input(x_{t_prev}, P_t, eps) with P_t and eps predicted at x_t itself. A
-    fixed-point iteration from x_{t_prev} finds it. Without refinement the first iterate is taken, whose error falls
-    with the number of steps. The iteration converges where eps changes slowly with x_t. Near clean images a network
-    that has learnt to remove what it does not know is nearly singular: there the reported error stays. (Newton's method
-    with conjugate gradients solved the last step of the embedded model, but stalled at 1e-2 on the one before, at t=100
-    of 10 steps, after 6 iterations of 80 products: the image is outside what the network predicts there.)
+    fixed-point iteration from x_{t_prev} finds it; each time that it would change x_t by more than before, its later
+    moves are halved, without which large steps of a flow run to infinity. Without refinement the first iterate is
+    taken, whose error falls with the number of steps. The iteration converges where eps changes slowly with x_t. Near
+    clean images a network that has learnt to remove what it does not know is nearly singular: there the reported
+    error stays. (Newton's method with conjugate gradients solved the last step of the embedded model, but stalled at
+    1e-2 on the one before, at t=100 of 10 steps, after 6 iterations of 80 products: the image is outside what the
+    network predicts there.)
 
     Args:
         model: The model to invert.
@@ -142,11 +144,14 @@ def ddim_inversion(
     process, x_t = model.process, _to_model_space(model, images)
     trajectory: list[Tensor] = []
     for t, t_prev in reversed(process.pairs()):
-        x_prev, change, h = x_t, float("inf"), None
+        x_prev, change, weight, h = x_t, float("inf"), 1.0, None
         for _ in range(1 + refine):
             x0_hat, eps, h = _predict(model, x_t, t)
-            previous, x_t = x_t, process.step_input(x_prev, x0_hat, eps, t, t_prev)
-            change = float((x_t - previous).abs().max())
+            solved = process.step_input(x_prev, x0_hat, eps, t, t_prev)
+            last, change = change, float((solved - x_t).abs().max())
+            # Where the iteration moves away from its solution, a part of each move can still lead to it.
+            weight = weight / 2 if change > last else weight
+            x_t = solved if weight == 1 or change <= tolerance else torch.lerp(x_t, solved, weight)
             if change <= tolerance:
                 break
         if refine and change > tolerance:

@@ -177,7 +177,11 @@ class Session:
         return self._watched(source, offsets, slider.directions.meta.space)
 
     def exact(self, source: Source, edit: Edit) -> Iterator[Images]:
-        """Previews, then the image, of an edit."""
+        """Previews, then the image, of an edit.
+
+        Raises:
+            InputError: If an operator is set beside another slider.
+        """
         used = [(self._slider(number), strength) for number, strength in edit.terms.items() if strength]
         if not used:
             return iter([source.x_0.float()])

@@ -107,6 +107,10 @@ def _parse_inverted(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Invert
     return Inverted(latents, rest.get("h"), rest["x_0"], ImageError(first, second), ImageError(third, fourth))
 
 
+AWAY = 2.0
+"""Factor by which the change of x_t grows over its least where the iteration moves away from its solution."""
+
+
 @torch.no_grad()
 def ddim_inversion(
     model: DiffusionModel, images: Images, *, refine: int = 20, tolerance: float = 1e-5, record_h: bool = False
@@ -114,7 +118,7 @@ def ddim_inversion(
     """Invert images for eta 0: from clean to noisy, solve every sampling step for its input.
 
     A step's input x_t solves x_t = step_input(x_{t_prev}, P_t, eps) with P_t and eps predicted at x_t itself. A
-    fixed-point iteration from x_{t_prev} finds it; each time that it would change x_t by more than before, its later
+    fixed-point iteration from x_{t_prev} finds it; when it would change x_t by twice its least change so far, its
     moves are halved, without which large steps of a flow run to infinity. Without refinement the first iterate is
     taken, whose error falls with the number of steps. The iteration converges where eps changes slowly with x_t. Near
     clean images a network that has learnt to remove what it does not know is nearly singular: there the reported
@@ -144,13 +148,13 @@ def ddim_inversion(
     process, x_t = model.process, _to_model_space(model, images)
     trajectory: list[Tensor] = []
     for t, t_prev in reversed(process.pairs()):
-        x_prev, change, weight, h = x_t, float("inf"), 1.0, None
+        x_prev, change, least, weight, h = x_t, float("inf"), float("inf"), 1.0, None
         for _ in range(1 + refine):
             x0_hat, eps, h = _predict(model, x_t, t)
             solved = process.step_input(x_prev, x0_hat, eps, t, t_prev)
-            last, change = change, float((solved - x_t).abs().max())
+            change = float((solved - x_t).abs().max())
             # Where the iteration moves away from its solution, a part of each move can still lead to it.
-            weight = weight / 2 if change > last else weight
+            weight, least = (weight / 2, change) if change > AWAY * least else (weight, min(least, change))
             x_t = solved if weight == 1 or change <= tolerance else torch.lerp(x_t, solved, weight)
             if change <= tolerance:
                 break

@@ -72,7 +72,7 @@ def main() -> int:
     """Draws the pictures named, or all.
 
     Raises:
-        InputError: If there is no picture of a name.
+        InputError: If a name is not that of a picture.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", nargs="*", metavar="picture", help=", ".join(PICTURES))

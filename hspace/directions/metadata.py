@@ -38,7 +38,7 @@ class DirectionsMeta:
     Attributes:
         space: "h", one offset per step at the tap, or "x_T", one offset of the terminal image.
         provenance: Model, tap, conditioning, process and eta of the samples that the directions were found on, how the
-            edit is meant to enter the step, and who annotated.
+            edit enters the step where they were trained or measured for one way, and who annotated.
         model_id: Name of the model, for people.
         method: The method that found them, such as "pca", in words.
         names: One name per direction.

@@ -86,6 +86,7 @@ def trained(
     )  # fmt: skip
     how, eta = f"trained by {annotations.scorer}", model.process.etas(sampler.eta)
     meta = difference_meta(model, "h", eta, how, attribute, annotations.seeds, annotations.provenance.annotator)
+    meta = replace(meta, provenance=replace(meta.provenance, injection=sampler.injection))
     offset = found.scale * found.parameters
     return Directions(offset[None], replace(meta, unit="target", report=found.report))
 

@@ -108,7 +108,9 @@ def trained_network(
     )  # fmt: skip
     settings = {"attribute": attribute, "width": width, "updates": updates, "rate": rate, "batch": batch}
     meta = operator_meta(model, annotations, attribute, "trained network", settings)
-    provenance = model.provenance(eta=model.process.etas(sampler.eta), annotator=annotations.provenance.annotator)
+    provenance = model.provenance(
+        eta=model.process.etas(sampler.eta), injection=sampler.injection, annotator=annotations.provenance.annotator
+    )
     meta = replace(meta, provenance=provenance, report=found.report)
     made = _of_h(parts(found.parameters, shapes), found.scale)
     return Operator(

@@ -15,6 +15,7 @@ from hspace.experiments import edit
 from hspace.metrics.interval import Interval
 from hspace.output.figures import strip_figure
 from hspace.output.tables import Cell, Table, format_number, written
+from hspace.runs.discovery import warn_of_injection
 from hspace.runs.given import takes
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
@@ -68,6 +69,7 @@ def _ready(lab: Lab) -> dict[str, Tensor]:
     """The ready-made directions of the study's attributes, by name."""
     ready = Directions.load(ready_path(lab.model.model_id))
     ready = ready.fit(lab.model, eta=lab.cfg.diffusion.eta, allow=lab.cfg.allow)
+    warn_of_injection(ready.meta, lab.cfg)
     for name in lab.cfg.study.attributes:
         if name not in ready.meta.names:
             raise InputError(unknown("study.attributes", name, ready.meta.names))

@@ -1,5 +1,6 @@
 """The stage that finds directions by any method; the cache keeps them by the hash of all that they depend on."""
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hspace.diffusion.sampler import SEEDS_PER_ROLE, Sampler
 from hspace.diffusion.sampling import sample
 from hspace.directions.annotations import Annotations, annotate
 from hspace.directions.masks import Mask, make_mask
+from hspace.directions.metadata import DirectionsMeta
 from hspace.directions.method import Method, Source, get_method
 from hspace.directions.operators import Found, load_found
 from hspace.edits.sums import apply_offsets
@@ -28,6 +30,16 @@ from hspace.system.cache import key_sha256
 from hspace.system.registry import source_sha256
 from hspace.system.shards import SHARD
 from hspace.types import InputError, Scorer
+
+log = logging.getLogger(__name__)
+
+
+def warn_of_injection(meta: DirectionsMeta, cfg: Config) -> None:
+    """Warns where what was trained or measured for edits of one injection is used under the other."""
+    made, here = meta.provenance.injection, cfg.diffusion.injection
+    if made not in (None, here):
+        names = ", ".join(meta.names[:3])
+        log.warning("%s: trained or measured with diffusion.injection=%s; effects differ with %s", names, made, here)
 
 
 def discover(cfg: Config, model: DiffusionModel, annotator: Scorer) -> Found:
@@ -45,6 +57,7 @@ def discover(cfg: Config, model: DiffusionModel, annotator: Scorer) -> Found:
     sources = RunSources(cfg, model, annotator, method)
     directions = _kept(method, sources) if method.kept else method(model, sources, cfg.method)
     directions = directions.fit(model, eta=cfg.diffusion.eta, allow=cfg.allow)
+    warn_of_injection(directions.meta, cfg)
     return directions if cfg.edit.components is None else directions.select(cfg.edit.components)
 
 
@@ -60,8 +73,9 @@ def _kept(method: Method, sources: "RunSources") -> Found:
 
     def build(folder: Path) -> None:
         directions = method(model, sources, cfg.method)
-        provenance = replace(directions.meta.provenance, injection=cfg.diffusion.injection)
-        meta = replace(directions.meta, config_sha256=key_sha256(key), provenance=provenance)
+        meta = replace(directions.meta, config_sha256=key_sha256(key))
+        if "effects" in method.reads:
+            meta = replace(meta, provenance=replace(meta.provenance, injection=cfg.diffusion.injection))
         replace(directions, meta=meta).save(folder / "directions.safetensors")
 
     return load_found(keep(cfg, "discover", key, build) / "directions.safetensors")

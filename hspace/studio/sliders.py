@@ -15,6 +15,7 @@ from hspace.directions.shipped import READY, ready_models
 from hspace.edits.sums import Term
 from hspace.evaluation.ranges import SliderRange, range_of, range_unlike, without_range
 from hspace.runs.config import Config
+from hspace.runs.discovery import warn_of_injection
 from hspace.runs.readers import refusal, warn_of
 from hspace.scorers.factory import load_identity, load_scorer, told_name
 from hspace.system.registry import unknown
@@ -116,6 +117,7 @@ def fitted(slider: Slider, cfg: Config, model: DiffusionModel) -> Slider:
         InputError: If its directions were found under other circumstances, naming the first that `allow` lacks.
     """
     found = slider.found.fit(model, eta=cfg.diffusion.eta, allow=cfg.allow)
+    warn_of_injection(found.meta, cfg)
     if isinstance(found, Directions) and (other := range_unlike(found, slider.component, cfg.sampler)):
         log.warning("the range of %s, measured with %s, is not used: hspace range measures it anew", slider.name, other)
         found = without_range(found, slider.component)

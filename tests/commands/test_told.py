@@ -57,6 +57,10 @@ def record(finished: Path) -> dict[str, Any]:
     return json.loads((finished / "run.json").read_text())
 
 
+def test_directions_that_no_edit_was_needed_for_belong_to_no_injection(finished: Path) -> None:
+    assert Directions.load(finished / "directions.safetensors").meta.provenance.injection is None
+
+
 def test_the_record_tells_the_commit_of_a_model_of_the_hub(record: dict[str, Any]) -> None:
     assert (record["model"]["id"], record["model"]["commit"]) == ("tiny/faces", COMMIT)
     assert record["config"]["model"]["revision"] == COMMIT and record["config"]["dtype"] == "float64"

@@ -1,6 +1,7 @@
 """Trained offsets: what they were trained for happens to samples that they were not trained on."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,10 @@ from hspace.directions.annotations import Annotations, annotate
 from hspace.directions.random import random
 from hspace.directions.record import Directions
 from hspace.directions.trained import offsets, trained
+from hspace.directions.trained_network import trained_network
 from hspace.directions.training import TrainingTask, moments
+from hspace.runs.config import Config
+from hspace.runs.discovery import warn_of_injection
 from hspace.runs.parsing import settings_of
 from hspace.scorers.clip import load_clip
 from hspace.types import InputError
@@ -143,6 +147,23 @@ def test_the_moments_of_h_are_those_of_all_samples_whatever_the_batch_size(model
 def test_offsets_belong_to_the_eta_that_they_were_trained_at(model: DiffusionModel, annotations: Annotations) -> None:
     found = trained(model, Colors(), annotations, "red", updates=1, batch=1, sampler=Sampler(eta=0.25))
     assert found.meta.provenance.eta == (0.25, 0.25)
+
+
+def test_what_was_trained_for_one_injection_says_so_when_a_run_edits_by_the_other(
+    model: DiffusionModel, annotations: Annotations, default_config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    asyrp = Sampler(injection="asyrp")
+    offset = trained(model, Colors(), annotations, "red", updates=1, batch=1, sampler=asyrp)
+    network = trained_network(model, Colors(), annotations, "red", updates=1, batch=1, sampler=asyrp)
+    assert default_config.diffusion.injection == "symmetric"
+    same = replace(default_config, diffusion=replace(default_config.diffusion, injection="asyrp"))
+    for found in (offset, network):
+        caplog.clear()
+        warn_of_injection(found.meta, default_config)
+        assert "trained or measured with diffusion.injection=asyrp; effects differ with symmetric" in caplog.text
+        caplog.clear()
+        warn_of_injection(found.meta, same)
+        assert not caplog.text
 
 
 def test_gradients_pass_through_clip(tiny_clip_dir: Path) -> None:

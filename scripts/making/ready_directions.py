@@ -6,17 +6,18 @@
 
 For each judged attribute the annotator chooses among linear boundaries, whitened differences, regression, and trained
 offsets of the smile, which no difference of samples moves alone: of those with half of the largest effect the most
-selective. An attribute is left out that no strength moves by 1 sd, or with which another one moves more. Choice,
-strengths and safe ranges are of calibration seeds. The judge reads the directions once, on evaluation seeds; published
-ones on a block that was not read before, which docs/results/readings.csv logs.
+selective, or the next where no strength of that one moves the attribute by 1 sd, or another attribute moves more. An
+attribute that none of them moves so is left out. Choice, strengths and safe ranges are of calibration seeds. The judge
+reads the directions once, on evaluation seeds; published ones on a block that was not read before, which
+docs/results/readings.csv logs.
 
-Cost: some 22,000 edited samples of ten steps, 100 minutes of one core at 28 ms a pass; it goes on where it stopped.
+Cost: some 25,000 edited samples of ten steps, two hours of one core at 28 ms a pass; it goes on where it stopped.
 """
 
 import argparse
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -95,35 +96,37 @@ def candidates(lab: Lab, attribute: str) -> Iterator[tuple[str, Directions]]:
             log.info("%s by %s is left out: %s", attribute, name, error)
 
 
-def best(lab: Lab, attribute: str) -> tuple[str, Directions] | None:
-    """The candidate that the annotator finds best at one length for all, as `compare_methods` chooses; None of none."""
+def ranked(lab: Lab, attribute: str) -> list[tuple[str, Directions]]:
+    """The candidates at one length for all, as the annotator sees them: first the one that `compare_methods` chooses.
+
+    Each next one is what it would choose of those that are left.
+    """
     found, draw = list(candidates(lab, attribute)), Draw(lab, 0, spread_of(lab))
     if not found:
-        return None
-    vectors = torch.stack([scaled(draw, each.directions[0]) for _, each in found])
-    _, row = best_of([lab.odd_effects(SCREENED * vectors, 1.0)], attribute)
-    return found[row]
+        return []
+    effects = lab.odd_effects(SCREENED * torch.stack([scaled(draw, each.directions[0]) for _, each in found]), 1.0)
+    left, order = list(range(len(found))), list[int]()
+    while left:
+        _, row = best_of([effects.rows(left)], attribute)
+        order.append(left.pop(row))
+    return [found[row] for row in order]
 
 
 def at_target(lab: Lab, attribute: str) -> Chosen | None:
-    """The best direction at the strength at which the annotator sees 1 sd; None if none reaches it."""
-    if (found := best(lab, attribute)) is None:
-        return None
-    method, directions = found
-    calibration = lab.calibrate(directions, 0, attribute, TARGET)
-    log.info("%s by %s: %.2f sd at %.3g", attribute, method, calibration.effect, calibration.strength)
-    return Chosen(method, calibration.strength * directions.directions[0]) if calibration.reached else None
+    """The best direction that is fit to be shipped, at the strength at which the annotator sees 1 sd; None of none."""
+    for method, directions in ranked(lab, attribute):
+        calibration = lab.calibrate(directions, 0, attribute, TARGET)
+        offset = calibration.strength * directions.directions[0]
+        log.info("%s by %s: %.2f sd at %.3g", attribute, method, calibration.effect, calibration.strength)
+        if calibration.reached and moves_most(lab, attribute, offset):
+            return Chosen(method, offset)
+        log.info("%s by %s is not taken", attribute, method)
+    return None
 
 
-def kept(lab: Lab, found: Mapping[str, Chosen]) -> dict[str, Chosen]:
-    """Those that move their own attribute more than any other, as the annotator sees it at strength 1."""
-    vectors = {name: each.offset for name, each in found.items()}
-    seen = lab.sweep(vectors, (TARGET, -TARGET), seeds=lab.seeds("calibration"), by=lab.annotator, shown=1)
-    strongest = [seen.odd_effects().strongest(row)[0] for row in range(len(vectors))]
-    for name, other in zip(vectors, strongest, strict=True):
-        if other != name:
-            log.info("%s is left out: %s moves more", name, other)
-    return {name: found[name] for name, other in zip(vectors, strongest, strict=True) if other == name}
+def moves_most(lab: Lab, attribute: str, offset: Tensor) -> bool:
+    """Whether no other attribute moves more, as the annotator sees it at strength 1."""
+    return lab.odd_effects(TARGET * offset[None], 1.0).strongest(0)[0] == attribute
 
 
 def ready(lab: Lab) -> Directions:
@@ -137,8 +140,7 @@ def ready(lab: Lab) -> Directions:
         raise InputError(
             f"study.target must be 1, which is what strength 1 of a ready-made direction means, got {study.target:g}"
         )
-    reached = {name: each for name in study.attributes if (each := at_target(lab, name)) is not None}
-    found = kept(lab, reached) if reached else {}
+    found = {name: each for name in study.attributes if (each := at_target(lab, name)) is not None}
     if not found:
         raise InputError(f"no direction of study.attributes moves its own by 1 sd: {', '.join(study.attributes)}")
     methods = {name: each.method for name, each in found.items()}

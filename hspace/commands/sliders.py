@@ -14,11 +14,18 @@ from hspace.diffusion.latents import seed_range
 from hspace.diffusion.sampler import Sampler
 from hspace.directions.hub import PREFIX, local_path
 from hspace.directions.operators import Operator, load_found
-from hspace.directions.record import Directions
 from hspace.directions.shipped import READY, ready_models
 from hspace.evaluation.calibration import MORE
 from hspace.evaluation.calibration import calibrate as find_strength
-from hspace.evaluation.ranges import Limits, facts_about, range_of, range_unlike, slider_range, with_ranges
+from hspace.evaluation.ranges import (
+    Limits,
+    check_tried,
+    facts_about,
+    range_of,
+    range_unlike,
+    slider_range,
+    with_ranges,
+)
 from hspace.output.tables import written
 from hspace.runs.parsing import parse
 from hspace.runs.unedited import unit_of_effects
@@ -33,7 +40,7 @@ Compose = Callable[[list[str]], DictConfig]
 
 
 def calibrate(options: argparse.Namespace, compose: Compose) -> int:
-    """Prints the strength at which each direction has the wanted effect, and keeps it in the file.
+    """Prints the strength at which each direction, or operator, has the wanted effect, and keeps it in the file.
 
     Raises:
         InputError: If an option or a file is wrong, or nothing can be read.
@@ -49,7 +56,7 @@ def calibrate(options: argparse.Namespace, compose: Compose) -> int:
 def _calibrate(options: argparse.Namespace, bench: Bench, scorer: Scorer, slider: Slider, unit: Tensor) -> None:
     seeds = seed_range("calibration", MORE * options.samples)
     found = find_strength(
-        bench.model, slider.directions, slider.component, options.attribute, scorer, target=options.effect,
+        bench.model, slider.found, slider.component, options.attribute, scorer, target=options.effect,
         seeds=seeds, unit=unit, sampler=bench.cfg.sampler, least=options.samples,
     )  # fmt: skip
     _keep(slider, {"calibration": asdict(found)})
@@ -63,13 +70,15 @@ def _calibrate(options: argparse.Namespace, bench: Bench, scorer: Scorer, slider
 
 
 def range(options: argparse.Namespace, compose: Compose) -> int:
-    """Measures the safe range of each direction, and keeps it in the file.
+    """Measures the safe range of each direction, or operator, and keeps it in the file.
 
     Raises:
         InputError: If an option or a file is wrong.
     """
     limits = Limits(options.others)
     bench, scorer = _bench(options, compose, "range")
+    for slider in bench.sliders:
+        check_tried(slider.found, options.samples, options.most)
     with _sharing(bench):
         unit = _unit(bench, scorer)
         for slider in bar(bench.sliders, stage="range"):
@@ -82,13 +91,13 @@ def _range(
 ) -> None:
     seeds = seed_range("calibration", options.samples)
     found = slider_range(
-        bench.model, slider.directions, slider.component, scorer, bench.identity, seeds=seeds, unit=unit,
+        bench.model, slider.found, slider.component, scorer, bench.identity, seeds=seeds, unit=unit,
         most=options.most, limits=limits, sampler=bench.cfg.sampler,
     )  # fmt: skip
-    with_ranges(Directions.load(slider.path), {slider.component: found}).save(slider.path)
+    with_ranges(load_found(slider.path), {slider.component: found}).save(slider.path)
+    why = "" if isinstance(slider.found, Operator) else f" ({found.low_because})"
     print(
-        f"{slider.name}: {written(found.low, '.3g')} ({found.low_because}) to {written(found.high, '.3g')} "
-        f"({found.high_because}), "
+        f"{slider.name}: {written(found.low, '.3g')}{why} to {written(found.high, '.3g')} ({found.high_because}), "
         f"moves {found.attribute or 'no attribute surely'}"
     )
 
@@ -104,9 +113,9 @@ def directions(options: argparse.Namespace, compose: Compose) -> int:
         meta = found.meta
         print(f"{path}: {meta.method} of {meta.model_id}, {len(meta.timesteps)} steps, strengths in {meta.unit}")
         for component, name in enumerate(meta.names):
-            safe = None if isinstance(found, Operator) else range_of(found, component)
+            safe = range_of(found, component)
             ends = "" if safe is None else f"safe from {written(safe.low, '.3g')} to {written(safe.high, '.3g')}"
-            other = "" if isinstance(found, Operator) else range_unlike(found, component, Sampler())
+            other = range_unlike(found, component, Sampler())
             ends += f" with {other}" if other else ""
             print(f"  {component:>3}  {name:<24}{ends}")
     return 0
@@ -121,9 +130,6 @@ def _bench(options: argparse.Namespace, compose: Compose, command: str) -> tuple
     if shared is not None:
         raise InputError(f"{shared} is not to be changed: hspace {command} writes into the file; copy it first")
     bench = load_bench(parse(compose(options.settings)), options.direction)
-    operator = next((each.path for each in bench.sliders if isinstance(each.found, Operator)), None)
-    if operator is not None:
-        raise InputError(f"{operator} holds an operator, and hspace {command} measures directions")
     if bench.annotator is None:
         raise InputError(
             f"{bench.cfg.evaluation.annotator} cannot read images of {bench.model.model_id}: set evaluation=clip or "
@@ -144,8 +150,8 @@ def _unit(bench: Bench, scorer: Scorer) -> Tensor:
 
 
 def _keep(slider: Slider, record: dict[str, object]) -> None:
-    """Adds to the file's facts about a direction; reads it anew, since another direction may just have been kept."""
-    kept = Directions.load(slider.path)
+    """Adds to the file's facts about a slider; reads it anew, since another one of it may just have been kept."""
+    kept = load_found(slider.path)
     records = dict(kept.meta.calibration or {})
     records[slider.name] = facts_about(kept, slider.name) | json.loads(json.dumps(record))
     replace(kept, meta=replace(kept.meta, calibration=records)).save(slider.path)

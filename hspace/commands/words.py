@@ -94,7 +94,9 @@ def _studio(parser: argparse.ArgumentParser) -> None:
 
 
 def _calibrate(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Find the strength at which a direction changes an attribute by a wanted effect."
+    parser.description = (
+        "Find the strength at which a direction or an operator changes an attribute by a wanted effect."
+    )
     _directions(parser)
     parser.add_argument("--attribute", required=True, help="what is to change; see hspace list attributes")
     parser.add_argument("--effect", type=float, default=1.0, metavar="SD", help="wanted effect in sd; default 1")
@@ -106,12 +108,15 @@ def _calibrate(parser: argparse.ArgumentParser) -> None:
 
 def _range(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Measure how far a direction can safely be moved, and space its slider evenly; kept in the file."
+        "Measure how far a direction or an operator can safely be moved, and space its slider evenly; kept in the file."
     )
     _directions(parser)
     parser.add_argument("--samples", type=int, default=16, metavar="N", help="calibration samples; default 16")
     parser.add_argument(
-        "--most", type=float, metavar="S", help="largest strength tried; default: where h leaves its spread"
+        "--most",
+        type=float,
+        metavar="S",
+        help="largest strength tried; default: where h leaves its spread, or 1 of an operator",
     )
     parser.add_argument(
         "--others", type=float, default=1.0, metavar="SD", help="limit of every other effect; default 1 sd"

@@ -13,7 +13,7 @@ from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import Edit, sample
 from hspace.directions.operators import Found, Operator
-from hspace.edits.sums import SMALLER, Edited, Edits, every_edit, moving
+from hspace.edits.sums import SMALLER, Edited, Edits, edit, every_edit, moving
 from hspace.system.shards import in_batches
 from hspace.types import Images, InputError
 
@@ -31,13 +31,13 @@ def changes(found: Found) -> dict[str, Change]:
 def operating(operators: Sequence[Operator]) -> Edit:
     """The edit that applies to each row of a batch its own operator."""
 
-    def edit(step: int, encoded: Encoded) -> Tensor:
+    def operated(step: int, encoded: Encoded) -> Tensor:
         rows = zip(operators, encoded.h, strict=True)
         changes = torch.cat([operator.change(step, h[None]) for operator, h in rows])
         # A sum has the memory layout of h, by which later kernels are chosen: at strength 0 the bits must agree.
         return (encoded.h.float() + changes).to(encoded.h.dtype)
 
-    return edit
+    return operated
 
 
 def operate(
@@ -66,6 +66,19 @@ def operate(
     """
     fitting = operator.fit(model, eta=sampler.eta)
     return apply_changes(model, latents, [strength * fitting for strength in strengths], sampler=sampler)
+
+
+def edit_found(
+    model: DiffusionModel, latents: Latents, found: Found, *, component: int, strengths: Sequence[float],
+    sampler: Sampler = Sampler(),
+) -> Edits:  # fmt: skip
+    """Edits every sample at every strength of one direction, or of an operator, whose component is 0.
+
+    For Args, Returns and Raises see `edit` and `operate`.
+    """
+    if isinstance(found, Operator):
+        return operate(model, latents, found, strengths=strengths, sampler=sampler)
+    return edit(model, latents, found, component=component, strengths=strengths, sampler=sampler)
 
 
 def apply_changes(

@@ -17,15 +17,17 @@ from hspace.diffusion.latents import as_seeds, check_disjoint
 from hspace.diffusion.recording import trajectories
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import ALIKE
+from hspace.directions.operators import STRENGTHS, Found, Operator
 from hspace.directions.record import Directions
-from hspace.edits.sums import edit, edit_offsets
+from hspace.edits.changes import edit_found
+from hspace.edits.sums import edit_offsets
 from hspace.evaluation.readings import score
 from hspace.metrics.effect import score_unit
 from hspace.metrics.interval import Interval, flip_means, means
 from hspace.types import InputError, Scorer, Seeds
 
 FIRST = 0.5
-"""Norm of the first offset that is tried, in spreads of the samples."""
+"""Norm of the first offset that is tried, in spreads of the samples; also the first strength of an operator."""
 MAX_REFINEMENTS = 8
 """Strengths that are tried once the target is bracketed; half as many are mostly enough."""
 MAX_CORRECTIONS = 4
@@ -44,7 +46,7 @@ PRECISION = 0.1
 
 @dataclass(frozen=True)
 class Calibration:
-    """The strength of one direction that reaches a target effect, as JSON values.
+    """The strength of one direction, or operator, that reaches a target effect, as JSON values.
 
     Attributes:
         attribute: Attribute to move.
@@ -96,7 +98,7 @@ class Calibration:
 
 def calibrate(
     model: DiffusionModel,
-    directions: Directions,
+    directions: Found,
     component: int,
     attribute: str,
     scorer: Scorer,
@@ -110,6 +112,8 @@ def calibrate(
 ) -> Calibration:
     """Finds the smallest strength, of either sign, at which a direction moves an attribute by a given effect.
 
+    That of an operator is sought in [0, 1].
+
     On a few samples the strength is doubled until the target is passed, then narrowed by regula falsi, with some five
     to eight edits of each sample. The result is corrected on `least` samples, and on twice as many each time while the
     standard error of the effect is above a tenth of the target. The search begins where the offset is half as long as
@@ -118,8 +122,8 @@ def calibrate(
 
     Args:
         model: The model that the directions belong to.
-        directions: Directions of h or of x_T.
-        component: Index of the direction.
+        directions: Directions of h or of x_T, or an operator.
+        component: Index of the direction; 0 for an operator.
         attribute: Attribute to move.
         scorer: Annotator; it must not be the judge that reports on the edits.
         target: Signed effect, in standard deviations of the unedited scores; not 0.
@@ -129,7 +133,7 @@ def calibrate(
             `least` of `seeds`.
         sampler: Settings of the sampling and of the edited steps.
         least: Smallest number of samples that the effect is read on, if there are so many seeds.
-        most: Norm of the largest offset that is tried, in spreads.
+        most: Norm of the largest offset that is tried, in spreads; of an operator the largest strength is 1.
 
     Raises:
         InputError: If the direction is zero, the attribute is unknown, constant or nowhere visible, an argument is out
@@ -147,7 +151,7 @@ def calibrate(
 
     def read_edits(strength: float, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
         latents = model.latents(seeds)
-        images = edit(model, latents, directions, component=component, strengths=[strength], sampler=sampler)
+        images = edit_found(model, latents, directions, component=component, strengths=[strength], sampler=sampler)
         scores = score(scorer, images[:, 0])
         return scores[:, column].double(), scorer.visible(scores)[:, column]
 
@@ -157,12 +161,16 @@ def calibrate(
     if not readings.sd > 0:
         raise InputError(f"attribute {attribute} does not vary over the unedited samples, so that effects have no unit")
     few = min(TRIAL_SAMPLES, least)
-    scale = spread_strength(model, directions, component, seeds[:SPREAD_SAMPLES], sampler)
+    if isinstance(directions, Operator):
+        first, largest, sides = FIRST, STRENGTHS[1], (1,)
+    else:
+        scale = spread_strength(model, directions, component, seeds[:SPREAD_SAMPLES], sampler)
+        first, largest, sides = FIRST * scale, most * scale, (1, -1)
     strength, near, tried = search(
-        lambda strength: readings.effect(strength, few).value, target, first=FIRST * scale, most=most * scale,
-        tolerance=TOLERANCE,
+        lambda strength: readings.effect(strength, few).value, target, first=first, most=largest, tolerance=TOLERANCE,
+        sides=sides,
     )  # fmt: skip
-    strength, cell, corrected = _settled(readings, strength, target, least, near, most * scale)
+    strength, cell, corrected = _settled(readings, strength, target, least, near, largest)
     low, high = (None if math.isnan(limit) else limit for limit in cell[1:3])
     return Calibration(
         attribute, float(target), strength, cell.value, low, high, cell.n,
@@ -249,23 +257,30 @@ def _corrected(readings: _Readings, strength: float, target: float, n: int, most
 
 
 def search(
-    effect: Callable[[float], float], target: float, *, first: float, most: float, tolerance: float
+    effect: Callable[[float], float],
+    target: float,
+    *,
+    first: float,
+    most: float,
+    tolerance: float,
+    sides: Sequence[int] = (1, -1),
 ) -> tuple[float, bool, tuple[tuple[float, float], ...]]:
     """The strength of least size whose effect is the target, for an effect that rises from 0 at strength 0.
 
     Args:
         effect: Function that gives the effect of a strength; nan where nothing can be read.
         target: Wanted effect, not 0.
-        first: Strength to begin with, > 0; both signs are tried, and the side that moves towards the target is kept.
+        first: Size of the strength to begin with, > 0; the side that moves towards the target is kept.
         most: Largest size of a strength.
         tolerance: Tolerance in fractions of the target.
+        sides: Signs that a strength may have.
 
     Returns:
         The strength whose effect comes nearest to the target, or the smallest that does so to within `tolerance`;
         whether it is near enough; and all strengths tried with their effects.
 
     Raises:
-        InputError: If nothing can be read off either first edit.
+        InputError: If nothing can be read off any first edit.
 
     Examples:
         >>> strength, reached, tried = search(lambda s: 0.4 * s, 1.0, first=0.5, most=16.0, tolerance=0.05)
@@ -281,9 +296,10 @@ def search(
             tried[strength] = value
         return 1 - value / target
 
-    missing = {side * first: short_of(side * first) for side in (1, -1)}
+    missing = {side * first: short_of(side * first) for side in sides}
     if not tried:
-        raise InputError(f"the attribute is visible in no edit at strengths {first:g} and {-first:g}")
+        at = " and ".join(f"{strength:g}" for strength in missing)
+        raise InputError(f"the attribute is visible in no edit at strength {at}")
     high = min(tried, key=missing.__getitem__)
     low, short_low, short_high = 0.0, 1.0, missing[high]
     while short_high > tolerance and 2 * abs(high) <= most:

@@ -1,11 +1,11 @@
-"""Ranges in which a direction can safely be moved, and strengths that look evenly spaced.
+"""Ranges in which a direction or an operator can safely be moved, and strengths that look evenly spaced.
 
 The annotator reads calibration seeds here, as in calibration. The judge reports on edits, on other seeds.
 """
 
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from torch import Tensor
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import as_seeds, check_disjoint
 from hspace.diffusion.sampler import INJECTIONS, Sampler
-from hspace.directions.record import Directions
-from hspace.edits.sums import edit
+from hspace.directions.operators import STRENGTHS, Found, Operator
+from hspace.edits.changes import edit_found
+from hspace.edits.sums import MAX_STRENGTH
 from hspace.evaluation.calibration import spread_strength
 from hspace.evaluation.readings import score
 from hspace.metrics.effect import EffectMatrix, effect_matrix
@@ -25,11 +26,12 @@ from hspace.system.records import is_object
 from hspace.types import Embedder, InputError, Scorer, Seeds
 
 POINTS = 4
-"""Strengths on either side of 0 at which a slider is measured, and then spaced."""
+"""Strengths on either side of 0 at which a direction is measured, and then spaced; twice as many of an operator."""
 LEAST_SAMPLES = 10
 """Smallest number of samples; with fewer no effect has an interval."""
 COARSE = 4
 """Side in pixels of the squares that images are averaged over before their gaps are taken: an eye sees shapes."""
+Kept = TypeVar("Kept", bound=Found)
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class SliderRange:
-    """A direction as a slider, as JSON values.
+    """A direction, or an operator, as a slider, as JSON values.
 
     Attributes:
         attribute: Attribute that it is named after or moves most; None where no attribute can be read or moves surely.
-        low: Smallest safe strength, <= 0.
+        low: Smallest safe strength, <= 0; 0 of an operator.
         high: Largest safe strength, >= 0.
         low_because: Reason of its lower end: `identity`, the id of another attribute, or `untested` beyond the
             strengths that were tried.
@@ -109,12 +111,11 @@ class SliderRange:
             end: Last strength, of either sign.
             count: Number of strengths, >= 1.
         """
-        middle = len(self.strengths) // 2
-        side = self.strengths[middle:] if end > 0 else self.strengths[middle::-1]
-        if len(set(side)) < len(side):  # nothing is safe on this side, and nothing was spaced
+        side = [0.0, *sorted(abs(strength) for strength in self.strengths if strength * end > 0)]
+        if len(set(side)) < max(len(side), 2):  # nothing is safe on this side, and nothing was spaced
             return [end * (i + 1) / count for i in range(count)]
-        last = abs(side[-1]) - abs(side[-2])
-        sizes = [*map(abs, side), abs(side[-1]) + last * (abs(end) / last + 1)]
+        last = side[-1] - side[-2]
+        sizes = [*side, side[-1] + last * (abs(end) / last + 1)]
         places = [*range(len(side)), len(side) + abs(end) / last]
         whole = float(np.interp(abs(end), sizes, places))
         found = np.interp([whole * (i + 1) / count for i in range(count)], places, sizes)
@@ -136,7 +137,7 @@ class SliderRange:
 
 def slider_range(
     model: DiffusionModel,
-    directions: Directions,
+    directions: Found,
     component: int,
     scorer: Scorer,
     identity: Embedder | None,
@@ -147,20 +148,20 @@ def slider_range(
     limits: Limits | None = None,
     sampler: Sampler = Sampler(),
 ) -> SliderRange:
-    """Edits samples at 2 POINTS strengths, and finds where an edit begins to cost too much.
+    """Edits samples at 2 POINTS strengths beside 0, and finds where an edit begins to cost too much.
 
     Between two strengths effects, identity and the gap of images are taken to change linearly. The range ends where
-    one of the limits is reached first, on either side of 0.
+    one of the limits is reached first, on either side of 0; an operator has one side.
 
     Args:
         model: The model that the direction belongs to.
-        directions: Directions of h or of x_T.
-        component: Index of the direction.
+        directions: Directions of h or of x_T, or an operator.
+        component: Index of the direction; 0 for an operator.
         scorer: The annotator.
         identity: Identity encoder, or None.
         seeds: Calibration seeds, at least LEAST_SAMPLES, which do not overlap with those of the directions.
         unit: Standard deviation of each score, (attributes,), best from many samples; None takes the one over `seeds`.
-        most: Largest strength that is tried; None takes an offset as long as the samples' spread.
+        most: Largest strength that is tried; None takes an offset as long as the samples' spread, of an operator 1.
         limits: Limits on the cost; None takes the defaults.
         sampler: Settings of the sampling and of the edited steps.
 
@@ -172,18 +173,20 @@ def slider_range(
     limits = limits or Limits()
     seeds = as_seeds(seeds)
     check_disjoint(discovery=directions.meta.seeds, calibration=seeds)
-    if len(seeds) < LEAST_SAMPLES or (most is not None and not 0 < most < math.inf):
-        given = f"{len(seeds)} samples and {most}"
-        raise InputError(f"a range needs at least {LEAST_SAMPLES} samples and a largest strength above 0, got {given}")
-    if most is None:
-        most = spread_strength(model, directions, component, seeds[:16], sampler)
-    grid = np.linspace(-most, most, 2 * POINTS + 1)
+    check_tried(directions, len(seeds), most)
+    name = directions.meta.names[component]
+    if isinstance(directions, Operator):
+        grid = np.linspace(0, most or STRENGTHS[1], 2 * POINTS + 1)
+        name = directions.meta.settings.get("attribute", name)
+    else:
+        most = most or spread_strength(model, directions, component, seeds[:16], sampler)
+        grid = np.linspace(-most, most, 2 * POINTS + 1)
     latents, strengths = model.latents(seeds), grid.tolist()
-    images = edit(model, latents, directions, component=component, strengths=strengths, sampler=sampler)
+    images = edit_found(model, latents, directions, component=component, strengths=strengths, sampler=sampler)
     images = images.transpose(0, 1)
     matrix = _effects(scorer, images, grid, unit)
-    cosine, floor = _identity(identity, images, limits.identity)
-    target = _target(matrix, directions.meta.names[component])
+    cosine, floor = _identity(identity, images, grid, limits.identity)
+    target = _target(matrix, name)
     high, high_because = _end(matrix, cosine, floor, limits.others, target, grid, side=1)
     low, low_because = _end(matrix, cosine, floor, limits.others, target, grid, side=-1)
     index = 0 if target is None else target
@@ -197,91 +200,117 @@ def slider_range(
     )  # fmt: skip
 
 
+def check_tried(found: Found, samples: int, most: float | None) -> None:
+    """Check that a range can be measured on so many samples up to a strength.
+
+    Raises:
+        InputError: If there are fewer than LEAST_SAMPLES, or the strength is not above 0, or too large.
+    """
+    operator = isinstance(found, Operator)
+    if samples < LEAST_SAMPLES or (most is not None and not 0 < most <= (STRENGTHS[1] if operator else MAX_STRENGTH)):
+        wanted = f"a largest strength above 0{f', at most {STRENGTHS[1]:g} of an operator' if operator else ''}"
+        raise InputError(
+            f"a range needs at least {LEAST_SAMPLES} samples and {wanted}, got {samples} samples and {most}"
+        )
+
+
 def _settings(source: SliderRange | Sampler, num_steps: int) -> dict[str, str | int]:
     """What decides on an edit besides its direction; no stop is the same as the last step."""
     stop = num_steps if source.stop is None else source.stop
     return {"injection": source.injection, "start": source.start, "stop": stop}
 
 
-def with_ranges(directions: Directions, ranges: dict[int, SliderRange]) -> Directions:
+def with_ranges(directions: Kept, ranges: dict[int, SliderRange]) -> Kept:
     """The directions with the ranges of some of them in their metadata, under `range` of the direction's name.
 
-    If all ranges are known, the tensor `range` holds the safe strengths.
+    If all ranges of directions are known, the tensor `range` holds the safe strengths. An operator has one range, of 0.
     """
     records: dict[str, Any] = dict(directions.meta.calibration or {})
     for component, found in ranges.items():
         name = directions.meta.names[component]
         records[name] = facts_about(directions, name) | {"range": asdict(found)}
     kept = replace(directions, meta=replace(directions.meta, calibration=records))
+    if isinstance(kept, Operator):
+        return kept
     known = [range_of(kept, component) for component in range(len(kept.meta.names))]
     ends = [[found.low, found.high] for found in known if found is not None]
     return replace(kept, range=torch.tensor(ends)) if len(ends) == len(known) else kept
 
 
-def without_range(directions: Directions, component: int) -> Directions:
-    """The directions without the range of one of them."""
+def without_range(directions: Kept, component: int) -> Kept:
+    """The directions without the range of one of them, or the operator without its own."""
     name = directions.meta.names[component]
     facts = {key: value for key, value in facts_about(directions, name).items() if key != "range"}
     records = (directions.meta.calibration or {}) | {name: facts}
-    return replace(directions, meta=replace(directions.meta, calibration=records), range=None)
+    left = replace(directions, meta=replace(directions.meta, calibration=records))
+    return left if isinstance(left, Operator) else replace(left, range=None)
 
 
-def facts_about(directions: Directions, name: str) -> dict[str, Any]:
+def facts_about(directions: Found, name: str) -> dict[str, Any]:
     """What a file's metadata say of a direction under its name; a stranger's file may hold anything there."""
     found = (directions.meta.calibration or {}).get(name)
     return found if is_object(found) else {}
 
 
-def range_of(directions: Directions, component: int) -> SliderRange | None:
-    """The range of a direction that a file holds; None where it holds none that can be read."""
+def range_of(directions: Found, component: int) -> SliderRange | None:
+    """The range of a direction, or an operator, that a file holds; None where it holds none that can be read."""
     values: Any = facts_about(directions, directions.meta.names[component]).get("range")
     try:
         tuples = {key: tuple(values[key]) for key in ("strengths", "tried", "identity", "seeds")}
         found = SliderRange(**(values | tuples | {"effect": tuple(map(tuple, values["effect"]))}))
-        return found if _is_sound(found) else None
+        return found if _is_sound(found, isinstance(directions, Operator)) else None
     except (TypeError, KeyError):
         return None
 
 
-def range_unlike(directions: Directions, component: int, sampler: Sampler) -> str:
-    """The settings of the edits that were others when a direction's range was measured; empty if none, or no range."""
+def range_unlike(directions: Found, component: int, sampler: Sampler) -> str:
+    """The settings of the edits that were others when a range was measured; empty if none, or no range."""
     # An edit of x_T is made before the steps, so that their settings do not matter.
     found = range_of(directions, component) if directions.meta.space == "h" else None
     return "" if found is None else found.unlike(sampler, len(directions.meta.timesteps))
 
 
-def _is_sound(found: SliderRange) -> bool:
+def _is_sound(found: SliderRange, operator: bool) -> bool:
     """Whether the numbers of a stranger's file can be used: they are finite, ascending, and of the right count."""
     numbers = (found.low, found.high, *found.strengths, *found.tried, *(v for row in found.effect for v in row))
     finite = all(type(value) in (int, float) and math.isfinite(value) for value in numbers)
     ordered = finite and list(found.strengths) == sorted(found.strengths) and list(found.tried) == sorted(found.tried)
     shaped = len(found.effect) == len(found.tried) and all(len(row) == 3 for row in found.effect)
-    spaced = len(found.strengths) == 2 * POINTS + 1 and found.strengths[POINTS] == 0 and len(found.tried) > 1
+    zero = 0 if operator else POINTS
+    spaced = len(found.strengths) == 2 * POINTS + 1 and found.strengths[zero] == 0 and len(found.tried) > 1
+    allowed = not operator or max((*found.strengths, *found.tried), default=0) <= STRENGTHS[1]
     worded = isinstance(found.attribute, str | None) and all(
         isinstance(text, str) for text in (found.low_because, found.high_because)
     )
     steps = type(found.start) is int and (found.stop is None or type(found.stop) is int)
     made = steps and found.injection in INJECTIONS
-    return ordered and shaped and spaced and worded and made and found.low <= 0 <= found.high
+    return ordered and shaped and spaced and allowed and worded and made and found.low <= 0 <= found.high
+
+
+def _zero(grid: np.ndarray) -> int:
+    """Index of strength 0 among those that are tried."""
+    return int(np.abs(grid).argmin())
 
 
 def _effects(scorer: Scorer, images: Tensor, grid: np.ndarray, unit: Tensor | None) -> EffectMatrix:
     """Effects of every strength, (strengths, attributes)."""
     scores = torch.stack([score(scorer, batch) for batch in images])
     visible = torch.stack([scorer.visible(rows) for rows in scores])
-    middle = len(grid) // 2
+    zero = _zero(grid)
     return effect_matrix(
-        scores[middle], scores, attributes=scorer.attributes, binary=scorer.binary, edits=[f"{s:g}" for s in grid],
-        visible=visible & visible[middle], unit=unit,
+        scores[zero], scores, attributes=scorer.attributes, binary=scorer.binary, edits=[f"{s:g}" for s in grid],
+        visible=visible & visible[zero], unit=unit,
     )  # fmt: skip
 
 
-def _identity(network: Embedder | None, images: Tensor, floor: float | None) -> tuple[np.ndarray, float | None]:
+def _identity(
+    network: Embedder | None, images: Tensor, grid: np.ndarray, floor: float | None
+) -> tuple[np.ndarray, float | None]:
     """Mean cosine at every strength, and the smallest that is allowed."""
     if network is None:
         return np.empty(0), floor
     people = torch.stack([score(network, batch) for batch in images])
-    original = people[len(images) // 2]
+    original = people[_zero(grid)]
     cosine = (people * original).sum(-1).mean(1).double().numpy()
     return cosine, stranger_threshold(original) if floor is None else floor
 
@@ -303,8 +332,8 @@ def _end(
     grid: np.ndarray, side: int,
 ) -> tuple[float, str]:  # fmt: skip
     """The end of the range on one side of 0, and its reason."""
-    middle = len(grid) // 2
-    index = np.arange(middle, len(grid)) if side > 0 else np.arange(middle, -1, -1)
+    zero = _zero(grid)
+    index = np.arange(zero, len(grid)) if side > 0 else np.arange(zero, -1, -1)
     ends: list[tuple[float, str]] = [(float(abs(grid[index[-1]])), "untested")]
     for column, name in enumerate(matrix.attributes):
         if column != target:
@@ -332,7 +361,8 @@ def _even(images: Tensor, grid: np.ndarray, low: float, high: float) -> tuple[fl
     # A step without any change still has a length, so that the path can be inverted.
     path = np.concatenate([[0.0], np.cumsum(np.maximum(gaps, 1e-9))])
     ends = [float(np.interp(strength, grid, path)) for strength in (low, 0.0, high)]
-    places = [np.linspace(ends[0], ends[1], POINTS + 1), np.linspace(ends[1], ends[2], POINTS + 1)[1:]]
+    zero = _zero(grid)
+    places = [np.linspace(ends[0], ends[1], zero + 1), np.linspace(ends[1], ends[2], len(grid) - zero)[1:]]
     strengths = np.interp(np.concatenate(places), path, grid)
-    strengths[POINTS] = 0.0
+    strengths[zero] = 0.0
     return tuple(float(strength) for strength in strengths)

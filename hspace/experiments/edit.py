@@ -214,7 +214,7 @@ def _strip(lab: Lab, sweep: Sweep, targets: Targets, found: Found):
 
 def safe(found: Found, direction: int, sampler: Sampler) -> str:
     """The safe range of a direction, as a line of its own; empty unless it was measured of edits by this sampler."""
-    if isinstance(found, Operator) or range_unlike(found, direction, sampler):
+    if range_unlike(found, direction, sampler):
         return ""
     measured = range_of(found, direction)
     if measured is None:

@@ -121,13 +121,16 @@ def shown_factors(bench: Bench, strengths: Sequence[float], count: int) -> list[
         strengths: Strengths, one per slider.
         count: Pictures on either side; 2 count + 1 factors are returned.
     """
-    if isinstance(bench.sliders[0].found, Operator):
-        return [i / (2 * count) for i in range(2 * count + 1)]
     (measured, *others), (first, *_) = [slider.range for slider in bench.sliders], strengths
-    if measured is None or others:
-        return [i / count for i in range(-count, count + 1)]
-    minus, plus = ([s / first for s in measured.evenly(end, count)] for end in (-first, first))
-    return [*reversed(minus), 0.0, *plus]
+
+    def side(sign: int, count: int) -> list[float]:
+        if measured is None or others:
+            return [sign * (i + 1) / count for i in range(count)]
+        return [strength / first for strength in measured.evenly(sign * first, count)]
+
+    if isinstance(bench.sliders[0].found, Operator):
+        return [0.0, *side(1, 2 * count)]
+    return [*reversed(side(-1, count)), 0.0, *side(1, count)]
 
 
 def beyond_safe(bench: Bench, strengths: Sequence[float]) -> list[str]:

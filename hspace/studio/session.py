@@ -113,19 +113,20 @@ class Session:
     def describe(self, number: int) -> dict[str, Any]:
         """A slider as the page shows it."""
         slider = self.sliders[number]
-        meta, measured = slider.found.meta, slider.range
-        entry: dict[str, Any] = {"id": number, "name": slider.name, "unit": meta.unit, "measured": measured is not None}
-        if isinstance(slider.found, Operator):
-            return entry | {"strengths": np.linspace(*STRENGTHS, 2 * POINTS + 1).tolist(), "operator": True}
+        unit, measured, operator = slider.found.meta.unit, slider.range, isinstance(slider.found, Operator)
+        entry = {
+            "id": number, "name": slider.name, "unit": unit, "measured": measured is not None, "operator": operator
+        }  # fmt: skip
         if measured is None:
-            most = USUAL.get(meta.unit) or (IN_EFFECTS if meta.unit.startswith("sd of ") else self._usual(number))
-            return entry | {"strengths": np.linspace(-most, most, 2 * POINTS + 1).tolist()}
+            low, high = STRENGTHS if operator else self._usual_ends(number)
+            return entry | {"strengths": np.linspace(low, high, 2 * POINTS + 1).tolist()}
         tried, safe = list(measured.tried), [measured.low, measured.high]
         # A side without any safe strength must still be reachable if it was measured.
         ends = [safe[0] or tried[0] / POINTS, safe[1] or tried[-1] / POINTS]
         even = list(measured.strengths)
-        if not (safe[0] and safe[1]):
-            even = [*np.linspace(ends[0], 0, POINTS + 1)[:-1], *np.linspace(0, ends[1], POINTS + 1)]
+        if ends != safe:
+            zero = 0 if operator else POINTS
+            even = [*np.linspace(ends[0], 0, zero + 1)[:-1], *np.linspace(0, ends[1], 2 * POINTS + 1 - zero)]
         return entry | {
             "strengths": [float(s) for s in even], "safe": safe, "tried": tried, "effect": measured.effect,
             "because": [measured.low_because, measured.high_because], "attribute": measured.attribute,
@@ -289,6 +290,12 @@ class Session:
         first = len(self.sliders)
         self.sliders += [Slider(path, directions, component) for component in range(len(directions.meta.names))]
         return list(range(first, len(self.sliders)))
+
+    def _usual_ends(self, number: int) -> tuple[float, float]:
+        """Ends of the slider of a direction that was not measured."""
+        unit = self.sliders[number].found.meta.unit
+        most = USUAL.get(unit) or (IN_EFFECTS if unit.startswith("sd of ") else self._usual(number))
+        return -most, most
 
     def _usual(self, number: int) -> float:
         """Half the strength whose offset is as long as the samples' spread; computed once."""

@@ -60,7 +60,7 @@ class Slider:
     @property
     def range(self) -> SliderRange | None:
         """What `hspace range` measured of it; None if it did not, or `fitted` dropped it."""
-        return None if isinstance(self.found, Operator) else range_of(self.found, self.component)
+        return range_of(self.found, self.component)
 
     def term(self, strength: float, start: int = 0, stop: int | None = None) -> Term:
         """The direction at a strength, to be added to others."""
@@ -118,7 +118,7 @@ def fitted(slider: Slider, cfg: Config, model: DiffusionModel) -> Slider:
     """
     found = slider.found.fit(model, eta=cfg.diffusion.eta, allow=cfg.allow)
     warn_of_injection(found.meta, cfg)
-    if isinstance(found, Directions) and (other := range_unlike(found, slider.component, cfg.sampler)):
+    if other := range_unlike(found, slider.component, cfg.sampler):
         log.warning("the range of %s, measured with %s, is not used: hspace range measures it anew", slider.name, other)
         found = without_range(found, slider.component)
     return replace(slider, found=found)

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from hspace.cli import main
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.directions.operators import Operator
 from hspace.edits.changes import operate
+from hspace.evaluation.ranges import range_of
 from hspace.output.animation import to_pixels
 
 WORDS = [
@@ -108,6 +110,32 @@ def test_an_operator_edits_a_sample(
     assert distance["unedited"] > 0 and distance["edited"] != distance["unedited"]
 
 
+def test_its_strength_and_range_are_measured_kept_and_used(
+    finished: Path, place: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "operator.safetensors"
+    file.write_bytes((finished / "operator.safetensors").read_bytes())
+    words = ["--direction", str(file), "diffusion.num_steps=3", "evaluation.reference_samples=10", *place]
+    # Nothing but the least effect is allowed, so that the range ends within the operator's strengths.
+    assert main(["range", "--samples", "10", "--others", "1e-6", *words]) == 0
+    assert capsys.readouterr().out.startswith("skin: 0 to ")
+    assert main(["calibrate", "--samples", "10", "--attribute", "skin", "--effect", "9", *words]) == 0
+    assert "the nearest to +9.00 sd that it reaches" in capsys.readouterr().out
+    kept = Operator.load(file)
+    assert set((kept.meta.calibration or {})["skin"]) == {"range", "calibration"}
+    assert torch.equal(kept.mean, Operator.load(finished / "operator.safetensors").mean)
+    measured = range_of(kept, 0)
+    assert measured is not None and measured.low == 0 < measured.high < 1 and measured.high_because != "skin"
+    assert main(["directions", str(file)]) == 0
+    assert f"safe from 0 to {measured.high:.3g}" in capsys.readouterr().out
+    assert main(["edit", "2000000", "--strength", "0.75", "--samples", "0", *words]) == 0
+    assert "skin at 0.75 is outside its safe range, 0 to " in caplog.text
+    record = json.loads(Path("outputs/edit/seed-2000000/edit.json").read_text())
+    assert record["directions"][0]["safe"] == [0.0, measured.high]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -115,8 +143,7 @@ def test_an_operator_edits_a_sample(
         (["edit", "0", "--strength", "-1"], "must be in [0, 1], got -1"),
         (["edit", "0", "--direction", "FILE"], "operator.safetensors holds an operator, which edits alone"),
         (["edit", "0", "--direction", "FILE:none"], "unknown direction 'none'"),
-        (["range"], "operator.safetensors holds an operator, and hspace range measures directions"),
-        (["calibrate", "--attribute", "skin"], "holds an operator, and hspace calibrate measures directions"),
+        (["range", "--most", "2"], "a largest strength above 0, at most 1 of an operator, got 16 samples and 2.0"),
     ],
 )
 def test_what_an_operator_cannot_is_one_line_before_any_work(

@@ -8,12 +8,14 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 from torch import Tensor
+from vectors import operator_of
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import seed_range
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.directions.record import Directions, DirectionsMeta
+from hspace.edits.changes import operate
 from hspace.edits.sums import edit
 from hspace.evaluation.calibration import Calibration, _Readings, _settled, calibrate, h_spread, search
 from hspace.metrics.interval import mean_interval
@@ -167,6 +169,29 @@ def test_a_calibration_survives_a_way_through_json(tiny_model: DiffusionModel) -
     )
     old = {key: value for key, value in record.items() if key not in ("injection", "start", "stop")}
     assert Calibration.from_dict(old).injection is None
+
+
+def test_an_operator_is_given_the_share_of_its_map_that_reaches_the_target(tiny_model: DiffusionModel) -> None:
+    operator, latents = operator_of(tiny_model), tiny_model.latents(SEEDS)
+
+    def moved(strength: float) -> float:
+        images = operate(tiny_model, latents, operator, strengths=[0.0, strength])
+        before, after = (Contrast()(images[:, i])[:, 0].double() for i in range(2))
+        return float((after - before).mean() / before.std())
+
+    whole = moved(1.0)
+    for share in (0.3, 0.9):
+        target = share * whole
+        found = calibrate(tiny_model, operator, 0, "contrast", Contrast(), target=target, seeds=SEEDS)
+        assert found.reached and 0 < found.strength < 1 and found.effect == pytest.approx(target, rel=0.05)
+        assert moved(found.strength) == pytest.approx(found.effect, abs=1e-5)
+    far, back = (
+        calibrate(tiny_model, operator, 0, "contrast", Contrast(), target=target, seeds=SEEDS)
+        for target in (2 * whole, -whole)
+    )
+    assert not far.reached and far.strength == 1.0 and far.effect == pytest.approx(whole, abs=1e-5)
+    assert not back.reached and back.effect * whole > 0, "it has no other side"
+    assert all(0 < strength <= 1 for each in (far, back) for strength, _ in each.tried)
 
 
 def test_mistakes_are_named(tiny_model: DiffusionModel) -> None:

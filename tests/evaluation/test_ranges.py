@@ -2,17 +2,20 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from vectors import directions_of
+from vectors import directions_of, operator_of
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.sampler import Sampler
 from hspace.directions.hub import card
+from hspace.directions.operators import Operator
+from hspace.edits.changes import operate
 from hspace.evaluation.ranges import (
     Limits,
     SliderRange,
@@ -214,3 +217,61 @@ def test_a_range_takes_the_place_of_a_strangers_nonsense(tiny_model: DiffusionMo
     kept = with_ranges(replace(directions, meta=meta), {1: measured})
     assert range_of(kept, 1) == measured
     assert kept.meta.calibration is not None and kept.meta.calibration["other"] == {"strength": 2}
+
+
+def test_the_range_of_an_operator_has_one_side(tiny_model: DiffusionModel, tmp_path: Path) -> None:
+    operator, seeds = operator_of(tiny_model, "smile switched"), tuple(range(1_000_000, 1_000_010))
+    operator = replace(operator, meta=replace(operator.meta, settings={"attribute": "smile"}))
+    found = slider_range(tiny_model, operator, 0, Brightness(), None, seeds=seeds)
+    shares = [i / 8 for i in range(9)]
+    assert list(found.tried) == shares and found.attribute == "smile", "what it edits, whatever its name"
+    images = operate(tiny_model, tiny_model.latents(seeds), operator, strengths=shares)
+    scores = torch.stack([Brightness()(images[:, i])[:, 0].double() for i in range(9)])
+    effects = (scores - scores[0]).mean(1) / scores[0].std()
+    assert [effect for effect, _, _ in found.effect] == pytest.approx(effects.tolist(), abs=1e-5)
+    assert (found.low, found.high, found.high_because) == (0.0, 1.0, "untested")
+    assert found.strengths[0] == 0 and found.strengths[8] == pytest.approx(1) and min(np.diff(found.strengths)) > 0
+    assert found.beyond(0.5) is None and found.evenly(1.0, 8) == pytest.approx(found.strengths[1:])
+    with_ranges(operator, {0: found}).save(tmp_path / "operator.safetensors")
+    kept = Operator.load(tmp_path / "operator.safetensors")
+    assert range_of(kept, 0) == found and range_of(without_range(kept, 0), 0) is None
+    assert safe(kept, 0, Sampler()) == "\nsafe from +0 to +1" and safe(kept, 0, Sampler(stop=2)) == ""
+    assert f"| smile {found.effect[8][0]:+.2f} sd" in card(kept, "me/x").replace("\\", "")
+    assert " at 1; 0 to 1 |" in card(kept, "me/x")
+
+
+def test_an_operator_ends_at_the_first_limit_too() -> None:
+    shares = np.linspace(0, 1, 9)
+    names = replace(matrix(GRID, GRID), edits=tuple(f"{s:g}" for s in shares))
+    effects = replace(names, effect=np.stack([shares, 4 * shares], axis=1))
+    assert _end(effects, np.empty(0), None, 1.0, 0, shares, 1) == (pytest.approx(0.25), "age")
+    assert _end(effects, 1 - shares, 0.8, 1.0, 0, shares, 1) == (pytest.approx(0.2), "identity")
+    assert _end(effects, np.empty(0), None, 1.0, 0, shares, -1) == (0.0, "untested")
+    level = torch.tensor(shares**2, dtype=torch.float32).reshape(9, 1, 1, 1, 1).expand(9, 2, 3, 8, 8)
+    strengths = _even(level, shares, 0.0, 0.5)
+    assert strengths[0] == 0 and np.diff(np.interp(strengths, shares, shares**2)) == pytest.approx(np.full(8, 1 / 32))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"strengths": tuple(float(i) for i in range(9))},
+        {"tried": (0.0, 2.0)},
+        {"low": -1.0, "strengths": tuple(i / 4 for i in range(-4, 5)), "tried": (-1.0, 1.0)},
+    ],
+    ids=["strengths", "tried", "as of a direction"],
+)
+def test_an_operators_range_beyond_its_strengths_is_none(tiny_model: DiffusionModel, change: dict[str, Any]) -> None:
+    even = tuple(i / 8 for i in range(9))
+    found = SliderRange("smile", 0.0, 1.0, "untested", "age", even, (0.0, 1.0), ((0, 0, 0), (1, 1, 1)), (), {}, "x", ())
+    operator = operator_of(tiny_model)
+    assert range_of(with_ranges(operator, {0: found}), 0) == found
+    assert range_of(with_ranges(operator, {0: replace(found, **change)}), 0) is None
+
+
+def test_no_strength_beyond_an_operators_is_tried(tiny_model: DiffusionModel) -> None:
+    seeds = tuple(range(1_000_000, 1_000_010))
+    with pytest.raises(InputError, match=r"above 0, at most 1 of an operator, got 10 samples and 1\.5"):
+        slider_range(tiny_model, operator_of(tiny_model), 0, Brightness(), None, seeds=seeds, most=1.5)
+    half = slider_range(tiny_model, operator_of(tiny_model), 0, Brightness(), None, seeds=seeds, most=0.5)
+    assert half.tried[-1] == 0.5

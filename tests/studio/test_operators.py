@@ -1,17 +1,20 @@
 """An operator as a slider of the page: from nothing to the whole map, and by itself."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from vectors import directions_of
+from vectors import operator_of
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.sampler import Sampler
 from hspace.directions.operators import Operator
 from hspace.edits.changes import operate
+from hspace.evaluation.ranges import SliderRange, with_ranges
 from hspace.runs.parsing import parse
+from hspace.studio.editing import beyond_safe, shown_factors
 from hspace.studio.session import Edit, Session
 from hspace.studio.sliders import load_bench
 from hspace.system.files import package_path
@@ -20,16 +23,16 @@ from hspace.types import InputError
 
 @pytest.fixture
 def operator(tiny_model: DiffusionModel) -> Operator:
-    found = directions_of(tiny_model, ("skin",))
-    vector = found.directions[0]
-    gain = 0.5 * torch.sin(torch.arange(vector.numel()).float()).reshape(vector.shape)
-    return Operator(found.meta, "transport", torch.zeros_like(vector), gain=gain, shift=0.2 * vector)
+    return operator_of(tiny_model)
 
 
 @pytest.fixture
-def session(
-    tiny_model: DiffusionModel, operator: Operator, tiny_pipeline_dir: Path, directions_file: Path, tmp_path: Path
-) -> Session:
+def session(operator: Operator, tiny_pipeline_dir: Path, directions_file: Path, tmp_path: Path) -> Session:
+    return opened(operator, tiny_pipeline_dir, directions_file, tmp_path)
+
+
+def opened(operator: Operator, tiny_pipeline_dir: Path, directions_file: Path, tmp_path: Path) -> Session:
+    """A session with the operator as its first slider, and a direction as its second."""
     operator.save(tmp_path / "operator.safetensors")
     with initialize_config_dir(str(package_path("conf")), version_base="1.3"):
         cfg = parse(compose("config", [f"model.path={tiny_pipeline_dir}", "diffusion.num_steps=3"]))
@@ -61,3 +64,29 @@ def test_what_it_cannot_is_told(session: Session, terms: dict[int, float], line:
         session.exact(session.source("seed-2000000"), Edit(terms))
     with pytest.raises(InputError, match="holds an operator, and this is done with directions"):
         session.save_direction(Edit({0: 0.5}), "mine")
+
+
+@pytest.mark.parametrize(("high", "end"), [(0.6, 0.6), (0.0, 0.25)])
+def test_a_measured_one_ends_where_it_is_safe(
+    high: float, end: float, operator: Operator, tiny_pipeline_dir: Path, directions_file: Path, tmp_path: Path
+) -> None:
+    even = tuple(high * (i / 8) ** 2 for i in range(9))
+    tried = tuple(i / 8 for i in range(9))
+    measured = SliderRange(
+        "skin", 0.0, high, "untested", "age", even, tried, tuple((s, s - 0.1, s + 0.1) for s in tried), (), {}, "none",
+        tuple(range(1_000_000, 1_000_012)),
+    )  # fmt: skip
+    session = opened(with_ranges(operator, {0: measured}), tiny_pipeline_dir, directions_file, tmp_path)
+    told = session.describe(0)
+    assert told["measured"] and told["operator"] and (told["safe"], told["because"][1]) == ([0.0, high], "age")
+    assert told["strengths"] == (list(even) if high else pytest.approx([end * i / 8 for i in range(9)]))
+    *_, strip = session.strip(session.source("seed-2000000"), 0, 0, 3)
+    assert len(strip) == 9
+    bench = session.bench
+    alone = replace(bench, sliders=bench.sliders[:1])
+    (line, *_) = beyond_safe(alone, [0.7])
+    assert line == f"skin at 0.7 is outside its safe range, 0 to {high:g}: beyond it age changes too much"
+    assert beyond_safe(alone, [high]) == []
+    # The pictures go from 0 to the strength of the edit, evenly apart as the slider is.
+    factors = shown_factors(alone, [0.6], 4)
+    assert factors == pytest.approx([(i / 8) ** (2 if high else 1) for i in range(9)])

@@ -32,8 +32,7 @@ function effectAt(slider) {
 }
 
 function effectText(slider) {
-  if (slider.operator) return "an operator, from nothing to the whole map";
-  if (!slider.measured) return `not measured yet: hspace range --direction FILE:${slider.name}`;
+  if (!slider.measured) return `${slider.operator ? "an operator, from nothing to the whole map, " : ""}not measured yet: hspace range --direction FILE:${slider.name}`;
   const [low, high] = slider.safe, beyond = slider.because[slider.sign > 0 ? 1 : 0];
   const safe = slider.sign > 0 ? `${plain(low)} to ${plain(high)}` : `${plain(-high)} to ${plain(-low)}`;
   if (edit.start !== page.window[0] || edit.stop !== page.window[1]) return `measured with steps ${page.window.join(" to ")} edited, not with these`;

@@ -39,9 +39,12 @@ from hspace.cli import main as hspace  # noqa: E402
 from hspace.diffusion import checkpoints  # noqa: E402
 from hspace.diffusion.checkpoints import DiffusionModel, load_model  # noqa: E402
 from hspace.diffusion.inversion import ddim_inversion, edit_friendly_inversion  # noqa: E402
+from hspace.diffusion.recording import collect  # noqa: E402
 from hspace.diffusion.sampler import Sampler  # noqa: E402
 from hspace.diffusion.sampling import sample  # noqa: E402
+from hspace.directions.record import Directions  # noqa: E402
 from hspace.edits.mixing import arithmetic, interpolate, swap  # noqa: E402
+from hspace.evaluation.manifold import off_manifold, own_gaussian  # noqa: E402
 from hspace.metrics.fid import FID  # noqa: E402
 from hspace.metrics.kid import KID  # noqa: E402
 from hspace.runs.errors import guarded  # noqa: E402
@@ -118,7 +121,7 @@ def by_method(folder: Path, device: torch.device, name: str, method: str) -> Non
 
 
 def edits(folder: Path, device: torch.device, name: str) -> None:
-    """What the command line does not reach: both injections, swaps, arithmetic, interpolation, both inversions."""
+    """What no method above reaches: injections, swaps, arithmetic, interpolation, inversions, distances of x_T."""
     model = loaded(folder, name)
     assert model.device == device, "the device was not taken"
     first, second = model.latents([1, 2]), model.latents([3, 4])
@@ -131,6 +134,9 @@ def edits(folder: Path, device: torch.device, name: str) -> None:
     arithmetic(model, first, second.select([0]), second.select([1]), strengths=[0.2])
     for space in ("h", "x_T", "both"):
         interpolate(model, first, second, weights=[0.0, 0.5], space=space)
+    directions = Directions.of(model, torch.ones(1, *model.sample_shape), space="x_T")
+    gaussian = own_gaussian(collect(model, range(4), folder / "h.npy"))
+    off_manifold(model, directions, gaussian, [3, 4], component=0, strength=0.1)
     images = sample(model, first).x_0.float().cpu().clamp(-1, 1)
     for found in (
         ddim_inversion(model, images, refine=1, record_h=True),

@@ -187,7 +187,7 @@ def distances(
     """
     act = change if isinstance(change, Operator) else _adding(change)
     of_x_T = change if isinstance(change, Tensor) and space == "x_T" else None
-    edited = latents if of_x_T is None else replace(latents, x_T=latents.x_T + of_x_T)
+    edited = latents if of_x_T is None else replace(latents, x_T=latents.x_T + of_x_T.to(latents.x_T))
     edit = None if of_x_T is not None else lambda step, encoded: act(step, encoded.h)
     before = sample(model, latents, sampler=sampler, record_h=True).h
     after = sample(model, edited, sampler=sampler, edit=edit, record_h=True).h

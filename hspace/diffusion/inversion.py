@@ -118,13 +118,13 @@ def ddim_inversion(
     """Invert images for eta 0: from clean to noisy, solve every sampling step for its input.
 
     A step's input x_t solves x_t = step_input(x_{t_prev}, P_t, eps) with P_t and eps predicted at x_t itself. A
-    fixed-point iteration from x_{t_prev} finds it; when it would change x_t by twice its least change so far, its
-    moves are halved, without which large steps of a flow run to infinity. Without refinement the first iterate is
-    taken, whose error falls with the number of steps. The iteration converges where eps changes slowly with x_t. Near
-    clean images a network that has learnt to remove what it does not know is nearly singular: there the reported
-    error stays. (Newton's method with conjugate gradients solved the last step of the embedded model, but stalled at
-    1e-2 on the one before, at t=100 of 10 steps, after 6 iterations of 80 products: the image is outside what the
-    network predicts there.)
+    fixed-point iteration from x_{t_prev} finds it (see `Process.step_input`); when it would change x_t by twice its
+    least change so far, its moves are halved, without which large steps of a flow run to infinity. Without refinement
+    the first iterate is taken, whose error falls with the number of steps. The iteration converges where the
+    prediction changes slowly with x_t. Near clean images a network that has learnt to remove what it does not know is
+    nearly singular: there the reported error stays. (Newton's method with conjugate gradients solved the last step of
+    the embedded model, but stalled at 1e-2 on the one before, at t=100 of 10 steps, after 6 iterations of 80 products:
+    the image is outside what the network predicts there.)
 
     Args:
         model: The model to invert.

@@ -25,6 +25,9 @@ from hspace.types import Images, InputError, one_line
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow")
 SPACINGS = ("leading", "trailing", "linspace")
 
+FAINT = 0.1
+"""Factor between a / b of a step and of the next one below which x_t holds next to nothing of the image."""
+
 MAX_TRAIN_STEPS = 100_000
 """More model times than any checkpoint has; their noise levels would fill the memory."""
 
@@ -191,18 +194,22 @@ class Process(ABC):
         return a_prev * x0_hat + math.sqrt(max(b_prev**2 - variance, 0.0)) * eps, math.sqrt(variance)
 
     def step_input(self, x_prev: Images, x0_hat: Images, eps: Images, t: float, t_prev: float) -> Images:
-        """The x_t from which a step of eta 0 gives x_prev, for a prediction that is held fixed.
+        """The x_t from which a step of eta 0 gives x_prev, for a prediction of which eps, or P_t, is held fixed.
+
+        Where x_t is next to noise alone, eps is x_t itself for any prediction, and only P_t distinguishes one from
+        another: it is held. Of predicted noise P_t is a quotient by a, and eps is held at all steps.
 
         Raises:
             InputError: If x_t is only noise and x_prev is clean: no image can be recovered from such a step.
         """
         (a, b), (a_prev, b_prev) = self.level(t), self.level(t_prev)
-        if a > 0:
-            return a * (x_prev - b_prev * eps) / a_prev + b * eps
-        if b_prev <= 0:
+        if a <= 0 and b_prev <= 0:
             raise InputError("a single step from noise to image cannot be inverted; use more steps")
-        # Where there is only noise, eps is always x_t itself, and only P_t distinguishes one prediction from another.
-        return b * (x_prev - a_prev * x0_hat) / b_prev
+        # An error of P_t must not grow, as it would towards a clean end that has little noise.
+        faint = a * b_prev < FAINT * a_prev * b and a_prev * b <= b_prev
+        if a <= 0 or (faint and self.prediction_type != "epsilon"):
+            return a * x0_hat + b * (x_prev - a_prev * x0_hat) / b_prev
+        return a * (x_prev - b_prev * eps) / a_prev + b * eps
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from hspace.studio.photos import Photo
 from hspace.system.records import check_floats, check_names, load_record, save_record
 from hspace.types import Images, InputError
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)

@@ -39,11 +39,12 @@ def load_pixel(tiny_pipeline_dir: Path) -> Load:
     return lambda n: damp(load_model(str(tiny_pipeline_dir), num_steps=n, device="cpu", dtype="float64"))
 
 
-def save_v(folder: Path) -> Path:
-    """A model that predicts v and whose last step is noise alone."""
+def save_v(folder: Path, **betas: Any) -> Path:
+    """A model that predicts v and whose first step starts from noise alone, or by `betas` from next to noise alone."""
     scheduler = diffusers.DDIMScheduler(
-        prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False
-    )
+        prediction_type="v_prediction", timestep_spacing="trailing", clip_sample=False,
+        **(betas or {"rescale_betas_zero_snr": True}),
+    )  # fmt: skip
     diffusers.DDIMPipeline(networks.unet(), scheduler).save_pretrained(folder)
     return folder
 
@@ -175,6 +176,18 @@ def test_generated_images_return_to_their_noise(load: Load) -> None:
     image = sample(model, latents, sampler=Sampler(eta=0.0)).x_0
     inverted = ddim_inversion(model, image, refine=100, tolerance=1e-12)
     assert (inverted.latents.x_T - latents.x_T).abs().max() <= 1e-6
+
+
+def test_a_step_from_next_to_noise_alone_is_solved(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its eps is nearly x_t itself: an iteration that holds eps would hardly move, and report small changes."""
+    folder = save_v(tmp_path / "model", beta_schedule="squaredcos_cap_v2")
+    model = damp(load_model(str(folder), num_steps=5, device="cpu", dtype="float64"))
+    assert 0 < model.process.levels()[0][0] < 0.01
+    latents = model.latents([4])
+    image = sample(model, latents, sampler=Sampler(eta=0.0)).x_0
+    inverted = ddim_inversion(model, image, refine=60)
+    assert "t=999" not in caplog.text
+    assert (inverted.latents.x_T - latents.x_T).abs().max() <= 1e-3
 
 
 def test_steps_that_are_not_solved_are_named(

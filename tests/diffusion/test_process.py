@@ -267,18 +267,28 @@ def test_models_that_start_from_noise_alone(eta: float) -> None:
         assert (ours - theirs).abs().max() <= 1e-7
 
 
-@pytest.mark.parametrize("kind", ["diffusion", "terminal noise", "flow"])
+@pytest.mark.parametrize("kind", ["diffusion", "terminal noise", "next to noise", "a noisy end", "flow"])
 def test_the_input_of_a_step_leads_back_to_its_output(kind: str) -> None:
     zero_snr: Any = DDIMScheduler(
         rescale_betas_zero_snr=True, prediction_type="v_prediction", timestep_spacing="trailing"
     )
-    schedulers = {"diffusion": DDIMScheduler(), "terminal noise": zero_snr, "flow": FlowMatchEulerDiscreteScheduler()}
+    faint: Any = DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", timestep_spacing="trailing"
+    )
+    noisy: Any = DDIMScheduler(prediction_type="v_prediction", timestep_spacing="trailing", set_alpha_to_one=False)
+    schedulers = {
+        "diffusion": DDIMScheduler(), "terminal noise": zero_snr, "next to noise": faint,
+        "a noisy end": noisy, "flow": FlowMatchEulerDiscreteScheduler(),
+    }  # fmt: skip
     process = Process.from_scheduler(schedulers[kind], 4)
     x_0, eps = images(2)
     for t, t_prev in process.pairs():
         x_prev, _ = process.posterior(x_0, eps, t, t_prev, 0.0)
         assert (process.step_input(x_prev, x_0, eps, t, t_prev) - process.add_noise(x_0, eps, t)).abs().max() <= 1e-10
+        moved = process.step_input(x_prev, x_0 + 1, eps, t, t_prev), process.step_input(x_prev, x_0, eps + 1, t, t_prev)
+        growth = [float((each - process.add_noise(x_0, eps, t)).abs().max()) for each in moved]
+        assert max(growth) <= 1 + 1e-9, "an error of the prediction grows"
     one = Process.from_scheduler(schedulers[kind], 1)
-    if kind != "diffusion":
+    if kind in ("terminal noise", "flow"):
         with pytest.raises(InputError, match="single step from noise to image cannot be inverted"):
             one.step_input(x_0, x_0, eps, one.timesteps[0], -1)

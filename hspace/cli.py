@@ -30,8 +30,8 @@ MODULES = {"invert": "edit", "calibrate": "sliders", "range": "sliders", "direct
 
 EPILOG = """\
 examples:
-  hspace                                            principal components of the embedded model, about a minute
-  hspace experiment=demo                            the same into outputs/demo
+  hspace                                            principal components of the embedded model, some five minutes
+  hspace experiment=demo                            the demo, a minute and a half, into outputs/demo
   hspace method=random edit.strengths=[-3,0,3]      choices and single values (in zsh, quote brackets)
   hspace model.path=FOLDER                          a diffusers pipeline of yours
   hspace -m method=pca,random seed=0,1              a sweep into outputs/sweeps (or hydra.sweep.dir=FOLDER)

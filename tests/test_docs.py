@@ -105,14 +105,20 @@ def test_every_command_on_every_page_is_understood(monkeypatch: pytest.MonkeyPat
         understood(command)
 
 
-def test_every_launch_line_of_the_configuration_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As far as the first word that is not of the command: a remark in brackets or after a wide space."""
-    monkeypatch.chdir(ROOT / "docs" / "examples")
+def launch_lines() -> list[str]:
+    """Those of the configuration, as far as the first word that is not of the command: a remark in brackets or after a
+    wide space.
+    """
     texts = [path.read_text(encoding="utf-8") for path in (ROOT / "conf").glob("*/*.yaml")]
-    lines = [line for text in texts for line in re.findall(r"Launch: +(.+)", text)]
-    given = {re.split(r"  | [([]| or |;", line)[0] for line in lines}
+    lines = [line for text in texts for line in re.findall(r"(?:Launch:|^#  ) +(hspace .+|python .+)", text, re.M)]
+    return sorted({re.split(r"  | [([]| or |;", line)[0] for line in lines})
+
+
+def test_every_launch_line_of_the_configuration_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT / "docs" / "examples")
+    given = launch_lines()
     assert len(given) > 60
-    for command in sorted(given):
+    for command in given:
         understood(command)
 
 
@@ -127,7 +133,7 @@ def test_every_run_on_every_page_is_valid_and_its_scorers_read_its_model(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(ROOT / "docs" / "examples")
-    runs = filter(None, map(understood, commands()))
+    runs = filter(None, map(understood, [*commands(), *launch_lines()]))
     for words in runs:
         here = [word.replace("=FOLDER", f"={tmp_path}") for word in words]
         check_scorers(read(_compose(_with_local_model(here))))

@@ -261,14 +261,14 @@ def _text_pipeline(request: Request, name: str, absent: tuple[str, ...] = ()) ->
         name: Class of the pipeline.
         absent: Text encoders and tokenizers that need not be there.
     """
+    for part in request.index:
+        if part.startswith("tokenizer"):
+            check_tokenizer(request.folder, part, request.model)
     kinds = {part: kind for part, kind in request.index.items() if part.startswith("text_encoder")}
     encoders = {
         part: read_text_encoder(request.folder, part, kind, request.model).to(request.device)
         for part, kind in kinds.items()
     }
-    for part in request.index:
-        if part.startswith("tokenizer"):
-            check_tokenizer(request.folder, part, request.model)
     network = "unet" if "unet" in request.index else "transformer"
     left_out: Any = dict.fromkeys([network, "vae", *(part for part in absent if part not in request.index)])
     try:

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import re
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -111,12 +112,16 @@ def check_tokenizer(folder: Path, name: str, model: str) -> None:
     """Check that a tokenizer has its words: without them transformers makes one that knows none.
 
     Raises:
-        InputError: If its folder holds no vocabulary.
+        InputError: If its folder holds no vocabulary, or one alone that needs sentencepiece, which is not installed.
     """
-    if not any((folder / name / file).is_file() for file in VOCABULARIES):
+    found = [file for file in VOCABULARIES if (folder / name / file).is_file()]
+    if not found:
         raise InputError(
             f"the {_spoken(name)} of {model} cannot be read: {folder / name} has none of {', '.join(VOCABULARIES)}"
         )
+    # Without it transformers takes the file for another kind, and asks for the wrong library.
+    if found == ["spiece.model"] and find_spec("sentencepiece") is None:
+        raise InputError(f"the {_spoken(name)} of {model} is a spiece.model alone: pip install sentencepiece")
 
 
 def _spoken(name: str) -> str:

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -360,6 +361,17 @@ def test_a_missing_file_is_one_line_that_names_the_part(
     with pytest.raises(InputError, match=message) as caught:
         load_model(str(broken), device="cpu", prompt="a man")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(find_spec("sentencepiece") is not None, reason="it would be used")
+@pytest.mark.parametrize(("name", "part"), [("pixart", "tokenizer"), ("flux", "tokenizer_2")])
+def test_a_tokenizer_of_sentencepiece_alone_says_what_it_needs(
+    folder: Folder, tmp_path: Path, name: str, part: str
+) -> None:
+    copy = shutil.copytree(folder(name), tmp_path / "copy")
+    (copy / part / "tokenizer.json").rename(copy / part / "spiece.model")
+    with pytest.raises(InputError, match=f"the {part.replace('_', ' ')} of .* pip install sentencepiece"):
+        load_model(str(copy), device="cpu", prompt="a man")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Edit samples of your own checkpoint: any folder that diffusers' `save_pretrained` wrote.
 
-The command line takes the same folder:  hspace model.path=FOLDER
+The command line takes the same folder:  hspace model.path=FOLDER evaluation=clip
 """
 
 import sys

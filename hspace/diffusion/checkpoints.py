@@ -168,9 +168,9 @@ def load_model(
     """Load a diffusion model.
 
     Args:
-        model: An embedded model's name (`portraits`, `rooms`), a folder, or a hub id `owner/name`.
+        model: An embedded model's name (`portraits`, `portraits-128`, `rooms`), a folder, or a hub id `owner/name`.
         tap: Place where h is read and edited; see `hspace.diffusion.taps`. None is `after` the mid block of a U-Net, as
-            in all results of the paper, and the output of a transformer's middle block.
+            in all results of the paper, and the output of a transformer's middle block, of FLUX its middle double one.
         num_steps: Number of sampling steps.
         spacing: Spacing of the steps, `leading`, `trailing` or `linspace`; None takes the checkpoint's.
         device: `auto` (cuda, mps, else cpu), `cpu`, `cuda` or `mps`.

@@ -15,7 +15,7 @@ class Settings(hspace.Settings):
     """Samples generated to discover with."""
 
 
-@hspace.method("late_minus_early", settings=Settings)
+@hspace.method("late_minus_early", settings=Settings, varying=True)
 def find(model, sources, settings):
     """The mean h of the second half of the samples minus that of the first half."""
     recorded = sources.recorded(settings.num_samples)

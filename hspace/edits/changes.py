@@ -2,6 +2,7 @@
 """Changes of any kind: offsets of h or of x_T, and operators of h, applied to many samples."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -13,12 +14,46 @@ from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import Edit, sample
 from hspace.directions.operators import Found, Operator
-from hspace.edits.sums import SMALLER, Edited, Edits, edit, every_edit, moving
+from hspace.edits.sums import SMALLER, Edited, Edits, check_space, edit, every_edit, moving
 from hspace.system.shards import in_batches
 from hspace.types import Images, InputError
 
 Change = Tensor | Operator
 """One edit: an offset of h, (steps, *h_shape), or of x_T, (channel, height, width), or an operator of h."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """An operator with an offset beside it: h' = h + strength * (change(h) + offset), strength in [0, 1].
+
+    Attributes:
+        operator: The operator, at its own strength.
+        offset: What is added to h besides, (steps, *h_shape).
+    """
+
+    operator: Operator
+    offset: Tensor
+
+    def change(self, step: int, h: Tensor) -> Tensor:
+        """What is added to h of a step, (batch, *h_shape) float32."""
+        return self.operator.change(step, h) + self.offset[step].to(h.device)
+
+    def __call__(self, step: int, h: Tensor) -> Tensor:
+        """The edited h of a step, (batch, *h_shape), in the dtype of h."""
+        return (h.float() + self.change(step, h)).to(h.dtype)
+
+    def __rmul__(self, strength: float) -> "Joined":
+        """The same with `strength` times the whole change; raises InputError if that is not in [0, 1]."""
+        return Joined(strength * self.operator, strength * self.offset)
+
+    def check_shape(self, model: DiffusionModel) -> None:
+        """Check that both are of this model's h; raises InputError if they are not."""
+        self.operator.check_shape(model)
+        check_space(model, self.offset[None], "h")
+
+
+Map = Operator | Joined
+"""An edit of h that depends on h."""
 
 
 def changes(found: Found) -> dict[str, Change]:
@@ -28,7 +63,7 @@ def changes(found: Found) -> dict[str, Change]:
     return dict(zip(found.meta.names, found.directions, strict=True))
 
 
-def operating(operators: Sequence[Operator]) -> Edit:
+def operating(operators: Sequence[Map]) -> Edit:
     """The edit that applies to each row of a batch its own operator."""
 
     def operated(step: int, encoded: Encoded) -> Tensor:
@@ -82,14 +117,14 @@ def edit_found(
 
 
 def apply_changes(
-    model: DiffusionModel, latents: Latents, given: Sequence[Change], *, sampler: Sampler = Sampler()
+    model: DiffusionModel, latents: Latents, given: Sequence[Change | Joined], *, sampler: Sampler = Sampler()
 ) -> Edits:
     """Applies every change to every sample.
 
     Args:
         model: The model to sample.
         latents: The samples to edit.
-        given: Offsets of one space, or operators.
+        given: Offsets of one space, or operators, some perhaps with an offset beside them.
         sampler: Settings of the sampling and of the edited steps; a row is a sample under one change.
 
     Returns:
@@ -102,7 +137,8 @@ def apply_changes(
 
     def hint(edit: int) -> str:
         change = given[edit]
-        return SMALLER if isinstance(change, Tensor) and change.any() else ""
+        offset = change.offset if isinstance(change, Joined) else change
+        return SMALLER if isinstance(offset, Tensor) and offset.any() else ""
 
     return every_edit(latents, len(given), sampler.batch_size, _changing(model, given, sampler), hint)
 
@@ -137,15 +173,15 @@ def apply_own(
     return in_batches(range(len(index)), sampler.batch_size, make)
 
 
-def _changing(model: DiffusionModel, given: Sequence[Change], sampler: Sampler) -> Edited:
+def _changing(model: DiffusionModel, given: Sequence[Change | Joined], sampler: Sampler) -> Edited:
     """The function that gives the images of samples, each under a change of its own, of some indices."""
     if not given or len({kind_of(each) for each in given}) > 1:
         raise InputError(f"changes must be of one kind and at least one, got {len(given)}")
-    if not isinstance(given[0], Operator):
+    if isinstance(given[0], Tensor):
         offsets = torch.stack(cast(list[Tensor], list(given)))
         space = "x_T" if tuple(offsets.shape[1:]) == model.sample_shape else "h"
         return moving(model, offsets, space, sampler)
-    operators = cast(Sequence[Operator], given)
+    operators = cast(Sequence[Map], given)
     for operator in operators:
         operator.check_shape(model)
     return lambda batch, index: (
@@ -153,6 +189,6 @@ def _changing(model: DiffusionModel, given: Sequence[Change], sampler: Sampler) 
     )
 
 
-def kind_of(change: Change) -> object:
+def kind_of(change: Change | Joined) -> object:
     """What two changes that are applied in one pass have in common."""
-    return "operator" if isinstance(change, Operator) else tuple(change.shape)
+    return tuple(change.shape) if isinstance(change, Tensor) else "operator"

@@ -14,6 +14,7 @@ from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.directions.operators import Found, Operator
 from hspace.directions.solvers import gram_pca
+from hspace.edits.changes import Map
 from hspace.edits.sums import edit_offsets
 from hspace.system.shards import in_batches
 from hspace.types import HTrajectory, InputError, Seeds
@@ -169,7 +170,7 @@ def off_manifold(
 def distances(
     model: DiffusionModel,
     latents: Latents,
-    change: Tensor | Operator,
+    change: Tensor | Map,
     gaussian: HGaussian,
     *,
     space: str = "h",
@@ -180,12 +181,13 @@ def distances(
     Args:
         model: The model to sample.
         latents: The samples, in one batch.
-        change: Operator, or offset of h, (1, steps, *h_shape), or of x_T, (1, channel, height, width).
+        change: Operator, perhaps with an offset beside it, or offset of h, (1, steps, *h_shape), or of x_T, (1,
+            channel, height, width).
         gaussian: Gaussian of h on discovery seeds.
         space: Space of an offset, `h` or `x_T`.
         sampler: Settings of the sampling and of the edited steps.
     """
-    act = change if isinstance(change, Operator) else _adding(change)
+    act = _adding(change) if isinstance(change, Tensor) else change
     of_x_T = change if isinstance(change, Tensor) and space == "x_T" else None
     edited = latents if of_x_T is None else replace(latents, x_T=latents.x_T + of_x_T.to(latents.x_T))
     edit = None if of_x_T is not None else lambda step, encoded: act(step, encoded.h)

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampling import sample
 from hspace.directions.operators import Operator
-from hspace.edits.changes import operate
+from hspace.directions.record import Directions
+from hspace.edits.changes import Joined, Map, apply_changes
 from hspace.edits.sums import apply_offsets, sum_offsets
 from hspace.evaluation.manifold import HGaussian, distances, own_gaussian
 from hspace.output.animation import Pixels, to_pixels
@@ -22,7 +24,7 @@ from hspace.runs.readers import refusal
 from hspace.scorers.factory import finder_of, load_regions
 from hspace.studio.inverting import inversion
 from hspace.studio.photos import Photo, Weights, central_frame, cut_out, open_photo, paste, weights_of
-from hspace.studio.sliders import Bench
+from hspace.studio.sliders import Bench, Slider
 from hspace.types import Images, InputError
 
 Region = str | Sequence[float] | None
@@ -86,35 +88,56 @@ def edit_source(bench: Bench, source: Source, strengths: Sequence[float], factor
         bench: Bench whose sliders are added up.
         source: Source to edit.
         strengths: Strengths, one per slider.
-        factors: Factors of all strengths, one per edit; from 0 to 1 for an operator.
+        factors: Factors of all strengths, one per edit; from 0 to 1 with an operator.
     """
     (change, space), sampler = change_of(bench, strengths), bench.cfg.sampler
-    if isinstance(change, Operator):
-        return operate(bench.model, source.latents, change, strengths=factors, sampler=sampler)[0]
+    if not isinstance(change, Tensor):
+        return apply_changes(bench.model, source.latents, [each * change for each in factors], sampler=sampler)[0]
     scale = torch.tensor(factors, dtype=change.dtype).reshape(-1, *(1,) * (change.ndim - 1))
     return apply_offsets(bench.model, source.latents, scale * change, space=space, sampler=sampler)[0]
 
 
-def change_of(bench: Bench, strengths: Sequence[float]) -> tuple[Tensor | Operator, str]:
-    """The change that all sliders of the bench make together, and its space: offsets (1, …), or an operator.
+def change_of(bench: Bench, strengths: Sequence[float]) -> tuple[Tensor | Map, str]:
+    """The change that all sliders of the bench make together, and its space; see `change_by`."""
+    return change_by(bench.model, list(zip(bench.sliders, strengths, strict=True)))
+
+
+def change_by(
+    model: DiffusionModel, used: Sequence[tuple[Slider, float]], start: int = 0, stop: int | None = None
+) -> tuple[Tensor | Map, str]:
+    """The change that sliders make together: offsets (1, …), or an operator, directions beside it being added to h.
+
+    Args:
+        model: Model that they belong to.
+        used: Sliders with their strengths, at least one.
+        start: First step at which directions are added.
+        stop: First step at which they are not added any more; None adds them to the end.
+
+    Returns:
+        The change, and its space.
 
     Raises:
-        InputError: If an operator is not alone or its strength is not in [0, 1], or directions are of several spaces.
+        InputError: If there are several operators, since their order would matter, or directions of x_T beside one; if
+            its strength is not in [0, 1], or directions are of several spaces.
     """
-    operators = [slider for slider in bench.sliders if isinstance(slider.found, Operator)]
-    if operators and len(bench.sliders) > 1:
-        raise InputError(f"{operators[0].path} holds an operator, which edits alone: give one --direction")
-    if operators and isinstance(found := operators[0].found, Operator):
-        return strengths[0] * found, "h"
-    terms = [slider.term(strength) for slider, strength in zip(bench.sliders, strengths, strict=True)]
-    return sum_offsets(bench.model, terms), terms[0].directions.meta.space
+    operators = [strength * slider.found for slider, strength in used if isinstance(slider.found, Operator)]
+    terms = [slider.term(strength, start, stop) for slider, strength in used if isinstance(slider.found, Directions)]
+    if not operators:
+        return sum_offsets(model, terms), terms[0].directions.meta.space
+    if len(operators) > 1:
+        raise InputError(f"an edit takes one operator, got {', '.join(each.meta.names[0] for each in operators)}")
+    if not terms:
+        return operators[0], "h"
+    if any(term.directions.meta.space != "h" for term in terms):
+        raise InputError(f"{operators[0].meta.names[0]} is an operator of h, beside which x_T is not edited")
+    return Joined(operators[0], sum_offsets(model, terms)[0]), "h"
 
 
 def shown_factors(bench: Bench, strengths: Sequence[float], count: int) -> list[float]:
     """Factors of all strengths, from -1 to 1, at which pictures are made: `count` on either side of 0.
 
     The pictures of one slider whose range is measured are evenly apart; others have even factors. Those of an operator,
-    which has no other side, go from 0 to 1.
+    which has no other side, go from 0 to 1, with those of directions beside it.
 
     Args:
         bench: Bench whose sliders are added up.
@@ -128,7 +151,7 @@ def shown_factors(bench: Bench, strengths: Sequence[float], count: int) -> list[
             return [sign * (i + 1) / count for i in range(count)]
         return [strength / first for strength in measured.evenly(sign * first, count)]
 
-    if isinstance(bench.sliders[0].found, Operator):
+    if any(isinstance(slider.found, Operator) for slider in bench.sliders):
         return [0.0, *side(1, 2 * count)]
     return [*reversed(side(-1, count)), 0.0, *side(1, count)]
 

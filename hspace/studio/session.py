@@ -4,7 +4,7 @@ import base64
 import hashlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from hspace.directions.jacobian import jacobian
 from hspace.directions.masks import on_grid
 from hspace.directions.operators import STRENGTHS, Operator
 from hspace.directions.record import Directions
+from hspace.edits.changes import Map
 from hspace.edits.sums import edit_offsets, sum_offsets
 from hspace.evaluation.calibration import spread_strength
 from hspace.evaluation.ranges import POINTS
 from hspace.output.animation import encode_png, to_pixels, write_png
-from hspace.studio.editing import Source, changes, photo_source, pictures, same_person, sample_source
+from hspace.studio.editing import Source, change_by, changes, photo_source, pictures, same_person, sample_source
 from hspace.studio.sliders import Bench, Slider
 from hspace.studio.stream import watched
 from hspace.system.files import write_bytes, write_json
@@ -181,20 +182,16 @@ class Session:
         """Previews, then the image, of an edit.
 
         Raises:
-            InputError: If an operator is set beside another slider.
+            InputError: If the sliders do not go together; see `change_by`.
         """
         used = [(self._slider(number), strength) for number, strength in edit.terms.items() if strength]
         if not used:
             return iter([source.x_0.float()])
-        operators = [strength * slider.found for slider, strength in used if isinstance(slider.found, Operator)]
-        if operators and len(used) > 1:
-            names = ", ".join(slider.name for slider, _ in used)
-            raise InputError(f"an operator edits alone: of {names} set all but one back to 0")
-        if operators:
-            images = self._operated(source, operators, edit.start, edit.stop)
+        change, space = change_by(self.bench.model, used, edit.start, edit.stop)
+        if isinstance(change, Tensor):
+            images = self._watched(source, change, space)
         else:
-            terms = [slider.term(strength, edit.start, edit.stop) for slider, strength in used]
-            images = self._watched(source, sum_offsets(self.bench.model, terms), terms[0].directions.meta.space)
+            images = self._operated(source, [change], edit.start, edit.stop)
         return (_inside(image, source.x_0, edit.mask) for image in images)
 
     def read(self, source: Source, image: Images) -> dict[str, Any]:
@@ -260,7 +257,7 @@ class Session:
     def _watched(self, source: Source, offsets: Tensor, space: str) -> Iterator[Images]:
         return watched(self.bench.model, source.latents, offsets, space=space, sampler=self._sampler)
 
-    def _operated(self, source: Source, operators: list[Operator], start: int, stop: int | None) -> Iterator[Images]:
+    def _operated(self, source: Source, operators: Sequence[Map], start: int, stop: int | None) -> Iterator[Images]:
         sampler = replace(self._sampler, start=start, stop=stop)
         return watched(self.bench.model, source.latents, operators, sampler=sampler)
 

@@ -10,8 +10,7 @@ from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import Latents
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import NotFinite, adding, reverse
-from hspace.directions.operators import Operator
-from hspace.edits.changes import operating
+from hspace.edits.changes import Map, operating
 from hspace.types import Images
 
 
@@ -19,7 +18,7 @@ from hspace.types import Images
 def watched(
     model: DiffusionModel,
     latents: Latents,
-    edits: Tensor | Sequence[Operator],
+    edits: Tensor | Sequence[Map],
     *,
     space: str = "h",
     sampler: Sampler,
@@ -30,7 +29,7 @@ def watched(
         model: The model.
         latents: One sample.
         edits: Offsets from `edit_offsets`: of h, (edits, steps, *h_shape), or of x_T, (edits, *sample_shape); or an
-            operator for each edit.
+            operator for each edit, with an offset beside it or not.
         space: Space of the offsets, h or x_T.
         sampler: Settings of the sampling and of the edited steps.
 

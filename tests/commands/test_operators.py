@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from vectors import directions_of
 
 from hspace.cli import main
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.directions.operators import Operator
-from hspace.edits.changes import operate
+from hspace.edits.changes import Joined, apply_changes
 from hspace.evaluation.ranges import range_of
 from hspace.output.animation import to_pixels
 
@@ -94,20 +95,33 @@ def test_an_operator_edits_a_sample(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     file = finished / "operator.safetensors"
-    words = ["--direction", str(file), "--strength", "0.75", "--samples", "10", "diffusion.num_steps=3"]
-    assert main(["edit", "2000000", *words, *place]) == 0
+    directions_of(tiny_model).save(tmp_path / "more.safetensors")
+    words = ["--direction", str(file), "--strength", "0.75", "--samples", "10", "diffusion.num_steps=3", *place]
+    own = {"file": str(file), "name": "skin", "unit": "share of the whole map", "strength": 0.75, "safe": None}
+    change = 0.75 * Operator.load(file)
+    distances = [edited_as(change, tiny_model, [own], words)]
+    # A direction beside it is added to what it makes.
+    words += ["--direction", "more.safetensors:age", "--strength", "-2"]
+    more = {"file": "more.safetensors", "name": "age", "unit": "norm", "strength": -2.0, "safe": None}
+    joined = Joined(change, -2.0 * directions_of(tiny_model).directions[1])
+    distances.append(edited_as(joined, tiny_model, [own, more], words))
+    assert len(set(distances)) == 2
+
+
+def edited_as(
+    change: Operator | Joined, model: DiffusionModel, directions: list[dict[str, object]], words: list[str]
+) -> float:
+    """Edits a sample on the command line and checks it; returns the distance of the edited h."""
+    assert main(["edit", "2000000", *words]) == 0
     folder = Path("outputs/edit/seed-2000000")
-    (expected,) = to_pixels(
-        operate(tiny_model, tiny_model.latents([2_000_000]), Operator.load(file), strengths=[0.75])[0]
-    )
+    (expected,) = to_pixels(apply_changes(model, model.latents([2_000_000]), [change])[0])
     written = np.array(Image.open(folder / "edited.png").convert("RGB"))
     assert np.abs(written.astype(int) - expected.astype(int)).max() <= 1, "the edit is pasted as a rounded change"
     record = json.loads((folder / "edit.json").read_text())
-    assert record["directions"] == [
-        {"file": str(file), "name": "skin", "unit": "share of the whole map", "strength": 0.75, "safe": None}
-    ]
+    assert record["directions"] == directions
     distance = record["off_manifold"]
     assert distance["unedited"] > 0 and distance["edited"] != distance["unedited"]
+    return distance["edited"]
 
 
 def test_its_strength_and_range_are_measured_kept_and_used(
@@ -141,7 +155,7 @@ def test_its_strength_and_range_are_measured_kept_and_used(
     [
         (["edit", "0", "--strength", "1.5"], "the strength of an operator (erase) must be in [0, 1], got 1.5"),
         (["edit", "0", "--strength", "-1"], "must be in [0, 1], got -1"),
-        (["edit", "0", "--direction", "FILE"], "operator.safetensors holds an operator, which edits alone"),
+        (["edit", "0", "--direction", "FILE"], "an edit takes one operator, got skin, skin"),
         (["edit", "0", "--direction", "FILE:none"], "unknown direction 'none'"),
         (["range", "--most", "2"], "a largest strength above 0, at most 1 of an operator, got 16 samples and 2.0"),
     ],

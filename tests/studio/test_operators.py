@@ -1,4 +1,4 @@
-"""An operator as a slider of the page: from nothing to the whole map, and by itself."""
+"""An operator as a slider of the page: from nothing to the whole map, alone or with directions beside it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from vectors import operator_of
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.sampler import Sampler
 from hspace.directions.operators import Operator
+from hspace.directions.record import Directions
 from hspace.edits.changes import operate
 from hspace.evaluation.ranges import SliderRange, with_ranges
 from hspace.runs.parsing import parse
@@ -29,6 +30,10 @@ def operator(tiny_model: DiffusionModel) -> Operator:
 @pytest.fixture
 def session(operator: Operator, tiny_pipeline_dir: Path, directions_file: Path, tmp_path: Path) -> Session:
     return opened(operator, tiny_pipeline_dir, directions_file, tmp_path)
+
+
+def directions_of_x_T(model: DiffusionModel) -> Directions:
+    return Directions.of(model, torch.ones(2, *model.sample_shape), names=("smile", "age"), space="x_T", eta=1.0)
 
 
 def opened(operator: Operator, tiny_pipeline_dir: Path, directions_file: Path, tmp_path: Path) -> Session:
@@ -55,13 +60,34 @@ def test_its_strip_and_its_exact_image_are_what_the_operator_makes(
     assert torch.allclose(exact[0], expected[4], atol=1e-4)
 
 
+def test_a_direction_beside_it_is_added_at_the_steps_that_are_edited(
+    session: Session, tiny_model: DiffusionModel, operator: Operator
+) -> None:
+    assert operator.shift is not None
+    source, late = session.source("seed-2000000"), Sampler(start=1, stop=3)
+    direction = session.sliders[1].directions.directions[0]
+    *_, image = session.exact(source, Edit({0: 0.5, 1: -2.0}, 1, 3))
+    both = replace(0.5 * operator, shift=0.5 * operator.shift - 2.0 * direction)
+    expected = operate(tiny_model, source.latents, both, strengths=[1.0], sampler=late)[0]
+    assert torch.allclose(image, expected, atol=1e-4)
+    assert shown_factors(session.bench, [0.5, -2.0], 2) == [0, 0.25, 0.5, 0.75, 1]
+
+
 @pytest.mark.parametrize(
     ("terms", "line"),
-    [({0: 1.5}, r"must be in \[0, 1\], got 1.5"), ({0: 0.5, 1: 1.0}, "an operator edits alone: of skin, smile")],
+    [
+        ({0: 1.5}, r"must be in \[0, 1\], got 1.5"),
+        ({0: 0.5, 1: 1.0, 2: 0.5}, "an edit takes one operator, got skin, skin"),
+    ],
 )
 def test_what_it_cannot_is_told(session: Session, terms: dict[int, float], line: str) -> None:
+    session.sliders.append(session.sliders[0])
     with pytest.raises(InputError, match=line):
         session.exact(session.source("seed-2000000"), Edit(terms))
+    terminal = directions_of_x_T(session.bench.model)
+    session.sliders[1] = replace(session.sliders[1], found=terminal)
+    with pytest.raises(InputError, match="skin is an operator of h, beside which x_T is not edited"):
+        session.exact(session.source("seed-2000000"), Edit({0: 0.5, 1: 1.0}))
     with pytest.raises(InputError, match="holds an operator, and this is done with directions"):
         session.save_direction(Edit({0: 0.5}), "mine")
 

@@ -118,13 +118,13 @@ def ddim_inversion(
     """Invert images for eta 0: from clean to noisy, solve every sampling step for its input.
 
     A step's input x_t solves x_t = step_input(x_{t_prev}, P_t, eps) with P_t and eps predicted at x_t itself. A
-    fixed-point iteration from x_{t_prev} finds it (see `Process.step_input`); when it would change x_t by twice its
-    least change so far, its moves are halved, without which large steps of a flow run to infinity. Without refinement
-    the first iterate is taken, whose error falls with the number of steps. The iteration converges where the
-    prediction changes slowly with x_t. Near clean images a network that has learnt to remove what it does not know is
-    nearly singular: there the reported error stays. (Newton's method with conjugate gradients solved the last step of
-    the embedded model, but stalled at 1e-2 on the one before, at t=100 of 10 steps, after 6 iterations of 80 products:
-    the image is outside what the network predicts there.)
+    fixed-point iteration from x_{t_prev} finds it (see `Process.step_input`); when it would change x_t of an image by
+    twice its least change so far, the moves of that image are halved, without which large steps of a flow run to
+    infinity. Without refinement the first iterate is taken, whose error falls with the number of steps. The iteration
+    converges where the prediction changes slowly with x_t. Near clean images a network that has learnt to remove what
+    it does not know is nearly singular: there the reported error stays. (Newton's method with conjugate gradients
+    solved the last step of the embedded model, but stalled at 1e-2 on the one before, at t=100 of 10 steps, after 6
+    iterations of 80 products: the image is outside what the network predicts there.)
 
     Args:
         model: The model to invert.
@@ -148,18 +148,23 @@ def ddim_inversion(
     process, x_t = model.process, _to_model_space(model, images)
     trajectory: list[Tensor] = []
     for t, t_prev in reversed(process.pairs()):
-        x_prev, change, least, weight, h = x_t, float("inf"), float("inf"), 1.0, None
+        x_prev, largest, h = x_t, float("inf"), None
+        weight = x_t.new_ones(len(x_t))
+        least = torch.full_like(weight, float("inf"))
         for _ in range(1 + refine):
             x0_hat, eps, h = _predict(model, x_t, t)
             solved = process.step_input(x_prev, x0_hat, eps, t, t_prev)
-            change = float((solved - x_t).abs().max())
+            change = (solved - x_t).abs().flatten(1).amax(1)
             # Where the iteration moves away from its solution, a part of each move can still lead to it.
-            weight, least = (weight / 2, change) if change > AWAY * least else (weight, min(least, change))
-            x_t = solved if weight == 1 or change <= tolerance else torch.lerp(x_t, solved, weight)
-            if change <= tolerance:
+            away = change > AWAY * least
+            weight, least = torch.where(away, weight / 2, weight), torch.where(away, change, least.minimum(change))
+            share = torch.where(change <= tolerance, 1.0, weight)
+            x_t = torch.lerp(x_t, solved, share.reshape(-1, 1, 1, 1))
+            largest = float(change.max())
+            if largest <= tolerance:
                 break
-        if refine and change > tolerance:
-            log.warning("inversion at t=%g still changed x_t by %.1e after %d iterations", t, change, 1 + refine)
+        if refine and largest > tolerance:
+            log.warning("inversion at t=%g still changed x_t by %.1e after %d iterations", t, largest, 1 + refine)
         assert h is not None
         trajectory.append(h)
     z = torch.zeros_like(x_t).unsqueeze(1).repeat(1, len(process.timesteps), 1, 1, 1)

@@ -190,6 +190,16 @@ def test_a_step_from_next_to_noise_alone_is_solved(tmp_path: Path, caplog: pytes
     assert (inverted.latents.x_T - latents.x_T).abs().max() <= 1e-3
 
 
+def test_an_image_is_inverted_alone_as_among_others(tmp_path: Path) -> None:
+    """Its moves are not halved because those of another image lead away from their solution."""
+    model = load_model(str(save_v(tmp_path / "model")), num_steps=3, device="cpu", dtype="float64")
+    model.denoiser.network.get_parameter("conv_out.weight").mul_(0.3)
+    noise = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
+    images = torch.cat([noise.sign(), torch.full_like(noise, 0.2)])
+    both, alone = ddim_inversion(model, images).latents, ddim_inversion(model, images[:1]).latents
+    assert (both.x_T[0] - alone.x_T[0]).abs().max() <= 1e-6
+
+
 def test_steps_that_are_not_solved_are_named(
     load_pixel: Load, images: torch.Tensor, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -191,6 +191,15 @@ def rows_of(inputs: dict[str, Any], rows: list[int]) -> dict[str, Any]:
     return {name: taken(value) for name, value in inputs.items()}
 
 
+def reads_numbers_in_derivatives() -> bool:
+    """Whether torch lets a function that it derives read numbers of other tensors, which torch 2.6 does not."""
+    try:
+        torch.func.vjp(lambda x: x * sum(torch.ones(1).sum(0, keepdim=True).tolist()), torch.ones(1))
+    except RuntimeError:
+        return False
+    return True
+
+
 OFTEN = {"pixel-middle", "stable_diffusion-after", *(f"{name}-block:1" for name in HELD)}
 """Cases that the fast tests derive; all others are slow."""
 
@@ -200,6 +209,8 @@ OFTEN = {"pixel-middle", "stable_diffusion-after", *(f"{name}-block:1" for name 
     [pytest.param(*case.values, id=case.id, marks=() if case.id in OFTEN else pytest.mark.slow) for case in CASES],
 )
 def test_derivatives_pass_through_both_halves_and_are_adjoint(name: str, tap: str, kind: str) -> None:
+    if name == "lumina2" and not reads_numbers_in_derivatives():
+        pytest.skip("Lumina2 reads the lengths of prompts, which this torch does not allow in what it derives")
     network, inputs, image_tokens = NETWORKS[name]()
     network.double()
     inputs = tree_map_only(Tensor, lambda value: value.double() if value.is_floating_point() else value, inputs)

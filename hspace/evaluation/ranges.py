@@ -318,9 +318,10 @@ def _identity(
 def _target(matrix: EffectMatrix, name: str) -> int | None:
     """The attribute that the direction is named after, or else the one whose effects at the two ends differ most.
 
-    In the second case only attributes count whose interval excludes 0 at one of the ends.
+    The first must be read at some strength besides 0: at the ends a hat may hide hair. In the second case only
+    attributes count whose interval excludes 0 at one of the ends.
     """
-    if name in matrix.attributes and np.isfinite(matrix.effect[[0, -1], matrix.attributes.index(name)]).all():
+    if name in matrix.attributes and np.isfinite(matrix.effect[:, matrix.attributes.index(name)]).sum() > 1:
         return matrix.attributes.index(name)
     sure = ((matrix.low > 0) | (matrix.high < 0))[[0, -1]].any(0)
     spread = np.where(sure, np.nan_to_num(np.abs(matrix.effect[-1] - matrix.effect[0])), 0)

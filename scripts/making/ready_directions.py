@@ -7,9 +7,9 @@
 For each judged attribute the annotator chooses among linear boundaries, whitened differences, regression, and trained
 offsets of the smile, which no difference of samples moves alone: of those with half of the largest effect the most
 selective, or the next where no strength of that one moves the attribute by 1 sd, or another attribute moves more. An
-attribute that none of them moves so is left out. Choice, strengths and safe ranges are of calibration seeds. The judge
-reads the directions once, on evaluation seeds; published ones on a block that was not read before, which
-docs/results/readings.csv logs.
+attribute that none of them moves so is left out, and of more than ten those with the narrowest safe ranges. Choice,
+strengths and safe ranges are of calibration seeds. The judge reads the directions once, on evaluation seeds; published
+ones on a block that was not read before, which docs/results/readings.csv logs.
 
 Cost: some 25,000 edited samples of ten steps, two hours of one core at 28 ms a pass; it goes on where it stopped.
 """
@@ -17,7 +17,7 @@ Cost: some 25,000 edited samples of ten steps, two hours of one core at 28 ms a 
 import argparse
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -61,6 +61,8 @@ SETTINGS = (
 METHODS = ("boundary", "whitened", "regression")
 TRAINED = ("smile",)
 """Attributes for which offsets that the annotator's gradient trains are among the candidates."""
+ROOM = 10
+"""Directions that are kept, those with the widest safe ranges: more would not fit the package's 40 MB of weights."""
 RANGED = 24
 """Samples on which ranges are measured."""
 TARGET = 1.0
@@ -149,12 +151,13 @@ def ready(lab: Lab) -> Directions:
     first = next(iter(candidates(lab, next(iter(found)))))[1]
     meta = replace(
         first.meta, names=tuple(found), method=" and ".join(WORDS[each] for each in dict.fromkeys(methods.values())),
+        provenance=replace(first.meta.provenance, injection=lab.sampler.injection),
         unit="sd of the attribute, as the annotator sees it", config_sha256="", report={},
         settings={"method": methods, "candidates": list(METHODS), "target": TARGET},
         effects={"judge": lab.judge.id, "block": lab.cfg.evaluation.block, "n": len(lab.seeds()),
                  "strengths": list(READ), "attributes": _effects(sweep)},
     )  # fmt: skip
-    return _ranged(lab, Directions(torch.stack([*vectors.values()]).float(), meta))
+    return widest(_ranged(lab, Directions(torch.stack([*vectors.values()]).float(), meta)))
 
 
 def _ranged(lab: Lab, directions: Directions) -> Directions:
@@ -165,6 +168,26 @@ def _ranged(lab: Lab, directions: Directions) -> Directions:
         sampler=lab.sampler,
     )  # fmt: skip
     return with_ranges(directions, {j: measure(j) for j in range(len(directions.meta.names))})
+
+
+def widest(directions: Directions, count: int = ROOM) -> Directions:
+    """Those with the widest safe ranges, in their order, with the facts about them alone."""
+    ranges = [range_of(directions, j) for j in range(len(directions.meta.names))]
+    widths = [0.0 if found is None else found.high - found.low for found in ranges]
+    chosen = directions.select(sorted(sorted(range(len(widths)), key=lambda j: -widths[j])[:count]))
+    meta = chosen.meta
+
+    def about(facts: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: facts[name] for name in meta.names}
+
+    for name in (name for name in directions.meta.names if name not in meta.names):
+        log.info("%s is left out for want of room", name)
+    assert meta.effects is not None and meta.calibration is not None, "both were measured"
+    kept = replace(
+        meta, effects=meta.effects | {"attributes": about(meta.effects["attributes"])},
+        settings=meta.settings | {"method": about(meta.settings["method"])}, calibration=about(meta.calibration),
+    )  # fmt: skip
+    return replace(chosen, meta=kept)
 
 
 def _effects(sweep: Sweep) -> dict[str, Any]:

@@ -61,6 +61,8 @@ def test_the_target_is_the_name_or_what_moves_most_and_surely():
     effects = matrix(0.3 * GRID, 0.01 * GRID, -GRID)
     assert (_target(effects, "age"), _target(effects, "component 1")) == (1, 2)
     assert _target(matrix(0.01 * GRID), "component 1") is None
+    hidden = np.where(np.abs(GRID) > 2, np.nan, 0.3 * GRID)
+    assert _target(matrix(hidden, 2 * GRID), "smile") == 0, "its own attribute, though it is hidden at the ends"
 
 
 def test_even_strengths_have_even_gaps():

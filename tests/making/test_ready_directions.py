@@ -129,6 +129,19 @@ def test_of_strong_candidates_the_most_selective_is_taken(model: DiffusionModel,
     assert strong[chosen[0]] == pytest.approx(max(strong.values())) and sorted(chosen) == sorted(found)
 
 
+def test_those_with_the_widest_ranges_are_kept_with_their_facts() -> None:
+    found = Directions.load(ready_path("portraits"))
+    ranges = {name: range_of(found, j) for j, name in enumerate(found.meta.names)}
+    widths = {name: measured.high - measured.low for name, measured in ranges.items() if measured is not None}
+    chosen = ready_directions.widest(found, 2)
+    assert sorted(chosen.meta.names) == sorted(sorted(widths, key=lambda name: -widths[name])[:2])
+    assert chosen.meta.effects is not None and set(chosen.meta.effects["attributes"]) == set(chosen.meta.names)
+    assert set(chosen.meta.calibration or {}) == set(chosen.meta.settings["method"]) == set(chosen.meta.names)
+    assert [range_of(chosen, j) for j in range(2)] == [ranges[name] for name in chosen.meta.names]
+    index = found.meta.names.index(chosen.meta.names[1])
+    assert torch.equal(chosen.directions[1], found.directions[index])
+
+
 def test_the_card_on_the_page_is_that_of_the_file() -> None:
     page = ready_directions.PAGE.read_text(encoding="utf-8")
     begin, end = ready_directions.MARKS

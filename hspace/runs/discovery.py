@@ -31,7 +31,7 @@ from hspace.system.registry import source_sha256
 from hspace.system.shards import SHARD
 from hspace.types import InputError, Scorer
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 def warn_of_injection(meta: DirectionsMeta, cfg: Config) -> None:

@@ -17,7 +17,7 @@ from hspace.experiments.demo import confirmed
         ("study.target=0", "study.target must not be 0"),
         ("edit.strengths=[1,2]", "edit.strengths must hold a number below 0 and one above it"),
         ("edit.effects=[-1]", "edit.effects must hold a number below 0 and one above it"),
-        ("study.attributes=[skin]", "unknown study.attributes 'skin': there is age, glasses, hat, smile, yaw"),
+        ("study.attributes=[brow]", "unknown study.attributes 'brow': there is age, beard, glasses,"),
     ],
 )
 def test_what_cannot_be_drawn_is_one_line(

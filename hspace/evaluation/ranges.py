@@ -223,7 +223,7 @@ def _settings(source: SliderRange | Sampler, num_steps: int) -> dict[str, str | 
 def with_ranges(directions: Kept, ranges: dict[int, SliderRange]) -> Kept:
     """The directions with the ranges of some of them in their metadata, under `range` of the direction's name.
 
-    If all ranges of directions are known, the tensor `range` holds the safe strengths. An operator has one range, of 0.
+    If all ranges of directions are known, the tensor `range` holds the safe strengths. An operator is component 0.
     """
     records: dict[str, Any] = dict(directions.meta.calibration or {})
     for component, found in ranges.items():
@@ -278,7 +278,8 @@ def _is_sound(found: SliderRange, operator: bool) -> bool:
     shaped = len(found.effect) == len(found.tried) and all(len(row) == 3 for row in found.effect)
     zero = 0 if operator else POINTS
     spaced = len(found.strengths) == 2 * POINTS + 1 and found.strengths[zero] == 0 and len(found.tried) > 1
-    allowed = not operator or max((*found.strengths, *found.tried), default=0) <= STRENGTHS[1]
+    least, most = STRENGTHS
+    allowed = not operator or all(least <= each <= most for each in (found.low, *found.strengths, *found.tried))
     worded = isinstance(found.attribute, str | None) and all(
         isinstance(text, str) for text in (found.low_because, found.high_because)
     )

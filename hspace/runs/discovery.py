@@ -34,12 +34,18 @@ from hspace.types import InputError, Scorer
 log: logging.Logger = logging.getLogger(__name__)
 
 
-def warn_of_injection(meta: DirectionsMeta, cfg: Config) -> None:
-    """Warns where what was trained or measured for edits of one injection is used under the other."""
+def warn_of_injection(meta: DirectionsMeta, cfg: Config, what: str = "") -> None:
+    """Warns where what was trained or measured for edits of one injection is used under the other.
+
+    Args:
+        meta: Facts about the directions or the operator.
+        cfg: Parsed configuration of the use.
+        what: Name of what is used, where that is not all of them.
+    """
     made, here = meta.provenance.injection, cfg.diffusion.injection
     if made not in (None, here):
-        names = ", ".join(meta.names[:3])
-        log.warning("%s: trained or measured with diffusion.injection=%s; effects differ with %s", names, made, here)
+        what = what or ", ".join(meta.names)
+        log.warning("%s: trained or measured with diffusion.injection=%s; effects differ with %s", what, made, here)
 
 
 def discover(cfg: Config, model: DiffusionModel, annotator: Scorer) -> Found:

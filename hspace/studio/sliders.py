@@ -117,7 +117,7 @@ def fitted(slider: Slider, cfg: Config, model: DiffusionModel) -> Slider:
         InputError: If its directions were found under other circumstances, naming the first that `allow` lacks.
     """
     found = slider.found.fit(model, eta=cfg.diffusion.eta, allow=cfg.allow)
-    warn_of_injection(found.meta, cfg)
+    warn_of_injection(found.meta, cfg, slider.name)
     if other := range_unlike(found, slider.component, cfg.sampler):
         log.warning("the range of %s, measured with %s, is not used: hspace range measures it anew", slider.name, other)
         found = without_range(found, slider.component)

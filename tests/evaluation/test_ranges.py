@@ -257,11 +257,13 @@ def test_an_operator_ends_at_the_first_limit_too() -> None:
 @pytest.mark.parametrize(
     "change",
     [
+        {"low": -1.0},
+        {"tried": (-1.0, 1.0)},
         {"strengths": tuple(float(i) for i in range(9))},
         {"tried": (0.0, 2.0)},
         {"low": -1.0, "strengths": tuple(i / 4 for i in range(-4, 5)), "tried": (-1.0, 1.0)},
     ],
-    ids=["strengths", "tried", "as of a direction"],
+    ids=["low", "tried below 0", "strengths", "tried above 1", "as of a direction"],
 )
 def test_an_operators_range_beyond_its_strengths_is_none(tiny_model: DiffusionModel, change: dict[str, Any]) -> None:
     even = tuple(i / 8 for i in range(9))

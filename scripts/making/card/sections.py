@@ -18,6 +18,7 @@ from torch import Tensor
 from card import generated, semantics
 from card.base import Sizes, evaluation_seeds
 from card.carried import carried_by_h
+from card.moved import boundaries, choose_strength, moved_figures, moved_images
 from card.subject import Subject, subject_of
 from card.swapped import swapped_shares
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
@@ -240,18 +241,18 @@ def _moved(bench: Bench, folder: Path) -> dict[str, Any]:
     """Linear boundaries."""
     moved, kept = bench.subject.moved, bench.subject.kept
     thresholds = dict(zip(moved, _thresholds(bench), strict=True))
-    directions = semantics.boundaries(bench.model, bench.annotator, moved, bench.sizes)
+    directions = boundaries(bench.model, bench.annotator, moved, bench.sizes)
     strengths = [
-        semantics.choose_strength(bench.model, directions, j, bench.annotator, thresholds[name], bench.sizes)
+        choose_strength(bench.model, directions, j, bench.annotator, thresholds[name], bench.sizes)
         for j, name in enumerate(moved)
     ]
-    original, edited = semantics.moved_images(bench.model, directions, strengths, bench.sizes)
+    original, edited = moved_images(bench.model, directions, strengths, bench.sizes)
     shown = original[None, :NUM_EDITED].expand(len(moved), -1, -1, -1, -1)
     rows = torch.stack([edited[:, 0, :NUM_EDITED], shown, edited[:, 1, :NUM_EDITED]], dim=2).flatten(0, 2)
     titles = [text for name in moved for text in [f"{name} \N{MINUS SIGN}", "unedited", f"{name} +"] * shown.shape[1]]
     grid_figure(rows, 3 * shown.shape[1], folder / f"{bench.subject.stem}_moved.png", titles, tile=TILE)
     encoders = {role: bench.encoders[role] for role in kept}
-    figures = semantics.moved_figures(original, edited, bench.judge, encoders, thresholds)
+    figures = moved_figures(original, edited, bench.judge, encoders, thresholds)
     for name, strength in zip(moved, strengths, strict=True):
         figures[name] |= {"strength": strength, "threshold": thresholds[name]}
     return {"moved": figures}

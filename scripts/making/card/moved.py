@@ -1,10 +1,12 @@
-"""Edits of one attribute at a time: how far linear boundaries move it, and what they keep.
+"""Edits of one attribute at a time by the best method: how far they move it, and what they keep.
 
-Strengths are chosen with the annotator on calibration seeds; the judge reads evaluation seeds.
+Method and strength are chosen with the annotator on calibration seeds; the judge reads evaluation seeds.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,13 +15,17 @@ from card.base import Sizes, evaluation_seeds, share
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import seed_range
 from hspace.diffusion.sampler import Sampler
-from hspace.directions.annotations import annotate
+from hspace.directions.annotations import Annotations, annotate
 from hspace.directions.boundary import boundary
 from hspace.directions.record import Directions
+from hspace.directions.trained import trained
+from hspace.directions.whitened import whitened
 from hspace.edits.sums import apply_offsets, edit, edit_offsets
 from hspace.evaluation.readings import score
 from hspace.metrics.identity import identity_preservation
 from hspace.types import Embedder, Images, Scorer
+
+log: logging.Logger = logging.getLogger(__name__)
 
 MOVED_SHARES = (0.2, 0.8)
 """Shares having an attribute that an edit has to pass, at -s from above and at +s from below."""
@@ -27,43 +33,140 @@ CALIBRATION_MARGIN = 0.1
 """By how much the annotator has to see these shares passed on calibration seeds."""
 STRENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 """Strengths that are tried, smallest first."""
+HALVINGS = 2
+"""Strengths that are tried between the first that passes and the one before it."""
+LINEAR = {"boundary": boundary, "whitened": whitened}
+"""Methods that learn from the same examples; at strength 1 both go from the one mean to the other."""
 
 
-def boundaries(model: DiffusionModel, annotator: Scorer, attributes: Sequence[str], sizes: Sizes) -> Directions:
-    """Normals of linear boundaries between the most extreme of the annotated samples: one direction per attribute."""
-    annotations = annotate(
-        model, seed_range("discovery", sizes.annotated), annotator, sampler=Sampler(batch_size=sizes.batch_size)
-    )
-    found = [boundary(model, annotations, name, k=sizes.examples, batch_size=sizes.batch_size) for name in attributes]
-    return Directions(torch.cat([each.directions for each in found]), replace(found[0].meta, names=tuple(attributes)))
+@dataclass(frozen=True)
+class Tried:
+    """A direction at the strength that suits it.
+
+    Attributes:
+        method: What found it.
+        directions: The direction.
+        strength: The smallest at which the annotator sees the attribute moved on calibration seeds; else the best.
+        margin: By how much the worse of the two shares is passed there, in [-.8, .2].
+        change: Root mean square of what changes in the pictures, over both ends; pixels are in [-1, 1].
+    """
+
+    method: str
+    directions: Directions
+    strength: float
+    margin: float
+    change: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the annotator sees the attribute moved."""
+        return self.margin >= CALIBRATION_MARGIN
 
 
-def choose_strength(
-    model: DiffusionModel, directions: Directions, component: int, annotator: Scorer, threshold: float, sizes: Sizes
-) -> float:
-    """The smallest strength at which the annotator sees the attribute moved on calibration seeds; else the best.
+def choose(
+    model: DiffusionModel, annotator: Scorer, attributes: Sequence[str], thresholds: Sequence[float], sizes: Sizes
+) -> list[Tried]:
+    """The edit of each attribute: of those that move it, the one that changes the pictures least; else the strongest.
+
+    Offsets that the annotator's gradient trains cost more than all else, and are tried where no linear method passes.
 
     Args:
         model: The model, at the steps of the edits.
-        directions: Named by attributes.
-        component: Which direction.
+        annotator: Chooses.
+        attributes: What is to be moved.
+        thresholds: Of each: a score above it has the attribute.
+        sizes: How many samples.
+    """
+    sampler = Sampler(batch_size=sizes.batch_size)
+    annotations = annotate(model, seed_range("discovery", sizes.annotated), annotator, sampler=sampler)
+    chosen = []
+    for attribute, threshold in zip(attributes, thresholds, strict=True):
+        tries = [
+            try_strengths(model, name, directions, annotator, threshold, sizes)
+            for name, directions in linear(model, annotations, attribute, sizes)
+        ]
+        if not any(each.passed for each in tries):
+            directions = trained(model, annotator, annotations, attribute, sampler=sampler)
+            tries.append(try_strengths(model, "trained", directions, annotator, threshold, sizes))
+        chosen.append(best(tries))
+        for each in tries:
+            log.info(
+                "%s by %s: strength %.2f, margin %.2f, change %.3f", attribute, each.method, each.strength, each.margin,
+                each.change,
+            )  # fmt: skip
+    return chosen
+
+
+def linear(
+    model: DiffusionModel, annotations: Annotations, attribute: str, sizes: Sizes
+) -> Iterator[tuple[str, Directions]]:
+    """What each linear method learns from the most extreme of the annotated samples, by its name.
+
+    Of a binary attribute there are no more examples on a side than samples that have it, or do not have it.
+    """
+    column, k = annotations.column(attribute), sizes.examples
+    if annotations.binary[column]:
+        having = annotations.scores[annotations.visible[:, column], column] > 0.5
+        k = min(k, int(having.sum()), int((~having).sum()))
+    for name, find in LINEAR.items():
+        yield name, find(model, annotations, attribute, k=k, batch_size=sizes.batch_size)
+
+
+def best(tries: Sequence[Tried]) -> Tried:
+    """Of those that pass the one that changes the pictures least; if none does, the one that passes by the most."""
+    passed = [each for each in tries if each.passed]
+    return min(passed, key=lambda each: each.change) if passed else max(tries, key=lambda each: each.margin)
+
+
+def try_strengths(
+    model: DiffusionModel, method: str, directions: Directions, annotator: Scorer, threshold: float, sizes: Sizes
+) -> Tried:
+    """A direction at the smallest strength at which the annotator sees its attribute moved; else at the best.
+
+    Args:
+        model: The model, at the steps of the edits.
+        method: What found the direction.
+        directions: One direction, named by its attribute.
         annotator: Reads the edits.
         threshold: A score above it has the attribute.
         sizes: How many samples.
     """
-    latents = model.latents(seed_range("calibration", sizes.calibration))
-    column = annotator.attributes.index(directions.meta.names[component])
-    margins = {}
+    latents, sampler = model.latents(seed_range("calibration", sizes.calibration)), Sampler(batch_size=sizes.batch_size)
+    column = annotator.attributes.index(directions.meta.names[0])
+
+    def edited(*strengths: float) -> Tensor:
+        return edit(model, latents, directions, component=0, strengths=strengths, sampler=sampler)
+
+    unedited = edited(0)
+
+    def at(strength: float) -> Tried:
+        ends = edited(-strength, strength)
+        before, after = (share(score(annotator, images)[:, column] > threshold) for images in ends.unbind(1))
+        change = float((ends - unedited).square().mean().sqrt())
+        return Tried(method, directions, strength, min(MOVED_SHARES[0] - before, after - MOVED_SHARES[1]), change)
+
+    tries, below = list[Tried](), STRENGTHS[0] / 2
     for strength in STRENGTHS:
-        edited = edit(
-            model, latents, directions, component=component, strengths=[-strength, strength],
-            sampler=Sampler(batch_size=sizes.batch_size),
-        )  # fmt: skip
-        before, after = (share(score(annotator, images)[:, column] > threshold) for images in edited.unbind(1))
-        margins[strength] = min(MOVED_SHARES[0] - before, after - MOVED_SHARES[1])
-        if margins[strength] >= CALIBRATION_MARGIN:
+        tries.append(at(strength))
+        if tries[-1].passed:
             break
-    return max(margins, key=margins.__getitem__)
+        below = strength
+    else:
+        return max(tries, key=lambda each: each.margin)
+    for _ in range(HALVINGS):
+        between = at(math.sqrt(below * tries[-1].strength))
+        if between.passed:
+            tries.append(between)
+        else:
+            below = between.strength
+    return tries[-1]
+
+
+def together(chosen: Sequence[Tried]) -> Directions:
+    """The chosen directions in one record, named by their attributes."""
+    found = [each.directions for each in chosen]
+    names = tuple(each.meta.names[0] for each in found)
+    return Directions(torch.cat([each.directions for each in found]), replace(found[0].meta, names=names))
 
 
 def moved_images(

@@ -160,19 +160,27 @@ def _components(metrics: dict[str, Any]) -> Table:
     return Table((*columns, "semantic"), rows, caption)
 
 
+METHODS = {"boundary": "linear boundary", "whitened": "whitened difference", "trained": "trained offsets"}
+"""What finds edits, in words."""
+
+
 def _moved(metrics: dict[str, Any]) -> Table:
-    """Linear boundaries."""
+    """Edits of one attribute by the best method."""
     columns = ("strength", "unedited", "before", "after", *metrics["kept"])
-    rows = tuple((name, *(row[column] for column in columns)) for name, row in metrics["moved"].items())
-    count = metrics["sizes"]["examples"]
+    rows = tuple(
+        (name, METHODS[row["method"]], *(row[column] for column in columns)) for name, row in metrics["moved"].items()
+    )
+    sizes = metrics["sizes"]
     kept = " and ".join(KEPT[role] for role in metrics["kept"])
     caption = (
-        f"Linear boundaries of {count} + {count} annotated samples, at one strength s each, on "
-        f"{metrics['sizes']['judged']} samples, no interval: share of samples having "
-        "the attribute (a continuous one: above the renderer's median) unedited, at \N{MINUS SIGN}s and at +s, and the "
-        f"mean cosine to the unedited samples over both: {kept}."
+        f"The best of linear boundaries and whitened differences of up to {sizes['examples']} + {sizes['examples']} of "
+        f"{sizes['annotated']} annotated samples and, where neither passes, trained offsets: chosen with the annotator "
+        f"on {sizes['calibration']} calibration samples, the one that changes pictures least among those that pass. At "
+        f"one strength s each, on {sizes['judged']} samples, no interval: share of samples having the attribute (a "
+        "continuous one: above the renderer's median) unedited, at \N{MINUS SIGN}s and at +s, and the mean cosine to "
+        f"the unedited samples over both: {kept}."
     )
-    return Table(("attribute", *columns), rows, caption)
+    return Table(("attribute", "method", *columns), rows, caption)
 
 
 def _carried(metrics: dict[str, Any]) -> Table:

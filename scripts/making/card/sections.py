@@ -18,7 +18,7 @@ from torch import Tensor
 from card import generated, semantics
 from card.base import Sizes, evaluation_seeds
 from card.carried import carried_by_h
-from card.moved import boundaries, choose_strength, moved_figures, moved_images
+from card.moved import choose, moved_figures, moved_images, together
 from card.subject import Subject, subject_of
 from card.swapped import swapped_shares
 from hspace.diffusion.checkpoints import DiffusionModel, load_model
@@ -41,8 +41,8 @@ from hspace.worlds.rendered import Rendered, from_bytes, rendered, rendered_pair
 
 log = logging.getLogger(__name__)
 
-VERSION = 6
-"""Part of every cache key, which is raised when a figure is measured in another way."""
+VERSION, VERSIONS = 6, {"moved": 7}
+"""Part of the cache key of every section, or of one, which is raised when its figures are measured in another way."""
 REFERENCE_SEED, FRESH_SEED, INDEPENDENT_SEED, PEOPLE_SEED, PAIRS_SEED = 70, 71, 72, 73, 74
 """Streams of renders that no training draws from."""
 TILE, SHEET, COLUMNS = 96, 24, 6
@@ -145,13 +145,13 @@ def _section(
         write_json(folder / "figures.json", _plain(build(bench, folder)))
         log.info("%s: %.0f s", name, time.perf_counter() - started)
 
-    return cached(output / "sections", name, _key(bench, scorers), write)
+    return cached(output / "sections", name, _key(bench, VERSIONS.get(name, VERSION), scorers), write)
 
 
-def _key(bench: Bench, scorers: bool) -> dict[str, Any]:
+def _key(bench: Bench, version: int, scorers: bool) -> dict[str, Any]:
     """What a section depends on."""
     sizes = {name: value for name, value in asdict(bench.sizes).items() if name != "batch_size"}
-    key = {"version": VERSION, "sizes": sizes, "model": bench.model.identity.sha256}
+    key = {"version": version, "sizes": sizes, "model": bench.model.identity.sha256}
     key |= {"schedule": key_sha256(asdict(bench.model.process))}
     if scorers:
         world = bench.subject.world
@@ -238,24 +238,24 @@ def _components(bench: Bench, folder: Path) -> dict[str, Any]:
 
 
 def _moved(bench: Bench, folder: Path) -> dict[str, Any]:
-    """Linear boundaries."""
+    """Edits of one attribute by the best method."""
     moved, kept = bench.subject.moved, bench.subject.kept
     thresholds = dict(zip(moved, _thresholds(bench), strict=True))
-    directions = boundaries(bench.model, bench.annotator, moved, bench.sizes)
-    strengths = [
-        choose_strength(bench.model, directions, j, bench.annotator, thresholds[name], bench.sizes)
-        for j, name in enumerate(moved)
-    ]
-    original, edited = moved_images(bench.model, directions, strengths, bench.sizes)
+    chosen = choose(bench.model, bench.annotator, moved, [*thresholds.values()], bench.sizes)
+    original, edited = moved_images(bench.model, together(chosen), [each.strength for each in chosen], bench.sizes)
     shown = original[None, :NUM_EDITED].expand(len(moved), -1, -1, -1, -1)
     rows = torch.stack([edited[:, 0, :NUM_EDITED], shown, edited[:, 1, :NUM_EDITED]], dim=2).flatten(0, 2)
     titles = [text for name in moved for text in [f"{name} \N{MINUS SIGN}", "unedited", f"{name} +"] * shown.shape[1]]
     grid_figure(rows, 3 * shown.shape[1], folder / f"{bench.subject.stem}_moved.png", titles, tile=TILE)
     encoders = {role: bench.encoders[role] for role in kept}
     figures = moved_figures(original, edited, bench.judge, encoders, thresholds)
-    for name, strength in zip(moved, strengths, strict=True):
-        figures[name] |= {"strength": strength, "threshold": thresholds[name]}
-    return {"moved": figures}
+    return {
+        "moved": {
+            name: figures[name]
+            | {"method": each.method, "strength": each.strength, "passed": each.passed, "threshold": thresholds[name]}
+            for name, each in zip(moved, chosen, strict=True)
+        }
+    }
 
 
 def _thresholds(bench: Bench) -> list[float]:
@@ -279,7 +279,13 @@ def _summary(figures: dict[str, Any]) -> dict[str, Any]:
     same = figures["kept"][0]
     by_attribute = {
         f"moved_{key}": {attribute: row[name] for attribute, row in rows.items()}
-        for key, name in (("before", "before"), ("after", "after"), ("identity", same), ("strength", "strength"))
+        for key, name in (
+            ("before", "before"),
+            ("after", "after"),
+            ("identity", same),
+            ("method", "method"),
+            ("strength", "strength"),
+        )
     }
     judged = [row["share"] for name, row in figures["swapped"].items() if name != "background"]
     return {

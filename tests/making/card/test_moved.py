@@ -1,52 +1,149 @@
 from dataclasses import replace
+from typing import Any
 
+import card.moved
 import pytest
 import torch
 from card.base import Sizes, evaluation_seeds, share
-from card.moved import STRENGTHS, boundaries, choose_strength, moved_figures, moved_images
+from card.moved import (
+    CALIBRATION_MARGIN,
+    STRENGTHS,
+    Tried,
+    best,
+    choose,
+    linear,
+    moved_figures,
+    moved_images,
+    together,
+    try_strengths,
+)
 from colours import Brightness, Colour
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import seed_range
 from hspace.diffusion.sampling import sample
+from hspace.directions.annotations import Annotations, annotate
+from hspace.directions.boundary import boundary
+from hspace.directions.metadata import DirectionsMeta
 from hspace.directions.record import Directions
+from hspace.directions.trained import trained
 from hspace.edits.sums import edit
+from hspace.types import InputError, Scorer
 
 SIZES = Sizes(annotated=12, examples=2, calibration=10, judged=12, batch_size=16)
 
 
 @pytest.fixture(scope="module")
-def directions(tiny_model: DiffusionModel) -> Directions:
-    return boundaries(tiny_model, Brightness(), ("red", "green"), SIZES)
+def annotations(tiny_model: DiffusionModel) -> Annotations:
+    return annotate(tiny_model, range(12), Brightness())
 
 
-def test_boundaries_are_named_after_their_attributes(directions: Directions) -> None:
-    assert directions.meta.names == ("red", "green") and directions.meta.unit == "difference"
-    assert len(directions.directions) == 2 and not set(directions.meta.seeds) & set(seed_range("calibration", 10))
+@pytest.fixture(scope="module")
+def directions(tiny_model: DiffusionModel, annotations: Annotations) -> Directions:
+    found = [dict(linear(tiny_model, annotations, name, SIZES)) for name in ("red", "green")]
+    return together([Tried("boundary", each["boundary"], 1.0, 0.2, 0.1) for each in found])
 
 
-def test_the_smallest_strength_that_moves_enough_is_chosen(tiny_model: DiffusionModel, directions: Directions) -> None:
-    # An offset of x_T surely moves the samples of an untrained model, the more the stronger it is.
-    offset = torch.zeros(1, *tiny_model.sample_shape)
-    offset[:, 0] = 0.1
+def shift(model: DiffusionModel, meta: DirectionsMeta, size: float) -> Directions:
+    """An offset of x_T, which surely moves the samples of an untrained model, the more the stronger it is."""
+    offset = torch.zeros(1, *model.sample_shape)
+    offset[:, 0] = size
+    return Directions(offset, replace(meta, space="x_T", names=("red",)))
+
+
+def test_linear_directions_are_named_after_their_attribute_and_of_equal_unit(
+    tiny_model: DiffusionModel, annotations: Annotations, directions: Directions
+) -> None:
+    found = dict(linear(tiny_model, annotations, "green", SIZES))
+    assert {each.meta.names for each in found.values()} == {("green",)}
+    assert {each.meta.unit for each in found.values()} == {"difference"} and set(found) == {"boundary", "whitened"}
+    assert directions.meta.names == ("red", "green") and len(directions.directions) == 2
+    assert directions.directions[1].equal(found["boundary"].directions[0])
+
+
+def test_a_rare_attribute_has_as_many_examples_as_there_are(
+    tiny_model: DiffusionModel, annotations: Annotations
+) -> None:
+    rare = replace(annotations, binary=(True, False), scores=annotations.scores.clone(), logits=None)
+    rare.scores[:, 0] = torch.tensor([0.9] * 3 + [0.1] * 9)
+    five = replace(SIZES, examples=5)
+    ours = dict(linear(tiny_model, rare, "red", five))["boundary"]
+    assert ours.directions.equal(boundary(tiny_model, rare, "red", k=3, batch_size=SIZES.batch_size).directions)
+    with pytest.raises(InputError, match="do not differ in red"):
+        boundary(tiny_model, rare, "red", k=5)
+    assert dict(linear(tiny_model, rare, "green", five))["boundary"].directions.isfinite().all()
+
+
+def test_the_smallest_strength_that_moves_enough_is_found(tiny_model: DiffusionModel, directions: Directions) -> None:
     latents = tiny_model.latents(seed_range("calibration", 10))
+    offset = shift(tiny_model, directions.meta, 0.1).directions
     unedited, moved = (
         Brightness()(sample(tiny_model, replace(latents, x_T=latents.x_T + factor * offset)).x_0)[:, 0]
         for factor in (0, 1)
     )
     sign, threshold = float((moved - unedited).mean().sign()), float(unedited.median())
-    shifted = Directions(sign * offset, replace(directions.meta, space="x_T", names=("red",)))
-    chosen = choose_strength(tiny_model, shifted, 0, Brightness(), threshold, SIZES)
+    shifted = shift(tiny_model, directions.meta, sign * 0.1)
+    tried = try_strengths(tiny_model, "boundary", shifted, Brightness(), threshold, SIZES)
 
     def margin(strength: float) -> float:
         images = edit(tiny_model, latents, shifted, component=0, strengths=[-strength, strength])
         before, after = (share(Brightness()(each)[:, 0] > threshold) for each in images.unbind(1))
         return min(0.2 - before, after - 0.8)
 
-    assert margin(chosen) >= 0.1 - 1e-9
-    assert all(margin(strength) < 0.1 for strength in STRENGTHS if strength < chosen)
+    assert tried.passed and tried.margin == pytest.approx(margin(tried.strength), abs=1e-9)
+    reached = next(strength for strength in STRENGTHS if margin(strength) >= CALIBRATION_MARGIN)
+    below = STRENGTHS[STRENGTHS.index(reached) - 1] if reached > STRENGTHS[0] else reached / 2
+    between = [below * (reached / below) ** (i / 4) for i in range(1, 4)]
+    assert tried.strength in [pytest.approx(each) for each in (*between, reached)]
+    smaller = [each for each in (below, *between) if each < tried.strength * 0.999]
+    assert not smaller[1:] or margin(smaller[-1]) < CALIBRATION_MARGIN
+    ends = edit(tiny_model, latents, shifted, component=0, strengths=[-tried.strength, 0, tried.strength])
+    assert tried.change == pytest.approx(float((ends[:, [0, 2]] - ends[:, [1]]).square().mean().sqrt()), rel=1e-4)
     weak = replace(shifted, directions=shifted.directions * 1e-6)
-    assert choose_strength(tiny_model, weak, 0, Brightness(), threshold, SIZES) in STRENGTHS
+    failed = try_strengths(tiny_model, "boundary", weak, Brightness(), threshold, SIZES)
+    assert not failed.passed and failed.strength in STRENGTHS
+
+
+def test_of_edits_that_pass_the_one_that_changes_least_is_the_best(directions: Directions) -> None:
+    weak = Tried("trained", directions, 4.0, 0.05, 0.01)
+    strong = Tried("boundary", directions, 2.0, 0.2, 0.3)
+    mild = Tried("whitened", directions, 1.0, CALIBRATION_MARGIN, 0.2)
+    assert best([weak, strong, mild]) is mild
+    assert best([weak, replace(strong, margin=-0.1)]) is weak
+
+
+def test_offsets_are_trained_where_no_linear_method_passes(
+    tiny_model: DiffusionModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = list[str]()
+
+    def shortly(
+        model: DiffusionModel, scorer: Scorer, annotations: Annotations, attribute: str, **_: Any
+    ) -> Directions:
+        calls.append(attribute)
+        return trained(model, scorer, annotations, attribute, updates=2, batch=4)
+
+    monkeypatch.setattr(card.moved, "trained", shortly)
+    sizes = replace(SIZES, annotated=24)
+    # No edit lifts a mean above 10.
+    (failed,) = choose(tiny_model, Brightness(), ["red"], [10.0], sizes)
+    assert calls == ["red"] and not failed.passed
+
+    def moving(model: DiffusionModel, annotations: Annotations, attribute: str, **_: Any) -> Directions:
+        meta = boundary(model, annotations, attribute, k=2).meta
+        return max((shift(model, meta, size) for size in (-0.2, 0.2)), key=lambda each: rise(model, each))
+
+    monkeypatch.setattr(card.moved, "LINEAR", {"boundary": moving})
+    latents = tiny_model.latents(seed_range("calibration", 10))
+    threshold = float(Brightness()(sample(tiny_model, latents).x_0)[:, 0].median())
+    (passed,) = choose(tiny_model, Brightness(), ["red"], [threshold], sizes)
+    assert calls == ["red"] and passed.passed and passed.method == "boundary"
+
+
+def rise(model: DiffusionModel, directions: Directions) -> float:
+    """What strength 1 adds to red in the mean."""
+    ends = edit(model, model.latents(range(4)), directions, component=0, strengths=[0, 1])
+    return float(Brightness()(ends[:, 1] - ends[:, 0])[:, 0].mean())
 
 
 def test_images_are_moved_both_ways_by_each_direction(tiny_model: DiffusionModel, directions: Directions) -> None:

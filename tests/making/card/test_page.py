@@ -25,12 +25,13 @@ def make_metrics(**changed: Any) -> dict[str, Any]:
                        "yaw": {"judge": 0.99, "error": 0.03}},
         "components": [{"component": 2, "attribute": "yaw", "effect": 1.5, "low": 1.3, "ratio": 3.0, "semantic": True}],
         "moved": {"yaw": {"unedited": 0.5, "before": 0.1, "after": 0.9, "likeness": 0.8, "identity": 0.6,
-                          "strength": 1.5}},
+                          "method": "whitened", "strength": 1.5}},
         "kept": ["likeness", "identity"],
         "carried": {"yaw": {"log_snr": -2.2, "by_h": 0.9}, "smile": {"log_snr": None, "by_h": None}},
         "regions": {"eyes": 0.95},
         "swapped": {"yaw": {"share": 0.8, "se": 0.1}, "background": {"share": 0.2, "se": 0.1}},
-        "sizes": {"generated": 2048, "steps": 10, "judged": 200, "swaps": 256, "discovery": 500, "examples": 100},
+        "sizes": {"generated": 2048, "steps": 10, "judged": 200, "swaps": 256, "discovery": 500, "examples": 100,
+                  "annotated": 400, "calibration": 32},
     }  # fmt: skip
     return metrics | changed
 
@@ -62,7 +63,7 @@ def test_the_page_keeps_its_text_and_takes_the_figures(tmp_path: Path) -> None:
         text = page.read_text(encoding="utf-8")
         assert text.startswith(f"Before.\n\n{BEGIN}\n") and text.endswith(f"{END}\n\nAfter.\n") and "old" not in text
         assert "| judge on renders: accuracy, worst binary attribute | judge_accuracy_min | .99 | ≥ .97 | yes |" in text
-        assert "| eyes | .95 |" in text
+        assert "| eyes | .95 |" in text and "| yaw | whitened difference | 1.5 |" in text
     assert (tmp_path / "images" / "portraits_moved.png").read_bytes() == b"picture"
 
 
@@ -98,7 +99,7 @@ def test_a_world_without_likeness_and_background_has_no_such_rows(tmp_path: Path
         world="rooms",
         kept=["identity"],
         swapped={"lamp": {"share": 0.8, "se": 0.1}},
-        moved={"lamp": dict.fromkeys(MOVED, 0.5)},
+        moved={"lamp": {**dict.fromkeys(MOVED, 0.5), "method": "trained"}},
     )
     for key in ("likeness_tar", "swap_background"):
         del metrics[key]

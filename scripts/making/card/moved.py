@@ -1,11 +1,11 @@
-"""Edits of one attribute at a time by the best method: how far they move it, and what they keep.
+"""Edits of one attribute at a time: how far they move it, and what they keep.
 
 Method and strength are chosen with the annotator on calibration seeds; the judge reads evaluation seeds.
 """
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,7 +16,6 @@ from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import seed_range
 from hspace.diffusion.sampler import Sampler
 from hspace.directions.annotations import Annotations, annotate
-from hspace.directions.boundary import boundary
 from hspace.directions.record import Directions
 from hspace.directions.trained import trained
 from hspace.directions.whitened import whitened
@@ -35,8 +34,6 @@ STRENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 """Strengths that are tried, smallest first."""
 HALVINGS = 2
 """Strengths that are tried between the first that passes and the one before it."""
-LINEAR = {"boundary": boundary, "whitened": whitened}
-"""Methods that learn from the same examples; at strength 1 both go from the one mean to the other."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +45,12 @@ class Tried:
         directions: The direction.
         strength: The smallest at which the annotator sees the attribute moved on calibration seeds; else the best.
         margin: By how much the worse of the two shares is passed there, in [-.8, .2].
-        change: Root mean square of what changes in the pictures, over both ends; pixels are in [-1, 1].
     """
 
     method: str
     directions: Directions
     strength: float
     margin: float
-    change: float
 
     @property
     def passed(self) -> bool:
@@ -66,9 +61,10 @@ class Tried:
 def choose(
     model: DiffusionModel, annotator: Scorer, attributes: Sequence[str], thresholds: Sequence[float], sizes: Sizes
 ) -> list[Tried]:
-    """The edit of each attribute: of those that move it, the one that changes the pictures least; else the strongest.
+    """The edit of each attribute: a whitened difference, or trained offsets where the annotator sees too little of it.
 
-    Offsets that the annotator's gradient trains cost more than all else, and are tried where no linear method passes.
+    Of the 22 methods of `experiment=compare_methods` whitened differences keep the person best where edits are strong.
+    Offsets that the annotator's gradient trains move what differences of samples do not, and cost more than all else.
 
     Args:
         model: The model, at the steps of the edits.
@@ -81,26 +77,18 @@ def choose(
     annotations = annotate(model, seed_range("discovery", sizes.annotated), annotator, sampler=sampler)
     chosen = []
     for attribute, threshold in zip(attributes, thresholds, strict=True):
-        tries = [
-            try_strengths(model, name, directions, annotator, threshold, sizes)
-            for name, directions in linear(model, annotations, attribute, sizes)
-        ]
-        if not any(each.passed for each in tries):
-            directions = trained(model, annotator, annotations, attribute, sampler=sampler)
-            tries.append(try_strengths(model, "trained", directions, annotator, threshold, sizes))
-        chosen.append(best(tries))
-        for each in tries:
-            log.info(
-                "%s by %s: strength %.2f, margin %.2f, change %.3f", attribute, each.method, each.strength, each.margin,
-                each.change,
-            )  # fmt: skip
+        difference = whitened_difference(model, annotations, attribute, sizes)
+        tried = try_strengths(model, "whitened", difference, annotator, threshold, sizes)
+        if not tried.passed:
+            offsets = trained(model, annotator, annotations, attribute, sampler=sampler)
+            other = try_strengths(model, "trained", offsets, annotator, threshold, sizes)
+            tried = max(tried, other, key=lambda each: each.margin)
+        chosen.append(tried)
     return chosen
 
 
-def linear(
-    model: DiffusionModel, annotations: Annotations, attribute: str, sizes: Sizes
-) -> Iterator[tuple[str, Directions]]:
-    """What each linear method learns from the most extreme of the annotated samples, by its name.
+def whitened_difference(model: DiffusionModel, annotations: Annotations, attribute: str, sizes: Sizes) -> Directions:
+    """The whitened difference of the most extreme of the annotated samples.
 
     Of a binary attribute there are no more examples on a side than samples that have it, or do not have it.
     """
@@ -108,14 +96,7 @@ def linear(
     if annotations.binary[column]:
         having = annotations.scores[annotations.visible[:, column], column] > 0.5
         k = min(k, int(having.sum()), int((~having).sum()))
-    for name, find in LINEAR.items():
-        yield name, find(model, annotations, attribute, k=k, batch_size=sizes.batch_size)
-
-
-def best(tries: Sequence[Tried]) -> Tried:
-    """Of those that pass the one that changes the pictures least; if none does, the one that passes by the most."""
-    passed = [each for each in tries if each.passed]
-    return min(passed, key=lambda each: each.change) if passed else max(tries, key=lambda each: each.margin)
+    return whitened(model, annotations, attribute, k=k, batch_size=sizes.batch_size)
 
 
 def try_strengths(
@@ -134,16 +115,12 @@ def try_strengths(
     latents, sampler = model.latents(seed_range("calibration", sizes.calibration)), Sampler(batch_size=sizes.batch_size)
     column = annotator.attributes.index(directions.meta.names[0])
 
-    def edited(*strengths: float) -> Tensor:
-        return edit(model, latents, directions, component=0, strengths=strengths, sampler=sampler)
-
-    unedited = edited(0)
-
     def at(strength: float) -> Tried:
-        ends = edited(-strength, strength)
+        ends = edit(model, latents, directions, component=0, strengths=[-strength, strength], sampler=sampler)
         before, after = (share(score(annotator, images)[:, column] > threshold) for images in ends.unbind(1))
-        change = float((ends - unedited).square().mean().sqrt())
-        return Tried(method, directions, strength, min(MOVED_SHARES[0] - before, after - MOVED_SHARES[1]), change)
+        tried = Tried(method, directions, strength, min(MOVED_SHARES[0] - before, after - MOVED_SHARES[1]))
+        log.info("%s by %s at %.2f: %.2f and %.2f", directions.meta.names[0], method, strength, before, after)
+        return tried
 
     tries, below = list[Tried](), STRENGTHS[0] / 2
     for strength in STRENGTHS:

@@ -160,12 +160,12 @@ def _components(metrics: dict[str, Any]) -> Table:
     return Table((*columns, "semantic"), rows, caption)
 
 
-METHODS = {"boundary": "linear boundary", "whitened": "whitened difference", "trained": "trained offsets"}
+METHODS = {"whitened": "whitened difference", "trained": "trained offsets"}
 """What finds edits, in words."""
 
 
 def _moved(metrics: dict[str, Any]) -> Table:
-    """Edits of one attribute by the best method."""
+    """Edits of one attribute."""
     columns = ("strength", "unedited", "before", "after", *metrics["kept"])
     rows = tuple(
         (name, METHODS[row["method"]], *(row[column] for column in columns)) for name, row in metrics["moved"].items()
@@ -173,10 +173,10 @@ def _moved(metrics: dict[str, Any]) -> Table:
     sizes = metrics["sizes"]
     kept = " and ".join(KEPT[role] for role in metrics["kept"])
     caption = (
-        f"The best of linear boundaries and whitened differences of up to {sizes['examples']} + {sizes['examples']} of "
-        f"{sizes['annotated']} annotated samples and, where neither passes, trained offsets: chosen with the annotator "
-        f"on {sizes['calibration']} calibration samples, the one that changes pictures least among those that pass. At "
-        f"one strength s each, on {sizes['judged']} samples, no interval: share of samples having the attribute (a "
+        f"Whitened differences of up to {sizes['examples']} + {sizes['examples']} of {sizes['annotated']} annotated "
+        "samples, and trained offsets where the annotator sees them move more. At one strength s each, which the "
+        f"annotator chooses on {sizes['calibration']} calibration samples; on {sizes['judged']} samples, no interval: "
+        "share of samples having the attribute (a "
         "continuous one: above the renderer's median) unedited, at \N{MINUS SIGN}s and at +s, and the mean cosine to "
         f"the unedited samples over both: {kept}."
     )

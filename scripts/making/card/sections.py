@@ -238,7 +238,7 @@ def _components(bench: Bench, folder: Path) -> dict[str, Any]:
 
 
 def _moved(bench: Bench, folder: Path) -> dict[str, Any]:
-    """Edits of one attribute by the best method."""
+    """Edits of one attribute."""
     moved, kept = bench.subject.moved, bench.subject.kept
     thresholds = dict(zip(moved, _thresholds(bench), strict=True))
     chosen = choose(bench.model, bench.annotator, moved, [*thresholds.values()], bench.sizes)

@@ -9,13 +9,12 @@ from card.moved import (
     CALIBRATION_MARGIN,
     STRENGTHS,
     Tried,
-    best,
     choose,
-    linear,
     moved_figures,
     moved_images,
     together,
     try_strengths,
+    whitened_difference,
 )
 from colours import Brightness, Colour
 
@@ -23,10 +22,10 @@ from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import seed_range
 from hspace.diffusion.sampling import sample
 from hspace.directions.annotations import Annotations, annotate
-from hspace.directions.boundary import boundary
 from hspace.directions.metadata import DirectionsMeta
 from hspace.directions.record import Directions
 from hspace.directions.trained import trained
+from hspace.directions.whitened import whitened
 from hspace.edits.sums import edit
 from hspace.types import InputError, Scorer
 
@@ -40,8 +39,8 @@ def annotations(tiny_model: DiffusionModel) -> Annotations:
 
 @pytest.fixture(scope="module")
 def directions(tiny_model: DiffusionModel, annotations: Annotations) -> Directions:
-    found = [dict(linear(tiny_model, annotations, name, SIZES)) for name in ("red", "green")]
-    return together([Tried("boundary", each["boundary"], 1.0, 0.2, 0.1) for each in found])
+    found = [whitened_difference(tiny_model, annotations, name, SIZES) for name in ("red", "green")]
+    return together([Tried("whitened", each, 1.0, 0.2) for each in found])
 
 
 def shift(model: DiffusionModel, meta: DirectionsMeta, size: float) -> Directions:
@@ -51,14 +50,9 @@ def shift(model: DiffusionModel, meta: DirectionsMeta, size: float) -> Direction
     return Directions(offset, replace(meta, space="x_T", names=("red",)))
 
 
-def test_linear_directions_are_named_after_their_attribute_and_of_equal_unit(
-    tiny_model: DiffusionModel, annotations: Annotations, directions: Directions
-) -> None:
-    found = dict(linear(tiny_model, annotations, "green", SIZES))
-    assert {each.meta.names for each in found.values()} == {("green",)}
-    assert {each.meta.unit for each in found.values()} == {"difference"} and set(found) == {"boundary", "whitened"}
-    assert directions.meta.names == ("red", "green") and len(directions.directions) == 2
-    assert directions.directions[1].equal(found["boundary"].directions[0])
+def test_directions_are_named_after_their_attributes(directions: Directions) -> None:
+    assert directions.meta.names == ("red", "green") and directions.meta.unit == "difference"
+    assert len(directions.directions) == 2 and not set(directions.meta.seeds) & set(seed_range("calibration", 10))
 
 
 def test_a_rare_attribute_has_as_many_examples_as_there_are(
@@ -67,11 +61,11 @@ def test_a_rare_attribute_has_as_many_examples_as_there_are(
     rare = replace(annotations, binary=(True, False), scores=annotations.scores.clone(), logits=None)
     rare.scores[:, 0] = torch.tensor([0.9] * 3 + [0.1] * 9)
     five = replace(SIZES, examples=5)
-    ours = dict(linear(tiny_model, rare, "red", five))["boundary"]
-    assert ours.directions.equal(boundary(tiny_model, rare, "red", k=3, batch_size=SIZES.batch_size).directions)
+    found = whitened_difference(tiny_model, rare, "red", five)
+    assert found.directions.equal(whitened(tiny_model, rare, "red", k=3, batch_size=SIZES.batch_size).directions)
     with pytest.raises(InputError, match="do not differ in red"):
-        boundary(tiny_model, rare, "red", k=5)
-    assert dict(linear(tiny_model, rare, "green", five))["boundary"].directions.isfinite().all()
+        whitened(tiny_model, rare, "red", k=5)
+    assert whitened_difference(tiny_model, rare, "green", five).directions.isfinite().all()
 
 
 def test_the_smallest_strength_that_moves_enough_is_found(tiny_model: DiffusionModel, directions: Directions) -> None:
@@ -83,7 +77,7 @@ def test_the_smallest_strength_that_moves_enough_is_found(tiny_model: DiffusionM
     )
     sign, threshold = float((moved - unedited).mean().sign()), float(unedited.median())
     shifted = shift(tiny_model, directions.meta, sign * 0.1)
-    tried = try_strengths(tiny_model, "boundary", shifted, Brightness(), threshold, SIZES)
+    tried = try_strengths(tiny_model, "whitened", shifted, Brightness(), threshold, SIZES)
 
     def margin(strength: float) -> float:
         images = edit(tiny_model, latents, shifted, component=0, strengths=[-strength, strength])
@@ -97,22 +91,12 @@ def test_the_smallest_strength_that_moves_enough_is_found(tiny_model: DiffusionM
     assert tried.strength in [pytest.approx(each) for each in (*between, reached)]
     smaller = [each for each in (below, *between) if each < tried.strength * 0.999]
     assert not smaller[1:] or margin(smaller[-1]) < CALIBRATION_MARGIN
-    ends = edit(tiny_model, latents, shifted, component=0, strengths=[-tried.strength, 0, tried.strength])
-    assert tried.change == pytest.approx(float((ends[:, [0, 2]] - ends[:, [1]]).square().mean().sqrt()), rel=1e-4)
     weak = replace(shifted, directions=shifted.directions * 1e-6)
-    failed = try_strengths(tiny_model, "boundary", weak, Brightness(), threshold, SIZES)
+    failed = try_strengths(tiny_model, "whitened", weak, Brightness(), threshold, SIZES)
     assert not failed.passed and failed.strength in STRENGTHS
 
 
-def test_of_edits_that_pass_the_one_that_changes_least_is_the_best(directions: Directions) -> None:
-    weak = Tried("trained", directions, 4.0, 0.05, 0.01)
-    strong = Tried("boundary", directions, 2.0, 0.2, 0.3)
-    mild = Tried("whitened", directions, 1.0, CALIBRATION_MARGIN, 0.2)
-    assert best([weak, strong, mild]) is mild
-    assert best([weak, replace(strong, margin=-0.1)]) is weak
-
-
-def test_offsets_are_trained_where_no_linear_method_passes(
+def test_offsets_are_trained_where_the_difference_does_not_pass(
     tiny_model: DiffusionModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = list[str]()
@@ -130,14 +114,14 @@ def test_offsets_are_trained_where_no_linear_method_passes(
     assert calls == ["red"] and not failed.passed
 
     def moving(model: DiffusionModel, annotations: Annotations, attribute: str, **_: Any) -> Directions:
-        meta = boundary(model, annotations, attribute, k=2).meta
+        meta = whitened(model, annotations, attribute, k=2).meta
         return max((shift(model, meta, size) for size in (-0.2, 0.2)), key=lambda each: rise(model, each))
 
-    monkeypatch.setattr(card.moved, "LINEAR", {"boundary": moving})
+    monkeypatch.setattr(card.moved, "whitened", moving)
     latents = tiny_model.latents(seed_range("calibration", 10))
     threshold = float(Brightness()(sample(tiny_model, latents).x_0)[:, 0].median())
     (passed,) = choose(tiny_model, Brightness(), ["red"], [threshold], sizes)
-    assert calls == ["red"] and passed.passed and passed.method == "boundary"
+    assert calls == ["red"] and passed.passed and passed.method == "whitened"
 
 
 def rise(model: DiffusionModel, directions: Directions) -> float:

@@ -14,7 +14,7 @@ from hspace.worlds.portraits.faces import REGIONS
 
 SIZES = Sizes(
     generated=24, steps=3, reference=64, training_renders=32, people=16, discovery=6, components=2,
-    annotated=8, examples=2, calibration=3, judged=4, swaps=2, pairs=2, batch_size=24,
+    annotated=20, examples=2, calibration=3, judged=4, swaps=2, pairs=2, batch_size=24,
 )  # fmt: skip
 SINGLE = {
     "decided_share", "marginal_error_max", "mean_error_max", "fid_generated", "fid_floor", "fid_independent",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from card.base import Sizes, evaluation_seeds, share
+from card.subject import Subject
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import seed_range
 from hspace.diffusion.sampler import Sampler
@@ -59,27 +60,28 @@ class Tried:
 
 
 def choose(
-    model: DiffusionModel, annotator: Scorer, attributes: Sequence[str], thresholds: Sequence[float], sizes: Sizes
+    model: DiffusionModel, annotator: Scorer, subject: Subject, thresholds: Mapping[str, float], sizes: Sizes
 ) -> list[Tried]:
     """The edit of each attribute: a whitened difference, or trained offsets where the annotator sees too little of it.
 
     Of the 22 methods of `experiment=compare_methods` whitened differences keep the person best where edits are strong.
-    Offsets that the annotator's gradient trains move what differences of samples do not, and cost more than all else.
+    Offsets that the annotator's gradient trains move what differences of samples do not; those of one attribute cost
+    more than all else.
 
     Args:
         model: The model, at the steps of the edits.
         annotator: Chooses.
-        attributes: What is to be moved.
-        thresholds: Of each: a score above it has the attribute.
+        subject: Says for which attributes offsets may be trained.
+        thresholds: By attribute: a score above it has the attribute.
         sizes: How many samples.
     """
     sampler = Sampler(batch_size=sizes.batch_size)
     annotations = annotate(model, seed_range("discovery", sizes.annotated), annotator, sampler=sampler)
     chosen = []
-    for attribute, threshold in zip(attributes, thresholds, strict=True):
+    for attribute, threshold in thresholds.items():
         difference = whitened_difference(model, annotations, attribute, sizes)
         tried = try_strengths(model, "whitened", difference, annotator, threshold, sizes)
-        if not tried.passed:
+        if not tried.passed and attribute in subject.trained:
             offsets = trained(model, annotator, annotations, attribute, sampler=sampler)
             other = try_strengths(model, "trained", offsets, annotator, threshold, sizes)
             tried = max(tried, other, key=lambda each: each.margin)

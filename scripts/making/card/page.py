@@ -172,11 +172,12 @@ def _moved(metrics: dict[str, Any]) -> Table:
     )
     sizes = metrics["sizes"]
     kept = " and ".join(KEPT[role] for role in metrics["kept"])
+    trained = [name for name, row in metrics["moved"].items() if row["method"] == "trained"]
+    better = f", for {', '.join(trained)} trained offsets, which move it more" if trained else ""
     caption = (
         f"Whitened differences of up to {sizes['examples']} + {sizes['examples']} of {sizes['annotated']} annotated "
-        "samples, and trained offsets where the annotator sees them move more. At one strength s each, which the "
-        f"annotator chooses on {sizes['calibration']} calibration samples; on {sizes['judged']} samples, no interval: "
-        "share of samples having the attribute (a "
+        f"samples{better}. At one strength s each, which the annotator chooses on {sizes['calibration']} calibration "
+        f"samples; on {sizes['judged']} samples, no interval: share of samples having the attribute (a "
         "continuous one: above the renderer's median) unedited, at \N{MINUS SIGN}s and at +s, and the mean cosine to "
         f"the unedited samples over both: {kept}."
     )

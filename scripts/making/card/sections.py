@@ -241,7 +241,7 @@ def _moved(bench: Bench, folder: Path) -> dict[str, Any]:
     """Edits of one attribute."""
     moved, kept = bench.subject.moved, bench.subject.kept
     thresholds = dict(zip(moved, _thresholds(bench), strict=True))
-    chosen = choose(bench.model, bench.annotator, moved, [*thresholds.values()], bench.sizes)
+    chosen = choose(bench.model, bench.annotator, bench.subject, thresholds, bench.sizes)
     original, edited = moved_images(bench.model, together(chosen), [each.strength for each in chosen], bench.sizes)
     shown = original[None, :NUM_EDITED].expand(len(moved), -1, -1, -1, -1)
     rows = torch.stack([edited[:, 0, :NUM_EDITED], shown, edited[:, 1, :NUM_EDITED]], dim=2).flatten(0, 2)

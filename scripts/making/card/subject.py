@@ -18,7 +18,8 @@ class Subject:
     Attributes:
         name: Of the model.
         world: World that it draws.
-        moved: Attributes that boundaries are found for.
+        moved: Attributes that edits are found for.
+        trained: Those of them for which offsets are trained where differences of samples move them too little.
         shown: Changes factors so that no attribute is hidden.
         kept: Roles of the encoders that say what an edit has kept; the first is the one that has a target.
         training: File of conf/train that says which renders the model has learnt from.
@@ -29,6 +30,7 @@ class Subject:
     moved: tuple[str, ...]
     shown: Callable[[Factors], Factors]
     kept: tuple[str, ...]
+    trained: tuple[str, ...] = ()
     training: str = "ddpm"
 
     @property
@@ -53,6 +55,7 @@ PORTRAITS = Subject(
     ("glasses", "hat", "gender", "smile", "yaw"),
     _bare_and_young,
     ("likeness", "identity"),
+    trained=("smile",),
 )
 ROOMS = Subject("rooms", WORLDS.get("rooms"), ("night", "lamp", "picture", "plant", "yaw"), _by_day, ("identity",))
 SUBJECTS = {each.name: each for each in (PORTRAITS, replace(PORTRAITS, name="portraits-128", training="latent"), ROOMS)}

@@ -16,6 +16,7 @@ from card.moved import (
     try_strengths,
     whitened_difference,
 )
+from card.subject import SUBJECTS
 from colours import Brightness, Colour
 
 from hspace.diffusion.checkpoints import DiffusionModel
@@ -108,9 +109,11 @@ def test_offsets_are_trained_where_the_difference_does_not_pass(
         return trained(model, scorer, annotations, attribute, updates=2, batch=4)
 
     monkeypatch.setattr(card.moved, "trained", shortly)
-    sizes = replace(SIZES, annotated=24)
+    sizes, subject = replace(SIZES, annotated=24), replace(SUBJECTS["portraits"], trained=("red",))
     # No edit lifts a mean above 10.
-    (failed,) = choose(tiny_model, Brightness(), ["red"], [10.0], sizes)
+    (untrained,) = choose(tiny_model, Brightness(), replace(subject, trained=()), {"red": 10.0}, sizes)
+    assert not calls and not untrained.passed and untrained.method == "whitened"
+    (failed,) = choose(tiny_model, Brightness(), subject, {"red": 10.0}, sizes)
     assert calls == ["red"] and not failed.passed
 
     def moving(model: DiffusionModel, annotations: Annotations, attribute: str, **_: Any) -> Directions:
@@ -120,7 +123,7 @@ def test_offsets_are_trained_where_the_difference_does_not_pass(
     monkeypatch.setattr(card.moved, "whitened", moving)
     latents = tiny_model.latents(seed_range("calibration", 10))
     threshold = float(Brightness()(sample(tiny_model, latents).x_0)[:, 0].median())
-    (passed,) = choose(tiny_model, Brightness(), ["red"], [threshold], sizes)
+    (passed,) = choose(tiny_model, Brightness(), subject, {"red": threshold}, sizes)
     assert calls == ["red"] and passed.passed and passed.method == "whitened"
 
 

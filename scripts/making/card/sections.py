@@ -126,7 +126,7 @@ def measure(model: str, name: str, sizes: Sizes, output: Path, training_dir: Pat
         figures |= json.loads((folder / "figures.json").read_text(encoding="utf-8"))
         for picture in folder.glob("*.png"):
             write_bytes(output / "images" / picture.name, picture.read_bytes())
-    figures["kept"] = subject.kept
+    figures["kept"] = list(subject.kept)
     figures["bottleneck_ratio"] = math.prod(bench.model.h_shape) / math.prod(bench.model.image_shape)
     of = {"card": name, "world": world, "model_sha256": bench.model.identity.sha256, "sizes": asdict(sizes)}
     metrics = _summary(figures) | of

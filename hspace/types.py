@@ -102,6 +102,9 @@ class LogitScorer(Scorer, Protocol):
 class TextScorer(Scorer, Protocol):
     """A scorer that compares images with texts, such as CLIP; all its embeddings have unit norm.
 
+    A torch module that keeps `prompts` in a buffer needs a property of that name: from Python 3.12 on `isinstance` does
+    not see what a module hands out by `__getattr__`.
+
     Attributes:
         prompts: Embeddings of having each attribute and of not having it, (attributes, 2, dim).
     """

@@ -33,13 +33,18 @@ class ClipScorer(Pretrained):
 
     attributes: tuple[str, ...] = tuple(PROMPTS)
     binary: tuple[bool, ...] = (True,) * len(PROMPTS)
-    prompts: Tensor
+    _prompts: Tensor
 
     def __init__(self, model: str, network: Any, preprocessing: Preprocessing, tokenizer: Any) -> None:
         super().__init__("clip", model, network, preprocessing)
         self._tokenizer: Any = tokenizer
         pairs = self.encode([prompt for pair in PROMPTS.values() for prompt in pair]).unflatten(0, (len(PROMPTS), 2))
-        self.register_buffer("prompts", pairs)
+        self.register_buffer("_prompts", pairs)
+
+    @property
+    def prompts(self) -> Tensor:
+        """Embeddings of having each attribute and of not having it, unit vectors, (attributes, 2, dim)."""
+        return self._prompts
 
     def forward(self, images: Images) -> Scores:
         """Probabilities of images in [-1, 1], (batch, attributes), on the images' device."""

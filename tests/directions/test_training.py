@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from inspect import getattr_static
 from pathlib import Path
 
 import pytest
@@ -194,6 +195,7 @@ def test_images_move_as_the_prompts_differ(model: DiffusionModel, annotations: A
 def test_clip_reads_texts_as_it_reads_its_own_prompts(tiny_clip_dir: Path) -> None:
     scorer = load_clip(str(tiny_clip_dir))
     assert isinstance(scorer, TextScorer)
+    assert getattr_static(scorer, "prompts", None) is not None, "all that isinstance sees from Python 3.12 on"
     torch.testing.assert_close(scorer.encode(["A smiling person", "A person"]), scorer.prompts[0], atol=1e-5, rtol=1e-4)
     images = torch.rand(2, 3, 32, 32, requires_grad=True)
     (slope,) = torch.autograd.grad(scorer.embed(images)[:, 0].sum(), images)

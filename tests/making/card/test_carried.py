@@ -34,11 +34,10 @@ class Known:
         return Known(self.h[list(rows)], self.skips[list(rows)])
 
 
-class Clean(torch.nn.Module):
+class Clean:
     """Knows the clean image of everything that is hardly noisy; h and the skips carry a set share of it each."""
 
     def __init__(self, usual: Denoiser, known: Tensor, by_h: float, first_unknown: int) -> None:
-        super().__init__()
         self.network, self.tap = usual.network, usual.tap
         self.sample_shape = self.h_shape = usual.sample_shape
         self.known, self.by_h, self.first_unknown = known, by_h, first_unknown

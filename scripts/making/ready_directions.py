@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from card.page import put
+from card.page import WORDS, put
 from hydra import compose, initialize_config_dir
 from torch import Tensor
 
@@ -69,10 +69,6 @@ TARGET = 1.0
 """Effect of strength 1 in sd: the unit that the file states."""
 READ = (-2.0, -1.0, 1.0, 2.0)
 """Strengths at which the judge reads the directions."""
-WORDS = {
-    "boundary": "linear boundary", "whitened": "whitened difference", "regression": "regression",
-    "trained": "trained offsets",
-}  # fmt: skip
 
 
 class Chosen(NamedTuple):

@@ -64,7 +64,7 @@ def choose(
 ) -> list[Tried]:
     """The edit of each attribute: a whitened difference, or trained offsets where the annotator sees too little of it.
 
-    In `experiment=compare_methods` whitened differences keep the highest identity of 22 methods at 2 sd (docs/findings.md).
+    At 2 sd whitened differences keep the highest identity of the 22 methods of `compare_methods` (docs/findings.md).
     Offsets that the annotator's gradient trains move what differences of samples do not; those of one attribute cost
     more than all else.
 

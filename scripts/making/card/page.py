@@ -15,6 +15,11 @@ KEPT = {
     "identity": "identity, of all that stays from scene to scene",
 }
 """What an encoder reads, by its role."""
+WORDS = {
+    "boundary": "linear boundary", "whitened": "whitened difference", "regression": "regression",
+    "trained": "trained offsets",
+}  # fmt: skip
+"""Methods that find edits, in words."""
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "≥": operator.ge,
     "≤": operator.le,
@@ -160,15 +165,11 @@ def _components(metrics: dict[str, Any]) -> Table:
     return Table((*columns, "semantic"), rows, caption)
 
 
-METHODS = {"whitened": "whitened difference", "trained": "trained offsets"}
-"""What finds edits, in words."""
-
-
 def _moved(metrics: dict[str, Any]) -> Table:
     """Edits of one attribute."""
     columns = ("strength", "unedited", "before", "after", *metrics["kept"])
     rows = tuple(
-        (name, METHODS[row["method"]], *(row[column] for column in columns)) for name, row in metrics["moved"].items()
+        (name, WORDS[row["method"]], *(row[column] for column in columns)) for name, row in metrics["moved"].items()
     )
     sizes = metrics["sizes"]
     kept = " and ".join(KEPT[role] for role in metrics["kept"])

@@ -251,8 +251,7 @@ def _moved(bench: Bench, folder: Path) -> dict[str, Any]:
     figures = moved_figures(original, edited, bench.judge, encoders, thresholds)
     return {
         "moved": {
-            name: figures[name]
-            | {"method": each.method, "strength": each.strength, "passed": each.passed, "threshold": thresholds[name]}
+            name: figures[name] | {"method": each.method, "strength": each.strength, "threshold": thresholds[name]}
             for name, each in zip(moved, chosen, strict=True)
         }
     }

@@ -17,15 +17,8 @@ from hspace.directions.operators import Operator, load_found
 from hspace.directions.shipped import READY, ready_models
 from hspace.evaluation.calibration import MORE
 from hspace.evaluation.calibration import calibrate as find_strength
-from hspace.evaluation.ranges import (
-    Limits,
-    check_tried,
-    facts_about,
-    range_of,
-    range_unlike,
-    slider_range,
-    with_ranges,
-)
+from hspace.evaluation.ranges import facts_about, range_of, range_unlike, with_ranges
+from hspace.evaluation.safe_ranges import Limits, check_tried, slider_range
 from hspace.output.tables import written
 from hspace.runs.parsing import parse
 from hspace.runs.unedited import unit_of_effects

@@ -32,8 +32,9 @@ from hspace.commands.run import load
 from hspace.diffusion.embedded import EMBEDDED
 from hspace.directions.record import Directions
 from hspace.directions.shipped import ready_path
-from hspace.evaluation.ranges import range_of, slider_range, with_ranges
+from hspace.evaluation.ranges import range_of, with_ranges
 from hspace.evaluation.readings import Sweep, finite
+from hspace.evaluation.safe_ranges import slider_range
 from hspace.experiments.equal_effect import SCREENED, Draw, best_of, scaled, spread_of
 from hspace.metrics.interval import Interval
 from hspace.output.tables import Cell, Table, to_markdown

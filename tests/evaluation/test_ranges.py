@@ -16,19 +16,8 @@ from hspace.diffusion.sampler import Sampler
 from hspace.directions.hub import card
 from hspace.directions.operators import Operator
 from hspace.edits.changes import operate
-from hspace.evaluation.ranges import (
-    Limits,
-    SliderRange,
-    _crossing,
-    _end,
-    _even,
-    _target,
-    facts_about,
-    range_of,
-    slider_range,
-    with_ranges,
-    without_range,
-)
+from hspace.evaluation.ranges import SliderRange, facts_about, range_of, with_ranges, without_range
+from hspace.evaluation.safe_ranges import Limits, _crossing, _end, _even, _target, slider_range
 from hspace.experiments.edit import safe
 from hspace.metrics.effect import EffectMatrix
 from hspace.types import InputError

@@ -96,23 +96,31 @@ def card(found: Found, repository: str, strip: Path | None = None) -> str:
 
 
 def _measured(meta: DirectionsMeta, name: str) -> str:
-    """The range of a direction that the file holds, and its effect at the strongest safe edit; see `hspace range`."""
+    """The range of a direction that the file holds, and the effect of the strongest safe edit of which it is known."""
     record: Any = (meta.calibration or {}).get(name)
     try:
         if "range" not in record:
             found = record["calibration"]
-            effect, low, high = (written(found[key]) for key in ("effect", "low", "high"))
-            moved = f"{_plain(str(found['attribute']))} {effect} sd ({low} to {high}, n = {found['n']})"
+            effect = _effect(*(found[key] for key in ("effect", "low", "high", "n")))
+            moved = f"{_plain(str(found['attribute']))} {effect}"
             return f"{moved} at {written(found['strength'], '.3g')}{_made(found, meta)}; not measured"
         found = record["range"]
-        at = max((s for s in found["tried"] if found["low"] <= s <= found["high"]), key=lambda s: (abs(s), s))
-        effect, low, high = (written(value) for value in found["effect"][found["tried"].index(at)])
-        moved = f"{_plain(str(found['attribute']))} {effect} sd ({low} to {high}, n = {len(found['seeds'])})"
+        numbers = found.get("shown") or [len(found["seeds"])] * len(found["tried"])
+        tried = zip(found["tried"], found["effect"], numbers, strict=True)
+        known = [each for each in tried if found["low"] <= each[0] <= found["high"] and each[1][0] is not None]
+        at, effect, n = max(known, key=lambda each: (abs(each[0]), each[0]))
+        moved = f"{_plain(str(found['attribute']))} {_effect(*effect, n)}"
         said = "no attribute surely" if found["attribute"] is None else moved
         ends = [written(found[end], ".3g") for end in ("low", "high")]
         return f"{said} at {written(at, '.3g')}; {ends[0]} to {ends[1]}{_made(found, meta)}"
     except (TypeError, KeyError, IndexError, ValueError, OverflowError):
         return "not measured"
+
+
+def _effect(effect: float, low: float | None, high: float | None, n: int) -> str:
+    """An effect with its interval, which is not known where all samples change alike."""
+    interval = "no interval" if low is None or high is None else f"{written(low)} to {written(high)}"
+    return f"{written(effect)} sd ({interval}, n = {n})"
 
 
 def _made(found: dict[str, Any], meta: DirectionsMeta) -> str:

@@ -29,7 +29,8 @@ class SliderRange:
         high_because: Reason of its upper end.
         strengths: Strengths from low to high, through 0, whose images are evenly apart, 2 POINTS + 1 of them.
         tried: Strengths that were measured, ascending; 0 is among them.
-        effect: Effect on `attribute` at each, in sd, with the ends of its 95% interval, (tried, 3).
+        effect: Effect on `attribute` at each, in sd, with the ends of its 95% interval, (tried, 3); None where fewer
+            than ten samples show it, as hair under a hat, and for the ends also where it changes alike in all.
         identity: Mean cosine at each; empty without an identity encoder.
         limits: Limits that were used.
         scorer: Id of the scorer.
@@ -37,6 +38,7 @@ class SliderRange:
         injection: Terms of the step that the edits entered; see `Sampler`.
         start: First step that was edited.
         stop: First step that was not edited any more; None is the end.
+        shown: Numbers of samples that show `attribute` at each of `tried`; empty in records that do not tell.
     """
 
     attribute: str | None
@@ -46,7 +48,7 @@ class SliderRange:
     high_because: str
     strengths: tuple[float, ...]
     tried: tuple[float, ...]
-    effect: tuple[tuple[float, float, float], ...]
+    effect: tuple[tuple[float | None, float | None, float | None], ...]
     identity: tuple[float, ...]
     limits: dict[str, float | None]
     scorer: str
@@ -54,6 +56,7 @@ class SliderRange:
     injection: str = "symmetric"
     start: int = 0
     stop: int | None = None
+    shown: tuple[int, ...] = ()
 
     def unlike(self, sampler: Sampler, num_steps: int) -> str:
         """The settings of the edits, of `num_steps` steps, that were others when it was measured; empty if none."""
@@ -94,6 +97,7 @@ class SliderRange:
         return replace(
             self, low=low, high=high, low_because=because[0], high_because=because[1], strengths=moved(self.strengths),
             tried=moved(self.tried), effect=self.effect[::side], identity=self.identity[::side],
+            shown=self.shown[::side],
         )  # fmt: skip
 
 
@@ -140,6 +144,7 @@ def range_of(directions: Found, component: int) -> SliderRange | None:
     values: Any = facts_about(directions, directions.meta.names[component]).get("range")
     try:
         tuples = {key: tuple(values[key]) for key in ("strengths", "tried", "identity", "seeds")}
+        tuples["shown"] = tuple(values.get("shown", ()))
         found = SliderRange(**(values | tuples | {"effect": tuple(map(tuple, values["effect"]))}))
         return found if _is_sound(found, isinstance(directions, Operator)) else None
     except (TypeError, KeyError):
@@ -155,10 +160,12 @@ def range_unlike(directions: Found, component: int, sampler: Sampler) -> str:
 
 def _is_sound(found: SliderRange, operator: bool) -> bool:
     """Whether the numbers of a stranger's file can be used: they are finite, ascending, and of the right count."""
-    numbers = (found.low, found.high, *found.strengths, *found.tried, *(v for row in found.effect for v in row))
+    effects = (value for row in found.effect for value in row if value is not None)
+    numbers = (found.low, found.high, *found.strengths, *found.tried, *effects, *found.shown)
     finite = all(type(value) in (int, float) and math.isfinite(value) for value in numbers)
     ordered = finite and list(found.strengths) == sorted(found.strengths) and list(found.tried) == sorted(found.tried)
     shaped = len(found.effect) == len(found.tried) and all(len(row) == 3 for row in found.effect)
+    shaped = shaped and len(found.shown) in (0, len(found.tried))
     zero = 0 if operator else POINTS
     spaced = len(found.strengths) == 2 * POINTS + 1 and found.strengths[zero] == 0 and len(found.tried) > 1
     least, most = STRENGTHS

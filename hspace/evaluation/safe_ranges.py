@@ -105,13 +105,16 @@ def slider_range(
     high, high_because = _end(matrix, cosine, floor, limits.others, target, grid, side=1)
     low, low_because = _end(matrix, cosine, floor, limits.others, target, grid, side=-1)
     index = 0 if target is None else target
-    columns = [np.nan_to_num(ends[:, index]).tolist() for ends in (matrix.effect, matrix.low, matrix.high)]
+    effects = np.stack([matrix.effect[:, index], matrix.low[:, index], matrix.high[:, index]], axis=1)
+    effects[_zero(grid)] = 0  # an edit of strength 0 is the image itself
     return SliderRange(
         attribute=None if target is None else matrix.attributes[target], low=low, high=high,
         low_because=low_because, high_because=high_because, strengths=_even(images, grid, low, high),
-        tried=tuple(grid.tolist()), effect=tuple(zip(*columns, strict=True)), identity=tuple(cosine.tolist()),
-        limits={"others": limits.others, "identity": floor}, scorer=scorer.id, seeds=seeds,
+        tried=tuple(grid.tolist()), effect=tuple(_known(*row) for row in effects.tolist()),
+        identity=tuple(cosine.tolist()), limits={"others": limits.others, "identity": floor},
+        scorer=scorer.id, seeds=seeds,
         injection=sampler.injection, start=sampler.start, stop=sampler.stop,
+        shown=tuple(matrix.n[:, index].tolist()),
     )  # fmt: skip
 
 
@@ -127,6 +130,12 @@ def check_tried(found: Found, samples: int, most: float | None) -> None:
         raise InputError(
             f"a range needs at least {LEAST_SAMPLES} samples and {wanted}, got {samples} samples and {most}"
         )
+
+
+def _known(*effect: float) -> tuple[float | None, float | None, float | None]:
+    """An effect and the ends of its interval, None for what is not known."""
+    value, low, high = (each if math.isfinite(each) else None for each in effect)
+    return value, low, high
 
 
 def _zero(grid: np.ndarray) -> int:

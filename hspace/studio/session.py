@@ -131,7 +131,7 @@ class Session:
         return entry | {
             "strengths": [float(s) for s in even], "safe": safe, "tried": tried, "effect": measured.effect,
             "because": [measured.low_because, measured.high_because], "attribute": measured.attribute,
-            "n": len(measured.seeds),
+            "shown": measured.shown,
         }  # fmt: skip
 
     def source(self, name: str) -> Source:

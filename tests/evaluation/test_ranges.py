@@ -15,7 +15,8 @@ from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.sampler import Sampler
 from hspace.directions.hub import card
 from hspace.directions.operators import Operator
-from hspace.edits.changes import operate
+from hspace.directions.record import Directions
+from hspace.edits.changes import edit_found, operate
 from hspace.evaluation.ranges import SliderRange, facts_about, range_of, with_ranges, without_range
 from hspace.evaluation.safe_ranges import Limits, _crossing, _end, _even, _target, slider_range
 from hspace.experiments.edit import safe
@@ -89,6 +90,36 @@ def test_a_range_is_measured_kept_and_read_back(tiny_model):
     assert both.range.tolist() == [pytest.approx([found.low, found.high])] * 2
 
 
+class Shy(Brightness):
+    """Brightness that is not seen where it is above a level."""
+
+    def __init__(self, level: float) -> None:
+        self.level = level
+
+    def visible(self, scores: Tensor) -> Tensor:
+        return scores < self.level
+
+
+def test_an_effect_that_too_few_samples_show_is_not_known(tiny_model: DiffusionModel, tmp_path: Path) -> None:
+    directions = directions_of(tiny_model, ("age", "smile"))
+    seeds = tuple(range(1_000_000, 1_000_012))
+    sure = slider_range(tiny_model, directions, 1, Brightness(), None, seeds=seeds, most=40.0)
+    images = edit_found(tiny_model, tiny_model.latents(seeds), directions, component=1, strengths=sure.tried)
+    brightness = Brightness()(images.flatten(0, 1)).unflatten(0, images.shape[:2])[:, :, 0].T
+    level = float(brightness[4].max()) + 1e-6
+    found = slider_range(tiny_model, directions, 1, Shy(level), None, seeds=seeds, most=40.0)
+    shown = [int((each < level).sum()) for each in brightness]
+    assert list(found.shown) == shown and shown[4] == 12 and min(shown) < 10
+    for count, effect, all_of_them in zip(shown, found.effect, sure.effect, strict=True):
+        assert effect == (None, None, None) if count < 10 else count < 12 or effect == all_of_them
+    kept = with_ranges(directions, {1: found})
+    kept.save(tmp_path / "shy.safetensors")
+    assert range_of(Directions.load(tmp_path / "shy.safetensors"), 1) == found
+    assert found.scaled(-1).shown == found.shown[::-1]
+    known = max((s for s, n in zip(found.tried, shown, strict=True) if n >= 10), key=lambda s: (abs(s), s))
+    assert f", n = {shown[found.tried.index(known)]}) at {known:.3g}; " in card(kept, "me/x"), "of the strongest known"
+
+
 def test_what_is_no_range_is_refused(tiny_model):
     directions = directions_of(tiny_model)
     seeds = tuple(range(1_000_000, 1_000_010))
@@ -151,15 +182,18 @@ def test_pictures_and_cards_show_a_range_of_such_edits_alone(measured: SliderRan
     records = {plain.meta.names[0]: {"calibration": strength | {"injection": "asyrp", "start": 0, "stop": None}}}
     told = replace(directions, meta=replace(directions.meta, calibration=records))
     assert "n = 12) at 2 with injection=asyrp; not measured |" in card(told, "me/x")
+    alike = {"calibration": strength | {"low": None, "high": None}}
+    told = replace(directions, meta=replace(directions.meta, calibration={plain.meta.names[0]: alike}))
+    assert "age +0.50 sd (no interval, n = 12) at 2; not measured |" in card(told, "me/x")
 
 
 def test_a_range_of_an_older_file_is_of_full_symmetric_edits(measured: SliderRange, tiny_model: DiffusionModel) -> None:
     kept = with_ranges(directions_of(tiny_model), {1: measured})
     record = facts_about(kept, kept.meta.names[1])["range"]
-    for key in ("injection", "start", "stop"):
+    for key in ("injection", "start", "stop", "shown"):
         del record[key]
     found = range_of(kept, 1)
-    assert found is not None and found == measured and found.unlike(Sampler(), 3) == ""
+    assert found is not None and found == replace(measured, shown=()) and found.unlike(Sampler(), 3) == ""
 
 
 def test_a_range_is_taken_out_alone(measured: SliderRange, tiny_model: DiffusionModel) -> None:
@@ -182,6 +216,7 @@ def test_a_range_that_ends_at_nothing_ends_at_zero_without_a_sign() -> None:
         {"tried": (0.0,), "effect": ((0.0, 0.0, 0.0),)},
         {"low": 0.5},
         {"injection": "sideways"},
+        {"shown": (12,)},
     ],
 )
 def test_a_range_that_the_page_cannot_draw_is_none(

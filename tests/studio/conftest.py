@@ -104,7 +104,8 @@ def portraits_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directions = directions_of(load_model("portraits", device="cpu"), ("smile", "age", "yaw"), size=0.2)
     measured = SliderRange(
         "yaw", -2.0, 2.0, "age", "untested", tuple(np.linspace(-2, 2, 9).tolist()), (-2.0, 0.0, 2.0),
-        ((-0.5, -0.6, -0.4), (0.0, 0.0, 0.0), (0.5, 0.4, 0.6)), (), {}, "none", tuple(range(1_000_000, 1_000_012)),
+        ((None, None, None), (0.0, 0.0, 0.0), (0.5, 0.4, 0.6)), (), {}, "none", tuple(range(1_000_000, 1_000_012)),
+        shown=(9, 12, 11),
     )  # fmt: skip
     with_ranges(directions, {2: measured}).save(path)
     return path

@@ -211,8 +211,13 @@ def test_what_was_measured_is_not_said_of_other_steps(browser: Browser, portrait
     page, *_ = opened(browser, portraits.url)
     page.focus("#slider-2")
     page.keyboard.press("End")
-    told = "yaw +0.50 sd (+0.40 to +0.60, n = 12); safe \u22122.00 to 2.00"
+    told = "yaw +0.50 sd (+0.40 to +0.60, n = 11); safe \u22122.00 to 2.00"
     assert page.inner_text("#box-2 .effect") == told
+    unknown = "yaw is not known here, too few samples show it; safe \u22122.00 to 2.00"
+    for key in ("Home", "ArrowRight"):  # at the strength that too few samples show, and between it and 0
+        page.keyboard.press(key)
+        assert page.inner_text("#box-2 .effect") == unknown
+    page.keyboard.press("End")
     page.click("summary")
     page.fill("#stop", "6")
     page.keyboard.press("Tab")

@@ -22,13 +22,17 @@ const moved = () => page.sliders.filter((slider) => Math.abs(edit.at[slider.id] 
 const plain = (value) => (value < -0.004 ? "\u2212" : "") + Math.abs(value).toFixed(2);
 const signed = (value) => (value > 0.004 ? "+" : "") + plain(value);
 
+// The effect, the ends of its interval, and the number of samples, between two strengths that were measured; null is not known.
 function effectAt(slider) {
   if (!slider.measured || !slider.attribute) return null;
   const s = strength(slider), x = slider.tried;
   let low = 0;
   while (low < x.length - 2 && s > x[low + 1]) low += 1;
   const share = Math.min(Math.max((s - x[low]) / (x[low + 1] - x[low]), 0), 1);
-  return slider.effect[low].map((value, k) => value + share * (slider.effect[low + 1][k] - value));
+  const mixed = (a, b) => (share === 0 ? a : share === 1 ? b : a === null || b === null ? null : a + share * (b - a));
+  const near = share === 0 ? [low] : share === 1 ? [low + 1] : [low, low + 1];
+  const n = slider.shown.length ? Math.min(...near.map((k) => slider.shown[k])) : null;
+  return [...slider.effect[low].map((value, k) => mixed(value, slider.effect[low + 1][k])), n];
 }
 
 function effectText(slider) {
@@ -39,8 +43,11 @@ function effectText(slider) {
   const limit = `safe ${safe}` + (beyond === "untested" ? "" : `, then ${beyond}`);
   const effect = effectAt(slider);
   if (!effect) return `moves nothing surely; ${limit}`;
-  const moves = edit.at[slider.id] === rest(slider) ? slider.attribute : `${slider.attribute} ${signed(effect[0])} sd (${signed(effect[1])} to ${signed(effect[2])}, n = ${slider.n})`;
-  return `${moves}; ${limit}`;
+  if (edit.at[slider.id] === rest(slider)) return `${slider.attribute}; ${limit}`;
+  const [value, from, to, n] = effect;
+  if (value === null) return `${slider.attribute} is not known here, too few samples show it; ${limit}`;
+  const facts = [from === null || to === null ? "no interval" : `${signed(from)} to ${signed(to)}`, ...(n === null ? [] : [`n = ${n}`])];
+  return `${slider.attribute} ${signed(value)} sd (${facts.join(", ")}); ${limit}`;
 }
 
 // ---- pixels --------------------------------------------------------------------------------------------------

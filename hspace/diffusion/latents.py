@@ -284,6 +284,16 @@ def seed_range(role: str, n: int, start: int = 0, block: int = 0) -> tuple[int, 
     return tuple(range(first, first + n))
 
 
+def role_of(seed: int) -> str:
+    """The role of a sample seed; those after the last role's are its own.
+
+    Examples:
+        >>> role_of(3), role_of(1_000_000)
+        ('discovery', 'calibration')
+    """
+    return next(role for role, first in reversed(FIRST_SEED.items()) if seed >= first)
+
+
 def check_disjoint(**seeds: Sequence[int]) -> None:
     """Check that no seed is in two of the named lists.
 

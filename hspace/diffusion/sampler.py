@@ -15,7 +15,7 @@ INJECTIONS = ("symmetric", "asyrp")
 SEEDS_PER_ROLE = 1_000_000
 """Number of seeds of each use; samples that made a direction never judge it."""
 FIRST_SEED = {"discovery": 0, "calibration": SEEDS_PER_ROLE, "evaluation": 2 * SEEDS_PER_ROLE}
-"""First sample seed of each use."""
+"""First sample seed of each role."""
 BLOCK = 10_000
 """Evaluation seeds come in blocks of this many; a publication under changed weights or methods takes a fresh one."""
 BLOCKS = SEEDS_PER_ROLE // BLOCK

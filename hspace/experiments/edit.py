@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hspace.diffusion.latents import check_disjoint
+from hspace.diffusion.latents import check_disjoint, seed_range
 from hspace.diffusion.photographs import find_images
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import h_varies
@@ -71,8 +71,9 @@ def apply(lab: Lab) -> Applied:
     needs = _needs(lab)
     directions = lab.found()
     check_disjoint(
-        discovery=directions.meta.seeds, calibration=lab.reference_seeds("calibration"), evaluation=lab.seeds()
-    )
+        discovery=directions.meta.seeds, evaluation=lab.seeds(),
+        calibration=seed_range("calibration", lab.cfg.evaluation.reference_samples),
+    )  # fmt: skip
     directions, targets = _named(lab, directions)
     if lab.cfg.edit.effects is not None:
         if isinstance(directions, Operator):
@@ -279,11 +280,16 @@ def _effects_table(lab: Lab, sweep: Sweep) -> Table:
 
 
 def _findings(measures: Sequence[Measure], sweep: Sweep, measured: Measured, strength: float) -> dict[str, float]:
-    """The figures at the largest strength, and each measure's mean over the directions."""
+    """The figures at the largest strength, each measure's mean over the directions, and over how many where not all.
+
+    The effect of a direction without a name, for one, is not known.
+    """
     values = {each.name: [_number(measured[j, strength][each.name]) for j in range(len(sweep.labels))]
               for each in measures}  # fmt: skip
-    means = {f"mean/{name}": [v for v in column if np.isfinite(v)] for name, column in values.items()}
-    return {name: float(np.mean(v)) for name, v in means.items() if v} | _figures_at(sweep, measured, strength)
+    known = {name: found for name, column in values.items() if (found := [v for v in column if np.isfinite(v)])}
+    means = {f"mean/{name}": float(np.mean(found)) for name, found in known.items()}
+    few = {f"directions/{name}": len(found) for name, found in known.items() if len(found) < len(sweep.labels)}
+    return means | few | _figures_at(sweep, measured, strength)
 
 
 def _figures_at(sweep: Sweep, measured: Measured, strength: float) -> dict[str, float]:
@@ -331,7 +337,10 @@ def _interval(found: Interval) -> str:
 def _conclusion(targets: Targets, findings: Mapping[str, Any], strength: float) -> str:
     named = sorted({target for target in targets if target})
     means = ", ".join(
-        f"{key.removeprefix('mean/')} {format_number(value)}" for key, value in findings.items() if "mean/" in key
+        f"{name} {format_number(findings[key])}"
+        + (f" ({few} of them)" if (few := findings.get(f"directions/{name}")) else "")
+        for key in findings
+        if (name := key.removeprefix("mean/")) != key
     )
     names = f", named {', '.join(named)}" if named else ", none of which has a name"
     return f"{len(targets)} directions{names}; means at strength {strength:g}: {means}."

@@ -122,8 +122,8 @@ class RunSources:
 
     @property
     def sampler(self) -> Sampler:
-        """Settings of the run's sampling."""
-        return self.cfg.sampler
+        """Settings of the run's sampling: of all steps, since those that are left out are those of its edits."""
+        return replace(self.cfg.sampler, start=0, stop=None)
 
     @property
     def memory(self) -> int | None:
@@ -228,6 +228,17 @@ class RunSources:
     def _check_samples(self) -> None:
         if not self.method.samples:
             raise InputError(f"method {self.method.name!r} reads discovery samples: leave out samples=False")
+
+
+def seeds_of(cfg: Config) -> tuple[int, ...]:
+    """Seeds of the samples that the configured method reads, beside those that its directions name."""
+    method, n = get_method(cfg.method.name), getattr(cfg.method, "num_samples", 0)
+    discovery = seed_range("discovery", n, first_sample(cfg, n)) if method.samples and n else ()
+    if "effects" not in method.reads:
+        return discovery
+    return discovery + seed_range(
+        "calibration", max(cfg.evaluation.calibration_samples, cfg.evaluation.reference_samples)
+    )
 
 
 def first_sample(cfg: Config, num_samples: int) -> int:

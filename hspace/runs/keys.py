@@ -20,7 +20,7 @@ from hspace.system.shards import in_shards
 from hspace.types import Embedder, RegionNetwork, Scorer
 
 VERSIONS = {
-    "collect": 3, "annotate": 4, "discover": 6, "calibrate": 3, "read": 1, "unit": 2, "swap": 1, "invert": 1,
+    "collect": 3, "annotate": 4, "discover": 7, "calibrate": 3, "read": 2, "unit": 2, "swap": 1, "invert": 1,
     "effects": 1, "find": 2, "dose": 1, "exchange": 1, "levels": 3, "seconds": 1, "edits": 1,
 }  # fmt: skip
 """Version of each stage; after a change to a higher one, older results of the stage are not used."""

@@ -32,7 +32,7 @@ from hspace.evaluation.readings import Readings, Sweep, read, score
 from hspace.metrics.effect import EffectMatrix
 from hspace.metrics.names import Name, name_edits
 from hspace.runs.config import Config
-from hspace.runs.discovery import annotations, discover, recorded
+from hspace.runs.discovery import annotations, discover, recorded, seeds_of
 from hspace.runs.keys import change_key, edit_key, keep, keep_rows, network_key, sampler_key, tensor_sha256
 from hspace.runs.parsing import settings_of
 from hspace.runs.stopwatch import Stopwatch
@@ -62,6 +62,7 @@ class Lab:
         regions: Network that finds named regions, or None.
         judge_name: Name of the judge in tables: its id, with a mark where it also annotated.
         watch: Times the stages.
+        drawn: Seeds of the samples that were read so far, by this lab and its draws, from the cache or not.
     """
 
     cfg: Config
@@ -73,6 +74,7 @@ class Lab:
     regions: RegionNetwork | None
     judge_name: str
     watch: Stopwatch = field(default_factory=Stopwatch)
+    drawn: set[int] = field(default_factory=set[int])
 
     @property
     def figures(self) -> Path:
@@ -96,11 +98,13 @@ class Lab:
         return self.cfg.sampler
 
     def seeds(self, role: str = "evaluation", n: int | None = None, start: int = 0) -> tuple[int, ...]:
-        """Sample seeds of a role; as many as are configured where n is None."""
+        """Sample seeds of a role, to be read; as many as are configured where n is None."""
         evaluation = self.cfg.evaluation
         configured = evaluation.calibration_samples if role == "calibration" else evaluation.num_samples
         block = evaluation.block if role == "evaluation" else 0
-        return seed_range(role, configured if n is None else n, start, block)
+        seeds = seed_range(role, configured if n is None else n, start, block)
+        self.drawn.update(seeds)
+        return seeds
 
     def draw(self, number: int) -> "Lab":
         """The same with discovery samples, and random directions, that no other draw has; draw 0 is the lab itself."""
@@ -127,7 +131,10 @@ class Lab:
     def found(self) -> Found:
         """What the configured method finds: directions, or an operator."""
         with self.watch.stage("discover"):
-            return discover(self.cfg, self.model, self.annotator)
+            self.drawn.update(seeds_of(self.cfg))
+            found = discover(self.cfg, self.model, self.annotator)
+        self.drawn.update(found.meta.seeds)
+        return found
 
     def found_again(self) -> Found:
         """What the configured method finds on the discovery samples of the next seed."""
@@ -162,7 +169,9 @@ class Lab:
 
     def annotations(self) -> Annotations:
         """The annotator's scores of the index that examples are chosen from."""
-        return annotations(self.cfg, self.model, self.annotator, self.cfg.study.index)
+        found = annotations(self.cfg, self.model, self.annotator, self.cfg.study.index)
+        self.drawn.update(found.seeds)
+        return found
 
     def unit(self, scorer: Scorer) -> Tensor:
         """The sd of each score over unedited samples, (A,): calibration seeds for the annotator, else evaluation."""
@@ -173,7 +182,7 @@ class Lab:
     def calibrate(self, directions: Directions, component: int, attribute: str, target: float) -> Calibration:
         """The strength at which the annotator sees `target` sd of an attribute on calibration seeds."""
         least = self.cfg.evaluation.strength_samples
-        seeds = self.seeds("calibration", MORE * least)
+        seeds = seed_range("calibration", MORE * least)
         key = {
             "direction": tensor_sha256(directions.directions[component]), "attribute": attribute, "target": target,
             "reference": len(self.reference_seeds("calibration")), "seeds": seeds,
@@ -190,7 +199,9 @@ class Lab:
 
         with self.watch.stage("calibrate"):
             folder = keep(self.cfg, "calibrate", key, build)
-        return Calibration.from_dict(json.loads((folder / "calibration.json").read_text(encoding="utf-8")))
+        found = Calibration.from_dict(json.loads((folder / "calibration.json").read_text(encoding="utf-8")))
+        self.drawn.update(found.seeds)
+        return found
 
     @property
     def features(self) -> Embedder:
@@ -227,7 +238,9 @@ class Lab:
         """H of the discovery samples, as many as the method takes, or as the unit of effects."""
         n = getattr(self.cfg.method, "num_samples", self.cfg.evaluation.reference_samples)
         with self.watch.stage("collect"):
-            return recorded(self.cfg, self.model, n)
+            found = recorded(self.cfg, self.model, n)
+        self.drawn.update(found.seeds)
+        return found
 
     def images(self, latents: Latents) -> Tensor:
         """Unedited images, (n, C, H, W), on the CPU."""
@@ -259,7 +272,8 @@ class Lab:
         encoders = (self.identity,) if self.likeness is None else (self.identity, self.likeness)
         widths = [len(scorer.attributes), *(each.dim for each in encoders)]
         key = {
-            "edits": {name: change_key(change) for name, change in edits.items()}, "scorer": network_key(scorer),
+            # In their order, which is that of the columns.
+            "edits": [(name, change_key(change)) for name, change in edits.items()], "scorer": network_key(scorer),
             "encoders": [network_key(each) for each in encoders], **edit_key(self.cfg, self.model),
         }  # fmt: skip
 

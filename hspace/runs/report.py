@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from hspace.diffusion.embedded import EMBEDDED
+from hspace.diffusion.latents import role_of
+from hspace.diffusion.sampler import FIRST_SEED
 from hspace.directions.method import get_method
 from hspace.directions.operators import Found, load_found
-from hspace.evaluation.calibration import MORE
 from hspace.evaluation.measures import MEASURES
 from hspace.evaluation.readings import finite
 from hspace.output.drawing import vector_copies
@@ -123,19 +124,9 @@ def write(cfg: Config, result: Result, *, key: str, judge: str, facts: Mapping[s
 
 def facts_of(lab: Lab, result: Result, seconds: float) -> dict[str, Any]:
     """Model, seeds, machine and times of an experiment, as JSON types."""
-    evaluation, model = lab.cfg.evaluation, lab.model
-    found = next((each.meta.seeds for each in result.directions.values()), ())
-    strength = MORE * evaluation.strength_samples if "calibrate" in lab.watch.seconds else 0
-    # One strength for all draws is set on seeds after those that directions are chosen on.
-    draws = lab.cfg.study.repeats if "strengths" in lab.watch.seconds else 0
-    shared = draws and draws * evaluation.strength_share(draws)
-    calibration = max(evaluation.calibration_samples + shared, evaluation.reference_samples, strength)
-    judged = max(evaluation.num_samples * lab.cfg.study.repeats, evaluation.reference_samples)
-    used = {
-        "discovery": found,
-        "calibration": lab.seeds("calibration", calibration),
-        "evaluation": lab.seeds("evaluation", judged),
-    }
+    model, used = lab.model, dict[str, list[int]]()
+    for seed in lab.drawn.union(*(each.meta.seeds for each in result.directions.values())):
+        used.setdefault(role_of(seed), []).append(seed)
     return {
         "model": {
             "id": model.model_id,
@@ -146,7 +137,7 @@ def facts_of(lab: Lab, result: Result, seconds: float) -> dict[str, Any]:
         "given": [_given(path) for path in given_files(lab.cfg, model)],
         "timesteps": list(model.process.timesteps),
         "differences": sorted({said for each in result.directions.values() for said in each.meta.differences}),
-        "seeds": {role: {"first": min(seeds), "count": len(seeds)} for role, seeds in used.items() if seeds},
+        "seeds": {role: {"first": min(used[role]), "count": len(used[role])} for role in FIRST_SEED if role in used},
         "machine": {"system": platform.platform(), "device": _device(model.device)},
         "seconds": round(seconds, 1),
         "stages": lab.watch.seconds,

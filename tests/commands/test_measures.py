@@ -195,3 +195,9 @@ def test_an_unknown_measure_is_one_line(
 def test_names_are_added_once() -> None:
     assert edit._unnamed("component 3: yaw", ("yaw",)) == "component 3"
     assert edit._unnamed("late: early", ("yaw",)) == "late: early"
+
+
+def test_a_mean_that_is_not_over_all_directions_says_over_how_many() -> None:
+    findings = {"mean/effect": 1.3, "mean/identity": 0.5, "directions/effect": 1, "effect/direction_0": 1.3}
+    told = edit._conclusion(["yaw", None, None], findings, 3.0)
+    assert told == "3 directions, named yaw; means at strength 3: effect 1.3 (1 of them), identity .5."

@@ -266,6 +266,22 @@ def test_every_file_that_a_strangers_settings_name_counts_for_the_run_and_for_th
     assert key_of(lab) == key
 
 
+def test_what_is_read_in_another_order_is_not_that_of_the_first(world: Path, tmp_path: Path) -> None:
+    words = (f"model.path={world / 'pixel'}", f"cache_dir={tmp_path / 'cache'}")
+    lab = load(parse(composed(*words)))
+    edits = {name: size * torch.ones(3, *lab.model.h_shape) for name, size in (("little", 0.1), ("much", 2.0))}
+    first, again = (lab.read(dict(each), range(2_000_000, 2_000_004)) for each in (edits, reversed(edits.items())))
+    assert first.names == ("little", "much") and again.names == ("much", "little")
+    assert torch.allclose(first.edited, again.edited.flip(0)) and not torch.allclose(first.edited[0], first.edited[1])
+
+
+def test_a_window_of_edits_is_not_one_of_discovery(world: Path) -> None:
+    cfg = parse(composed(f"model.path={world / 'pixel'}", "edit.start=1", "edit.stop=2"))
+    lab = load(cfg)
+    sampler = RunSources(cfg, lab.model, lab.annotator, get_method("pca")).sampler
+    assert (cfg.sampler.start, cfg.sampler.stop) == (1, 2) and (sampler.start, sampler.stop) == (0, None)
+
+
 def test_a_stages_version_counts(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lab = load(parse(composed("model=local", f"model.path={world / 'pixel'}")))
     before = key_of(lab)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -125,3 +126,34 @@ def test_a_fault_at_every_file_operation_leaves_no_record_of_files_that_are_not_
             assert (kept(out, value) is not None) == (files == wanted[value]), f"operation {n}"
         assert write(out, 2.0) == wanted[2.0]
     assert n > 50
+
+
+@pytest.mark.parametrize(
+    ("read", "told"),
+    [
+        (lambda lab: lab.seeds("calibration", 4, 2), {"calibration": {"first": 1_000_002, "count": 4}}),
+        (lambda lab: lab.seeds(n=3), {"evaluation": {"first": 2_000_000, "count": 3}}),
+        (lambda lab: lab.draw(1).annotations(), {"discovery": {"first": 6, "count": 6}}),
+        (lambda lab: (lab.annotations(), lab.draw(1).annotations()), {"discovery": {"first": 0, "count": 12}}),
+        (lambda lab: lab.discover(name="pca", k=2, num_samples=5), {"discovery": {"first": 0, "count": 5}}),
+    ],
+    ids=["calibration", "evaluation", "a draw", "two draws", "a method"],
+)
+def test_the_record_names_the_samples_that_were_read_and_no_others(
+    read: Callable[[Lab], object],
+    told: dict[str, Any],
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run(lab: Lab) -> Result:
+        """Reads some samples."""
+        read(lab)
+        return Result("It moves.", {}, {}, {})
+
+    monkeypatch.setitem(EXPERIMENTS._registered, "fig3", run)
+    for _ in range(2):  # the second time from the cache
+        assert main([*words, "diffusion.num_steps=2", "study.index=6", "study.examples=3"]) == 0
+        record = tmp_path / "out" / "run.json"
+        assert json.loads(record.read_text())["seeds"] == told
+        record.unlink()

@@ -11,8 +11,8 @@ from hspace.output.tables import Cell, Table
 from hspace.system.files import read_json
 from hspace.types import InputError
 
-UNTOLD = ("output_dir", "cache_dir", "tracking", "artifacts", "inputs", "name", "study")
-"""Parts of a configuration that say nothing about results or, for an experiment of the paper, too much."""
+UNTOLD = ("output_dir", "cache_dir", "tracking", "artifacts", "inputs", "name", "study.title", "study.expect")
+"""Parts of a configuration that say nothing about results."""
 RECORD = "run.json"
 """File that every finished run leaves."""
 
@@ -69,6 +69,8 @@ def collected_tables(records: Sequence[Record]) -> dict[str, Table]:
 def seeds_table(records: Sequence[Record]) -> Table | None:
     """A row per setting of runs that differ in their seed only: n, and mean and sd of each figure over seeds.
 
+    Of several runs of one setting and seed the first counts. A figure that some run of a setting lacks has no mean.
+
     Returns:
         The table, whose sd has n - 1 and is empty where n is 1; None where no setting has several seeds.
     """
@@ -77,13 +79,19 @@ def seeds_table(records: Sequence[Record]) -> Table | None:
         return None
     figures = [i for i, name in enumerate(table.columns) if name in _figures(records)]
     settings = [i for i, name in enumerate(table.columns) if i not in figures and name not in ("run", "seed")]
-    groups: dict[tuple[Cell, ...], list[tuple[Cell, ...]]] = {}
-    for row in table.rows:
-        groups.setdefault(tuple(row[i] for i in settings), []).append(row)
-    if max(map(len, groups.values())) < 2:
+    groups: dict[str, dict[str, tuple[Cell, ...]]] = {}
+    for run, row in zip(records, table.rows, strict=True):
+        told = _told(run)
+        seed = json.dumps(told.pop("seed", None))
+        groups.setdefault(json.dumps(told, sort_keys=True), {}).setdefault(seed, row)
+    of_setting = [list(by_seed.values()) for by_seed in groups.values()]
+    if max(map(len, of_setting)) < 2:
         return None
     columns = [f"{table.columns[i]}{suffix}" for i in figures for suffix in ("", " sd")]
-    rows = [(*key, len(rows), *(cell for i in figures for cell in _mean(rows, i))) for key, rows in groups.items()]
+    rows = [
+        (*(rows[0][i] for i in settings), len(rows), *(cell for i in figures for cell in _mean(rows, i)))
+        for rows in of_setting
+    ]
     caption = "Mean and standard deviation over seeds, whose discovery samples are disjoint."
     return Table((*(table.columns[i] for i in settings), "n", *columns), tuple(rows), caption)
 
@@ -91,16 +99,19 @@ def seeds_table(records: Sequence[Record]) -> Table | None:
 def _mean(rows: Sequence[Sequence[Cell]], i: int) -> tuple[float | None, float | None]:
     """Mean and sd of a column; empty where a run has no such figure."""
     values = [float(value) for row in rows if isinstance(value := row[i], int | float)]
-    if not values:
+    if len(values) < len(rows):
         return None, None
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def collected_table(records: Sequence[Record]) -> Table:
-    """A row per run: the settings in which the runs differ, and their figures except those of single directions."""
-    settings = [_flat({key: value for key, value in run.config.items() if key not in UNTOLD}) for run in records]
+    """A row per run: the settings in which the runs differ, and their figures except those of single directions.
+
+    What an experiment is about (`study`) is told apart among runs of one procedure alone: of others it is different.
+    """
+    settings = [_told(run) for run in records]
     keys = dict.fromkeys(key for run in settings for key in run)
-    differing = [key for key in keys if len({json.dumps(run.get(key)) for run in settings}) > 1]
+    differing = [key for key in keys if _differs(key, settings)]
     results = [{key: value for key, value in run.results.items() if _is_number(value)} for run in records]
     figures = _figures(records)
     rows = tuple(
@@ -108,6 +119,20 @@ def collected_table(records: Sequence[Record]) -> Table:
         for run, chosen, result in zip(records, settings, results, strict=True)
     )
     return Table(("run", *differing, *figures), rows, f"{len(records)} runs, and the settings in which they differ.")
+
+
+def _told(run: Record) -> dict[str, Any]:
+    """The settings that results may depend on, by dotted key."""
+    untold = tuple(f"{each}." for each in UNTOLD)
+    return {key: value for key, value in _flat(run.config).items() if not f"{key}.".startswith(untold)}
+
+
+def _differs(key: str, settings: Sequence[Mapping[str, Any]]) -> bool:
+    alike: dict[Any, set[str]] = {}
+    for run in settings:
+        kind = run.get("procedure") if key.startswith("study.") else None
+        alike.setdefault(kind, set()).add(json.dumps(run.get(key)))
+    return any(len(values) > 1 for values in alike.values())
 
 
 def _figures(records: Sequence[Record]) -> list[str]:

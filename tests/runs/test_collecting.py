@@ -75,3 +75,31 @@ def test_seeds_are_summed_up_by_mean_sd_and_n() -> None:
     sd = (((0 - 2) ** 2 + (1 - 2) ** 2 + (5 - 2) ** 2) / 2) ** 0.5
     assert table.rows == (("[1.0]", 3, 2.0, pytest.approx(sd)), ("[2.0]", 3, 4.0, pytest.approx(2 * sd)))
     assert seeds_table(records[:1]) is None and seeds_table(records[::3]) is None
+
+
+def test_runs_of_other_studies_and_the_same_seed_again_are_not_more_seeds() -> None:
+    records = [
+        Record("run", config(seed=seed, study={"title": str(seed), "target": target}), {"ratio": target + seed})
+        for target in (0.5, 1.0)
+        for seed in (0, 1)
+    ]
+    table = seeds_table([*records, records[0]])
+    assert table is not None and table.columns == ("study.target", "n", "ratio", "ratio sd")
+    assert [row[:3] for row in table.rows] == [(0.5, 2, 1.0), (1.0, 2, 1.5)]
+    assert seeds_table([records[0], records[0]]) is None
+
+
+def test_a_figure_that_a_run_lacks_has_no_mean() -> None:
+    records = [Record(f"{seed}", config(seed=seed), {"a": 1.0} | ({"b": 2.0} if seed else {})) for seed in (0, 1, 2)]
+    table = seeds_table(records)
+    assert table is not None and table.columns == ("n", "a", "a sd", "b", "b sd")
+    assert table.rows == ((3, 1.0, 0.0, None, None),)
+
+
+def test_what_studies_are_about_is_told_apart_among_those_of_one_procedure() -> None:
+    def run(procedure: str, target: float) -> Record:
+        return Record(procedure, config(procedure=procedure, study={"target": target}), {})
+
+    assert collected_table([run("fig9", 0.5), run("fig11", 1.0)]).columns == ("run", "procedure")
+    several = [run("fig9", 0.5), run("fig11", 1.0), run("fig9", 1.0)]
+    assert collected_table(several).columns == ("run", "procedure", "study.target")

@@ -153,7 +153,10 @@ class TrainingTask:
     def effects(
         self, parameters: Tensor, latents: Latents, scorer: Scorer, annotations: Annotations
     ) -> dict[str, list[float | None]]:
-        """The scorer's mean change of each score in the final images, in standard deviations: value, low and high."""
+        """The scorer's mean change of each score in the final images, in standard deviations: value, low and high.
+
+        Over the samples that show the attribute before and after; None where they are fewer than ten.
+        """
         changes: list[Tensor] = []
         sd = unit_of(annotations)
         for rows in row_batches(len(latents.seeds), self.sampler.batch_size):
@@ -161,7 +164,8 @@ class TrainingTask:
             edits = (self.edit(parameters), None)
             images = [sample(self.model, some, sampler=self.sampler, edit=each).x_0 for each in edits]
             edited, plain = (scores_of(scorer, sd, each) for each in images)
-            changes.append(edited - plain)
+            shown = [scorer.visible(scorer(each.float().cpu())) for each in images]
+            changes.append(torch.where(shown[0] & shown[1], edited - plain, torch.nan))
         columns = torch.cat(changes).double().numpy().T
         intervals = [mean_interval(column) for column in columns]
         return {

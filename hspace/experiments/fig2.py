@@ -17,6 +17,7 @@ from hspace.runs.keys import edit_key
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
 from hspace.scorers.embedded import world_of
+from hspace.types import InputError
 from hspace.worlds.world import WORLDS
 
 SHOWN_PAIRS = 4
@@ -104,9 +105,17 @@ def _corners(images: Tensor) -> Tensor:
 
 
 def _difference(lab: Lab, attribute: str) -> Directions:
-    """H of the discovery sample with most of an attribute less that of the one with least."""
+    """H of the discovery sample with most of an attribute less that of the one with least, among those that show it.
+
+    Raises:
+        InputError: If fewer than two samples show it.
+    """
     scores = lab.annotations()
-    column = scores.sort_keys[:, scores.column(attribute)]
-    seeds = [scores.seeds[int(row)] for row in (column.argmax(), column.argmin())]
+    column = scores.column(attribute)
+    shown = torch.nonzero(scores.visible[:, column])[:, 0]
+    if len(shown) < 2:
+        raise InputError(f"{len(shown)} of {len(scores.seeds)} samples show {attribute}, and figure 2 needs two")
+    values = scores.sort_keys[shown, column]
+    seeds = [scores.seeds[int(shown[row])] for row in (values.argmax(), values.argmin())]
     pair = ({"pair": h.float()} for h in trajectories(lab.model, lab.model.latents(seeds), lab.sampler))
     return from_pairs(lab.model, *pair, name=f"{attribute}, two samples", eta=lab.sampler.eta, seeds=seeds)

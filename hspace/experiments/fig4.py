@@ -31,15 +31,15 @@ def run(lab: Lab) -> Result:
     )
     table = Table(
         columns, tuple(rows), "Sum of |effect| over the judged attributes whose effect is 1.25 standard errors or more "
-        "from 0, in sd, without an interval, and cosine of identities with its 95% interval over samples; means over "
-        "directions.",
+        "from 0, in sd, without an interval, where an attribute that fewer than ten samples show counts as much as the "
+        "others do on average, and cosine of identities with its 95% interval over samples; means over directions.",
     )  # fmt: skip
     curves = {
         kind: list(map(list, zip(*sorted([(0.0, 0.0), *((row[0], row[1 + 2 * i]) for row in rows)]), strict=True)))
         for i, kind in enumerate(kinds)
     }
     last = rows[-1]
-    less = f"{format_number(last[1] / last[3])} times less" if last[3] > 0 else "no more than noise"
+    less = "no more than noise" if last[3] == 0 else f"{format_number(last[1] / last[3])} times less"
     norm = " of the same norm" if lab.cfg.edit.effects is None else ""
     conclusion = (
         f"At {stated(lab, last[0], 'sd')} a component moves the judged attributes by {format_number(last[1])} sd in "

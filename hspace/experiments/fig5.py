@@ -1,6 +1,7 @@
 """Fig. 5: directions found on one sample by its Jacobian edit that sample, and others at the same strength."""
 
 import numpy as np
+import torch
 
 from hspace.metrics.correlation import correlation
 from hspace.output.charts import effect_heatmap
@@ -24,7 +25,8 @@ def run(lab: Lab) -> Result:
     vectors = {f"direction {j + 1}": vector for j, vector in enumerate(as_configured(lab, directions).directions)}
     own, others = lab.sweep(vectors, seeds=[0]), lab.sweep(vectors)
     readings, effects = others.readings, others.effects(largest)
-    alone = (own.readings.edited[own.at(largest), 0] - own.readings.original[0]) / readings.unit
+    names = lab.judge.attributes
+    alone = torch.tensor([[own.readings.changes(row, name)[0] for name in names] for row in own.at(largest)])
     rows, transfer = [], []
     for j, name in enumerate(vectors):
         known = np.isfinite(effects.effect[j]) & np.isfinite(alone[j].numpy())

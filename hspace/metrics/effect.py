@@ -76,9 +76,14 @@ class EffectMatrix:
         return self.attributes[column], float(effects[column])
 
     def total(self) -> np.ndarray:
-        """Sum of the sizes of each row's effects that are clear of their noise, (E,); see `selectivity`."""
-        sizes = clear_sizes(self.effect, np.diagonal(self.covariance, axis1=1, axis2=2))
-        return sizes.sum(axis=1, where=np.isfinite(self.effect))
+        """Sum of the sizes of each row's effects that are clear of their noise, (E,); see `selectivity`.
+
+        Unknown effects count as much as the known ones do on average; nan where more than half are unknown.
+        """
+        known = np.isfinite(self.effect)
+        count, whole = known.sum(axis=1), known.shape[1]
+        sizes = clear_sizes(self.effect, np.diagonal(self.covariance, axis1=1, axis2=2)).sum(axis=1, where=known)
+        return np.where(2 * count >= whole, sizes * whole / np.maximum(count, 1), np.nan)
 
     def selectivity(self, targets: Sequence[str]) -> list[Interval]:
         """Share of each row's effects that falls on its target, by `hspace.metrics.selectivity`, over all columns.
@@ -146,7 +151,7 @@ def effect_matrix(
         edits: Ids of the E rows.
         visible: Whether both scores can be read, bool (n, A) or (E, n, A); other scores are left out.
         unit: Standard deviation of each score over a larger set of unedited samples, (A,); None takes that of
-            `original`.
+            `original`, over the samples that show the attribute under some edit.
 
     Raises:
         InputError: If shapes do not agree, there are fewer than two samples, or a visible score is not finite.
@@ -166,11 +171,9 @@ def effect_matrix(
     counted = _counted(visible, after.shape)
     if not np.isfinite(np.where(counted, after, 0) + np.where(counted, before, 0)).all():
         raise InputError("scores must be finite wherever they are visible, got nan or inf")
+    sd = _unit(before, np.logical_or.reduce(counted), unit)
     before, after = np.where(counted, before, 0), np.where(counted, after, 0)
-    found = [
-        _effects(after[i] - before[i], counted[i], np.array(binary), _unit(before[i], counted[i], unit))
-        for i in range(len(edits))
-    ]
+    found = [_effects(after[i] - before[i], counted[i], np.array(binary), sd) for i in range(len(edits))]
     cells = {name: np.array([getattr(each, name) for each, _ in found]) for name in ("value", "low", "high", "p", "n")}
     shape = len(edits), len(attributes)
     cells = {name: array.reshape(shape) for name, array in cells.items()}
@@ -209,6 +212,7 @@ def _effects(change: np.ndarray, counted: np.ndarray, binary: np.ndarray, unit: 
 
 def _unit(before: np.ndarray, counted: np.ndarray, unit: Tensor | None) -> np.ndarray:
     """The sd of each unedited score, (A,); nan where it is 0 up to rounding."""
+    before = np.where(counted, before, 0)
     if unit is None:
         found = score_unit(torch.from_numpy(before), torch.from_numpy(counted.copy())).numpy()
     else:

@@ -119,6 +119,31 @@ def test_the_score_rises_on_fresh_samples_by_what_was_asked(
     assert network.meta.settings["attribute"] == "red"
 
 
+class HiddenWhenRed(Words):
+    """Blue cannot be seen where there is more red than a level."""
+
+    def __init__(self, level: float) -> None:
+        self.level = level
+
+    def visible(self, scores: Tensor) -> Tensor:
+        seen = super().visible(scores)
+        return torch.stack([seen[:, 0], seen[:, 1], scores[:, 0] < self.level], dim=1)
+
+
+def test_what_is_said_of_an_edit_leaves_out_what_cannot_be_seen(
+    model: DiffusionModel, annotations: Annotations
+) -> None:
+    aim = score_aim(Words(), annotations, "red", likeness=0.0)
+    task = TrainingTask(model, aim, lambda parameters, step, h: parameters[step].expand_as(h), Sampler())
+    latents = model.latents(range(14))
+    offsets = torch.zeros(2, *model.h_shape)
+    reds = Words()(sample(model, latents).x_0.float())[:, 0].sort().values
+    for hidden in (0, 3, 8):
+        found = task.effects(offsets, latents, HiddenWhenRed(float(reds[-hidden - 1]) + 1e-5), annotations)
+        assert found["red"] == [0.0, None, None], "no change"
+        assert found["blue"] == ([0.0, None, None] if hidden < 5 else [None, None, None])
+
+
 def test_a_file_holds_the_network(network: Operator, tmp_path: Path) -> None:
     network.save(tmp_path / "network.safetensors")
     again = Operator.load(tmp_path / "network.safetensors")

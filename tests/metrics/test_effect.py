@@ -151,3 +151,24 @@ def test_the_unit_is_the_sd_of_what_is_seen_and_nan_of_less_than_two_samples() -
     visible = torch.tensor([[True, True], [True, False], [False, False]])
     unit = score_unit(scores, visible)
     assert unit[0] == pytest.approx(2**0.5) and unit[1].isnan()
+
+
+def test_an_unknown_effect_counts_as_the_others_do_and_most_of_them_as_unknown() -> None:
+    original, edited = _scores()
+    whole = _matrix(original, edited).total()
+    visible = torch.ones(2, 40, 3, dtype=torch.bool)
+    visible[0, 9:, 2] = False
+    visible[1, 9:, 1:] = False
+    matrix = _matrix(original, edited, visible=visible)
+    known = matrix.select(ATTRIBUTES[:2]).total()
+    assert matrix.total()[0] == pytest.approx(1.5 * known[0], rel=0.05) and known[0] <= whole[0]
+    assert np.isnan(matrix.total()[1])
+
+
+def test_all_edits_share_a_unit_also_where_one_hides_what_it_is_of() -> None:
+    original, _ = _scores()
+    visible = torch.ones(2, 40, 3, dtype=torch.bool)
+    visible[1, original[:, 0].argsort()[12:], 0] = False
+    matrix = _matrix(original, torch.stack([original + 1.0] * 2), visible=visible)
+    assert matrix.n[:, 0].tolist() == [40, 12] and matrix.effect[0, 0] == pytest.approx(matrix.effect[1, 0])
+    assert matrix.effect[0, 0] == pytest.approx(float(1 / original[:, 0].std()))

@@ -14,7 +14,7 @@ from hspace.diffusion.latents import seed_range
 from hspace.diffusion.sampler import Sampler
 from hspace.directions.hub import PREFIX, local_path
 from hspace.directions.operators import Operator, load_found
-from hspace.directions.shipped import READY, ready_models
+from hspace.directions.shipped import READY, ready_models, ready_path
 from hspace.evaluation.calibration import MORE
 from hspace.evaluation.calibration import calibrate as find_strength
 from hspace.evaluation.ranges import facts_about, range_of, range_unlike, with_ranges
@@ -123,6 +123,13 @@ def _bench(options: argparse.Namespace, compose: Compose, command: str) -> tuple
     if shared is not None:
         raise InputError(f"{shared} is not to be changed: hspace {command} writes into the file; copy it first")
     bench = load_bench(parse(compose(options.settings)), options.direction)
+    ready = {ready_path(name) for name in ready_models()}
+    for slider in bench.sliders:
+        if slider.path in ready:
+            raise InputError(f"{slider.name} is ready-made and not to be changed: copy {slider.path} first")
+        if len(slider.found.meta.differences) > len(load_found(slider.path).meta.differences):
+            other = slider.found.meta.differences[-1]
+            raise InputError(f"hspace {command} measures {slider.path} as its directions were found: {other}")
     if bench.annotator is None:
         raise InputError(
             f"{bench.cfg.evaluation.annotator} cannot read images of {bench.model.model_id}: set evaluation=clip or "

@@ -33,7 +33,7 @@ def local_path(path: str | Path) -> Path:
         InputError: If the name is not of that form, the model has no ready-made directions, or the hub cannot be
             reached or does not have the file.
     """
-    text = str(path)
+    text = path.as_posix() if isinstance(path, Path) else path
     if text.startswith(READY):
         return ready_path(text.removeprefix(READY))
     if not text.startswith(PREFIX):
@@ -101,32 +101,35 @@ def _measured(meta: DirectionsMeta, name: str) -> str:
     try:
         if "range" not in record:
             found = record["calibration"]
-            effect = _effect(*(found[key] for key in ("effect", "low", "high", "n")))
+            effect = _effect(found["effect"], found["low"], found["high"], found["n"])
             moved = f"{_plain(str(found['attribute']))} {effect}"
             return f"{moved} at {written(found['strength'], '.3g')}{_made(found, meta)}; not measured"
         found = record["range"]
         numbers = found.get("shown") or [len(found["seeds"])] * len(found["tried"])
         tried = zip(found["tried"], found["effect"], numbers, strict=True)
         known = [each for each in tried if found["low"] <= each[0] <= found["high"] and each[1][0] is not None]
-        at, effect, n = max(known, key=lambda each: (abs(each[0]), each[0]))
-        moved = f"{_plain(str(found['attribute']))} {_effect(*effect, n)}"
+        at, (effect, low, high), n = max(known, key=lambda each: (abs(each[0]), each[0]))
+        moved = f"{_plain(str(found['attribute']))} {_effect(effect, low, high, n)}"
         said = "no attribute surely" if found["attribute"] is None else moved
         ends = [written(found[end], ".3g") for end in ("low", "high")]
         return f"{said} at {written(at, '.3g')}; {ends[0]} to {ends[1]}{_made(found, meta)}"
-    except (TypeError, KeyError, IndexError, ValueError, OverflowError):
+    except (TypeError, AttributeError, KeyError, IndexError, ValueError, OverflowError):
         return "not measured"
 
 
-def _effect(effect: float, low: float | None, high: float | None, n: int) -> str:
+def _effect(effect: float, low: float | None, high: float | None, n: Any) -> str:
     """An effect with its interval, which is not known where all samples change alike."""
     interval = "no interval" if low is None or high is None else f"{written(low)} to {written(high)}"
-    return f"{written(effect)} sd ({interval}, n = {n})"
+    return f"{written(effect)} sd ({interval}, n = {_plain(str(n))})"
 
 
 def _made(found: dict[str, Any], meta: DirectionsMeta) -> str:
     """The settings of the edits that were measured, but for those that an edit has unless told otherwise."""
     usual = {"injection": (None, "symmetric"), "start": (None, 0), "stop": (None, len(meta.timesteps))}
     other = [f"{key}={_plain(str(found[key]))}" for key, values in usual.items() if found.get(key) not in values]
+    eta = meta.provenance.eta
+    if eta is None and found.get("eta") is not None:  # what the directions do not tell
+        other.insert(0, f"eta={_plain(str(found['eta']))}")
     return f" with {', '.join(other)}" if other else ""
 
 

@@ -1,6 +1,7 @@
 """The range in which a direction or an operator can safely be moved, as files keep it; `safe_ranges` measures it."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -39,6 +40,7 @@ class SliderRange:
         start: First step that was edited.
         stop: First step that was not edited any more; None is the end.
         shown: Numbers of samples that show `attribute` at each of `tried`; empty in records that do not tell.
+        eta: Stochasticity of the sampling, one value or one per step; None in records that do not tell.
     """
 
     attribute: str | None
@@ -57,11 +59,12 @@ class SliderRange:
     start: int = 0
     stop: int | None = None
     shown: tuple[int, ...] = ()
+    eta: float | Sequence[float] | None = None
 
     def unlike(self, sampler: Sampler, num_steps: int) -> str:
         """The settings of the edits, of `num_steps` steps, that were others when it was measured; empty if none."""
         ours, theirs = (_settings(each, num_steps) for each in (self, sampler))
-        return ", ".join(f"{name}={value}" for name, value in ours.items() if value != theirs[name])
+        return ", ".join(f"{name}={value}" for name, value in ours.items() if value not in (None, theirs[name]))
 
     def beyond(self, strength: float) -> str | None:
         """What it costs to go as far as a strength: a reason as in `high_because`; None within the safe range."""
@@ -101,10 +104,12 @@ class SliderRange:
         )  # fmt: skip
 
 
-def _settings(source: SliderRange | Sampler, num_steps: int) -> dict[str, str | int]:
-    """What decides on an edit besides its direction; no stop is the same as the last step."""
-    stop = num_steps if source.stop is None else source.stop
-    return {"injection": source.injection, "start": source.start, "stop": stop}
+def _settings(source: SliderRange | Sampler, num_steps: int) -> dict[str, Any]:
+    """What decides on an edit besides its direction; no stop is the same as the last step, one eta as that of each."""
+    eta, stop = source.eta, num_steps if source.stop is None else source.stop
+    if isinstance(eta, Sequence) and len(set(eta)) == 1:
+        eta = eta[0]
+    return {"eta": eta, "injection": source.injection, "start": source.start, "stop": stop}
 
 
 def with_ranges(directions: Kept, ranges: dict[int, SliderRange]) -> Kept:
@@ -144,7 +149,8 @@ def range_of(directions: Found, component: int) -> SliderRange | None:
     values: Any = facts_about(directions, directions.meta.names[component]).get("range")
     try:
         tuples = {key: tuple(values[key]) for key in ("strengths", "tried", "identity", "seeds")}
-        tuples["shown"] = tuple(values.get("shown", ()))
+        tuples["shown"], eta = tuple(values.get("shown", ())), values.get("eta")
+        tuples |= {"eta": tuple(eta)} if isinstance(eta, list) else {}
         found = SliderRange(**(values | tuples | {"effect": tuple(map(tuple, values["effect"]))}))
         return found if _is_sound(found, isinstance(directions, Operator)) else None
     except (TypeError, KeyError):
@@ -174,5 +180,11 @@ def _is_sound(found: SliderRange, operator: bool) -> bool:
         isinstance(text, str) for text in (found.low_because, found.high_because)
     )
     steps = type(found.start) is int and (found.stop is None or type(found.stop) is int)
-    made = steps and found.injection in INJECTIONS
+    made = steps and found.injection in INJECTIONS and _is_eta(found.eta)
     return ordered and shaped and spaced and allowed and worded and made and found.low <= 0 <= found.high
+
+
+def _is_eta(value: Any) -> bool:
+    """Whether a stranger's value is an eta, one per step, or none."""
+    values: tuple[Any, ...] = value if isinstance(value, tuple) and value else (value,)
+    return value is None or all(type(each) in (int, float) and 0 <= each <= 1 for each in values)

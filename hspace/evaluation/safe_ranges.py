@@ -114,7 +114,7 @@ def slider_range(
         identity=tuple(cosine.tolist()), limits={"others": limits.others, "identity": floor},
         scorer=scorer.id, seeds=seeds,
         injection=sampler.injection, start=sampler.start, stop=sampler.stop,
-        shown=tuple(matrix.n[:, index].tolist()),
+        shown=tuple(matrix.n[:, index].tolist()), eta=sampler.eta,
     )  # fmt: skip
 
 

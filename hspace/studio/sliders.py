@@ -118,7 +118,10 @@ def fitted(slider: Slider, cfg: Config, model: DiffusionModel) -> Slider:
     """
     found = slider.found.fit(model, eta=cfg.diffusion.eta, allow=cfg.allow)
     warn_of_injection(found.meta, cfg, slider.name)
-    if other := range_unlike(found, slider.component, cfg.sampler):
+    other = range_unlike(found, slider.component, cfg.sampler)
+    if not other and found is not slider.found and slider.range is not None:
+        other = found.meta.differences[-1]
+    if other:
         log.warning("the range of %s, measured with %s, is not used: hspace range measures it anew", slider.name, other)
         found = without_range(found, slider.component)
     return replace(slider, found=found)
@@ -141,6 +144,8 @@ def find_sliders(reference: str, model: str = "") -> list[Slider]:
     path, name = Path(reference).expanduser(), ""
     if not path.is_file() and ":" in reference.removeprefix(prefix):
         before, _, name = reference.rpartition(":")
+        if not name:
+            raise InputError(f"{reference} must name a direction after its colon, or be {before} for all of them")
         path = Path(before).expanduser()
     path = local_path(path)
     found = load_found(path)

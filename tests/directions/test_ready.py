@@ -56,6 +56,9 @@ def test_they_are_listed_and_never_changed(capsys: pytest.CaptureFixture[str]) -
     before = ready_path("portraits").read_bytes()
     assert main(["range", "--direction", "ready:portraits:yaw"]) == 2
     assert "ready:portraits:yaw is not to be changed" in capsys.readouterr().err
+    for words in (["range"], ["calibrate", "--attribute", "yaw"]):
+        assert main([*words, "--direction", "yaw"]) == 2
+        assert "yaw is ready-made and not to be changed: copy " in capsys.readouterr().err
     assert ready_path("portraits").read_bytes() == before
     assert main(["range", "--direction", "hub:owner/name"]) == 2, "nor is the hub's cache"
     assert "hub:owner/name is not to be changed" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -169,3 +170,17 @@ def test_names_on_the_card_are_text(directions_file: Path):
     object.__setattr__(directions.meta, "names", ("<script>|", "[a](http://b)"))
     text = card(directions, "me/x")
     assert "\\<script\\>\\|" in text and "\\[a\\]\\(http://b\\)" in text
+
+
+@pytest.mark.parametrize("measured", [None, [], 3, {"range": None}, {"calibration": []}])
+def test_nonsense_in_a_strangers_measurements_is_not_measured(directions_file: Path, measured: object) -> None:
+    directions = Directions.load(directions_file)
+    kept = replace(directions, meta=replace(directions.meta, calibration={"smile": measured}))
+    assert "| smile | not measured |" in card(kept, "me/x")
+
+
+def test_a_number_of_samples_on_the_card_is_text(directions_file: Path) -> None:
+    directions = Directions.load(directions_file)
+    found = {"attribute": "age", "effect": 0.5, "low": 0.4, "high": 0.6, "n": "<img src=x>", "strength": 1.0}
+    kept = replace(directions, meta=replace(directions.meta, calibration={"smile": {"calibration": found}}))
+    assert "n = \\<img src=x\\>" in card(kept, "me/x")

@@ -64,6 +64,14 @@ def test_a_range_of_other_edits_is_left_out(
     assert "age, measured with injection=asyrp, stop=2, is not used: hspace range measures it anew" in caplog.text
     assert not taken("diffusion.injection=asyrp") and "measured with stop=2," in caplog.text
     assert slider.range is not None, "the file's own is kept"
+    asyrp = ("diffusion.injection=asyrp", "edit.stop=2")
+    assert not taken(*asyrp, "diffusion.eta=0", "allow=[eta]")
+    assert "age, measured with eta=1.0, is not used" in caplog.text
+    before = file.read_bytes()
+    for command in (["range"], ["calibrate", "--attribute", "skin"]):
+        assert main([*command, "--direction", f"{file}:age", *words, *model, "diffusion.eta=0", "allow=[eta]"]) == 2
+        assert f"measures {file} as its directions were found: eta" in capsys.readouterr().err
+    assert file.read_bytes() == before
 
 
 def test_several_processes_measure_what_one_measures(

@@ -40,6 +40,7 @@ from hspace.studio.editing import (
     sample_source,
     shown_factors,
 )
+from hspace.studio.photos import Weights
 from hspace.studio.sliders import Bench, load_bench
 from hspace.system.files import write_json
 from hspace.system.pictures import read_picture
@@ -52,6 +53,8 @@ LEAST_SAMPLES = 10
 """Smallest number of samples that a distance is measured from."""
 FRAMES = 4
 """Pictures of the animation on either side of the unedited one; the strip shows every other one."""
+RECORD = "edit.json"
+"""File that says what the pictures beside it are."""
 Compose = Callable[[list[str]], DictConfig]
 
 
@@ -82,8 +85,9 @@ def edit(options: argparse.Namespace, compose: Compose) -> int:
         folder = Path(options.output) / name
         try:
             source = _source(bench, word, Path(options.inversions))
-            record = _edit_one(bench, source, strengths, region, folder, options.animation)
+            weights = region_weights(bench.cfg, source, region)
             found = None if own is None else distances_of(bench, source, strengths, own())
+            record = _edit_one(bench, source, strengths, region, weights, folder, options.animation)
         except InputError as error:
             failed += 1
             if failed == len(inputs):
@@ -92,7 +96,7 @@ def edit(options: argparse.Namespace, compose: Compose) -> int:
             continue
         record["off_manifold"] = found and dict(zip(("unedited", "edited"), found, strict=True))
         record["seconds"] = round(perf_counter() - started, 3)
-        write_json(folder / "edit.json", record)
+        write_json(folder / RECORD, record)
         print(_line(folder, record), flush=True)
     return 1 if failed else 0
 
@@ -169,14 +173,20 @@ def _source(bench: Bench, word: Path | int, inversions: Path) -> Source:
 
 
 def _edit_one(
-    bench: Bench, source: Source, strengths: Sequence[float], region: Region, folder: Path, animation: str
+    bench: Bench,
+    source: Source,
+    strengths: Sequence[float],
+    region: Region,
+    weights: Weights,
+    folder: Path,
+    animation: str,
 ) -> dict[str, Any]:
-    """Writes pictures, strip and animation of one source; returns its record."""
-    weights = region_weights(bench.cfg, source, region)
+    """Writes pictures, strip and animation of one source; returns its record, and takes away an older one's file."""
     factors = shown_factors(bench, strengths, FRAMES)
     edited = edit_source(bench, source, strengths, factors)
     put_back, note = pictures(source, edited, weights), note_of(bench, source, strengths)
     shown = edited if region is None else inside(source, edited, weights)
+    (folder / RECORD).unlink(missing_ok=True)
     write_png(folder / "edited.png", put_back[-1], note)
     # Several directions have strengths of their own, and share the part of them.
     alone = len(strengths) == 1

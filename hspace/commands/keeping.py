@@ -25,7 +25,12 @@ def cache(words: list[str], compose: Callable[[list[str]], DictConfig]) -> int:
     if action not in CACHE_ACTIONS:
         raise InputError(unknown("cache command", action, CACHE_ACTIONS))
     days = [word for word in settings if word.startswith("days=") and action == "prune"]
-    cache_dir = Path(compose([word for word in settings if word not in days]).cache_dir)
+    if len(days) > 1:
+        raise InputError(f"hspace cache prune takes one number of days, got {' '.join(days)}")
+    place = compose([word for word in settings if word not in days]).cache_dir
+    if not isinstance(place, str) or not place:
+        raise InputError(f"cache_dir must be the path of a folder, got {place}")
+    cache_dir = Path(place)
     if action == "verify":
         count, changed = forget()
         for file in changed:

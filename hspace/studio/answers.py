@@ -40,8 +40,7 @@ def answer_save(session: Session, body: Body) -> Body:
     """The file of a picture that was written."""
     source, edit = session.source(text_of(body, "source")), _edit(session, body)
     *_, image = session.exact(source, edit)
-    names = {session.sliders[i].name: s for i, s in edit.terms.items() if s}
-    terms = ", ".join(f"{name} at {strength:g}" for name, strength in names.items()) or "nothing"
+    terms = ", ".join(f"{name} at {strength:g}" for name, strength in session.told(edit)) or "nothing"
     note = NOTE.format(terms=terms, model=session.bench.model.model_id)
     return {"file": str(session.save_picture(source, edit, image, note))}
 

@@ -25,6 +25,7 @@ from hspace.evaluation.calibration import spread_strength
 from hspace.evaluation.ranges import POINTS
 from hspace.output.animation import encode_png, to_pixels, write_png
 from hspace.studio.editing import Source, change_by, changes, photo_source, pictures, same_person, sample_source
+from hspace.studio.photos import weights_of
 from hspace.studio.sliders import Bench, Slider
 from hspace.studio.stream import watched
 from hspace.system.files import write_bytes, write_json
@@ -218,15 +219,22 @@ class Session:
         """Keeps a sum of sliders as a direction under a name; strength 1 is what the page shows without a mask.
 
         Raises:
-            InputError: If nothing is edited, or the name is empty or too long.
+            InputError: If nothing is edited, the name is empty or too long, or two annotators, or two ways in which
+                edits enter a step, stand behind the directions.
         """
         name = _label(name)
         terms = [self._slider(i).term(s, edit.start, edit.stop) for i, s in edit.terms.items() if s]
         vector = sum_offsets(self.bench.model, terms)
-        meta = self._slider(next(iter(edit.terms))).directions.meta
-        seeds = sorted({seed for term in terms for seed in term.directions.meta.seeds})
+        metas = [term.directions.meta for term in terms]
+        seeds = sorted({seed for meta in metas for seed in meta.seeds})
         meta = replace(
-            meta,
+            metas[0],
+            provenance=replace(
+                metas[0].provenance,
+                annotator=_common([meta.provenance.annotator for meta in metas], "annotators"),
+                injection=_common([meta.provenance.injection for meta in metas], "injections"),
+            ),
+            differences=tuple(dict.fromkeys(each for meta in metas for each in meta.differences)),
             names=(name,),
             unit="as saved",
             method="sum of sliders",
@@ -240,14 +248,17 @@ class Session:
 
     def save_picture(self, source: Source, edit: Edit, image: Images, note: str) -> Path:
         """Writes the edited source, put back into its photograph, with a note on its making; returns the file."""
-        height, width = source.photo.pixels.shape[:2]
-        (picture,) = pictures(source, image, np.ones((height, width), dtype=np.float32))
+        (picture,) = pictures(source, image, weights_of(source.photo, None))
         stem = (
             f"{re.sub(r'[^A-Za-z0-9_-]+', '-', source.name)[:40]}-{hashlib.sha256(picture.tobytes()).hexdigest()[:8]}"
         )
-        terms = {self._slider(i).name: s for i, s in edit.terms.items() if s}
+        terms = [{"name": name, "strength": strength} for name, strength in self.told(edit)]
         write_json(self.folder / f"{stem}.json", {"note": note, "terms": terms, "start": edit.start, "stop": edit.stop})
         return write_png(self.folder / f"{stem}.png", picture, note)
+
+    def told(self, edit: Edit) -> list[tuple[str, float]]:
+        """Name and strength of each slider that an edit moves; two may have one name."""
+        return [(self._slider(i).name, s) for i, s in edit.terms.items() if s]
 
     @property
     def _sampler(self) -> Sampler:
@@ -328,6 +339,14 @@ def _inside(image: Images, original: Images, mask: Tensor | None) -> Images:
     return image if mask is None else torch.where(mask, image, original.float())
 
 
+def _common(values: Sequence[Any], what: str) -> Any:
+    """What some have and none has otherwise; None if none has it."""
+    known = [value for value in values if value is not None]
+    if any(value != known[0] for value in known):
+        raise InputError(f"directions of different {what} cannot be kept as one")
+    return known[0] if known else None
+
+
 def _stem(name: str) -> str:
     """A name as part of a file's."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:40]
@@ -352,7 +371,8 @@ def _suffix(data: bytes) -> str:
         with Image.open(io.BytesIO(data), formats=list(FORMATS)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise InputError(f"a photograph has at most {MAX_PIXELS // 10**6} megapixels, got {image.size}")
-            return FORMATS[str(image.format)]
+            # A JPEG that holds further pictures, as some telephones write them, is one by its first.
+            return FORMATS["JPEG" if image.format == "MPO" else str(image.format)]
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, InputError):
             raise

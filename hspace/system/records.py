@@ -60,7 +60,8 @@ def load_record(path: str | Path, what: str, parse: Callable[[dict[str, Any], di
     try:
         with safe_open(path, framework="pt") as file:
             facts = parse_facts((file.metadata() or {}).get(KEY))
-            return parse(facts, {name: file.get_tensor(name) for name in file.keys()})
+            # Copies: a tensor that keeps the file mapped would keep Windows from writing it anew.
+            return parse(facts, {name: file.get_tensor(name).clone() for name in file.keys()})
     except InputError as error:
         raise InputError(f"{what} file {path}: {error}") from None
     except (SafetensorError, OSError) as error:

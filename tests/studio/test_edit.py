@@ -1,6 +1,7 @@
 """`hspace edit` and `hspace invert` from the command line, on a photograph and on generated samples."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from skimage import data
 
 from hspace.cli import main
+from hspace.commands import edit
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.directions.record import Directions
 from hspace.evaluation.ranges import SliderRange, with_ranges
@@ -45,6 +47,24 @@ def test_a_photograph_is_edited_inside_the_mask_only(
     told = capsys.readouterr().out
     assert "reconstruction error" in told and f"distance of h {distance['unedited']:.2f} to" in told
     assert len(list(Path("outputs/inversions").iterdir())) == 2, "the latents, and the image that they give back"
+
+
+def test_pictures_are_never_beside_the_record_of_others(
+    settings: list[str], directions_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["edit", "7", "--direction", f"{directions_file}:smile", "--animation", "none", *settings]
+    assert main([*words, "--samples", "10"]) == 0
+    files = {path: path.read_bytes() for path in Path("outputs/edit/seed-7").iterdir()}
+    assert main([*words, "--strength", "3", "seed=999999"]) == 2 and "seed must be at most" in capsys.readouterr().err
+    assert files == {path: path.read_bytes() for path in Path("outputs/edit/seed-7").iterdir()}
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(edit, "strip_figure", stopped)
+    with suppress(KeyboardInterrupt):
+        main([*words, "--strength", "3", "--samples", "0"])
+    assert not Path("outputs/edit/seed-7/edit.json").exists(), "the new picture is not the old record's"
 
 
 def test_what_is_measured_and_drawn_is_what_the_mask_leaves(
@@ -198,6 +218,8 @@ def test_pictures_are_as_far_apart_as_the_slider_and_what_is_beyond_it_is_said(
         (["nowhere.jpg", "--direction", "none.safetensors"], "nowhere.jpg is neither an image nor a folder"),
         (["7", "--direction", "none.safetensors"], "none.safetensors"),
         (["7", "--direction", "FILE:smil"], "did you mean 'smile'"),
+        (["7", "--direction", "FILE:"], "must name a direction after its colon"),
+        (["7", "--direction", "ready:portraits:"], "must name a direction after its colon, or be ready:portraits"),
         (["7", "--direction", "FILE", "--strength", "1", "--strength", "2"], "one finite --strength for each"),
         (["7", "--direction", "FILE", "--strength", "x"], "invalid float value"),
         (["7", "--direction", "FILE", "--strength", "nan"], "one finite --strength for each"),

@@ -1,11 +1,14 @@
 """An operator as a slider of the page: from nothing to the whole map, alone or with directions beside it."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from PIL import Image
 from vectors import operator_of
 
 from hspace.diffusion.checkpoints import DiffusionModel
@@ -116,3 +119,36 @@ def test_a_measured_one_ends_where_it_is_safe(
     # The pictures go from 0 to the strength of the edit, evenly apart as the slider is.
     factors = shown_factors(alone, [0.6], 4)
     assert factors == pytest.approx([(i / 8) ** (2 if high else 1) for i in range(9)])
+
+
+def test_a_sum_tells_of_all_that_is_in_it(session: Session, tmp_path: Path) -> None:
+    slider = session.sliders[1]
+    meta, annotator = slider.found.meta, {"id": "someone", "sha256": "0" * 64}
+    by = replace(
+        meta, provenance=replace(meta.provenance, annotator=annotator), differences=("eta was .5",), seeds=(1, 2)
+    )
+    session.sliders += [replace(slider, found=replace(slider.found, meta=by))]
+    number = session.save_direction(Edit({1: 1.0, 2: 0.5}), "both")
+    kept = session.sliders[number].found.meta
+    assert kept.provenance.annotator == annotator and kept.differences == ("eta was .5",) and kept.seeds == (1, 2)
+    other = replace(by, provenance=replace(by.provenance, annotator=annotator | {"id": "another"}))
+    session.sliders += [replace(slider, found=replace(slider.found, meta=other))]
+    with pytest.raises(InputError, match="directions of different annotators cannot be kept as one"):
+        session.save_direction(Edit({2: 1.0, 4: 0.5}), "neither")
+    source, moved = session.source("seed-2000000"), Edit({1: 1.0, 2: 0.5})
+    *_, image = session.exact(source, moved)
+    saved = session.save_picture(source, moved, image, "a note")
+    told = json.loads(saved.with_suffix(".json").read_text())["terms"]
+    assert told == [{"name": "smile", "strength": 1.0}, {"name": "smile", "strength": 0.5}], "two of one name"
+
+
+def test_a_saved_picture_has_no_seam(session: Session, photograph: Path) -> None:
+    """What the model does not see stays as it is, and the change fades towards it."""
+    session.photographs += (photograph,)
+    source = session.source("photo-0")
+    saved = np.array(Image.open(session.save_picture(source, Edit({1: 1.0}), source.x_0 + 0.5, "a note"))).astype(int)
+    change = np.abs(saved - source.photo.pixels).max(axis=2)
+    top, left, bottom, right = source.photo.box
+    assert change.sum() == change[top:bottom, left:right].sum() and left > 0
+    row = change[(top + bottom) // 2]
+    assert row.max() > 40 and np.abs(np.diff(row)).max() <= 15

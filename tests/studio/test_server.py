@@ -114,6 +114,14 @@ def test_an_uploaded_photograph_is_a_source(served, photograph: Path):
     assert {"id": name, "name": "me.jpg", "kind": "photo"} in json.loads(served.ask("GET", "/api/state")[1])["sources"]
 
 
+def test_a_jpeg_of_several_pictures_is_one(served, photograph: Path):
+    several = io.BytesIO()
+    with Image.open(photograph) as image:
+        image.convert("RGB").save(several, format="MPO", save_all=True, append_images=[image.convert("RGB")])
+    status, body = served.ask("POST", "/api/upload", several.getvalue(), X_Name="phone.jpg")
+    assert status == 200 and served.post("source", {"source": json.loads(body)["source"]})[0] == 200
+
+
 def test_a_model_is_chosen_by_its_number_and_has_files_of_its_own(served, photograph: Path):
     names = json.loads(served.ask("GET", "/api/models")[1])["models"]
     assert names[1:] == ["portraits", "portraits-128", "rooms"]

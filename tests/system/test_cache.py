@@ -189,3 +189,20 @@ def test_the_command_lists_verifies_and_prunes(tmp_path: Path, capsys: pytest.Ca
 def test_a_mistake_in_the_command_is_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cache", *words]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["prune", "days=1", "days=2"], "hspace cache prune takes one number of days, got days=1 days=2"),
+        (["ls", "cache_dir=null"], "cache_dir must be the path of a folder, got None"),
+        (["verify", "cache_dir=5"], "cache_dir must be the path of a folder, got 5"),
+        (["prune", "cache_dir=[a]"], "cache_dir must be the path of a folder, got ['a']"),
+    ],
+)
+def test_a_mistake_at_the_command_line_is_one_line(
+    words: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["cache", *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and line in err and err.count("\n") == 1

@@ -2,6 +2,7 @@
 
     python scripts/making/ready_directions.py [key=value ...]    # writes outputs/ready_directions
     python scripts/making/ready_directions.py --publish          # and weights/MODEL, docs/portraits.md, and the log
+    python scripts/making/ready_directions.py --again            # measures those in weights/portraits anew
     python scripts/making/ready_directions.py --card             # docs/portraits.md alone, from the weights
 
 For each judged attribute the annotator chooses among linear boundaries, whitened differences, regression, and trained
@@ -43,6 +44,7 @@ from hspace.runs.errors import guarded
 from hspace.runs.lab import Lab
 from hspace.runs.parsing import parse
 from hspace.runs.report import commit
+from hspace.system import workers
 from hspace.system.files import package_path, write_text
 from hspace.types import InputError
 from hspace.worlds.portraits.faces import JUDGED
@@ -143,18 +145,24 @@ def ready(lab: Lab) -> Directions:
     if not found:
         raise InputError(f"no direction of study.attributes moves its own by 1 sd: {', '.join(study.attributes)}")
     methods = {name: each.method for name, each in found.items()}
-    vectors = {name: each.offset for name, each in found.items()}
-    sweep = lab.sweep(vectors, READ, shown=1)
     first = next(iter(candidates(lab, next(iter(found)))))[1]
     meta = replace(
         first.meta, names=tuple(found), method=" and ".join(WORDS[each] for each in dict.fromkeys(methods.values())),
         provenance=replace(first.meta.provenance, injection=lab.sampler.injection),
         unit="sd of the attribute, as the annotator sees it", config_sha256="", report={},
         settings={"method": methods, "candidates": list(METHODS), "target": TARGET},
-        effects={"judge": lab.judge.id, "block": lab.cfg.evaluation.block, "n": len(lab.seeds()),
-                 "strengths": list(READ), "attributes": _effects(sweep)},
     )  # fmt: skip
-    return widest(_ranged(lab, Directions(torch.stack([*vectors.values()]).float(), meta)))
+    return widest(measured(lab, Directions(torch.stack([each.offset for each in found.values()]).float(), meta)))
+
+
+def measured(lab: Lab, directions: Directions) -> Directions:
+    """The directions with what the judge reads of them, and the ranges in which they can safely be moved."""
+    sweep = lab.sweep(dict(zip(directions.meta.names, directions.directions, strict=True)), READ, shown=1)
+    effects = {
+        "judge": lab.judge.id, "block": lab.cfg.evaluation.block, "n": len(lab.seeds()), "strengths": list(READ),
+        "attributes": _effects(sweep),
+    }  # fmt: skip
+    return _ranged(lab, replace(directions, meta=replace(directions.meta, effects=effects)))
 
 
 def _ranged(lab: Lab, directions: Directions) -> Directions:
@@ -188,7 +196,10 @@ def widest(directions: Directions, count: int = ROOM) -> Directions:
 
 
 def _effects(sweep: Sweep) -> dict[str, Any]:
-    """By attribute: effect with its interval, selectivity, identity and likeness at each strength, as JSON values."""
+    """By attribute: effect, selectivity, identity and likeness at each strength, as JSON values.
+
+    Each is its value, its interval and n: of an attribute that a hat may hide, only the samples that show it.
+    """
     found: dict[str, Any] = {}
     for j, name in enumerate(sweep.labels):
         found[name] = {key: [] for key in ("effect", "selectivity", "identity", "likeness")}
@@ -199,7 +210,7 @@ def _effects(sweep: Sweep) -> dict[str, Any]:
                 "identity": sweep.readings.identity(row), "likeness": sweep.readings.likeness(row),
             }  # fmt: skip
             for key, value in values.items():
-                found[name][key].append(None if value is None else finite([value.value, value.low, value.high]))
+                found[name][key].append(None if value is None else finite(list(value)))
     return found
 
 
@@ -216,7 +227,7 @@ def card(directions: Directions) -> Table:
             ("effect", plus),
             *((key, plus) for key in ("selectivity", "identity", "likeness")),
         ]
-        cells = (None if read[key][i] is None else _interval(read[key][i], facts["n"]) for key, i in figures)
+        cells = (None if read[key][i] is None else _interval(*read[key][i]) for key, i in figures)
         ends = (safe.low, safe.low_because, safe.high, safe.high_because)
         rows.append((name, WORDS[meta.settings["method"][name]], *cells, *ends))
     columns = (
@@ -230,8 +241,8 @@ def card(directions: Directions) -> Table:
     return Table(columns, tuple(rows), caption, facts["judge"], counted="samples")
 
 
-def _interval(values: list[float | None], n: int) -> Interval:
-    value, low, high = (float("nan") if each is None else each for each in values)
+def _interval(value: float | None, low: float | None, high: float | None, n: int) -> Interval:
+    value, low, high = (float("nan") if each is None else each for each in (value, low, high))
     return Interval(value, low, high, n)
 
 
@@ -239,29 +250,33 @@ def main(words: list[str]) -> int:
     """Finds, measures and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", metavar="key=value", help="settings, such as study.attributes=[hat]")
-    parser.add_argument("--publish", action="store_true", help="also into the package, with a block of their own")
+    parser.add_argument("--publish", action="store_true", help="also into the package and docs, with a new block")
+    parser.add_argument("--again", action="store_true", help="publish new measurements of the package's directions")
     parser.add_argument("--card", action="store_true", help="only the table in docs, from the package")
     options = parser.parse_intermixed_args(words)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if options.card:
         put(PAGE, MARKS, to_markdown(card(Directions.load(ready_path("portraits")))))
         return 0
-    if options.publish and any(word.startswith("evaluation.block=") for word in options.words):
-        raise InputError("--publish takes the next evaluation block itself: leave out evaluation.block")
+    shipped = Directions.load(ready_path("portraits")) if options.again else None
+    published = options.publish or shipped is not None
+    if published and any(word.startswith("evaluation.block=") for word in options.words):
+        raise InputError("--publish and --again take the evaluation block themselves: leave out evaluation.block")
     now = state(options.words)
-    block = block_for(read_log(LOG), now) if options.publish else 0
+    block = block_for(read_log(LOG), now) if published else 0
     with initialize_config_dir(str(package_path("conf")), version_base="1.3"):
         cfg = parse(compose("config", overrides=[*SETTINGS, f"evaluation.block={block}", *options.words]))
     if cfg.model.path not in EMBEDDED:
         raise InputError(f"ready-made directions are of {' and '.join(EMBEDDED)}, got model.path={cfg.model.path}")
     lab = load(cfg)
-    if options.publish:
+    if published:
         log_reading(LOG, commit(), block, "ready_directions", now)
-    directions = ready(lab)
+    with workers.sharing(workers.processes_for(cfg.workers, lab.model.device)):
+        directions = ready(lab) if shipped is None else measured(lab, shipped)
     text = to_markdown(card(directions))
     directions.save(Path(cfg.output_dir) / "directions.safetensors")
     write_text(Path(cfg.output_dir) / "ready.md", text)
-    if options.publish:
+    if published:
         directions.save(package_path("weights") / lab.model.model_id / "directions.safetensors")
         put(PAGE, MARKS, text)
     log.info("%s\n%s", cfg.output_dir, text)

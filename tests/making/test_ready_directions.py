@@ -108,8 +108,7 @@ def test_strength_1_moves_the_attribute_by_1_sd_for_the_annotator(model: Diffusi
     effects = directions.meta.effects
     assert effects is not None and effects["judge"] == "judge" and effects["n"] == 10
     assert len(effects["attributes"]["contrast"]["effect"]) == len(ready_directions.READ)
-    value, low, high = effects["attributes"]["contrast"]["effect"][2]
-    assert row[3] == Interval(value, low, high, 10)
+    assert row[3] == Interval(*effects["attributes"]["contrast"]["effect"][2])
 
 
 @pytest.mark.slow
@@ -194,3 +193,11 @@ def test_they_are_written_beside_the_weights_of_their_model(
     assert "| contrast |" in (tmp_path / "out" / "ready.md").read_text() and "| contrast |" in page.read_text()
     (row,) = read_log(log)
     assert (row["block"], row["experiment"]) == ("1", "ready_directions")
+    path = tmp_path / model.model_id / "directions.safetensors"
+    monkeypatch.setattr(ready_directions, "ready_path", lambda name: path)
+    monkeypatch.setattr(ready_directions, "state", lambda words: "another state")
+    assert ready_directions.main([*words, "--again"]) == 0
+    again = Directions.load(path)
+    assert torch.equal(again.directions, written.directions) and again.meta.settings == written.meta.settings
+    assert [row["block"] for row in read_log(log)] == ["1", "2"]
+    assert range_of(again, 0) == range_of(written, 0)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What a stranger does, as the pages say it, in a folder that has nothing but the tracked files and Python; each step timed.
-#   scripts/fresh.sh                    every step, in a copy of the last commit: about 45 minutes on two cores
+#   scripts/fresh.sh                    every step, in a copy of the last commit: about 50 minutes on two cores
 #   scripts/fresh.sh wheel check        some of them
 #   HERE=1 scripts/fresh.sh wheel       in this checkout and its .venv, without a copy
 # Steps: demo, test, wheel (in a bare environment; with HERE=1 beside .venv's packages), notebooks, docs, check.

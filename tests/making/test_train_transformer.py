@@ -79,9 +79,9 @@ def test_the_export_holds_averaged_weights_and_one_class_for_diffusers_pipeline(
     x_t = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1, 1)
     with_class, without = pipeline.transformer(x_t, torch.tensor([500, 500]), torch.arange(2)).sample
     assert torch.equal(with_class, without)
-    assert pipeline([0], 1.0, num_inference_steps=2, output_type="pt").images.shape == (1, 3, 16, 16)
+    assert pipeline([0], 1.0, num_inference_steps=2, output_type="np").images.shape == (1, 16, 16, 3)
     with pytest.raises(IndexError):  # as the docstring of `save_pipeline` says
-        pipeline([0], 2.0, num_inference_steps=2, output_type="pt")
+        pipeline([0], 2.0, num_inference_steps=2, output_type="np")
 
 
 def test_an_interrupted_training_ends_where_an_unbroken_one_does(

@@ -44,20 +44,9 @@ TINY = ["debug=default", "device=cpu", "diffusion.num_steps=3", "tracking.mode=d
 
 
 @pytest.fixture(scope="session")
-def tiny_scorer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_scorer_dir(make_classifier: Callable[..., Path]) -> Path:
     """An image classifier of the hub's kind, with two labels."""
-    transformers = pytest.importorskip("transformers")
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    labels = {"num_labels": 2, "id2label": {0: "smile", 1: "hat"}, "label2id": {"smile": 0, "hat": 1}}
-    config = transformers.ViTConfig(
-        **sizes, image_size=32, patch_size=8, problem_type="multi_label_classification", **labels
-    )
-    folder = tmp_path_factory.mktemp("hub") / "scorer"
-    transformers.ViTForImageClassification(config).save_pretrained(folder)
-    CLIPImageProcessorPil(size={"height": 32, "width": 32}, do_center_crop=False).save_pretrained(folder)
-    return folder
+    return make_classifier(["smile", "hat"], "multi_label_classification")
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ from hspace.system.records import (
     save_record,
 )
 from hspace.system.shards import Batches, in_shards
-from hspace.types import InputError, LogitScorer, Scorer, Seeds
+from hspace.types import Images, InputError, LogitScorer, Scorer, Scores, Seeds
 
 THIRD = 1 / 3
 """Share of the samples with most, and with least, of a continuous attribute that are matched."""
@@ -149,6 +149,18 @@ class Examples:
     minus: tuple[int, ...]
 
 
+def scores_and_keys(scorer: Scorer, images: Images) -> tuple[Scores, Tensor]:
+    """Scores of images in [-1, 1] and the values that they are sorted by, (batch, attributes) each, from one pass.
+
+    The latter are the logits, where the scorer has them.
+    """
+    if not isinstance(scorer, LogitScorer):
+        scores = scorer(images).float().cpu()
+        return scores, scores
+    logits = scorer.logits(images).float().cpu()
+    return torch.where(torch.tensor(scorer.binary), logits.sigmoid(), logits), logits
+
+
 @torch.no_grad()
 def annotate(
     model: DiffusionModel,
@@ -180,10 +192,8 @@ def annotate(
         return sample(model, model.latents(seeds[rows.start : rows.stop]), sampler=sampler).x_0.float().cpu()
 
     def score(rows: range) -> Tensor:
-        if not isinstance(scorer, LogitScorer):
-            return scorer(drawn(rows))[:, None].float().cpu()
-        logits = scorer.logits(drawn(rows)).float().cpu()
-        return torch.stack([torch.where(torch.tensor(scorer.binary), logits.sigmoid(), logits), logits], dim=1)
+        scores, keys = scores_and_keys(scorer, drawn(rows))
+        return torch.stack([scores, keys] if isinstance(scorer, LogitScorer) else [scores], dim=1)
 
     def make(rows: range) -> Tensor:
         return torch.cat([scores for _, scores in batches(rows, score)])

@@ -15,7 +15,7 @@ from hspace.diffusion.recording import trajectories
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import Edit, reverse, sample
 from hspace.directions.aims import Objective, score_aim, scores_of, text_aim, unit_of
-from hspace.directions.annotations import Annotations
+from hspace.directions.annotations import Annotations, scores_and_keys
 from hspace.directions.learning import LearningSettings, epochs, learn, spread_of
 from hspace.directions.settings import MAX_SAMPLES
 from hspace.metrics.interval import mean_interval
@@ -162,10 +162,10 @@ class TrainingTask:
         for rows in row_batches(len(latents.seeds), self.sampler.batch_size):
             some = latents.select(rows)
             edits = (self.edit(parameters), None)
-            images = [sample(self.model, some, sampler=self.sampler, edit=each).x_0 for each in edits]
-            edited, plain = (scores_of(scorer, sd, each) for each in images)
-            shown = [scorer.visible(scorer(each.float().cpu())) for each in images]
-            changes.append(torch.where(shown[0] & shown[1], edited - plain, torch.nan))
+            images = (sample(self.model, some, sampler=self.sampler, edit=each).x_0.float().cpu() for each in edits)
+            (edited, after), (plain, before) = (scores_and_keys(scorer, each) for each in images)
+            shown = scorer.visible(edited) & scorer.visible(plain)
+            changes.append(torch.where(shown, (after - before) / sd, torch.nan))
         columns = torch.cat(changes).double().numpy().T
         intervals = [mean_interval(column) for column in columns]
         return {

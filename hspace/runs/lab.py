@@ -268,6 +268,7 @@ class Lab:
             shown: Number of samples whose images are kept too.
         """
         seeds, scorer = tuple(self.seeds() if seeds is None else seeds), by or self.judge
+        self.drawn.update(seeds)
         shown = min(shown, len(seeds))
         encoders = (self.identity,) if self.likeness is None else (self.identity, self.likeness)
         widths = [len(scorer.attributes), *(each.dim for each in encoders)]

@@ -122,14 +122,14 @@ def _bench(options: argparse.Namespace, compose: Compose, command: str) -> tuple
     shared = next((each for each in options.direction if each.startswith((READY, PREFIX))), None)
     if shared is not None:
         raise InputError(f"{shared} is not to be changed: hspace {command} writes into the file; copy it first")
-    bench = load_bench(parse(compose(options.settings)), options.direction)
-    ready = {ready_path(name) for name in ready_models()}
+    cfg = parse(compose(options.settings))
+    if cfg.allow:
+        allowed = ", ".join(cfg.allow)
+        raise InputError(f"hspace {command} measures directions as they were found: leave out allow=[{allowed}]")
+    bench, ready = load_bench(cfg, options.direction), {ready_path(name) for name in ready_models()}
     for slider in bench.sliders:
         if slider.path in ready:
             raise InputError(f"{slider.name} is ready-made and not to be changed: copy {slider.path} first")
-        if len(slider.found.meta.differences) > len(load_found(slider.path).meta.differences):
-            other = slider.found.meta.differences[-1]
-            raise InputError(f"hspace {command} measures {slider.path} as its directions were found: {other}")
     if bench.annotator is None:
         raise InputError(
             f"{bench.cfg.evaluation.annotator} cannot read images of {bench.model.model_id}: set evaluation=clip or "

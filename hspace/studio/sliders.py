@@ -118,11 +118,11 @@ def fitted(slider: Slider, cfg: Config, model: DiffusionModel) -> Slider:
     """
     found = slider.found.fit(model, eta=cfg.diffusion.eta, allow=cfg.allow)
     warn_of_injection(found.meta, cfg, slider.name)
-    other = range_unlike(found, slider.component, cfg.sampler)
-    if not other and found is not slider.found and slider.range is not None:
-        other = found.meta.differences[-1]
-    if other:
+    if other := range_unlike(found, slider.component, cfg.sampler):
         log.warning("the range of %s, measured with %s, is not used: hspace range measures it anew", slider.name, other)
+        found = without_range(found, slider.component)
+    elif found is not slider.found and slider.range is not None:
+        log.warning("the range of %s is not used: %s", slider.name, found.meta.differences[-1])
         found = without_range(found, slider.component)
     return replace(slider, found=found)
 

@@ -49,23 +49,26 @@ WORDS: dict[str, tuple[str, ...]] = {
 
 
 def job(name: str, model: DiffusionModel, *more: str) -> Row:
-    """One command, from its configuration to its record, by one process of one thread on an empty cache.
-
-    The operations are counted while it is timed, which costs a few hundredths of the time.
-    """
+    """One command, from its configuration to its record, by one process of one thread on an empty cache."""
     del model
-    with tempfile.TemporaryDirectory() as folder:
+
+    def begin(folder: Path) -> Callable[[], object]:
         cfg = configuration(*WORDS[name], *more, f"output_dir={folder}/out", f"cache_dir={folder}/cache")
-        return _against_matrices(name, lambda: run(cfg), " ".join(["hspace", *WORDS[name], *more]))
+        return lambda: run(cfg)
+
+    return _against_matrices(name, begin, " ".join(["hspace", *WORDS[name], *more]))
 
 
 def job_strip(name: str, model: DiffusionModel) -> Row:
     """What one slider of the studio shows of one sample, with its previews."""
     del model
-    with tempfile.TemporaryDirectory() as folder:
-        session = Session(load_bench(configuration(), ["ready:portraits"]), Path(folder), (FIRST_SAMPLE,))
+
+    def begin(folder: Path) -> Callable[[], object]:
+        session = Session(load_bench(configuration(), ["ready:portraits"]), folder, (FIRST_SAMPLE,))
         source = session.source(f"seed-{FIRST_SAMPLE}")
-        return _against_matrices(name, lambda: list(session.strip(source, 0, 0, None)), "a strip of the studio")
+        return lambda: list(session.strip(source, 0, 0, None))
+
+    return _against_matrices(name, begin, "a strip of the studio")
 
 
 def configuration(*words: str) -> Config:
@@ -74,12 +77,20 @@ def configuration(*words: str) -> Config:
         return parse(compose("config", overrides=[*words, "workers=1", "tracking.mode=disabled"]))
 
 
-def _against_matrices(name: str, work: Callable[[], object], what: str) -> Row:
-    """Both in seconds of the processor: one thread of one process, so that what else runs there counts little."""
-    with _threads(1):
-        rate = matrix_rate()
+def _against_matrices(name: str, begin: Callable[[Path], Callable[[], object]], what: str) -> Row:
+    """Both in seconds of the processor: one thread of one process, so that what else runs there counts little.
+
+    Args:
+        name: The row.
+        begin: Prepares the work in an empty folder: it is done once to be timed, and again to be counted, which would
+            make it half as long again.
+        what: The work, in words.
+    """
+    with _threads(1), tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        seconds, rate = timed(begin(Path(one)), time.process_time), matrix_rate()
+        work = begin(Path(other))
         with FlopCounterMode(display=False) as counted:
-            seconds = timed(work, time.process_time)
+            work()
     operations = counted.get_total_flops()
     least = operations / rate
     note = f"{what}; {operations / 1e9:.3g} GFLOP at {rate / 1e9:.3g} GFLOP/s of matrices, in CPU seconds; once"

@@ -28,6 +28,7 @@ from hspace.diffusion.latents import Latents
 from hspace.diffusion.process import Process
 from hspace.diffusion.provenance import ProcessFacts, Provenance, conditioning_of
 from hspace.diffusion.reading import WEIGHTS, choose_variant, quiet_diffusers, read_json
+from hspace.system.allocator import keep_freed_memory
 from hspace.system.files import package_path
 from hspace.system.hub import why_unreachable
 from hspace.system.records import is_list
@@ -167,6 +168,8 @@ def load_model(
 ) -> DiffusionModel:
     """Load a diffusion model.
 
+    On a CPU the process keeps memory that it frees from then on; see `hspace.system.allocator`.
+
     Args:
         model: An embedded model's name (`portraits`, `portraits-128`, `rooms`), a folder, or a hub id `owner/name`.
         tap: Place where h is read and edited; see `hspace.diffusion.taps`. None is `after` the mid block of a U-Net, as
@@ -189,6 +192,8 @@ def load_model(
     if dtype not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype}")
     target = _find_device(device)
+    if target.type == "cpu":
+        keep_freed_memory()
     folder, model_id = _find_folder(model, revision)
     with quiet_diffusers(), in_one_line(model):
         index = _read_index(folder, model) if family is None else _named_parts(folder)

@@ -31,9 +31,6 @@ Made = TypeVar("Made")
 
 DIE_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of Linux's prctl."""
-KEEP = {-1: 2**30, -3: 2**25}
-"""Bytes of glibc's M_TRIM_THRESHOLD, and of M_MMAP_THRESHOLD, whose largest it is: memory that a pass frees is for the
-next one, and is not zeroed by the system again."""
 
 _count: ContextVar[int] = ContextVar("workers", default=1)
 
@@ -140,9 +137,6 @@ def _serve(link: Connection, others: Sequence[Connection], make: Callable[[range
     # A lock that the parent holds is free only once all of its children are gone.
     libc = ctypes.CDLL(None)
     libc.prctl(DIE_WITH_PARENT, signal.SIGKILL)
-    if hasattr(libc, "mallopt"):  # musl has none
-        for option, size in KEEP.items():
-            libc.mallopt(option, size)
     for other in others:
         other.close()
     torch.set_num_threads(1)

@@ -11,8 +11,16 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.recording import Recorded
 from hspace.directions.annotations import Annotations, extremes
-from hspace.directions.examples import ExampleSettings, codes_of, difference_meta, how_chosen, without_conditions
+from hspace.directions.examples import (
+    ExampleSettings,
+    codes_of,
+    difference_meta,
+    how_chosen,
+    index_of,
+    without_conditions,
+)
 from hspace.directions.method import Sources, method
 from hspace.directions.record import Directions
 from hspace.types import InputError
@@ -39,12 +47,13 @@ def find(model: DiffusionModel, sources: Sources, settings: BoundarySettings) ->
 
     Source: Shen et al. 2020 (arXiv 1907.10786), sec. 3.2, in another space.
     """
-    annotations = sources.annotations(settings.num_samples)
+    annotations, recorded = index_of(sources, settings)
 
     def one(attribute: str, match: Sequence[str] = ()) -> Directions:
         return boundary(
             model, annotations, attribute, k=settings.k, space=settings.space, classifier=settings.classifier,
             joint=settings.joint, match=match, batch_size=sources.sampler.batch_size,
+            recorded=recorded,
         )  # fmt: skip
 
     return without_conditions(model, sources, settings, one)
@@ -61,6 +70,7 @@ def boundary(
     joint: bool = False,
     match: Sequence[str] = (),
     batch_size: int = 16,
+    recorded: Recorded | None = None,
 ) -> Directions:
     """The normal of the plane that separates the samples with most of an attribute from those with least.
 
@@ -69,7 +79,7 @@ def boundary(
 
     Args:
         model: The model of the annotations.
-        annotations: Scored samples; the h of the chosen ones is generated again.
+        annotations: Scored samples.
         attribute: Attribute that the direction changes; binary or continuous.
         k: Examples on each side.
         space: `h` or `x_T`.
@@ -77,13 +87,14 @@ def boundary(
         joint: Whether one plane separates whole trajectories; otherwise each step has a plane of its own.
         match: Attributes in which the two sides are to be alike; see `extremes`.
         batch_size: Number of samples per pass.
+        recorded: Recorded h of the scored samples; without it that of the chosen ones is generated again.
 
     Returns:
         One direction of unit "difference".
 
     Raises:
-        InputError: If the classifier is unknown, the annotations are of another model, or the examples cannot be
-            chosen, see `extremes`.
+        InputError: If the classifier is unknown, the annotations are of another model, the recorded samples are
+            others, or the examples cannot be chosen, see `extremes`.
 
     Source: Shen et al. 2020 (arXiv 1907.10786), sec. 3.2, in another space.
     """
@@ -91,7 +102,7 @@ def boundary(
     if classifier not in CLASSIFIERS:
         raise InputError(f"classifier must be one of {', '.join(CLASSIFIERS)}, got {classifier}")
     examples = extremes(annotations, attribute, k, match=match)
-    codes = torch.cat(list(codes_of(model, examples.plus + examples.minus, annotations.eta, space, batch_size)))
+    codes = torch.cat(list(codes_of(model, examples.plus + examples.minus, annotations, space, batch_size, recorded)))
     shape = codes.shape[1:]
     groups = codes.flatten(2) if space == "h" and not joint else codes.flatten(1)[:, None]
     normal = torch.stack([_normal(points[:k], points[k:], classifier) for points in groups.unbind(1)])

@@ -3,13 +3,16 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
+import numpy as np
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.recording import Recorded
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
-from hspace.directions.annotations import Annotations
+from hspace.directions.annotations import Annotations, check_together
 from hspace.directions.disentangle import disentangle
 from hspace.directions.leace import erase_conditions
 from hspace.directions.metadata import DirectionsMeta
@@ -70,25 +73,59 @@ def without_conditions(
     return disentangle(found, [find(condition) for condition in settings.conditions])
 
 
+def index_of(sources: Sources, settings: ExampleSettings) -> tuple[Annotations, Recorded | None]:
+    """The scores that examples are chosen by, and recorded h where the direction is one of h and there is any."""
+    if settings.space == "h":
+        return sources.index(settings.num_samples)
+    return sources.annotations(settings.num_samples), None
+
+
 def codes_of(
-    model: DiffusionModel, seeds: Sequence[int], eta: Sequence[float], space: str, batch_size: int
+    model: DiffusionModel,
+    seeds: Sequence[int],
+    annotations: Annotations,
+    space: str,
+    batch_size: int,
+    recorded: Recorded | None = None,
 ) -> Iterator[Tensor]:
-    """Codes q of the samples in batches, on the CPU: h (batch, steps, C, H, W), or x_T (batch, C, H, W).
+    """Codes q of some annotated samples in batches, on the CPU: h (batch, steps, C, H, W), or x_T (batch, C, H, W).
+
+    Args:
+        model: The model of the annotations.
+        seeds: Seeds of the samples.
+        annotations: Scores of all samples.
+        space: `h` or `x_T`.
+        batch_size: Number of samples per pass.
+        recorded: h of all annotated samples, which is read; without it h is generated again.
 
     Raises:
-        InputError: If the space is neither h nor x_T.
+        InputError: If the space is neither h nor x_T, or the recorded samples are not those that were annotated.
     """
     if space not in ("h", "x_T"):
         raise InputError(f"space must be h or x_T, got {space}")
+    if space == "h" and recorded is not None:
+        check_together(recorded, annotations)
+        yield from _read(recorded, seeds, batch_size)
+        return
 
     def make(rows: range) -> Tensor:
         latents = model.latents([seeds[row] for row in rows])
-        codes = latents.x_T if space == "x_T" else sample(model, latents, sampler=Sampler(eta), record_h=True).h
+        if space == "x_T":
+            return latents.x_T.float().cpu()
+        codes = sample(model, latents, sampler=Sampler(annotations.eta), record_h=True).h
         assert codes is not None
         return codes.float().cpu()
 
     for _, codes in Batches(batch_size)(range(len(seeds)), make):
         yield codes
+
+
+def _read(recorded: Recorded, seeds: Sequence[int], batch_size: int) -> Iterator[Tensor]:
+    """Recorded h of some samples, (batch, steps, *h_shape)."""
+    h, rows = recorded.open(), [recorded.seeds.index(seed) for seed in seeds]
+    for first in range(0, len(rows), batch_size):
+        codes = torch.from_numpy(np.ascontiguousarray(h[:, rows[first : first + batch_size]].swapaxes(0, 1)))
+        yield codes.unflatten(-1, recorded.h_shape)
 
 
 def how_chosen(annotations: Annotations, match: Sequence[str]) -> str:

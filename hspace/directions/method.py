@@ -61,6 +61,13 @@ class Sources(Protocol):
         """The annotator's scores of the first discovery samples."""
         ...
 
+    def index(self, num_samples: int) -> tuple[Annotations, Recorded | None]:
+        """The annotator's scores of the first discovery samples, to choose examples, and h of all where it is small.
+
+        The h of all is drawn once, for every attribute and method; without it that of examples is drawn again.
+        """
+        ...
+
     def annotator(self) -> Scorer:
         """The annotator itself, for its gradient; a method that takes it reads "annotations"."""
         ...

@@ -8,8 +8,16 @@ from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.latents import as_seeds
+from hspace.diffusion.recording import Recorded
 from hspace.directions.annotations import Annotations, extremes
-from hspace.directions.examples import ExampleSettings, codes_of, difference_meta, how_chosen, without_conditions
+from hspace.directions.examples import (
+    ExampleSettings,
+    codes_of,
+    difference_meta,
+    how_chosen,
+    index_of,
+    without_conditions,
+)
 from hspace.directions.method import Sources, method
 from hspace.directions.record import Directions
 from hspace.types import InputError, Seeds
@@ -25,12 +33,12 @@ def find(model: DiffusionModel, sources: Sources, settings: SupervisedSettings) 
 
     Source: Haas et al. 2024, sec. V, eqs. 11 and 12, figs. 7 and 9.
     """
-    annotations = sources.annotations(settings.num_samples)
+    annotations, recorded = index_of(sources, settings)
 
     def one(attribute: str, match: Sequence[str] = ()) -> Directions:
         return supervised(
             model, annotations, attribute, k=settings.k, space=settings.space, match=match,
-            batch_size=sources.sampler.batch_size,
+            batch_size=sources.sampler.batch_size, recorded=recorded,
         )  # fmt: skip
 
     return without_conditions(model, sources, settings, one)
@@ -45,30 +53,35 @@ def supervised(
     space: str = "h",
     match: Sequence[str] = (),
     batch_size: int = 16,
+    recorded: Recorded | None = None,
 ) -> Directions:
     """Mean difference v = mean_i (q_i^+ - q_i^-), eq. 11, of the samples with most and least of an attribute.
 
     Args:
         model: The model of the annotations.
-        annotations: Scored samples; the h of the chosen ones is generated again.
+        annotations: Scored samples.
         attribute: Attribute that the direction changes; binary or continuous, such as a pose.
         k: Number of examples on each side; h needs a few, x_T hundreds.
         space: Space of q: `h` for h_{T:1}, or `x_T`.
         match: Attributes in which the two sides are to be alike; see `extremes`.
         batch_size: Number of samples per pass.
+        recorded: Recorded h of the scored samples; without it that of the chosen ones is generated again.
 
     Returns:
         One direction of unit "difference": strength 1 goes from the mean of one side to that of the other.
 
     Raises:
-        InputError: If the annotations are of another model, or the examples cannot be chosen, see `extremes`.
+        InputError: If the annotations are of another model, the recorded samples are others, or the examples cannot be
+            chosen, see `extremes`.
 
     Source: Haas et al. 2024, eq. 11.
     """
     annotations.check(model)
     examples = extremes(annotations, attribute, k, match=match)
     plus, minus = (
-        torch.stack([codes.double().sum(0) for codes in codes_of(model, seeds, annotations.eta, space, batch_size)])
+        torch.stack(
+            [codes.double().sum(0) for codes in codes_of(model, seeds, annotations, space, batch_size, recorded)]
+        )
         for seeds in (examples.plus, examples.minus)
     )
     difference = (plus.sum(0) - minus.sum(0)) / k

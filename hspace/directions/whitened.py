@@ -8,8 +8,16 @@ from pydantic import model_validator
 from torch import Tensor
 
 from hspace.diffusion.checkpoints import DiffusionModel
+from hspace.diffusion.recording import Recorded
 from hspace.directions.annotations import Annotations, extremes
-from hspace.directions.examples import ExampleSettings, codes_of, difference_meta, how_chosen, without_conditions
+from hspace.directions.examples import (
+    ExampleSettings,
+    codes_of,
+    difference_meta,
+    how_chosen,
+    index_of,
+    without_conditions,
+)
 from hspace.directions.method import Sources, method
 from hspace.directions.record import Directions
 from hspace.directions.shrinkage import shrunk_covariance
@@ -34,12 +42,12 @@ def find(model: DiffusionModel, sources: Sources, settings: WhitenedSettings) ->
 
     Source: Fisher 1936; the covariance is shrunk by Ledoit-Wolf, since samples are far fewer than dimensions.
     """
-    annotations = sources.annotations(settings.num_samples)
+    annotations, recorded = index_of(sources, settings)
 
     def one(attribute: str, match: Sequence[str] = ()) -> Directions:
         return whitened(
             model, annotations, attribute, k=settings.k, space=settings.space, joint=settings.joint, match=match,
-            batch_size=sources.sampler.batch_size,
+            batch_size=sources.sampler.batch_size, recorded=recorded,
         )  # fmt: skip
 
     return without_conditions(model, sources, settings, one)
@@ -55,6 +63,7 @@ def whitened(
     joint: bool = False,
     match: Sequence[str] = (),
     batch_size: int = 16,
+    recorded: Recorded | None = None,
 ) -> Directions:
     """V ~ S_w^-1 (m_+ - m_-), with S_w the pooled covariance within the two groups of examples.
 
@@ -63,25 +72,27 @@ def whitened(
 
     Args:
         model: The model of the annotations.
-        annotations: Scored samples; the h of the chosen ones is generated again.
+        annotations: Scored samples.
         attribute: Attribute that the direction changes; binary or continuous.
         k: Examples on each side, at least 2.
         space: `h` or `x_T`.
         joint: Whether the trajectory is one vector; otherwise each step is taken by itself.
         match: Attributes in which the two sides are to be alike; see `extremes`.
         batch_size: Number of samples per pass.
+        recorded: Recorded h of the scored samples; without it that of the chosen ones is generated again.
 
     Returns:
         One direction of unit "difference".
 
     Raises:
-        InputError: If the annotations are of another model, or the examples cannot be chosen, see `extremes`.
+        InputError: If the annotations are of another model, the recorded samples are others, or the examples cannot be
+            chosen, see `extremes`.
 
     Source: Fisher's linear discriminant; Ledoit & Wolf 2004 for the shrinkage.
     """
     annotations.check(model)
     examples = extremes(annotations, attribute, k, match=match)
-    codes = torch.cat(list(codes_of(model, examples.plus + examples.minus, annotations.eta, space, batch_size)))
+    codes = torch.cat(list(codes_of(model, examples.plus + examples.minus, annotations, space, batch_size, recorded)))
     groups = codes.flatten(2) if space == "h" and not joint else codes.flatten(1)[:, None]
     found = torch.stack([discriminant(points[:k], points[k:]) for points in groups.unbind(1)])
     how = f"whitened{' joint' if joint else ''}{how_chosen(annotations, match)}"

@@ -1,6 +1,7 @@
 """The stage that finds directions by any method; the cache keeps them by the hash of all that they depend on."""
 
 import logging
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,16 @@ from hspace.runs.keys import edit_key, files_key, keep, keep_part, keep_rows, ne
 from hspace.runs.readers import refusal
 from hspace.runs.unedited import unit_of_effects
 from hspace.scorers.factory import load_regions
+from hspace.system import distributed
 from hspace.system.cache import key_sha256
 from hspace.system.registry import source_sha256
 from hspace.system.shards import SHARD
 from hspace.types import InputError, Scorer
 
 log: logging.Logger = logging.getLogger(__name__)
+
+MOST_KEPT = 2**31
+"""Bytes of h and images that are kept of all samples when they are annotated, to spare drawing examples again."""
 
 
 def warn_of_injection(meta: DirectionsMeta, cfg: Config, what: str = "") -> None:
@@ -173,6 +178,18 @@ class RunSources:
         # Each of several processes has recorded samples of its own; one that was kept before may be without images.
         images = found.images(self.model.image_shape) if len(found.seeds) == num_samples else None
         return found, annotations(self.cfg, self.model, self.scorer, num_samples, images)
+
+    def index(self, num_samples: int) -> tuple[Annotations, Recorded | None]:
+        """The annotator's scores of the discovery samples, and h of all of them where it takes little of the disk.
+
+        Each of several processes would have a share of h alone.
+        """
+        steps, h, image = len(self.model.process.timesteps), self.model.h_shape, self.model.image_shape
+        size = 4 * num_samples * (steps * math.prod(h) + math.prod(image))
+        if size > MOST_KEPT or distributed.world() > 1:
+            return self.annotations(num_samples), None
+        found, scores = self.annotated(num_samples)
+        return scores, found
 
     def annotator(self) -> Scorer:
         """The annotator itself."""

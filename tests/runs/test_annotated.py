@@ -15,9 +15,12 @@ from hspace.diffusion.recording import collect
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
 from hspace.directions import annotations as annotating
+from hspace.directions import examples
 from hspace.directions.method import get_method
-from hspace.runs.discovery import RunSources
-from hspace.runs.parsing import parse
+from hspace.directions.record import Directions
+from hspace.runs import discovery
+from hspace.runs.discovery import RunSources, discover
+from hspace.runs.parsing import parse, settings_of
 from hspace.system.files import package_path
 
 N = 70
@@ -65,6 +68,37 @@ def test_h_that_was_recorded_before_is_used_and_its_samples_are_annotated(
     assert found.path == path and len(scores.seeds) == N and sum(drawn) == 2 * N
     sources.annotated(N)
     assert sum(drawn) == 2 * N
+
+
+@pytest.mark.parametrize("method", ["supervised", "boundary", "whitened"])
+def test_examples_are_read_from_h_that_was_kept_and_others_drawn_again(
+    sources: RunSources, drawn: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Both ways find the same to 1e-4; the second attribute takes no pass where h was kept."""
+    monkeypatch.setattr(examples, "sample", recording.sample)
+
+    def found(cache: Path, attribute: str) -> torch.Tensor:
+        settings = settings_of({"name": method, "attribute": attribute, "k": 5, "num_samples": N})
+        cfg = replace(sources.cfg, cache_dir=cache, method=settings)
+        directions = discover(cfg, sources.model, sources.scorer)
+        assert isinstance(directions, Directions)
+        return directions.directions
+
+    kept = [found(tmp_path / "kept", name) for name in ("glasses", "age")]
+    assert sum(drawn) == N
+    monkeypatch.setattr(discovery, "MOST_KEPT", 0)
+    again = [found(tmp_path / "again", name) for name in ("glasses", "age")]
+    assert sum(drawn) == 2 * N + 2 * 10
+    for a, b in zip(kept, again, strict=True):
+        assert (a - b).norm() < 1e-4 * b.norm() and a.abs().max() > 0
+
+
+def test_little_is_kept_of_what_takes_much(sources: RunSources, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 4 * N * (2 * np.prod(sources.model.h_shape) + np.prod(sources.model.image_shape))
+    for most, kept in ((size, True), (size - 1, False)):
+        monkeypatch.setattr(discovery, "MOST_KEPT", most)
+        scores, found = sources.index(N)
+        assert len(scores.seeds) == N and (found is not None) == kept
 
 
 def test_images_go_on_with_h_where_a_recording_was_stopped(

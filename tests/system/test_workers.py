@@ -1,14 +1,12 @@
 """Processes that share the samples of a run: the same results, and nothing left of them when it ends."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -60,19 +58,6 @@ def test_a_single_piece_is_made_here(two: None) -> None:
 def test_processes_share_nothing_further(two: None) -> None:
     counts = in_batches(range(4), 1, lambda rows: torch.tensor([workers.count()]))
     assert counts.tolist() == [1] * 4
-
-
-def test_memory_that_a_piece_frees_is_kept_for_the_next(two: None) -> None:
-    def faults(rows: range) -> torch.Tensor:
-        """Fewest pages that the system gives while 32 MB, or 8,192 pages, are filled once more; it may take some."""
-        taken = [resource.getrusage(resource.RUSAGE_SELF).ru_minflt]
-        for _ in range(6):
-            filled = [torch.ones(2**21) for _ in range(4)]
-            del filled
-            taken.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
-        return torch.tensor([min(after - before for before, after in pairwise(taken))] * len(rows))
-
-    assert in_batches(range(4), 1, faults).max() < 1000
 
 
 def test_batches_that_are_ready_early_wait(two: None) -> None:

@@ -1,0 +1,39 @@
+"""Measured growth: exponents, and a point in a process of its own."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hspace.runs.errors import guarded
+
+
+@pytest.fixture
+def growth(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "scripts")
+    yield importlib.import_module("growth")
+    sys.modules.pop("growth", None)
+
+
+def test_an_exponent_is_that_of_a_power(growth: Any) -> None:
+    assert growth.exponents((1, 2, 8), [3.0, 12.0, 192.0]) == ("2.00", "2.00")
+    assert growth.exponents((1, 2, 4), [1.0, 1.0, 2.0]) == ("0.50", "1.00")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are forked, and their peaks read, on Linux")
+def test_a_point_tells_the_time_and_the_memory_of_its_work_alone(growth: Any) -> None:
+    seconds, grown = growth.alone(lambda value: lambda: torch.ones(value).exp_().sum(), 2**24)
+    assert 0 < seconds < 10
+    assert 2**26 <= grown < 2**26 + 2**25  # the numbers take 64 MiB
+
+
+def test_an_unknown_row_is_one_line(
+    growth: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["growth.py", "--rows", "sampel"])
+    assert guarded(growth.main) == 2
+    assert "unknown row 'sampel'" in capsys.readouterr().err

@@ -6,6 +6,7 @@ the two largest values.
 """
 
 import argparse
+import ctypes
 import multiprocessing
 import sys
 import tempfile
@@ -107,7 +108,11 @@ ROWS: dict[str, Growth] = {
 
 
 def main() -> int:
-    """Measures the chosen rows and prints their table."""
+    """Measures the chosen rows and prints their table.
+
+    Raises:
+        InputError: If there is no such row.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", help=f"names, separated by semicolons; all: {'; '.join(ROWS)}")
     options = parser.parse_args()
@@ -163,7 +168,10 @@ def alone(prepare: Callable[[int], Callable[[], object]], value: int) -> tuple[f
 
 
 def _measured(link: Connection, prepare: Callable[[int], Callable[[], object]], value: int) -> None:
-    work, before = prepare(value), psutil.Process().memory_info().rss
+    torch.set_num_threads(1)  # the threads of OpenMP do not live on in a fork
+    work = prepare(value)
+    ctypes.CDLL(None).malloc_trim(0)  # what loading has freed is not there for the work
+    before = psutil.Process().memory_info().rss
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is held now
     first = seconds(work)
     grown = _peak() - before

@@ -192,8 +192,6 @@ def load_model(
     if dtype not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype}")
     target = _find_device(device)
-    if target.type == "cpu":
-        keep_freed_memory()
     folder, model_id = _find_folder(model, revision)
     with quiet_diffusers(), in_one_line(model):
         index = _read_index(folder, model) if family is None else _named_parts(folder)
@@ -207,6 +205,8 @@ def load_model(
         if loaded.image_shape[0] not in (1, 3):
             raise InputError(f"{model} must make images of 1 or 3 channels, got {loaded.image_shape[0]}")
         loaded = loaded.with_prompt(prompt, guidance) if found.encode or prompt else loaded
+        if target.type == "cpu":
+            keep_freed_memory()
         _check_pass(loaded)
     return loaded
 

@@ -1,5 +1,5 @@
 # pyright: strict, reportUnknownMemberType=false
-"""Scored samples, and the choice of examples among them; h is not kept, since a seed generates it again."""
+"""Scored samples, and the choice of examples among them; h is not in them, since a seed generates it again."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -99,11 +99,13 @@ def codes_of(
         recorded: h of all annotated samples, which is read; without it h is generated again.
 
     Raises:
-        InputError: If the space is neither h nor x_T, or the recorded samples are not those that were annotated.
+        InputError: If the space is neither h nor x_T, the recorded samples are of another model or not those that were
+            annotated, or they are given where several processes run.
     """
     if space not in ("h", "x_T"):
         raise InputError(f"space must be h or x_T, got {space}")
     if space == "h" and recorded is not None:
+        recorded.provenance.check(model.provenance(), "recorded samples")  # annotations know no tap
         check_together(recorded, annotations)
         yield from _read(recorded, seeds, batch_size)
         return

@@ -33,7 +33,7 @@ from hspace.metrics.repeats import intervals_over
 from hspace.output.charts import curve_grid
 from hspace.output.scatter import Point, scatter_figure
 from hspace.output.tables import Cell, Table
-from hspace.runs.discovery import recorded
+from hspace.runs.discovery import annotated, recorded
 from hspace.runs.lab import Lab
 from hspace.runs.report import Result
 from hspace.runs.stopwatch import duration
@@ -130,9 +130,9 @@ def _prepare(draw: Draw) -> None:
     lab = draw.lab
     with lab.watch.stage("samples"):
         lab.unit(lab.annotator)
-        lab.annotations()
-        for n in {lab.cfg.study.index, lab.pca.num_samples}:
-            recorded(lab.cfg, lab.model, n)
+        annotated(lab.cfg, lab.model, lab.annotator, lab.cfg.study.index)
+        lab.annotations()  # which are those, and count as drawn
+        recorded(lab.cfg, lab.model, lab.pca.num_samples)
 
 
 def _figures(trial: Trial, names: Sequence[str], target: float) -> np.ndarray:

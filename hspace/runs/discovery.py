@@ -174,10 +174,7 @@ class RunSources:
         """Recorded h and the annotator's scores of the discovery samples, which are drawn once for both."""
         self._check("annotations")
         self._check_samples()
-        found = recorded(self.cfg, self.model, num_samples, images=True)
-        # Each of several processes has recorded samples of its own; one that was kept before may be without images.
-        images = found.images(self.model.image_shape) if len(found.seeds) == num_samples else None
-        return found, annotations(self.cfg, self.model, self.scorer, num_samples, images)
+        return annotated(self.cfg, self.model, self.scorer, num_samples)
 
     def index(self, num_samples: int) -> tuple[Annotations, Recorded | None]:
         """The annotator's scores of the discovery samples, and h of all of them where it takes little of the disk.
@@ -283,6 +280,14 @@ def annotations(
 
     key = {"num_samples": num_samples, "first": first, "annotator": network_key(annotator), **sampler_key(cfg, model)}
     return Annotations.load(keep(cfg, "annotate", key, build) / "annotations.safetensors")
+
+
+def annotated(cfg: Config, model: DiffusionModel, annotator: Scorer, num_samples: int) -> tuple[Recorded, Annotations]:
+    """Recorded h and the annotator's scores of the discovery samples, which are drawn once for both."""
+    found = recorded(cfg, model, num_samples, images=True)
+    # Each of several processes has recorded samples of its own; one that was kept before may be without images.
+    images = found.images(model.image_shape) if len(found.seeds) == num_samples else None
+    return found, annotations(cfg, model, annotator, num_samples, images)
 
 
 def recorded(cfg: Config, model: DiffusionModel, num_samples: int, *, images: bool = False) -> Recorded:

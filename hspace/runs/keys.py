@@ -21,7 +21,7 @@ from hspace.types import Embedder, RegionNetwork, Scorer
 
 VERSIONS = {
     "collect": 3, "annotate": 4, "discover": 7, "calibrate": 3, "read": 2, "unit": 2, "swap": 1, "invert": 1,
-    "effects": 1, "find": 2, "dose": 1, "exchange": 1, "levels": 3, "seconds": 1, "edits": 1,
+    "effects": 1, "find": 2, "dose": 1, "exchange": 1, "levels": 3, "seconds": 2, "edits": 1,
 }  # fmt: skip
 """Version of each stage; after a change to a higher one, older results of the stage are not used."""
 PLACES = ("output_dir", "cache_dir")

@@ -8,10 +8,10 @@ KEPT = {-1: 2**30, -3: 2**25}
 
 
 def keep_freed_memory() -> None:
-    """Lets this process, and those that it forks, keep up to 1 GiB of the memory that they free, where glibc is.
+    """Lets this process, and those that it forks, keep about 1 GiB of the memory that they free, where glibc is.
 
     A pass frees its arrays and the next one asks for them again: the system would take them back and zero them each
-    time, which costs a CPU a quarter of the pass (docs/performance.md).
+    time, which costs a CPU a tenth of a pass in batches of 16, and three tenths in smaller ones (docs/performance.md).
     """
     if not sys.platform.startswith("linux"):
         return

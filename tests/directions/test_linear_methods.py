@@ -1,5 +1,6 @@
 """Whitened difference, multiple regression and erased conditions beside scikit-learn, on a real (tiny) model."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from sklearn.linear_model import LinearRegression
 from hspace.diffusion.checkpoints import DiffusionModel
 from hspace.diffusion.recording import Recorded, collect
 from hspace.directions.annotations import Annotations, annotate, extremes
+from hspace.directions.boundary import boundary
 from hspace.directions.leace import erase_conditions
+from hspace.directions.record import Directions
 from hspace.directions.regression import regression, standardised
 from hspace.directions.supervised import supervised
 from hspace.directions.whitened import discriminant, whitened
@@ -128,6 +131,21 @@ def test_samples_that_differ_are_refused(tiny_model: DiffusionModel, annotations
         regression(tiny_model, other, annotations, "red")
     with pytest.raises(InputError, match="same samples"):
         erase_conditions(supervised(tiny_model, annotations, "red", k=4), other, annotations, ["blue"])
+
+
+@pytest.mark.parametrize("find", [supervised, boundary, whitened])
+def test_examples_are_read_from_recorded_h_of_these_pictures_alone(
+    tiny_model: DiffusionModel, annotations: Annotations, recorded: Recorded, find: Callable[..., Directions]
+) -> None:
+    drawn, read = (
+        find(tiny_model, annotations, "red", k=5, batch_size=4, recorded=each).directions for each in (None, recorded)
+    )
+    assert (drawn - read).norm() < 1e-4 * drawn.norm() and drawn.any()
+    strange = {"tap": ("before",), "eta": (0.0,) * len(annotations.eta), "model": {"network.tensors": "0" * 64}}
+    for name, value in strange.items():
+        other = replace(recorded, provenance=replace(recorded.provenance, **{name: value}))
+        with pytest.raises(InputError, match=f"the recorded samples do not fit: {name}"):
+            find(tiny_model, annotations, "red", k=5, recorded=other)
 
 
 @pytest.mark.parametrize("changed", ["model", "eta"])

@@ -28,7 +28,7 @@ def test_an_exponent_is_that_of_a_power(growth: Any) -> None:
 def test_a_point_tells_the_time_and_the_memory_of_its_work_alone(growth: Any) -> None:
     seconds, grown = growth.alone(lambda value: lambda: torch.ones(value).exp_().sum(), 2**24)
     assert 0 < seconds < 10
-    assert 2**26 <= grown < 2**26 + 2**25  # the numbers take 64 MiB
+    assert 0.95 * 2**26 < grown < 1.5 * 2**26  # the numbers take 64 MiB
 
 
 def test_an_unknown_row_is_one_line(

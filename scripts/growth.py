@@ -121,7 +121,10 @@ def main() -> int:
         if name not in ROWS:
             raise InputError(unknown("row", name, ROWS))
     torch.set_num_threads(1)
-    header = ("what, against", "values", "seconds", "exponent", "last", "memory, MB", "exponent", "last")
+    header = (
+        "what, against", "values", "seconds", "exponent of time", "of the last two", "memory, MB",
+        "exponent of memory", "of its last two",
+    )  # fmt: skip
     lines = []
     for name in names:
         growth = ROWS[name]

@@ -31,9 +31,19 @@ def test_a_point_tells_the_time_and_the_memory_of_its_work_alone(growth: Any) ->
     assert 0.95 * 2**26 < grown < 1.5 * 2**26  # the numbers take 64 MiB
 
 
+def test_a_table_is_printed(growth: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    work = growth.Growth((2**20, 2**21), lambda value: lambda: torch.ones(value))
+    monkeypatch.setattr(growth, "ROWS", {"ones, n": work})
+    monkeypatch.setattr(sys, "argv", ["growth.py"])
+    assert guarded(growth.main) == 0
+    *_, line = (line for line in capsys.readouterr().out.splitlines() if line.startswith("| ones, n"))
+    values = [cell.strip() for cell in line.split("|")]
+    assert values[2] == "1048576 2097152" and len(values) == 10
+
+
 def test_an_unknown_row_is_one_line(
     growth: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["growth.py", "--rows", "sampel"])
+    monkeypatch.setattr(sys, "argv", ["growth.py", "--rows", "samples"])
     assert guarded(growth.main) == 2
-    assert "unknown row 'sampel'" in capsys.readouterr().err
+    assert "unknown row 'samples'" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""How time and memory grow: `python scripts/growth.py [--rows NAME;NAME]`. Some ten minutes on one core.
+"""How time and memory grow: `python scripts/growth.py [--rows NAME;NAME]`. Some five minutes on one core.
 
 Every point is measured in a process of its own, of one thread: CPU seconds, the least of two, and by how much its
 memory grew at most, in the first. An exponent is the slope of a line through the logarithms; the last is that between
@@ -19,15 +19,16 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
+from measuring import timed
+from rows import OneStep
 
-from hspace.diffusion.checkpoints import DiffusionModel, load_model
+from hspace.diffusion.checkpoints import load_model
 from hspace.diffusion.recording import collect
 from hspace.diffusion.sampler import Sampler
 from hspace.diffusion.sampling import sample
-from hspace.directions.jacobian import DecoderJacobian
 from hspace.directions.krylov import top_triplets
 from hspace.directions.solvers import gram_pca, krylov_pca
-from hspace.output.tables import Table, to_markdown
+from hspace.output.tables import Table, format_number, to_markdown
 from hspace.runs.errors import guarded
 from hspace.system.registry import unknown
 from hspace.types import InputError
@@ -68,27 +69,24 @@ def passed(side: int) -> Callable[[], object]:
 
 def components(n: int, d: int) -> Callable[[], object]:
     """25 components through the Gram matrix."""
-    features = rows(n, d)
+    features = synthetic(n, d)
     return lambda: gram_pca(features, min(25, n - 1))
 
 
 def krylov(n: int, k: int) -> Callable[[], object]:
     """Components by block Krylov, of d 4,096."""
-    features = rows(n, 4096)
+    features = synthetic(n, 4096)
     return lambda: krylov_pca(features, k)
 
 
 def jacobian(k: int) -> Callable[[], object]:
     """Top k directions of the decoder at the last step."""
-    model: DiffusionModel = load_model(MODEL, device="cpu")
-    latents, t = model.latents([0]), model.process.timesteps[-1]
-    x_t = model.process.add_noise(sample(model, latents).x_0, latents.z[:, 0], t)
-    encode = torch.no_grad()(model.denoiser.encode)
-    return lambda: top_triplets(DecoderJacobian(model.denoiser, encode(x_t, t)), k, tolerance=1e-3)
+    step = OneStep.of(load_model(MODEL, device="cpu"))
+    return lambda: top_triplets(step.operator(), k, tolerance=1e-3)
 
 
-def rows(n: int, d: int) -> np.ndarray:
-    """One step of n samples, whose singular values fall as j^-1/2."""
+def synthetic(n: int, d: int) -> np.ndarray:
+    """One step of n samples, (1, n, d) float32, whose j-th number has a standard deviation of j^-1/2."""
     generator = np.random.default_rng(0)
     scale = np.arange(1, d + 1, dtype=np.float32) ** -0.5
     return (generator.standard_normal((1, n, d), dtype=np.float32) * scale).astype(np.float32)
@@ -131,8 +129,8 @@ def main() -> int:
         points = [alone(growth.prepare, value) for value in growth.values]
         times, memory = ([point[i] for point in points] for i in (0, 1))
         lines.append((
-            name, *(" ".join(map(shown, column)) for column in (growth.values, times)),
-            *exponents(growth.values, times), " ".join(shown(size / 1e6) for size in memory),
+            name, *(" ".join(map(format_number, column)) for column in (growth.values, times)),
+            *exponents(growth.values, times), " ".join(format_number(size / 1e6) for size in memory),
             *exponents(growth.values, memory),
         ))  # fmt: skip
         print(lines[-1], flush=True)
@@ -144,11 +142,6 @@ def exponents(values: Sequence[float], found: Sequence[float]) -> tuple[str, str
     """Of all values, and of the two largest."""
     x, y = np.log(values), np.log(np.maximum(found, 1e-9))
     return f"{np.polyfit(x, y, 1)[0]:.2f}", f"{(y[-1] - y[-2]) / (x[-1] - x[-2]):.2f}"
-
-
-def shown(number: float) -> str:
-    """Three digits."""
-    return f"{number:.0f}" if number >= 100 or float(number).is_integer() else f"{number:.3g}"
 
 
 def alone(prepare: Callable[[int], Callable[[], object]], value: int) -> tuple[float, float]:
@@ -176,16 +169,9 @@ def _measured(link: Connection, prepare: Callable[[int], Callable[[], object]], 
     ctypes.CDLL(None).malloc_trim(0)  # what loading has freed is not there for the work
     before = psutil.Process().memory_info().rss
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is held now
-    first = seconds(work)
+    first = timed(work, time.process_time)
     grown = _peak() - before
-    link.send((min(first, seconds(work)), grown))
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """CPU seconds of this process."""
-    started = time.process_time()
-    work()
-    return time.process_time() - started
+    link.send((min(first, timed(work, time.process_time)), grown))
 
 
 def _peak() -> float:

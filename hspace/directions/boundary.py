@@ -52,8 +52,7 @@ def find(model: DiffusionModel, sources: Sources, settings: BoundarySettings) ->
     def one(attribute: str, match: Sequence[str] = ()) -> Directions:
         return boundary(
             model, annotations, attribute, k=settings.k, space=settings.space, classifier=settings.classifier,
-            joint=settings.joint, match=match, batch_size=sources.sampler.batch_size,
-            recorded=recorded,
+            joint=settings.joint, match=match, batch_size=sources.sampler.batch_size, recorded=recorded,
         )  # fmt: skip
 
     return without_conditions(model, sources, settings, one)
@@ -94,7 +93,7 @@ def boundary(
 
     Raises:
         InputError: If the classifier is unknown, the annotations are of another model, the recorded samples are
-            others, or the examples cannot be chosen, see `extremes`.
+            others or are given where several processes run, or the examples cannot be chosen, see `extremes`.
 
     Source: Shen et al. 2020 (arXiv 1907.10786), sec. 3.2, in another space.
     """

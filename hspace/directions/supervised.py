@@ -71,8 +71,8 @@ def supervised(
         One direction of unit "difference": strength 1 goes from the mean of one side to that of the other.
 
     Raises:
-        InputError: If the annotations are of another model, the recorded samples are others, or the examples cannot be
-            chosen, see `extremes`.
+        InputError: If the annotations are of another model, the recorded samples are others or are given where
+            several processes run, or the examples cannot be chosen, see `extremes`.
 
     Source: Haas et al. 2024, eq. 11.
     """

@@ -85,8 +85,8 @@ def whitened(
         One direction of unit "difference".
 
     Raises:
-        InputError: If the annotations are of another model, the recorded samples are others, or the examples cannot be
-            chosen, see `extremes`.
+        InputError: If the annotations are of another model, the recorded samples are others or are given where
+            several processes run, or the examples cannot be chosen, see `extremes`.
 
     Source: Fisher's linear discriminant; Ledoit & Wolf 2004 for the shrinkage.
     """

@@ -16,7 +16,8 @@ from hspace.runs.errors import guarded
 def growth(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "scripts")
     yield importlib.import_module("growth")
-    sys.modules.pop("growth", None)
+    for name in ("growth", "rows", "measuring", "comparators"):
+        sys.modules.pop(name, None)
 
 
 def test_an_exponent_is_that_of_a_power(growth: Any) -> None:

@@ -55,7 +55,12 @@ def name_edits(first: EffectMatrix, fresh: EffectMatrix) -> list[Name | None]:
             f"both sets must have the same edits and attributes, got {first.edits} by {first.attributes} and "
             f"{fresh.edits} by {fresh.attributes}"
         )
-    return [_name(first, fresh, row) for row in range(len(first.edits))]
+    return [_name(first, fresh, row, candidates) for row, candidates in enumerate(_candidates(first))]
+
+
+def suggested(first: EffectMatrix) -> list[int]:
+    """The edits that a first set of samples may name; `name_edits` names no other, whatever the second set shows."""
+    return np.flatnonzero(_candidates(first).any(axis=1)).tolist()
 
 
 def numbered(names: Sequence[Name | None]) -> list[str]:
@@ -75,10 +80,15 @@ def numbered(names: Sequence[Name | None]) -> list[str]:
     return seen_so_far
 
 
-def _name(first: EffectMatrix, fresh: EffectMatrix, row: int) -> Name | None:
+def _candidates(first: EffectMatrix) -> np.ndarray:
+    """Attributes that each edit surely moves, and enough of, bool (E, A)."""
+    with np.errstate(invalid="ignore"):
+        return (np.abs(first.effect) >= LEAST_EFFECT) & (np.array([holm(p) for p in first.p]) < SIGNIFICANT)
+
+
+def _name(first: EffectMatrix, fresh: EffectMatrix, row: int, candidates: np.ndarray) -> Name | None:
     size = np.abs(first.effect[row])
     with np.errstate(invalid="ignore"):
-        candidates = (size >= LEAST_EFFECT) & (holm(first.p[row]) < SIGNIFICANT)
         again = np.abs(fresh.effect[row]) >= LEAST_EFFECT
     again &= np.sign(fresh.effect[row]) == np.sign(first.effect[row])
     if not candidates.any() or np.isnan(fresh.effect[row]).all():

@@ -131,9 +131,12 @@ def axis(lab: Lab, unit: str = "") -> str:
 
 
 def _most_moved(lab: Lab, directions: Directions) -> list[Name | None]:
-    """What the annotator sees each direction move most: its name, or else the largest effect, with a warning."""
+    """What the annotator sees each direction move most: its name, or else the largest effect, with a warning.
+
+    The latter is of the samples that suggest names, on which all directions are read.
+    """
     vectors, at = directions.directions, named_at(lab)
-    names, odd = lab.name(vectors, at), lab.odd_effects(vectors, at).select(lab.attributes)
+    names, odd = lab.name(vectors, at), lab.suggested_effects(vectors, at)
     found: list[Name | None] = []
     for j, (label, name) in enumerate(zip(directions.meta.names, names, strict=True)):
         attribute, effect = odd.strongest(j)

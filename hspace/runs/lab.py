@@ -30,7 +30,7 @@ from hspace.edits.changes import Change, apply_changes, kind_of
 from hspace.evaluation.calibration import MORE, Calibration, calibrate
 from hspace.evaluation.readings import Readings, Sweep, read, score
 from hspace.metrics.effect import EffectMatrix
-from hspace.metrics.names import Name, name_edits
+from hspace.metrics.names import Name, name_edits, suggested
 from hspace.runs.config import Config
 from hspace.runs.discovery import annotations, discover, recorded, seeds_of
 from hspace.runs.keys import change_key, edit_key, keep, keep_rows, network_key, sampler_key, tensor_sha256
@@ -320,21 +320,35 @@ class Lab:
 
         By half the difference of the effects at +strength and -strength, in which damage that either sign does to an
         image drops out; of the attributes that the judge reads too, on two halves of the samples: see `name_edits`.
+        The second half is edited only along vectors to which the first one suggests a name.
         """
         with self.watch.stage("name"):
-            half = self.cfg.evaluation.calibration_samples // 2
-            sweep = self._at_both_signs(vectors, strength)
-            first, fresh = (sweep.odd_effects(each) for each in (slice(half), slice(half, None)))
-            return name_edits(first.select(self.attributes), fresh.select(self.attributes))
+            first = self.suggested_effects(vectors, strength)
+            left = {j: vectors[j] for j in suggested(first)}
+            if not left:
+                return [None] * len(vectors)
+            fresh = self._odd_effects(left, strength, self.naming_seeds[1]).select(self.attributes)
+            names = dict(zip(left, name_edits(first.rows(list(left)), fresh), strict=True))
+            return [names.get(j) for j in range(len(vectors))]
+
+    @property
+    def naming_seeds(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The calibration seeds that suggest names, and those that confirm them."""
+        seeds = seed_range("calibration", self.cfg.evaluation.calibration_samples)
+        return seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]
 
     def odd_effects(self, vectors: Sequence[Tensor] | Tensor, strength: float) -> EffectMatrix:
         """Half the difference of the annotator's effects at +strength and -strength, on calibration seeds."""
-        return self._at_both_signs(vectors, strength).odd_effects()
+        return self._odd_effects(dict(enumerate(vectors)), strength, self.seeds("calibration"))
 
-    def _at_both_signs(self, vectors: Sequence[Tensor] | Tensor, strength: float) -> Sweep:
-        """What the annotator reads of each vector on calibration seeds."""
-        named: dict[str, Change] = {f"direction {j}": vector for j, vector in enumerate(vectors)}
-        return self.sweep(named, (strength, -strength), seeds=self.seeds("calibration"), by=self.annotator)
+    def suggested_effects(self, vectors: Sequence[Tensor] | Tensor, strength: float) -> EffectMatrix:
+        """The same on the seeds that suggest names, of the attributes that directions can be named by."""
+        return self._odd_effects(dict(enumerate(vectors)), strength, self.naming_seeds[0]).select(self.attributes)
+
+    def _odd_effects(self, vectors: Mapping[int, Tensor], strength: float, seeds: Sequence[int]) -> EffectMatrix:
+        """Half the difference of the annotator's effects of numbered vectors at +strength and -strength."""
+        named: dict[str, Change] = {f"direction {j}": vector for j, vector in vectors.items()}
+        return self.sweep(named, (strength, -strength), seeds=seeds, by=self.annotator).odd_effects()
 
     def _pictures(self, edits: Mapping[str, Change], seeds: Sequence[int]) -> Tensor:
         """Samples unedited and under every edit, (n, 1 + E, C, H, W)."""

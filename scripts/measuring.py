@@ -127,19 +127,7 @@ def write(rows: Sequence[Row], output: Path) -> None:
 
 def _table(rows: Sequence[Row]) -> Table:
     columns = ("row", "ours (s)", "other (s)", "ratio", "limit", "met", "pairs", "what, and the spread")
-    cells = tuple(
-        (
-            r.name,
-            r.ours_s,
-            r.other_s,
-            r.ratio,
-            r.limit,
-            "yes" if r.ratio <= r.limit else "**no**",
-            r.repetitions,
-            r.note,
-        )
-        for r in rows
-    )
+    cells = tuple((r.name, r.ours_s, r.other_s, r.ratio, r.limit, _met(r), r.repetitions, r.note) for r in rows)
     caption = f"{machine()}; torch {torch.__version__}; commit {commit()}. Ratio is ours / other, "
     caption += "the median over pairs of runs; times are the medians of each side."
     return Table(columns, cells, caption)

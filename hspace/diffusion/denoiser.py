@@ -176,6 +176,7 @@ class CutDenoiser(nn.Module):
         # From Python 3.12 on, `isinstance` of a protocol does not look where torch keeps submodules.
         self.__dict__["network"] = network
         self.sample_shape = wiring.sample_shape
+        self._dtypes: dict[torch.dtype, torch.dtype] = {}
         self._cut = Cut(network, find_taps(network, tap, wiring.image_tokens))
         try:
             self._find_shapes(_without_numbers(network) if is_large(network) else network)
@@ -190,6 +191,13 @@ class CutDenoiser(nn.Module):
     def is_conditional(self) -> bool:
         """Whether the network is conditioned on something."""
         return self.wiring.conditional
+
+    def _dtype(self) -> torch.dtype:
+        """The network's dtype; diffusers walks through all modules to find it, a millisecond at every step."""
+        first = next(self.network.parameters()).dtype
+        if first not in self._dtypes:
+            self._dtypes[first] = self.network.dtype
+        return self._dtypes[first]
 
     @torch.no_grad()
     def _find_shapes(self, network: nn.Module) -> None:
@@ -224,7 +232,7 @@ class CutDenoiser(nn.Module):
         """
         if self.is_conditional != (cond is not None):
             raise InputError("a network of text or classes needs a condition, and an unconditional one takes none")
-        record = self._record(self._cut, x_t.to(self.network.dtype), t, cond)
+        record = self._record(self._cut, x_t.to(self._dtype()), t, cond)
         found = tuple(tuple(h.shape[1:]) for h in record.h)
         if found != self._shapes:
             told = " and ".join(

@@ -95,8 +95,8 @@ def reverse(
         raise InputError("give an edit or a live one, not both")
     process, denoiser = model.process, model.denoiser
     etas, window = process.etas(sampler.eta), sampler.window(len(process.timesteps))
-    dtype = torch.promote_types(model.dtype, torch.float32)
-    x_t, z = latents.x_T.to(model.device, dtype), latents.z.to(model.device)
+    dtype, device = torch.promote_types(model.dtype, torch.float32), model.device
+    x_t, z = latents.x_T.to(device, dtype), latents.z.to(device)
     for i, (t, t_prev) in enumerate(process.pairs()):
         encoded = denoiser.encode(x_t, t, model.cond)
         h = encoded.h

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from hspace.output.tables import Table, to_markdown
+from hspace.output.tables import Table, format_number, to_markdown
 from hspace.system.files import write_json, write_text
 from hspace.types import InputError
 
@@ -127,14 +127,16 @@ def write(rows: Sequence[Row], output: Path) -> None:
 
 def _table(rows: Sequence[Row]) -> Table:
     columns = ("row", "ours (s)", "other (s)", "ratio", "limit", "met", "pairs", "what, and the spread")
-    cells = tuple((r.name, r.ours_s, r.other_s, r.ratio, r.limit, _met(r), r.repetitions, r.note) for r in rows)
+    missed = {i for i, row in enumerate(rows) if row.ratio > row.limit}
+    cells = tuple(
+        # In three digits each: rows are of milliseconds and of minutes.
+        (r.name, *map(format_number, (r.ours_s, r.other_s, r.ratio, r.limit)), "no" if i in missed else "yes",
+         r.repetitions, r.note)
+        for i, r in enumerate(rows)
+    )  # fmt: skip
     caption = f"{machine()}; torch {torch.__version__}; commit {commit()}. Ratio is ours / other, "
     caption += "the median over pairs of runs; times are the medians of each side."
-    return Table(columns, cells, caption)
-
-
-def _met(row: Row) -> str:
-    return "yes" if row.ratio <= row.limit else "**no**"
+    return Table(columns, cells, caption, bold=frozenset((i, columns.index("met")) for i in missed))
 
 
 def refresh(page: Path, rows: Sequence[Row]) -> None:

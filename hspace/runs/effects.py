@@ -131,17 +131,17 @@ def axis(lab: Lab, unit: str = "") -> str:
 
 
 def _most_moved(lab: Lab, directions: Directions) -> list[Name | None]:
-    """What the annotator sees each direction move most: its name, or else the largest effect, with a warning.
-
-    The latter is of the samples that suggest names, on which all directions are read.
-    """
+    """What the annotator sees each direction move most: its name, or else the largest effect, with a warning."""
     vectors, at = directions.directions, named_at(lab)
-    names, odd = lab.name(vectors, at), lab.suggested_effects(vectors, at)
-    found: list[Name | None] = []
-    for j, (label, name) in enumerate(zip(directions.meta.names, names, strict=True)):
-        attribute, effect = odd.strongest(j)
-        if name is None and attribute in lab.attributes:
+    found = lab.name(vectors, at)
+    unsure = [j for j, name in enumerate(found) if name is None]
+    if not unsure:
+        return found
+    odd = lab.odd_effects(vectors[unsure], at).select(lab.attributes)
+    for row, j in enumerate(unsure):
+        attribute, effect = odd.strongest(row)
+        if attribute in lab.attributes:
+            label = directions.meta.names[j]
             log.warning("%s moves no attribute surely: scaled by %s, which it moves most", label, attribute)
-            name = Name(attribute, 1 if effect > 0 else -1)
-        found.append(name)
+            found[j] = Name(attribute, 1 if effect > 0 else -1)
     return found

@@ -323,27 +323,19 @@ class Lab:
         The second half is edited only along vectors to which the first one suggests a name.
         """
         with self.watch.stage("name"):
-            first = self.suggested_effects(vectors, strength)
+            seeds = seed_range("calibration", self.cfg.evaluation.calibration_samples)
+            half = len(seeds) // 2
+            first = self._odd_effects(dict(enumerate(vectors)), strength, seeds[:half]).select(self.attributes)
             left = {j: vectors[j] for j in suggested(first)}
             if not left:
                 return [None] * len(vectors)
-            fresh = self._odd_effects(left, strength, self.naming_seeds[1]).select(self.attributes)
+            fresh = self._odd_effects(left, strength, seeds[half:]).select(self.attributes)
             names = dict(zip(left, name_edits(first.rows(list(left)), fresh), strict=True))
             return [names.get(j) for j in range(len(vectors))]
-
-    @property
-    def naming_seeds(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The calibration seeds that suggest names, and those that confirm them."""
-        seeds = seed_range("calibration", self.cfg.evaluation.calibration_samples)
-        return seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]
 
     def odd_effects(self, vectors: Sequence[Tensor] | Tensor, strength: float) -> EffectMatrix:
         """Half the difference of the annotator's effects at +strength and -strength, on calibration seeds."""
         return self._odd_effects(dict(enumerate(vectors)), strength, self.seeds("calibration"))
-
-    def suggested_effects(self, vectors: Sequence[Tensor] | Tensor, strength: float) -> EffectMatrix:
-        """The same on the seeds that suggest names, of the attributes that directions can be named by."""
-        return self._odd_effects(dict(enumerate(vectors)), strength, self.naming_seeds[0]).select(self.attributes)
 
     def _odd_effects(self, vectors: Mapping[int, Tensor], strength: float, seeds: Sequence[int]) -> EffectMatrix:
         """Half the difference of the annotator's effects of numbered vectors at +strength and -strength."""

@@ -32,7 +32,7 @@ from hspace.system.registry import source_sha256
 
 RECORD = "run.json"
 """File in the folder of a finished experiment, which is written last."""
-VERSION = 9
+VERSION = 8
 """Part of the key of a kept record, which is raised when experiments measure in another way."""
 PACKAGES = ("hspace", "torch", "diffusers", "hydra-core", "omegaconf", "wandb", "scikit-learn", "numpy", "torchmetrics")
 

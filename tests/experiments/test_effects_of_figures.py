@@ -46,7 +46,7 @@ def lab(tiny_pipeline_dir: Path, tmp_path: Path) -> Lab:
 def test_the_annotator_sees_the_largest_effect_and_directions_keep_their_sense(lab: Lab) -> None:
     directions = directions_of(lab.model)
     applied = as_configured(lab, directions)
-    most = [lab.suggested_effects(directions.directions, named_at(lab)).strongest(j) for j in (0, 1)]
+    most = [lab.odd_effects(directions.directions, named_at(lab)).select(lab.attributes).strongest(j) for j in (0, 1)]
     for j, (attribute, odd) in enumerate(most):
         assert (applied.directions[j] * directions.directions[j]).sum() > 0
         found = applied.meta.calibration[applied.meta.names[j]]["calibration"]  # type: ignore[index]

@@ -205,3 +205,12 @@ def test_text_where_there_is_none_and_none_where_there_is(tiny_unet: UNet2DModel
 def test_unsupported_unets_with_text(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         SemanticUNet(make_conditional(**options))
+
+
+def test_the_dtype_follows_a_network_that_is_moved(make_unet: MakeUNet) -> None:
+    unet = make_unet()
+    split, x_t = SemanticUNet(unet, "after"), noisy_images(unet)
+    for dtype in (torch.float32, torch.float64, torch.float32):
+        unet.to(dtype)
+        encoded = split.encode(x_t, 5)
+        assert encoded.h.dtype == split.decode(encoded.h, encoded).dtype == dtype

@@ -211,6 +211,6 @@ def test_the_dtype_follows_a_network_that_is_moved(make_unet: MakeUNet) -> None:
     unet = make_unet()
     split, x_t = SemanticUNet(unet, "after"), noisy_images(unet)
     for dtype in (torch.float32, torch.float64, torch.float32):
-        unet.to(dtype)
+        split.to(dtype)
         encoded = split.encode(x_t, 5)
         assert encoded.h.dtype == split.decode(encoded.h, encoded).dtype == dtype
